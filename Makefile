@@ -1,0 +1,60 @@
+# `make` lists the targets. Each sets up what it needs in .venv, from a bare Python 3.11.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help venv demo test test-all check lint types floors pki device bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it with: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	@echo "setting up $(VENV) (once)" >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): setup.cfg constraints.txt | $(VENV)/bin/python
+	@$(PIP) --editable .
+	@touch $@
+
+$(DEV_READY): setup.cfg constraints.txt | $(VENV)/bin/python
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(RUN_READY)
+
+venv: $(DEV_READY) ## set up .venv with everything for development
+
+demo: $(RUN_READY) ## see the whole thing work: three devices, two customers (ARGS=--keep to go on serving)
+	@$(BIN)/delegator demo $(ARGS)
+
+test: $(DEV_READY) ## run the tests that fit into five minutes
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(DEV_READY) ## run all tests, the slow ones too
+	$(BIN)/python -m pytest -m "" $(ARGS)
+
+check: lint types floors ## lint, types, floors
+
+lint: $(DEV_READY)
+	$(BIN)/ruff check .
+
+types: $(DEV_READY)
+	$(BIN)/mypy
+
+floors: $(DEV_READY)
+	$(BIN)/lint-imports
+
+pki: $(RUN_READY) ## make the factory's certificates in var/pki (once; says so if they exist)
+	@$(BIN)/python -m pki init $(ARGS)
+
+device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
+	@$(BIN)/python scripts/build_device.py
+
+bench: $(RUN_READY) ## measure handshakes, beside nginx where it is installed
+	@$(BIN)/python benchmarks/handshakes.py $(ARGS)
+
+clean: ## remove what the targets made, but never var/
+	rm -rf $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,167 @@
+"""The composition root: settings become a running delegator. Start, reload, drain, end. Block 204.
+
+The invariants: nothing listens before everything it needs was checked; a reload that fails changes nothing; at the
+end no request that was accepted is left without its answer, as far as the drain time allows.
+Must not live here: decisions, formats, anything a second composition would want to share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from delegator import observe
+from delegator.callbacks import Callbacks, SoapCaller
+from delegator.config import Settings
+from delegator.errors import DelegatorError, Kind
+from delegator.handshake import Handshake
+from delegator.net.serve import Deadlines, Listener
+from delegator.sealing import SealingKey, read_key_file
+from delegator.server import Server
+from delegator.store import Store, open_store
+from delegator.wire.tls import TlsContext, server_context
+from pki import PkiError
+from pki.trust import TrustStore
+
+log = logging.getLogger(__name__)
+HOUSEKEEPING = 5.0
+"""Seconds between rounds: delegates are told of confirmations, lapsed claims end, changed certificates are read."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def load_trust(settings: Settings) -> TrustStore:
+    """The factory's anchors and revocation lists. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        return TrustStore.load(settings.server.ca, settings.server.crl or None)
+    except PkiError as error:
+        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
+
+
+def load_key(settings: Settings) -> SealingKey:
+    """The sealing keys. Raises DelegatorError (CONFIGURATION)."""
+    files = (settings.sealing.key_file, *settings.sealing.older_key_files)
+    return SealingKey(*(read_key_file(Path(file)) for file in files))
+
+
+async def open_settings_store(settings: Settings) -> Store:
+    """The store that settings name, for the server and for every command."""
+    return await open_store(Path(settings.store.path), load_key(settings))
+
+
+class App:
+    """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._stamp = self._files_stamp()
+
+    def _context(self) -> tuple[TrustStore, TlsContext]:
+        server = self._settings.server
+        trust = load_trust(self._settings)
+        return trust, server_context(Path(server.certificate), Path(server.key), trust, now)
+
+    async def start(self) -> tuple[str, int]:
+        """Check everything, open the store, listen. Raises DelegatorError (CONFIGURATION)."""
+        settings, limits = self._settings, self._settings.limits
+        trust, context = self._context()
+        self._store = await open_settings_store(settings)
+        try:
+            await self._store.pause_all()
+            self._callbacks = self._make_callbacks(trust)
+            self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
+                                        factory_anchor=_pem(trust), confirmed=self._wake.set)
+            server = Server(self._handshake, observe.record, settings.server.url)
+            deadlines = Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
+                                  idle=limits.idle, writing=limits.writing)
+            self._listener = Listener(context, server.answer, deadlines=deadlines, on_refused=server.refused,
+                                      max_connections=limits.connections,
+                                      requests_per_connection=limits.requests_per_connection)
+            return self._listener.listen(settings.server.host, settings.server.port)
+        except BaseException:
+            await self._store.close()
+            raise
+
+    def _make_callbacks(self, trust: TrustStore) -> Callbacks:
+        callback = self._settings.callbacks
+        return Callbacks(SoapCaller(Path(callback.certificate), Path(callback.key), trust, now, callback.budget))
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        housekeeping = loop.create_task(self._housekeeping())
+        await self._stopping.wait()
+        housekeeping.cancel()
+        await asyncio.gather(housekeeping, return_exceptions=True)
+        await self._listener.close(self._settings.limits.drain)
+        self._callbacks.close()
+        await self._store.close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Read certificates, anchors and revocation lists again; connections that stand keep what they have."""
+        try:
+            _, self._listener.context = self._context()
+        except DelegatorError as error:
+            log.error("reload refused, serving on with what was loaded: %s", error.detail)
+        else:
+            log.info("certificates and revocation lists were reloaded")
+
+    def _files_stamp(self) -> tuple[float, ...]:
+        server = self._settings.server
+        paths = [Path(name) for name in (server.certificate, server.key, server.ca, server.crl) if name]
+        return tuple(path.stat().st_mtime for path in paths if path.exists())
+
+    def _reload_if_changed(self) -> None:
+        """A revocation takes effect without anybody sending a signal."""
+        stamp = self._files_stamp()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self.reload()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await _guarded(self._handshake.notify_delegates)
+            await _guarded(lambda: self._store.expire_lapsed(now()))
+            self._reload_if_changed()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
+
+
+async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
+    """A round that fails is logged, and the next one comes all the same."""
+    try:
+        await work()
+    except DelegatorError as error:
+        log.error("housekeeping: %s", error.detail)
+    except Exception:
+        log.exception("housekeeping: a fault of ours")
+
+
+def _pem(trust: TrustStore) -> str:
+    return "".join(anchor.public_bytes(Encoding.PEM).decode() for anchor in trust.anchors)
+
+
+async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
+    """Run a delegator; `ready` is told the address once it listens."""
+    app = App(settings)
+    host, port = await app.start()
+    ready(host, port)
+    await app.run()

@@ -1,0 +1,35 @@
+"""Callback `hosted`: there is no server of the customer's; the credential is set here, fixed or by a pattern.
+
+In a pattern `{tag}` becomes the service tag and `{random}` twenty random letters and digits (119 bits).
+The invariant: it needs nobody else, so opening and issuing the claim can share one commit.
+Must not live here: sealing, notification of the administrator.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from datetime import datetime
+
+from delegator.model import Credential, DelegateRequest, HostedCallback, Secret
+
+_ALPHABET = string.ascii_letters + string.digits
+_RANDOM_LENGTH = 20
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
+
+
+def _filled(pattern: str, tag: str) -> str:
+    """Plain replacement, not str.format: a pattern is a customer's text and may hold any other brace."""
+    if "{" not in pattern:
+        return pattern
+    filled = pattern.replace("{tag}", tag)
+    return filled.replace("{random}", _random()) if "{random}" in filled else filled
+
+
+def compose(request: DelegateRequest, settings: HostedCallback, not_after: datetime) -> Credential:
+    """The credential for one claim."""
+    tag = request.device.service_tag
+    return Credential(_filled(settings.user_name, tag), Secret(_filled(settings.password.reveal(), tag)), not_after)

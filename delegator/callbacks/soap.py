@@ -1,0 +1,89 @@
+"""Callback `soap`: the customer's own server, over mutually authenticated TLS.
+
+It must show a certificate for its host name, from the anchors registered for it (or the factory's); we show ours.
+The claim id is the idempotency key: asking again after a crash or a lost answer brings the same credential.
+The invariant: whatever the delegate sends costs this call at most, never more than its budget.
+Must not live here: element names (wire.messages), retries over time (the device asks again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SoapCallback
+from delegator.net.client import Endpoint, call, close
+from delegator.wire import messages, soap
+from delegator.wire.tls import TlsContext, client_context
+from pki.trust import TrustStore
+
+_CONTENT_TYPE = b"text/xml; charset=utf-8"
+
+
+class SoapCaller:
+    """Calls delegates' servers. Keeps one endpoint, with its context and connections, per delegate."""
+
+    def __init__(self, certificate: Path, key: Path, factory: TrustStore, now: Callable[[], datetime],
+                 budget: float) -> None:
+        """`certificate` and `key` are what we show to delegates; `budget` is seconds per call, all included."""
+        self._certificate, self._key = certificate, key
+        self._factory = factory
+        self._now = now
+        self._budget = budget
+        self._endpoints: dict[str, tuple[SoapCallback, Endpoint]] = {}
+
+    async def obtain(self, request: DelegateRequest, delegate: Delegate) -> Credential:
+        """Ask a delegate for a credential. Raises DelegatorError (UNREACHABLE)."""
+        answer = await self._call(delegate, request)
+        if not isinstance(answer, Credential):
+            raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name} answered {type(answer).__name__}")
+        return answer
+
+    async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
+        """Tell a delegate how provisioning ended. Raises DelegatorError (UNREACHABLE)."""
+        await self._call(delegate, deployment)
+
+    async def _call(self, delegate: Delegate, message: DelegateRequest | Deployment) -> object:
+        assert isinstance(delegate.callback, SoapCallback)
+        asked = messages.write(message)
+        body = soap.render(soap.Version.V11, asked)
+        headers = {b"Content-Type": _CONTENT_TYPE, b"SOAPAction": messages.action(asked).encode()}
+        response = await call(self._endpoint(delegate.name, delegate.callback), delegate.callback.path, headers, body,
+                              self._budget)
+        try:
+            envelope = soap.parse(response.body)
+            if envelope.fault is not None:
+                raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: fault {envelope.fault.code}")
+            if response.status != 200:
+                raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: HTTP {response.status}")
+            return messages.read_answer(asked, envelope.operation)
+        except DelegatorError as error:
+            raise DelegatorError(Kind.UNREACHABLE,
+                                 f"delegate {delegate.name}, HTTP {response.status}: {error.detail}") from None
+
+    def _endpoint(self, name: str, settings: SoapCallback) -> Endpoint:
+        known = self._endpoints.get(name)
+        if known is not None:
+            if known[0] == settings:
+                return known[1]
+            close(known[1])
+        endpoint = Endpoint(settings.host, settings.port, self._context(name, settings), settings.address)
+        self._endpoints[name] = settings, endpoint
+        return endpoint
+
+    def _context(self, name: str, settings: SoapCallback) -> TlsContext:
+        trust = self._factory
+        if settings.trust_anchor is not None:
+            try:
+                trust = TrustStore(tuple(x509.load_pem_x509_certificates(settings.trust_anchor.encode())))
+            except ValueError:
+                raise DelegatorError(Kind.UNREACHABLE, f"delegate {name}: its trust anchor is not PEM") from None
+        return client_context(self._certificate, self._key, trust, self._now)
+
+    def close(self) -> None:
+        for _, endpoint in self._endpoints.values():
+            close(endpoint)

@@ -1,0 +1,200 @@
+"""How commands speak: results as text or JSON on standard output, words and problems on standard error.
+
+The invariants: with `--json` exactly one JSON document goes to standard output, also on failure; nothing that a
+device or a customer wrote can move the cursor of the operator's terminal.
+Must not live here: what a command does, how a value is spelled as data (shapes).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from delegator.errors import APPEARANCES, DelegatorError, Kind
+
+JSON_HELP = "Print one JSON document on standard output."
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command has to say: `data` for --json, `lines` for people, `words` about it for standard error."""
+
+    data: object
+    lines: Iterable[str] = ()
+    words: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, its next useful action, and how the process ends."""
+
+    kind: str
+    detail: str
+    hint: str
+    exit_code: int
+    reasons: tuple[str, ...] = ()
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def verb(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Output | None]], click.Command]:
+    """Makes a command of a function that returns its Output, or None when it has shown everything itself."""
+    def made(function: Callable[..., Output | None]) -> click.Command:
+        made = command(name, example)(function)
+        group.add_command(made)
+        return made
+    return made
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., Output | None]], click.Command]:
+    """A command with --json and an example in its help."""
+    def made(function: Callable[..., Output | None]) -> click.Command:
+        @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
+        @functools.wraps(function)
+        def run(as_json: bool, **arguments: Any) -> None:
+            output = function(**arguments)
+            if output is not None:
+                show(output, as_json)
+        return click.command(name, epilog=as_example(example))(run)
+    return made
+
+
+def as_example(text: str) -> str:
+    """An epilog that is not wrapped."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def wants_json() -> bool:
+    """For commands that show a long result as they read it."""
+    return bool(click.get_current_context().params.get("as_json"))
+
+
+def show(output: Output, as_json: bool) -> None:
+    """Shows a result; ends the command with its exit code."""
+    if as_json:
+        click.echo(json.dumps(output.data))
+    else:
+        for line in output.lines:
+            click.echo(line)
+    for word in output.words:
+        click.echo(word, err=True)
+    if output.exit_code:
+        click.get_current_context().exit(output.exit_code)
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+
+def plain(value: object) -> str:
+    """A value in a cell: "-" for nothing, and no control characters, whoever wrote it."""
+    if value is None or value == "" or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int] | None = None) -> list[str]:
+    """Rows in columns that fit, under headings; no rows, no lines."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
+    all_rows = [[heading.upper() for heading in headings], *cells]
+    fitting = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, fitting, strict=True)).rstrip()
+            for row in all_rows]
+
+
+def pairs(values: Mapping[str, object]) -> list[str]:
+    """Names and values, one a line; a mapping inside becomes `outer.inner`."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        inner = {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
+        flat |= inner
+    width = max(map(len, flat), default=0)
+    return [f"{name.replace('_', ' ').ljust(width)}  {_short(value)}" for name, value in flat.items()]
+
+
+def _short(value: object) -> str:
+    """Certificates are told by their number; --json has them in full."""
+    if isinstance(value, str) and value.startswith("-----BEGIN CERTIFICATE"):
+        return f"{value.count('-----BEGIN CERTIFICATE')} certificate(s), in full with --json"
+    return plain(value)
+
+
+class Progress:
+    """A bar on standard error for long work, only where somebody looks."""
+
+    def __init__(self, total: int, label: str) -> None:
+        self._bar = click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True,
+                                      hidden=not sys.stderr.isatty(), update_min_steps=max(1, total // 200))
+
+    def step(self) -> None:
+        self._bar.update(1)
+
+    def finish(self) -> None:
+        self._bar.render_finish()
+
+
+# --- problems -----------------------------------------------------------------------------------------------------
+
+
+_OS_ERRORS: dict[int, tuple[Kind, str]] = {
+    errno.EADDRINUSE: (Kind.CONFLICT, "another program has that port: stop it, or choose another port"),
+    errno.EADDRNOTAVAIL: (Kind.CONFIGURATION, "this machine does not have that address: see [server] host"),
+    errno.EACCES: (Kind.CONFIGURATION, "check who owns it and its mode; ports below 1024 need a privilege"),
+    errno.EPERM: (Kind.CONFIGURATION, "check who owns it and its mode"),
+    errno.ENOENT: (Kind.CONFIGURATION, "check the path; see: delegator config check"),
+    errno.ECONNREFUSED: (Kind.UNREACHABLE, "check that the other side runs and listens there"),
+    errno.ENOSPC: (Kind.UNAVAILABLE, "free some space, then run it again"),
+}
+_ANY_OS_ERROR = (Kind.UNAVAILABLE, "mend that, then run it again")
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """What is expected to go wrong, as a Problem; None for a fault of ours."""
+    if isinstance(error, DelegatorError):
+        return Problem(error.kind.value, error.detail, error.hint, error.appearance.exit_code, error.reasons)
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, click.Abort):
+        return Problem("stopped", "stopped", "", 130)
+    if isinstance(error, OSError):
+        kind, hint = _OS_ERRORS.get(error.errno or 0, _ANY_OS_ERROR)
+        return Problem(kind.value, str(error), hint, APPEARANCES[kind].exit_code)
+    return _pki(error)
+
+
+def _usage(error: click.ClickException) -> Problem:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "delegator"
+    return Problem("usage", error.format_message(), f"see: {path} --help", 2)
+
+
+def _pki(error: Exception) -> Problem | None:
+    """Asked only when pki was imported at all, so that commands without certificates need not import it."""
+    errors = sys.modules.get("pki.errors")
+    if errors is None or not isinstance(error, errors.PkiError):
+        return None
+    return Problem(error.kind.value, error.detail, error.hint, errors.EXIT_CODES[error.kind])
+
+
+def complain(problem: Problem, as_json: bool) -> int:
+    """Shows a problem; returns the exit code."""
+    if as_json:
+        click.echo(json.dumps({"error": {
+            "kind": problem.kind, "detail": problem.detail, "reasons": list(problem.reasons) or [problem.detail],
+            "hint": problem.hint, "exit_code": problem.exit_code}}))
+    lines = [f"error: {problem.detail}", *([f"  next: {problem.hint}"] if problem.hint else [])]
+    click.echo("\n".join(lines), err=True)
+    return problem.exit_code

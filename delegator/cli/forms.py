@@ -1,0 +1,169 @@
+"""The forms that words on the command line must have. Each function takes a word and returns a value.
+
+They are given to click as parameter types; click shows a function's name as the placeholder in its help.
+The invariant: a word that does not fit is refused with the form it should have had, before anything is touched.
+Must not live here: rules between several words (the commands).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import urlsplit
+
+import click
+
+from delegator import model
+from delegator.model import CallbackKind, SoapCallback
+
+_NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
+_TAG_WORDS = "5 to 20 of A-Z and 0-9"
+_SERIAL_WORDS = "1 to 64 of letters, digits and . _ / -"
+_MODEL_WORDS = "1 to 64 of letters, digits, spaces and . _ / + ( ) -"
+_HOST_WORDS = "letters, digits and '-' between dots"
+_LONGEST_LEASE = timedelta(days=366)
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>\d{1,5}))?(?P<path>/[!-~]*)?")
+
+
+def matching(pattern: re.Pattern[str], text: str, words: str) -> str:
+    """The text, or a refusal with the words that say the form. Raises BadParameter."""
+    if pattern.fullmatch(text) is None:
+        raise click.BadParameter(f"{text[:64]!a} must be {words}" + _guess(pattern, text))
+    return text
+
+
+def _guess(pattern: re.Pattern[str], text: str) -> str:
+    near = [other for other in (text.strip().upper(), text.strip().lower()) if pattern.fullmatch(other)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def name(text: str) -> str:
+    return matching(model.NAME, text, _NAME_WORDS)
+
+
+def tag(text: str) -> str:
+    return matching(model.SERVICE_TAG, text, _TAG_WORDS)
+
+
+def serial(text: str) -> str:
+    return matching(model.SERIAL_NUMBER, text, _SERIAL_WORDS)
+
+
+def model_name(text: str) -> str:
+    return matching(model.MODEL, text, _MODEL_WORDS)
+
+
+def claim_id(text: str) -> str:
+    return matching(model.CLAIM_ID, text, "32 hexadecimal digits in lower case")
+
+
+def words(text: str) -> str:
+    """A title or an order number: anything that can be printed."""
+    if not 1 <= len(text.strip()) <= 200 or not text.isprintable():
+        raise click.BadParameter(f"{text[:64]!a} must be 1 to 200 printable characters")
+    return text.strip()
+
+
+def mac(text: str) -> str:
+    try:
+        return model.normal_mac(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}, such as 00:1A:2B:3C:4D:5E") from None
+
+
+def tag_prefix(text: str) -> str:
+    return matching(re.compile("[A-Z0-9]{1,20}"), text, "1 to 20 of A-Z and 0-9")
+
+
+def mac_prefix(text: str) -> str:
+    """The first one to six pairs, as MAC addresses are kept: upper case, with colons."""
+    digits = re.sub("[:-]", "", text).upper()
+    matching(re.compile("([0-9A-F]{2}){1,6}"), digits, "one to six pairs of hexadecimal digits, such as 00:1A:2B")
+    return ":".join(digits[at:at + 2] for at in range(0, len(digits), 2))
+
+
+def domain(text: str) -> str:
+    return matching(model.HOST_NAME, text.rstrip("."), _HOST_WORDS).lower()
+
+
+def ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise click.BadParameter(f"{text[:64]!a} is not an IP address, such as 192.0.2.7 or 2001:db8::7") from None
+
+
+def network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        near = f"did you mean {ipaddress.ip_network(text, strict=False)}?"
+    except ValueError:
+        near = "such as 192.0.2.0/24"
+    raise click.BadParameter(f"{text[:64]!a} is not a network; {near}")
+
+
+def address(text: str) -> str:
+    """Where to connect: an IP address or a host name."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return matching(model.HOST_NAME, text, f"an IP address or a host name ({_HOST_WORDS})")
+
+
+def soap(text: str) -> SoapCallback:
+    """HOST[:PORT][/path] of the customer's server."""
+    found = _SOAP.fullmatch(text)
+    port = int(found["port"] or 443) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise click.BadParameter(f"{text[:80]!a} must be HOST[:PORT][/path], such as delegate.acme.example:8443/soap")
+    return SoapCallback(address(found["host"].strip("[]")), port, found["path"] or "/")
+
+
+def url(text: str) -> str:
+    """Where devices go next: https, a host, no credentials."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or not re.fullmatch("[!-~]{1,2000}", text):
+        raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
+    return text
+
+
+def moment(text: str) -> datetime:
+    """ISO 8601 with its zone, or a date, which is its first moment in UTC."""
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text[:64]!a} is not a time such as 2026-03-01T08:00:00Z, or a date") from None
+    raise click.BadParameter(f"{text} does not say its time zone: write {found.isoformat()}Z for UTC, "
+                             f"or {found.isoformat()}+01:00")
+
+
+def duration(text: str) -> timedelta:
+    """A number and a unit: 90s, 15m, 24h, 7d."""
+    found = _DURATION.fullmatch(text)
+    value = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
+    if not timedelta() < value <= _LONGEST_LEASE:
+        raise click.BadParameter(f"{text[:64]!a} must be a number and s, m, h or d, such as 24h; 366d at most")
+    return value
+
+
+def callbacks(text: str) -> frozenset[CallbackKind]:
+    """Kinds of callbacks, separated by commas."""
+    try:
+        return frozenset(CallbackKind(one.strip()) for one in text.split(","))
+    except ValueError:
+        known = ", ".join(kind.value for kind in CallbackKind)
+        raise click.BadParameter(f"{text[:64]!a} must be some of {known}, separated by commas") from None

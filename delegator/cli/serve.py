@@ -1,0 +1,43 @@
+"""`delegator serve`: run the delegator in the foreground.
+
+Must not live here: composition (app).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+
+import click
+
+from delegator.config import Settings
+
+
+@click.command("serve")
+@click.option("--host", help="Listen on this address instead of [server] host.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port; 0 takes a free one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens: host, port, pid.")
+@click.pass_obj
+def command(settings: Settings, host: str | None, port: int | None, as_json: bool) -> None:
+    """Serve devices until SIGTERM or Ctrl-C. SIGHUP reloads certificates and revocation lists.
+
+    \b
+    Example:
+      delegator --config delegator.toml serve
+    """
+    import msgspec
+
+    from delegator import app, observe
+
+    changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
+    observe.configure(settings.log.level, settings.log.json)
+
+    def ready(host: str, port: int) -> None:
+        print(f"delegator listening on https://{host}:{port}/", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"host": host, "port": port, "pid": os.getpid()}), flush=True)
+
+    asyncio.run(app.serve(settings, ready))

@@ -1,0 +1,72 @@
+"""Values as plain data: what --json prints and tables are made of. Names are those of the options that set them.
+
+The invariant: no password, no sealed credential and no binding ever gets into a shape.
+Must not live here: layout (console).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+from delegator.model import Claim, Customer, Delegate, HostedCallback, Policy, Registration, Rule
+
+Shape = dict[str, object]
+
+_UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)))
+_TIMES = ("asked_at", "issued_at", "ended_at", "lease_until")
+
+
+def at(moment: datetime | None) -> str | None:
+    """A time as it can be given back: UTC, with its zone."""
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def lasting(duration: timedelta) -> str:
+    """A duration in the largest unit that is exact; one day stays 24h, as people say it."""
+    for letter, unit in _UNITS:
+        if not duration % unit and duration > unit:
+            return f"{duration // unit}{letter}"
+    return f"{round(duration.total_seconds())}s"
+
+
+def customer(value: Customer) -> Shape:
+    return {"name": value.name, "title": value.title, "policy": value.policy, "enabled": value.enabled}
+
+
+def callback(value: Delegate) -> Shape:
+    """How the delegate is reached; never its password."""
+    if isinstance(value.callback, HostedCallback):
+        return {"kind": value.kind.value, "user_name": value.callback.user_name}
+    return {"kind": value.kind.value, **dataclasses.asdict(value.callback)}
+
+
+def delegate(value: Delegate) -> Shape:
+    return {"name": value.name, "customer": value.customer, "callback": callback(value), "url": value.url,
+            "trust_anchor": value.trust_anchor, "policy": value.policy, "enabled": value.enabled}
+
+
+def rule(value: Rule) -> Shape:
+    return dataclasses.asdict(value)
+
+
+def policy(value: Policy) -> Shape:
+    kinds = None if value.callbacks is None else sorted(kind.value for kind in value.callbacks)
+    return {"name": value.name, "identity": value.identity.value, "from": at(value.valid_from),
+            "until": at(value.valid_until), "approved_only": value.approved_only, "max_devices": value.max_devices,
+            "attempts": value.attempts, "lease": lasting(value.lease), "callbacks": kinds,
+            "custom_operations": value.custom_operations}
+
+
+def registration(value: Registration) -> Shape:
+    return {"service_tag": value.service_tag, "serial_number": value.serial_number,
+            "mac_addresses": list(value.mac_addresses), "model": value.model, "order": value.order,
+            "delegate": value.delegate, "customer": value.customer}
+
+
+def claim(value: Claim) -> Shape:
+    plain: Shape = {name: getattr(value, name) for name in ("claim_id", "service_tag", "customer", "delegate")}
+    result = None if value.result is None else value.result.value
+    return {**plain, "state": value.state.value, "identity": value.identity.value, "attempt": value.attempt,
+            **{name: at(getattr(value, name)) for name in _TIMES},
+            "result": result, "detail": value.detail, "peer": value.peer}

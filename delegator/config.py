@@ -1,0 +1,133 @@
+"""Settings: a TOML file into one typed tree; `DELEGATOR_SECTION__KEY` in the environment overrides it.
+
+The invariant: an unknown key or a wrong type is an error that names the path to it; every value has a default
+here, so an empty file is a valid one.
+Must not live here: reading the files that settings point to.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from delegator.errors import DelegatorError, Kind
+
+PREFIX = "DELEGATOR_"
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The port that devices call. `ca` holds the factory's anchors, `crl` their revocation lists ("" for none)."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - devices come from outside; a lab sets 127.0.0.1
+    port: Port = 4433
+    certificate: str = "var/pki/server/delegator.crt"
+    key: str = "var/pki/server/delegator.key"
+    ca: str = "var/pki/ca.crt"
+    crl: str = "var/pki/crl.pem"
+    url: str = ""
+    """The address in the WSDL where a proxy or another name stands in front; "" for what the caller used."""
+
+
+class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The embedded database."""
+
+    path: str = "var/delegator.db"
+
+
+class Sealing(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The key that seals credentials at rest; older keys still open what they sealed."""
+
+    key_file: str = "var/sealing.key"
+    older_key_files: tuple[str, ...] = ()
+
+
+class CallbackSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How delegates are called: the certificate shown to them, and seconds for one call, all included."""
+
+    certificate: str = "var/pki/delegate-clients/delegator.crt"
+    key: str = "var/pki/delegate-clients/delegator.key"
+    budget: Seconds = 10.0
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a peer may take. Seconds per phase are explained in net/serve.py."""
+
+    handshake: Seconds = 5.0
+    request: Seconds = 5.0
+    idle: Seconds = 10.0
+    writing: Seconds = 5.0
+    drain: Seconds = 30.0
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    requests_per_connection: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class Log(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where words go: standard error, as text or JSON lines."""
+
+    level: str = "info"
+    json: bool = False
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole tree; each section is a table of the file."""
+
+    server: Server = Server()
+    store: Store = Store()
+    sealing: Sealing = Sealing()
+    callbacks: CallbackSettings = CallbackSettings()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read settings: environment over file over defaults. Relative paths are relative to the working folder.
+    Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
+    tree = _overridden(_read(path), environment)
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        where = f"{path}: " if path else ""
+        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator config show") from None
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error.strerror}",
+                             hint="write one with: delegator config show > delegator.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}") from None
+
+
+def _overridden(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """`DELEGATOR_SERVER__PORT=4434` sets [server] port. Names without two underscores are not ours."""
+    for variable in sorted(environment):
+        section, parted, key = variable.removeprefix(PREFIX).lower().partition("__")
+        if variable.startswith(PREFIX) and parted:
+            values = tree.get(section, {})
+            if isinstance(values, dict):  # anything else is the file's own mistake, and reported as that
+                tree = {**tree, section: {**values, key: environment[variable]}}
+    return tree
+
+
+def as_toml(settings: Settings) -> str:
+    """The tree as a file that `load` reads back to the same settings."""
+    lines = []
+    for section, values in msgspec.to_builtins(settings).items():
+        lines += [f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    """TOML's strings, numbers, booleans and arrays of strings are written as JSON's are, but for DEL."""
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")

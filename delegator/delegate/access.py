@@ -1,0 +1,125 @@
+"""Who may: a delegator by a name in its certificate, a device by its credential. Pure, and a bounded table of misses.
+
+The invariants: a certificate of the right authority is not enough, since every device has one; a user name that
+nobody has costs and looks the same as a wrong password.
+Must not live here: answers (server), the ledger, verification of certificates (wire.tls).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Secret
+from delegator.wire.certificate import dns_names
+
+WINDOW = 300.0
+"""Seconds in which misses are counted, from the first one on."""
+PER_USER = 5
+"""Misses of one user name. A device is handed its password by machine, so it does not mistype."""
+PER_ADDRESS = 30
+"""Misses from one address: many devices may stand behind one."""
+LONGEST = 64
+"""Characters of a user name that count here; ours have 12."""
+REMEMBERED = 4096
+"""Names and addresses with misses; the oldest is forgotten first, so a flood costs memory once."""
+
+
+def check_delegator(certificate: bytes | None, allowed: frozenset[str]) -> str:
+    """The name of the delegator that calls. Raises DelegatorError (IDENTITY) naming whose certificate it was."""
+    if certificate is None:
+        raise DelegatorError(Kind.IDENTITY, "no certificate was shown")
+    try:
+        found = allowed.intersection(name.lower() for name in dns_names(certificate))
+    except ValueError as error:
+        raise DelegatorError(Kind.IDENTITY, f"a certificate that cannot be read: {error}") from None
+    if not found:
+        raise DelegatorError(Kind.IDENTITY, f"the certificate of {subject(certificate)} carries no delegator's name")
+    return min(found)
+
+
+def subject(certificate: bytes) -> str:
+    """The subject for a log line, with anything unprintable escaped."""
+    try:
+        text = x509.load_der_x509_certificate(certificate).subject.rfc4514_string()
+    except ValueError:
+        return "(unreadable subject)"
+    return ascii(text)[1:-1][:200]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a device shows: HTTP Basic authentication (RFC 7617)."""
+
+    user_name: str
+    password: Secret
+
+
+def read_basic(header: str) -> Shown | None:
+    """The pair in an Authorization header, UTF-8; None for any other scheme or a broken one."""
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        pair = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    user_name, colon, password = pair.partition(":")
+    return Shown(user_name, Secret(password)) if colon else None
+
+
+def same(one: Secret, other: Secret) -> bool:
+    """Compare in constant time (the length of our passwords is public)."""
+    return hmac.compare_digest(one.reveal().encode(), other.reveal().encode())
+
+
+_Key = tuple[str, str]
+
+
+def _keys(user_name: str, address: str) -> tuple[_Key, _Key]:
+    return ("user", user_name[:LONGEST]), ("address", address)
+
+
+@dataclass(slots=True)
+class _Misses:
+    since: float
+    count: int = 0
+
+
+class Attempts:
+    """Misses by user name and by address. `clock` gives seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._table: OrderedDict[_Key, _Misses] = OrderedDict()
+
+    def wait(self, user_name: str, address: str) -> int:
+        """Seconds until this name from this address may try again; 0 for now."""
+        user, place = _keys(user_name, address)
+        return max(self._wait(user, PER_USER), self._wait(place, PER_ADDRESS))
+
+    def missed(self, user_name: str, address: str) -> None:
+        for key in _keys(user_name, address):
+            self._current(key).count += 1
+
+    def _wait(self, key: _Key, most: int) -> int:
+        misses = self._table.get(key)
+        if misses is None or misses.count < most:
+            return 0
+        return max(0, int(misses.since + WINDOW - self._clock() + 0.999))
+
+    def _current(self, key: _Key) -> _Misses:
+        misses = self._table.get(key)
+        if misses is None or misses.since + WINDOW <= self._clock():
+            misses = self._table[key] = _Misses(self._clock())
+            self._table.move_to_end(key)
+            if len(self._table) > REMEMBERED:
+                self._table.popitem(last=False)
+        return misses

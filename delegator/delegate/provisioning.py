@@ -1,0 +1,105 @@
+"""What a device gets once it showed its credential: `<TAG>.xml` as it stands, or `default.xml` filled in for it.
+
+In default.xml `{tag}`, `{serial}` and `{model}` are replaced, escaped for text and attribute values alike. Files are
+read at each request, so that a change needs no restart.
+The invariant: what is served is plain, well-formed XML with our root; nothing of a broken file leaves.
+Must not live here: who may have it (access, server).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import SERVICE_TAG, Device
+
+ROOT = "{urn:delegator:provisioning:1}Provisioning"
+LARGEST = 16 * 1024 * 1024
+"""The device reads no more than this."""
+TEMPLATE = "default.xml"
+BUILT_IN = """<?xml version="1.0" encoding="utf-8"?>
+<Provisioning xmlns="urn:delegator:provisioning:1">
+  <ServiceTag>{tag}</ServiceTag>
+</Provisioning>
+"""
+"""Served where there is no default.xml: a device learns that it has arrived, and nothing else."""
+_SAMPLE = Device("SAMPLE1", "SN-1", (), "Model 1")
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Refuses a DOCTYPE as devices do: without one there are no entities."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it has a DOCTYPE, which devices refuse")
+
+
+def _checked(body: bytes, path: Path | str) -> bytes:
+    """The document again. Raises DelegatorError (CONFIGURATION) where devices would not take it."""
+    try:
+        parser = ElementTree.XMLParser(target=_Plain())  # noqa: S314 - the customer's own file, without DOCTYPE
+        parser.feed(body)
+        tag = str(parser.close().tag)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise _broken(path, str(error)) from None
+    if tag != ROOT:
+        raise _broken(path, f"its root is {tag[:80]!a}, not {ROOT}")
+    return body
+
+
+def _broken(path: Path | str, why: str) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"provisioning data {path}: {why}",
+                          hint="see examples/delegate/default.xml for the form")
+
+
+def _read(path: Path) -> bytes | None:
+    """The file's content, None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            body = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _broken(path, error.strerror or str(error)) from None
+    if len(body) > LARGEST:
+        raise _broken(path, f"larger than {LARGEST} bytes")
+    return body
+
+
+_QUOTES = {'"': "&quot;", "'": "&apos;"}
+
+
+def filled(template: str, device: Device) -> str:
+    """Plain replacement, not str.format: the template is a customer's text and may hold any other brace."""
+    facts = (("{tag}", device.service_tag), ("{serial}", device.serial_number), ("{model}", device.model))
+    for mark, value in facts:
+        template = template.replace(mark, escape(value or "", _QUOTES))
+    return template
+
+
+def _from_template(folder: Path, device: Device) -> bytes:
+    path: Path | str = folder / TEMPLATE
+    body = _read(folder / TEMPLATE)
+    if body is None:
+        body, path = BUILT_IN.encode(), "built in"
+    try:
+        return _checked(filled(body.decode("utf-8"), device).encode(), path)
+    except UnicodeDecodeError:
+        raise _broken(path, "a template must be UTF-8") from None
+
+
+def document(folder: Path, device: Device) -> bytes:
+    """The provisioning data of a device. Raises DelegatorError (CONFIGURATION) for a broken file."""
+    assert SERVICE_TAG.fullmatch(device.service_tag)  # so it is a file name and nothing more
+    path = folder / f"{device.service_tag}.xml"
+    body = _read(path)
+    return _from_template(folder, device) if body is None else _checked(body, path)
+
+
+def check(folder: Path) -> None:
+    """At the start: the folder can be read and its template makes a document. Raises DelegatorError
+    (CONFIGURATION). A folder that does not exist yet serves what is built in."""
+    if folder.exists() and not folder.is_dir():
+        raise _broken(folder, "not a folder")
+    _from_template(folder, _SAMPLE)

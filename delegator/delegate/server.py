@@ -1,0 +1,168 @@
+"""The delegate's port: one request becomes one answer. RequestCredential and NotifyDeployed from delegators,
+provisioning data for devices, the WSDL for anybody.
+
+The invariants: who asks is settled before what they say is looked at; the caller is told a kind's one sentence, the
+details go to the log; no secret is ever logged.
+Must not live here: who may (access), what is remembered (ledger), files (provisioning), sockets (net).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from delegator.delegate import provisioning
+from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic, same
+from delegator.delegate.credentials import compose
+from delegator.delegate.entries import Entry
+from delegator.delegate.ledger import Ledger
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Credential, DelegateRequest, Deployment
+from delegator.net.connection import Connection
+from delegator.wire import messages, soap, wsdl
+from delegator.wire.http import Request, Response
+from delegator.wire.tls import Refused
+
+log = logging.getLogger(__name__)
+DATA = "/provisioning"
+_TEXT = b"text/plain; charset=utf-8"
+_CHALLENGE = b'Basic realm="provisioning", charset="UTF-8"'
+
+
+def _text(status: int, text: str, headers: dict[bytes, bytes] | None = None) -> Response:
+    return Response(status, {b"Content-Type": _TEXT, **(headers or {})}, f"{text}\n".encode())
+
+
+def _unauthorized() -> Response:
+    """The one answer for no credential, an unknown, a wrong, an expired and a void one."""
+    return _text(401, "a credential in force is needed", {b"WWW-Authenticate": _CHALLENGE})
+
+
+class Server:
+    """The handler of the port. `now` gives aware UTC; `url` is the address in the WSDL, "" for the caller's."""
+
+    def __init__(self, ledger: Ledger, delegators: frozenset[str], data: Path, now: Callable[[], datetime], *,
+                 lifetime: timedelta, url: str = "") -> None:
+        self._ledger = ledger
+        self._delegators = frozenset(name.lower() for name in delegators)
+        self._data = data
+        self._now = now
+        self._lifetime = lifetime
+        self._url = url
+        self._attempts = Attempts(time.monotonic)
+        self._decoy = ledger.decoy(compose(now()).password)
+
+    async def answer(self, request: Request, connection: Connection) -> Response:
+        """Answer one HTTP request. Never raises for anything a peer can send."""
+        target = urlsplit(request.target) if request.target.startswith("/") else urlsplit("/")
+        if request.method == "POST" and target.path == "/":
+            return await self._call(request, connection)
+        if request.method != "GET":
+            return _text(405, "POST SOAP to /, GET /?wsdl, GET /provisioning", {b"Allow": b"GET, POST"})
+        if target.path == DATA or target.path.startswith(DATA + "/"):
+            return await self._provide(request, target.path[len(DATA) + 1:], connection)
+        if target.path == "/" and target.query.lower() in ("wsdl", "singlewsdl"):
+            address = self._url or f"https://{request.header('host')}/"
+            return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.delegate_wsdl(address))
+        return _text(404, "there is /?wsdl and /provisioning")
+
+    def refused(self, connection: Connection, refused: Refused) -> None:
+        """A TLS handshake that came to nothing."""
+        log.warning("%s %s: TLS refused: %s", connection.id, connection.peer_address, refused)
+
+    # --- from delegators ---
+
+    async def _call(self, request: Request, connection: Connection) -> Response:
+        version = _version_of(request)
+        try:
+            caller = check_delegator(connection.certificate_der, self._delegators)
+            envelope = soap.parse(request.body)
+            version = envelope.version
+            reply = await self._reply(messages.read(envelope.operation), caller)
+            answer = messages.write_answer(envelope.operation, reply)
+            return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
+        except soap.SoapError as error:
+            return _fault(error.version, error, connection)
+        except DelegatorError as error:
+            return _fault(version, error, connection)
+        except Exception:
+            log.exception("%s: a fault of ours", connection.id)
+            return _fault(version, DelegatorError(Kind.UNAVAILABLE, "unhandled, see above"), connection)
+
+    async def _reply(self, value: object, caller: str) -> Credential | None:
+        if isinstance(value, DelegateRequest):
+            return await self._credential(value, caller)
+        if isinstance(value, Deployment):
+            await self._deployed(value, caller)
+            return None
+        raise DelegatorError(Kind.MALFORMED, f"{type(value).__name__} is not for a delegate")
+
+    async def _credential(self, request: DelegateRequest, caller: str) -> Credential:
+        now = self._now()
+        credential = await self._ledger.learn(request, compose(now + self._lifetime), now)
+        log.info("%s asks for %s, claim %s: user %s until %s", caller, request.device.service_tag, request.claim_id,
+                 credential.user_name, credential.not_after)
+        return credential
+
+    async def _deployed(self, deployment: Deployment, caller: str) -> None:
+        """An unknown claim is acknowledged too: it is news, not a question, and a delegator repeats it until then."""
+        entry = await self._ledger.conclude(deployment, self._now())
+        tag = entry.device.service_tag if entry else "a claim not known here"
+        log.log(logging.INFO if entry else logging.WARNING, "%s tells: %s, claim %s: %s %a", caller, tag,
+                deployment.claim_id, deployment.result.value, deployment.detail or "")
+
+    # --- for devices ---
+
+    async def _provide(self, request: Request, tag: str, connection: Connection) -> Response:
+        shown = read_basic(request.header("authorization"))
+        if shown is None:
+            return _unauthorized()
+        try:
+            return await self._served(shown, tag, connection)
+        except DelegatorError as error:
+            log.error("%s %s: %s", connection.id, connection.peer_address, error.detail)
+            return _text(500, "the provisioning data is not available")
+
+    async def _served(self, shown: Shown, tag: str, connection: Connection) -> Response:
+        wait = self._attempts.wait(shown.user_name, connection.peer_address)
+        if wait:
+            log.warning("%s %s: too many wrong credentials", connection.id, connection.peer_address)
+            return _text(429, "too many wrong credentials", {b"Retry-After": b"%d" % wait})
+        entry = await self._entitled(shown)
+        if entry is None:
+            self._attempts.missed(shown.user_name, connection.peer_address)
+            log.warning("%s %s: no credential in force", connection.id, connection.peer_address)
+            return _unauthorized()
+        if tag not in ("", entry.device.service_tag):
+            return _text(403, "not for this credential")
+        body = await asyncio.to_thread(provisioning.document, self._data, entry.device)
+        await self._ledger.fetched(entry, self._now())
+        log.info("%s %s: %s fetches its data, %d bytes", connection.id, connection.peer_address,
+                 entry.device.service_tag, len(body))
+        return Response(200, {b"Content-Type": b"text/xml", b"Cache-Control": b"no-store"}, body)
+
+    async def _entitled(self, shown: Shown) -> Entry | None:
+        """The entry whose credential this is. The same steps whether or not somebody has that user name."""
+        entry = await self._ledger.find(shown.user_name)
+        usable = entry is not None and entry.usable(self._now())
+        candidate = entry if entry is not None and usable else self._decoy
+        fits = same(self._ledger.password(candidate), shown.password)
+        return entry if usable and fits else None
+
+
+def _version_of(request: Request) -> soap.Version:
+    """What a caller probably speaks whose body is not read."""
+    return soap.Version.V12 if "soap+xml" in request.header("content-type") else soap.Version.V11
+
+
+def _fault(version: soap.Version, error: DelegatorError, connection: Connection) -> Response:
+    fault = soap.fault_of(error)
+    log.log(error.appearance.log_level, "%s %s: %s: %s", connection.id, connection.peer_address, fault.code,
+            error.detail)
+    return Response(soap.http_status(version, fault), {b"Content-Type": version.content_type},
+                    soap.render_fault(version, fault))

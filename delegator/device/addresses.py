@@ -1,0 +1,73 @@
+"""Where to go: the grammar of delegator addresses and of a delegate's URL.
+
+The invariant: an address that exists as a value has a host and a port that can be dialled.
+Must not live here: looking up names, opening connections (exchange).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+DEFAULT_PORT = 4433
+"""The port on which a delegator listens (patent figure 2, block 204)."""
+
+_HOST = r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}\])|(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)"
+_ADDRESS = re.compile(rf"(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?")
+
+
+class Address(NamedTuple):
+    """A host (name or IP address, an IPv6 one without brackets) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Place(NamedTuple):
+    """A delegate's URL, taken apart: whom to dial and what to ask for there."""
+
+    address: Address
+    target: str
+
+
+def parse_address(text: str) -> Address:
+    """`host`, `host.domain`, `1.2.3.4`, `[::1]`, each with an optional `:port`. Raises ValueError."""
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text[:80]!a} is not an address: give HOST or HOST:PORT")
+    host = match["host"] or match["bracketed"][1:-1]
+    return Address(host, _port(match["port"], text))
+
+
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """A comma list of addresses, tried in order: the grammar that service processors accept. Raises ValueError."""
+    return tuple(parse_address(part) for part in text.split(","))
+
+
+def parse_alternate(text: str) -> Address:
+    """A delegator as another delegator names it: an address or an https URL. Raises ValueError."""
+    return parse_delegate_url(text.strip()).address if "//" in text else parse_address(text)
+
+
+def parse_delegate_url(url: str) -> Place:
+    """Only https, no user in the URL, no redirection later: the credential goes to exactly this server."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or not _printable(url):
+        raise ValueError("the delegate's URL is not of the form https://host[:port]/path")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Place(Address(parts.hostname, _port(str(parts.port or 443), url)), target)
+
+
+def _port(text: str | None, whole: str) -> int:
+    port = DEFAULT_PORT if text is None else int(text)
+    if not 0 < port < 65536:
+        raise ValueError(f"{whole[:80]!a}: a port is a number from 1 to 65535")
+    return port
+
+
+def _printable(url: str) -> bool:
+    return all("!" <= character <= "~" for character in url)

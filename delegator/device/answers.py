@@ -1,0 +1,110 @@
+"""What the device is told: from a SOAP answer to values, or to the reason why not.
+
+The invariant: a value that leaves here is complete and can be used by this device.
+Must not live here: SOAP and XML as such (envelope), what to do next (flow).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import xml.etree.ElementTree as ET
+from typing import NamedTuple
+
+from delegator.device import reasons
+from delegator.device.addresses import Address, parse_alternate, parse_delegate_url
+from delegator.device.envelope import HttpAnswer, child, content_of, strange, text, value
+from delegator.device.messages import ASK, CONFIRM, NAMESPACE
+from delegator.device.reasons import Failure
+
+
+class Credential(NamedTuple):
+    """The account the device is given. Its repr is blank, so no log line can hold the password."""
+
+    user_name: str
+    password: str
+    not_after: str | None = None
+
+    def __repr__(self) -> str:
+        return "Credential(...)"
+
+
+class Delegate(NamedTuple):
+    """The owner's server and the only certificate authority by which it may prove itself."""
+
+    url: str
+    trust_anchor: str
+
+
+class Answer(NamedTuple):
+    """All that GetProvisioningCredential gives (block 216)."""
+
+    credential: Credential
+    delegate: Delegate | None
+    claim_id: str
+    handshake_certificate: str | None = None
+    alternates: tuple[Address, ...] = ()
+
+
+class Limits(NamedTuple):
+    """What accounts this device can hold. A real service processor takes 16 and 20."""
+
+    user: int = 255
+    password: int = 1024
+
+
+def read_answer(http: HttpAnswer) -> Answer:
+    """The answer to `messages.ask`."""
+    response = content_of(http, ASK + "Response")
+    claim_id = text(response, "ClaimId")
+    if not claim_id:
+        raise strange("no ClaimId")
+    return Answer(_credential(response), _delegate(response), claim_id.strip(),
+                  text(response, "HandshakeCertificate"), _alternates(response))
+
+
+def read_confirmation(http: HttpAnswer) -> None:
+    """The answer to `messages.confirm`: there is nothing in it, but it must be an answer."""
+    content_of(http, CONFIRM + "Response")
+
+
+def check_credential(credential: Credential, limits: Limits, basic: bool) -> None:
+    """Whether this device can set the account, before anything is stored (`basic`: shown to a delegate later)."""
+    too_long = len(credential.user_name) > limits.user or len(credential.password) > limits.password
+    if too_long:
+        raise Failure(reasons.UNUSABLE_CREDENTIAL, f"longer than {limits.user} or {limits.password} characters")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in credential.user_name + credential.password):
+        raise Failure(reasons.UNUSABLE_CREDENTIAL, "holds control characters")
+    if basic and ":" in credential.user_name:
+        raise Failure(reasons.UNUSABLE_CREDENTIAL, "a colon in the user name cannot be sent (RFC 7617 section 2)")
+
+
+def _credential(response: ET.Element) -> Credential:
+    element = child(response, "Credential")
+    if element is None:
+        raise Failure(reasons.NO_CREDENTIAL)
+    user_name, password = text(element, "UserName"), text(element, "Password")
+    if not user_name or not password:
+        raise Failure(reasons.NO_CREDENTIAL)
+    return Credential(user_name, password, text(element, "NotAfter"))
+
+
+def _delegate(response: ET.Element) -> Delegate | None:
+    element = child(response, "Delegate")
+    if element is None:
+        return None
+    url, anchor = text(element, "URL"), text(element, "TrustAnchor")
+    if not url or not anchor:
+        raise strange("a Delegate without URL or TrustAnchor")
+    try:
+        parse_delegate_url(url.strip())
+    except ValueError as error:
+        raise strange(str(error)) from None
+    return Delegate(url.strip(), anchor)
+
+
+def _alternates(response: ET.Element) -> tuple[Address, ...]:
+    found = response.findall(f"{{{NAMESPACE}}}AlternateDelegator")
+    try:
+        return tuple(parse_alternate(value(element)) for element in found)
+    except ValueError as error:
+        raise strange(str(error)) from None

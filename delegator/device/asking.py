@@ -1,0 +1,69 @@
+"""Talking to the delegator: which certificate to show, which address to try, one SOAP call.
+
+An activation ends with the certificate it began with, because the claim is bound to it; a certificate that came
+with an answer is for the next one.
+
+The invariant: the same question goes to the next address only where the reason table says so, and if all fail
+the failure that got furthest is the one that is reported. Must not live here: SOAP itself (messages, answers).
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from delegator.device import messages, tls
+from delegator.device.envelope import HttpAnswer
+from delegator.device.exchange import Limit, Request, exchange
+from delegator.device.reasons import Failure, Misconfigured
+from delegator.device.settings import Settings
+from delegator.device.state import HANDSHAKE_CERTIFICATE, Folder, State
+
+log = logging.getLogger("delegator.device")
+Read = TypeVar("Read")
+
+_ANSWER_SIZE = 256 * 1024
+"""A SOAP answer holds a credential, a URL and some certificates: a few kilobytes."""
+
+
+def certificate_request(settings: Settings, state: State) -> str | None:
+    """The PKCS#10 request as xs:base64Binary, as long as this device has only the shared certificate."""
+    if settings.own is None or state.own:
+        return None
+    try:
+        lines = Path(settings.own.request).read_text(encoding="ascii").splitlines()
+        request = "".join(line.strip() for line in lines if not line.startswith("-----"))
+        base64.b64decode(request, validate=True)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"the certificate request {settings.own.request} is not PEM: {error}") from None
+    return request
+
+
+def context_for(settings: Settings, folder: Folder, state: State) -> ssl.SSLContext:
+    """With the certificate that this activation began with."""
+    if settings.own is not None and state.own:
+        return tls.delegator_context(str(folder.path / HANDSHAKE_CERTIFICATE), settings.own.key, settings.ca)
+    return tls.delegator_context(settings.certificate, settings.key, settings.ca)
+
+
+def call(settings: Settings, folder: Folder, state: State, operation: str, body: bytes,
+         read: Callable[[HttpAnswer], Read]) -> Read:
+    """One SOAP call to the first delegator that answers it. Raises the Failure that got furthest."""
+    context = context_for(settings, folder, state)
+    request = Request("POST", "/", (("Content-Type", "text/xml; charset=utf-8"),
+                                    ("SOAPAction", messages.action(operation))), body)
+    failures = []
+    for address in dict.fromkeys(settings.addresses + state.alternates):
+        try:
+            name = settings.server_name or address.host
+            return read(exchange(address, name, context, request, Limit(settings.timeout, _ANSWER_SIZE)))
+        except Failure as failure:
+            log.warning("%s: %s [%s]", address, failure, failure.reason.name)
+            failures.append(failure)
+            if not failure.reason.elsewhere:
+                break
+    raise max(failures, key=lambda failure: failure.reason.number)

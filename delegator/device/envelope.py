@@ -1,0 +1,115 @@
+"""The outside of an answer: HTTP status, plain XML, SOAP 1.1 envelope, fault; and reading values without surprises.
+
+The invariant: nothing here trusts a length, a name or an order; what does not fit is a Failure with its reason.
+Must not live here: what the elements mean (answers), where the bytes came from (exchange).
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuses what makes it unsafe
+from typing import NamedTuple
+
+from delegator.device import reasons
+from delegator.device.messages import NAMESPACE, SOAP
+from delegator.device.reasons import Failure, Reason
+
+FAULTS: dict[str, Reason] = {
+    "MalformedRequest": reasons.MALFORMED_REQUEST,
+    "IdentityRejected": reasons.IDENTITY_REJECTED,
+    "NotEntitled": reasons.NOT_ENTITLED,
+    "TryLater": reasons.TRY_LATER,
+    "Unavailable": reasons.UNAVAILABLE,
+}
+STATUSES: dict[int, Reason] = {429: reasons.TRY_LATER, 502: reasons.UNAVAILABLE, 503: reasons.UNAVAILABLE,
+                               504: reasons.UNAVAILABLE}
+"""HTTP statuses without a SOAP fault that still say something: a proxy's or a limiter's."""
+
+
+class HttpAnswer(NamedTuple):
+    """One HTTP answer. `retry_after` is the header as it came."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+
+
+class _Plain(ET.TreeBuilder):
+    """Refuses a DOCTYPE at its first word: without one there are no entities to expand and nothing to fetch."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("the document has a DOCTYPE")
+
+
+def parse_xml(body: bytes, reason: Reason) -> ET.Element:
+    """The root element; anything that is not plain, well-formed XML is the given reason."""
+    try:
+        parser = ET.XMLParser(target=_Plain())  # noqa: S314
+        parser.feed(body)
+        root: ET.Element = parser.close()
+    except (ET.ParseError, ValueError, LookupError, AssertionError) as error:
+        raise Failure(reason, f"not plain XML: {error}") from None
+    return root
+
+
+def content_of(http: HttpAnswer, name: str) -> ET.Element:
+    """The one element in the SOAP body, or the failure that status and fault speak of."""
+    try:
+        content = _body(parse_xml(http.body, reasons.ANSWER_NOT_UNDERSTOOD))
+    except Failure as failure:
+        if http.status == 200:
+            raise
+        reason = STATUSES.get(http.status, failure.reason)
+        raise Failure(reason, f"HTTP status {http.status}", seconds(http.retry_after)) from None
+    if content.tag == f"{{{SOAP}}}Fault":
+        raise _fault(content, http)
+    if content.tag != f"{{{NAMESPACE}}}{name}" or http.status != 200:
+        raise strange(f"HTTP status {http.status} with <{content.tag[:80]}>")
+    return content
+
+
+def _body(envelope: ET.Element) -> ET.Element:
+    bodies = envelope.findall(f"{{{SOAP}}}Body") if envelope.tag == f"{{{SOAP}}}Envelope" else []
+    if len(bodies) != 1 or len(bodies[0]) != 1:
+        raise strange("not one SOAP 1.1 envelope with one thing in it")
+    return bodies[0][0]
+
+
+def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
+    detail = fault.find(f"detail/{{{NAMESPACE}}}Fault")
+    code = None if detail is None else text(detail, "Code")
+    if detail is None or code is None or code.strip() not in FAULTS:
+        return strange("a SOAP fault without a code that this client knows")
+    wait = seconds(text(detail, "RetryAfter"))
+    return Failure(FAULTS[code.strip()], "", seconds(http.retry_after) if wait is None else wait)
+
+
+def seconds(text: str | None) -> int | None:
+    """Retry-After as seconds. A date is not obeyed: this device's clock may not be set (RFC 9110 section 10.2.3)."""
+    digits = (text or "").strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+
+
+def child(parent: ET.Element, name: str) -> ET.Element | None:
+    """The one child of that name in our namespace, or None; two of them are one too many."""
+    found = parent.findall(f"{{{NAMESPACE}}}{name}")
+    if len(found) > 1:
+        raise strange(f"more than one {name}")
+    return found[0] if found else None
+
+
+def text(parent: ET.Element, name: str) -> str | None:
+    """The text of the child, or None where there is no such child."""
+    element = child(parent, name)
+    return None if element is None else value(element)
+
+
+def value(element: ET.Element) -> str:
+    """The text of an element that holds nothing but text."""
+    if len(element):
+        raise strange("an element inside a value")
+    return element.text or ""
+
+
+def strange(detail: str) -> Failure:
+    """The failure for an answer that nobody agreed on."""
+    return Failure(reasons.ANSWER_NOT_UNDERSTOOD, detail)

@@ -1,0 +1,39 @@
+"""What the device was told at its command line, as one value. Checked in options; nothing here decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from delegator.device.addresses import Address
+from delegator.device.answers import Limits
+from delegator.device.messages import Identity
+from delegator.device.retry import INTERVAL, WINDOW
+
+
+class Own(NamedTuple):
+    """How a shared certificate becomes an own one: the PKCS#10 request to send, and the key it was made with."""
+
+    request: str
+    key: str
+
+
+class Settings(NamedTuple):
+    """All of `activate`."""
+
+    addresses: tuple[Address, ...]
+    certificate: str
+    key: str
+    ca: str
+    identity: Identity
+    state: Path
+    server_name: str | None = None
+    hook: tuple[str, ...] = ()
+    hook_timeout: float = 300.0
+    timeout: float = 30.0
+    interval: float = INTERVAL
+    window: float = WINDOW
+    once: bool = False
+    again: bool = False
+    limits: Limits = Limits()
+    own: Own | None = None

@@ -1,0 +1,109 @@
+"""The four steps of a device: ask, fetch, apply, confirm. Each takes the state at its phase and gives the next.
+
+The invariant: a step's results are on the disk before it returns, and each step may be repeated: a power cut
+repeats at most one. Must not live here: when a step is due, and what its failure leads to (flow).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from delegator.device import asking, hook, messages, reasons
+from delegator.device.answers import Answer, check_credential, read_answer, read_confirmation
+from delegator.device.fetching import fetch
+from delegator.device.reasons import Failure
+from delegator.device.settings import Settings
+from delegator.device.state import (
+    CREDENTIAL,
+    HANDSHAKE_CERTIFICATE,
+    PROVISIONING,
+    TRUST_ANCHOR,
+    Folder,
+    Phase,
+    State,
+)
+
+log = logging.getLogger("delegator.device")
+
+
+def _ask(settings: Settings, folder: Folder, state: State) -> State:
+    log.info("212 asking for a provisioning credential")
+    body = messages.ask(settings.identity, state.transaction_id, asking.certificate_request(settings, state))
+    answer = asking.call(settings, folder, state, messages.ASK, body, read_answer)
+    check_credential(answer.credential, settings.limits, basic=answer.delegate is not None)
+    log.info("216 got a credential, claim %s", answer.claim_id)
+    _keep(folder, answer)
+    url = answer.delegate.url if answer.delegate else ""
+    return state._replace(phase=Phase.ISSUED, claim_id=answer.claim_id, delegate_url=url,
+                          alternates=answer.alternates)
+
+
+def _keep(folder: Folder, answer: Answer) -> None:
+    folder.save_credential(answer.credential, answer.claim_id)
+    if answer.delegate is None:
+        folder.remove(TRUST_ANCHOR)
+    else:
+        folder.write(TRUST_ANCHOR, answer.delegate.trust_anchor.encode())
+    if answer.handshake_certificate:
+        folder.write(HANDSHAKE_CERTIFICATE, answer.handshake_certificate.encode())
+
+
+def _fetch(settings: Settings, folder: Folder, state: State) -> State:
+    if not state.delegate_url:
+        folder.remove(PROVISIONING)
+        return state._replace(phase=Phase.FETCHED)
+    credential, anchor = folder.load_credential(), folder.read(TRUST_ANCHOR)
+    if credential is None or anchor is None:
+        raise Failure(reasons.NO_CREDENTIAL, "the stored credential or trust anchor is gone")
+    log.info("218 fetching the provisioning data from %s", state.delegate_url)
+    folder.write(PROVISIONING, fetch(state.delegate_url, anchor.decode(), credential, settings.timeout))
+    return state._replace(phase=Phase.FETCHED)
+
+
+def _apply(settings: Settings, folder: Folder, state: State) -> State:
+    if not settings.hook:
+        log.warning("no hook: credential and data are left in %s for whoever applies them", folder.path)
+        return state._replace(phase=Phase.APPLIED)
+    log.info("217 applying with %s", settings.hook[0])
+    try:
+        hook.apply(settings.hook, _facts(folder, state), settings.hook_timeout)
+    except Failure as failure:
+        _tell(settings, folder, state, failure)
+        raise
+    return state._replace(phase=Phase.APPLIED)
+
+
+def _facts(folder: Folder, state: State) -> hook.Facts:
+    provisioning = folder.path / PROVISIONING if state.delegate_url else None
+    return hook.Facts(folder.path, folder.path / CREDENTIAL, provisioning, state.service_tag, state.claim_id,
+                      state.delegate_url)
+
+
+def _tell(settings: Settings, folder: Folder, state: State, cause: Failure) -> None:
+    """The delegator should know, but what it answers changes nothing: the hook's failure is the reason."""
+    try:
+        _say(settings, folder, state, messages.FAILED, str(cause))
+    except Failure as failure:
+        log.warning("the delegator could not be told: %s", failure)
+
+
+def _confirm(settings: Settings, folder: Folder, state: State) -> State:
+    log.info("218 telling the delegator that this device is deployed")
+    _say(settings, folder, state, messages.DEPLOYED, None)
+    return state._replace(phase=Phase.CONFIRMED)
+
+
+def _say(settings: Settings, folder: Folder, state: State, result: str, detail: str | None) -> None:
+    body = messages.confirm(state.claim_id, result, state.transaction_id, detail)
+    asking.call(settings, folder, state, messages.CONFIRM, body, read_confirmation)
+
+
+Step = Callable[[Settings, Folder, State], State]
+
+STEPS: dict[Phase, Step] = {
+    Phase.ASKING: _ask,
+    Phase.ISSUED: _fetch,
+    Phase.FETCHED: _apply,
+    Phase.APPLIED: _confirm,
+}

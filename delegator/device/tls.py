@@ -1,0 +1,141 @@
+"""Trust: the two TLS contexts of a device, the lower bound of time, and what a TLS error means.
+
+The invariant: chain and name are always checked, against one given anchor and never against the system's;
+there is no switch for it. Must not live here: connections (exchange).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+
+from delegator.device import built, reasons
+from delegator.device.reasons import Failure, Misconfigured, Reason
+
+_NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1.0 and later, and of LibreSSL; the ssl module passes it on unnamed."""
+_PARTIAL_CHAIN = 0x80000
+"""X509_V_FLAG_PARTIAL_CHAIN, named in the ssl module only since Python 3.10."""
+_NOT_YET_VALID = 9
+_NAME_MISMATCHES = (62, 64)
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+_ABOUT_THE_CLIENT = frozenset({
+    "bad_certificate", "no_certificate", "unsupported_certificate", "certificate_revoked", "certificate_expired",
+    "certificate_unknown", "unknown_ca", "access_denied", "certificate_required", "decrypt_error"})
+"""Alerts (RFC 8446 section 6.2) with which a server says that it is the device's certificate that it dislikes."""
+
+
+_TIMEOUTS = (TimeoutError, socket.timeout)  # one class only since Python 3.10
+
+
+def clock_is_set(now: float | None = None) -> bool:
+    """False where the clock shows a time before this client existed: then the clock is wrong for certain."""
+    return (time.time() if now is None else now) >= built.BUILD_TIME
+
+
+def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
+    """Mutual TLS with the delegator: the factory CA alone is believed (207), the device's certificate shown (208)."""
+    context = _context()
+    try:
+        context.load_verify_locations(cafile=ca)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"the factory CA {ca} cannot be used: {error}") from None
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: {error}") \
+            from None
+    return context
+
+
+def delegate_context(trust_anchor: str) -> ssl.SSLContext:
+    """TLS with the owner's server: the handed-over anchor alone, and no certificate of the device is shown.
+
+    The anchor may be an intermediate or the server's own certificate: what was handed over is what is trusted.
+    """
+    context = _context()
+    context.verify_flags |= _PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=trust_anchor)
+    except (OSError, ValueError) as error:
+        raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
+    return context
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and name from the start
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False
+    if not clock_is_set():
+        context.verify_flags |= _NO_CHECK_TIME
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nobody is there to type a password")
+
+
+def check_lower_bound(certificate: Mapping[str, object]) -> None:
+    """On a device whose clock is not set: a certificate that ended before the build has ended for certain.
+
+    The other dates cannot be judged without a clock. This is max(build time, clock) as the lower bound of time.
+    """
+    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    if not clock_is_set() and ends < built.BUILD_TIME:
+        raise Failure(reasons.SERVER_NOT_TRUSTED, f"the certificate ended on {certificate['notAfter']}")
+
+
+def alert_in(error: BaseException) -> str | None:
+    """The alert's name as RFC 8446 spells it: OpenSSL says `SSLV3_ALERT_CERTIFICATE_EXPIRED`."""
+    reason = getattr(error, "reason", None) or ""
+    _, found, name = reason.partition("ALERT_")
+    return name.lower() if found else None
+
+
+def handshake_failure(error: OSError) -> Failure:
+    """What an error during the handshake means (blocks 203-211)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Failure(_distrust(error.verify_code), error.verify_message)
+    alert = alert_in(error)
+    if alert is not None:
+        return Failure(_by_alert(alert), f"TLS alert {alert}")
+    if isinstance(error, _TIMEOUTS):
+        return Failure(reasons.NO_ROUTE, "no answer during the TLS handshake")
+    return Failure(reasons.TLS_REFUSED if _hung_up(error) else reasons.TLS_FAILED, _words(error))
+
+
+def answer_failure(error: Exception, version: str | None, nothing_came: bool) -> Failure:
+    """What an error while reading the answer means.
+
+    In TLS 1.3 the handshake ends for the device before the server has judged its certificate, so a refusal,
+    also one without an alert, shows only here (RFC 8446 section 4.4.2.4).
+    """
+    alert = alert_in(error)
+    if alert is not None and (nothing_came or alert in _ABOUT_THE_CLIENT):
+        return Failure(reasons.CLIENT_REFUSED, f"TLS alert {alert}")
+    if nothing_came and version == "TLSv1.3" and _hung_up(error):
+        return Failure(reasons.CLIENT_REFUSED, "closed right after the handshake, without an alert")
+    return Failure(reasons.NO_ANSWER, _words(error))
+
+
+def _hung_up(error: Exception) -> bool:
+    if isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return True
+    return getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"  # OpenSSL 3 under an older ssl module
+
+
+def _distrust(verify_code: int) -> Reason:
+    if verify_code == _NOT_YET_VALID:
+        return reasons.CLOCK_NOT_SET
+    return reasons.SERVER_NAME_MISMATCH if verify_code in _NAME_MISMATCHES else reasons.SERVER_NOT_TRUSTED
+
+
+def _by_alert(alert: str) -> Reason:
+    return reasons.CLIENT_REFUSED if alert in _ABOUT_THE_CLIENT else reasons.TLS_FAILED
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error) or type(error).__name__

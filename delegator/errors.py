@@ -1,0 +1,72 @@
+"""One family of errors. A kind says how it looks outside; the table below is the only place that knows.
+
+The invariant: what reaches a device is the kind's fault and nothing else; `detail` stays in trail, log and CLI.
+Must not live here: rendering (server for SOAP, cli for the terminal).
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """What went wrong, seen from who must act. The first five are all that a device can be told."""
+
+    MALFORMED = "malformed"
+    IDENTITY = "identity"
+    NOT_ENTITLED = "not-entitled"
+    TRY_LATER = "try-later"
+    UNAVAILABLE = "unavailable"
+    CONFIGURATION = "configuration"
+    UNREACHABLE = "unreachable"
+    CONFLICT = "conflict"
+    NOT_FOUND = "not-found"
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """How a kind looks to a device (fault, its one public sentence, Retry-After in seconds), a log, a shell."""
+
+    fault: str
+    message: str
+    retry_after: int | None
+    log_level: int
+    exit_code: int
+
+
+_UNAVAILABLE = ("Unavailable", "The service is not available.", None, logging.ERROR)
+
+APPEARANCES: dict[Kind, Appearance] = {
+    Kind.MALFORMED: Appearance("MalformedRequest", "The request was not understood.", None, logging.WARNING, 5),
+    Kind.IDENTITY: Appearance("IdentityRejected", "The identity was not accepted.", None, logging.WARNING, 5),
+    Kind.NOT_ENTITLED: Appearance("NotEntitled", "Nothing is available for this device.", None, logging.INFO, 5),
+    Kind.TRY_LATER: Appearance("TryLater", "Ask again later.", 30, logging.INFO, 75),
+    Kind.UNAVAILABLE: Appearance(*_UNAVAILABLE, exit_code=1),
+    Kind.CONFIGURATION: Appearance(*_UNAVAILABLE, exit_code=3),
+    Kind.UNREACHABLE: Appearance(*_UNAVAILABLE, exit_code=4),
+    Kind.CONFLICT: Appearance(*_UNAVAILABLE, exit_code=6),
+    Kind.NOT_FOUND: Appearance(*_UNAVAILABLE, exit_code=1),
+}
+
+
+class DelegatorError(Exception):
+    """Anything this program refuses or fails at.
+
+    `detail` is for operators and holds no secret; `reasons` lists every reason where there are several;
+    `hint` is the next useful action; `retry_after` (seconds) overrides the table's.
+    """
+
+    def __init__(self, kind: Kind, detail: str, *, reasons: tuple[str, ...] = (), hint: str = "",
+                 retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.reasons = reasons or (detail,)
+        self.hint = hint
+        self.retry_after = APPEARANCES[kind].retry_after if retry_after is None else retry_after
+
+    @property
+    def appearance(self) -> Appearance:
+        return APPEARANCES[self.kind]

@@ -1,0 +1,175 @@
+"""HTTPS as a client: mutual TLS on the same core as the server, a small pool of kept connections per endpoint.
+
+The invariant: what is sent goes only to a peer whose certificate chains to the endpoint's own anchors and stands
+for its name; every call ends within its budget; no redirect is followed.
+Must not live here: SOAP, what a delegate is, circuit breaking (callbacks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from delegator.errors import DelegatorError, Kind
+from delegator.wire.http import HttpError, Response, ResponseReader, render_request
+from delegator.wire.tls import Session, TlsContext
+
+KEPT = 8
+"""Idle connections per endpoint: enough for a burst, few enough for a small customer's server."""
+KEPT_FOR = 30.0
+"""Seconds an idle connection is worth keeping: below the 60 s after which common servers hang up."""
+RECEIVE = 64 * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """Where to call. `host` is the name its certificate must carry; `address` overrides where to connect."""
+
+    host: str
+    port: int
+    context: TlsContext
+    address: str | None = None
+    kept: list[_Stream] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class _Stream:
+    """One open connection: read and write plaintext."""
+
+    def __init__(self, sock: socket.socket, session: Session) -> None:
+        self._socket = sock
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self.idle_since = 0.0
+        self.reusable = False
+
+    async def handshake(self, name: str) -> None:
+        self._session.start()
+        await self._send_out()
+        while not self._session.handshaken:
+            data = await self._loop.sock_recv(self._socket, RECEIVE)
+            if not data:
+                raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
+            self._session.receive(data)
+            await self._send_out()
+            self._check()
+        self._session.check_name(name)
+
+    def _check(self) -> None:
+        if self._session.refused is not None:
+            raise DelegatorError(Kind.UNREACHABLE, f"TLS: {self._session.refused}")
+
+    async def _send_out(self) -> None:
+        data = self._session.outgoing()
+        if data:
+            await self._loop.sock_sendall(self._socket, data)
+
+    async def exchange(self, request: bytes) -> Response:
+        """Send one request, read its response. Raises DelegatorError (UNREACHABLE), OSError, HttpError."""
+        self._session.send(request)
+        await self._send_out()
+        reader = ResponseReader()
+        while True:
+            data = await self._loop.sock_recv(self._socket, RECEIVE)
+            response = reader.feed(self._session.receive(data)) if data else reader.eof()
+            self._check()
+            if response is not None:
+                self.reusable = reader.reusable and not self._session.closed
+                return response
+            if not data or self._session.closed:
+                raise DelegatorError(Kind.UNREACHABLE, "it closed the connection before a whole answer")
+
+    def usable(self) -> bool:
+        """Still fresh, and the peer has not hung up or spoken out of turn."""
+        if time.monotonic() - self.idle_since > KEPT_FOR:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        self._session.close()
+        try:
+            self._socket.send(self._session.outgoing())
+        except OSError:
+            pass
+        self._socket.close()
+
+
+async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], body: bytes,
+               budget: float) -> Response:
+    """POST to an endpoint, on a kept connection where there is one. A kept connection that turns out dead is
+    replaced once, so the call must be idempotent. Raises DelegatorError (UNREACHABLE)."""
+    request = render_request("POST", path, str(endpoint), headers, body)
+    try:
+        async with asyncio.timeout(budget):
+            return await _call(endpoint, request)
+    except TimeoutError:
+        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: no answer within {budget:g} s") from None
+    except (OSError, HttpError) as error:
+        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {_say(error)}") from None
+    except DelegatorError as error:
+        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {error.detail}") from None
+
+
+def _say(error: Exception) -> str:
+    return getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+async def _call(endpoint: Endpoint, request: bytes) -> Response:
+    while endpoint.kept:
+        stream = endpoint.kept.pop()
+        if not stream.usable():
+            stream.close()
+            continue
+        try:
+            return await _exchange(endpoint, stream, request)
+        except (OSError, DelegatorError):
+            break
+    return await _exchange(endpoint, await _connect(endpoint), request)
+
+
+async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Response:
+    try:
+        response = await stream.exchange(request)
+    except BaseException:
+        stream.close()
+        raise
+    if stream.reusable and len(endpoint.kept) < KEPT:
+        stream.idle_since = time.monotonic()
+        endpoint.kept.append(stream)
+    else:
+        stream.close()
+    return response
+
+
+async def _connect(endpoint: Endpoint) -> _Stream:
+    loop = asyncio.get_running_loop()
+    where = await loop.getaddrinfo(endpoint.address or endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, address = where[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        await loop.sock_connect(sock, address)
+        stream = _Stream(sock, Session(endpoint.context, endpoint.host))
+        await stream.handshake(endpoint.host)
+    except BaseException:
+        sock.close()
+        raise
+    return stream
+
+
+def close(endpoint: Endpoint) -> None:
+    """Hang up all kept connections."""
+    while endpoint.kept:
+        endpoint.kept.pop().close()

@@ -1,0 +1,253 @@
+"""One connection's life at the door: bytes arrive, TLS, a request, a task that answers it, bytes leave, goodbye.
+
+The lean shape that measured best: the loop's reader callback and one `recv`, the TLS session made at the first
+byte (a peer that says nothing costs under 2 KiB, with asyncio's own TLS 300), answer and close_notify in one
+`send`. The listener's sweep enforces deadlines, so that no timer is made per connection.
+The invariants: one answer for one request, in order; a refused peer still gets its alert; every way out closes
+the socket exactly once.
+Must not live here: what a request means, TLS decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from delegator.model import PeerCertificate
+from delegator.wire.http import CONTINUE, HttpError, Request, RequestReader, Response, render_response
+from delegator.wire.tls import Refused, Session
+
+if TYPE_CHECKING:
+    from delegator.net.serve import Listener
+
+log = logging.getLogger(__name__)
+RECEIVE = 64 * 1024
+
+
+class Phase(enum.Enum):
+    """Where a connection stands; each phase has its own deadline, see serve.Deadlines."""
+
+    SILENT = "silent"
+    HANDSHAKE = "handshake"
+    IDLE = "idle"
+    REQUEST = "request"
+    ANSWERING = "answering"
+    WRITING = "writing"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+class Connection:
+    """What a handler may ask of the connection: who is at the other end, since when, under which id."""
+
+    __slots__ = ("_certificate", "_close_after", "_listener", "_out", "_reader", "_requests", "_served", "_session",
+                 "_socket", "_task", "authenticated_at", "connected_at", "deadline", "id", "peer_address", "phase")
+
+    def __init__(self, listener: Listener, sock: socket.socket, peer_address: str, number: str) -> None:
+        self.id = number
+        self.peer_address = peer_address
+        self.connected_at = time.monotonic_ns()
+        self.authenticated_at = 0
+        self.deadline = 0.0
+        self.phase = Phase.SILENT
+        self._listener = listener
+        self._socket = sock
+        self._session: Session | None = None
+        self._reader: RequestReader | None = None
+        self._certificate: PeerCertificate | None = None
+        self._requests: list[Request] = []
+        self._task: asyncio.Task[None] | None = None
+        self._out = b""
+        self._served = 0
+        self._close_after = False
+        self._enter(Phase.SILENT)
+        listener.loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """The peer's verified certificate, read once. Raises ValueError for a structure we do not read."""
+        if self._certificate is None and self._session is not None:
+            self._certificate = self._session.peer()
+        return self._certificate
+
+    @property
+    def certificate_der(self) -> bytes | None:
+        return None if self._session is None else self._session.peer_certificate_der()
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.deadline = time.monotonic() + self._listener.deadlines.of(phase)
+
+    # --- bytes arrive ---
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._peer_gone()
+        elif self.phase is not Phase.LINGERING:
+            self._received(data)
+
+    def _peer_gone(self) -> None:
+        """End of what the peer sends. An answer on its way is still written; half a request is nothing."""
+        if self.phase in (Phase.ANSWERING, Phase.WRITING):
+            self._listener.loop.remove_reader(self._socket.fileno())
+            self._close_after = True
+        else:
+            self.abort()
+
+    def _received(self, data: bytes) -> None:
+        session = self._session
+        if session is None:
+            session = self._session = Session(self._listener.context)
+            self._reader = RequestReader()
+            self._enter(Phase.HANDSHAKE)
+        plaintext = session.receive(data)
+        if session.refused is not None:
+            self._refuse(session.refused)
+            return
+        if session.handshaken and self.phase is Phase.HANDSHAKE:
+            self.authenticated_at = time.monotonic_ns()
+            self._enter(Phase.IDLE)
+        if plaintext:
+            self._parse(plaintext)
+        if session.closed and self.phase in (Phase.IDLE, Phase.REQUEST):
+            self.finish()
+        elif self.phase is not Phase.CLOSED:
+            self._flush()
+
+    def _refuse(self, refused: Refused) -> None:
+        self._listener.refused(self, refused)
+        self._linger()
+
+    def _parse(self, plaintext: bytes) -> None:
+        assert self._reader is not None and self._session is not None
+        try:
+            self._requests += self._reader.feed(plaintext)
+        except HttpError as error:
+            log.info("%s %s: bad HTTP: %s", self.id, self.peer_address, error.detail)
+            self._answer_badly(error)
+            return
+        if self._requests:
+            self._next_request()
+        elif self.phase is Phase.IDLE:
+            self._enter(Phase.REQUEST)
+        if self._reader.wants_continue and self.phase is Phase.REQUEST:
+            self._session.send(CONTINUE)
+
+    def _answer_badly(self, error: HttpError) -> None:
+        assert self._session is not None
+        response = Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"},
+                            f"{error.detail}\n".encode())
+        self._session.send(render_response(response, close=True))
+        self._linger()
+
+    # --- a request is answered ---
+
+    def _next_request(self) -> None:
+        if self._task is None and self._requests:
+            self._enter(Phase.ANSWERING)
+            self._task = self._listener.loop.create_task(self._answer(self._requests.pop(0)))
+
+    async def _answer(self, request: Request) -> None:
+        response = await self._listener.answer(request, self)
+        self._served += 1
+        self._task = None
+        if self.phase is Phase.CLOSED:
+            return
+        assert self._session is not None
+        close = (self._close_after or not request.keep_alive or self._listener.draining
+                 or self._served >= self._listener.requests_per_connection)
+        self._session.send(render_response(response, close=close))
+        if close:
+            self._session.close()
+        self._close_after = close
+        self._enter(Phase.WRITING)
+        self._flush()
+
+    # --- bytes leave ---
+
+    def _flush(self) -> None:
+        assert self._session is not None
+        self._out += self._session.outgoing()
+        if self._out:
+            try:
+                sent = self._socket.send(self._out)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.abort()
+                return
+            self._out = self._out[sent:]
+            if self._out:
+                self._listener.loop.add_writer(self._socket.fileno(), self._writable)
+                return
+        if self.phase is Phase.WRITING:
+            self._written()
+
+    def _writable(self) -> None:
+        self._listener.loop.remove_writer(self._socket.fileno())
+        self._flush()
+
+    def _written(self) -> None:
+        if self._close_after:
+            self.abort()
+            return
+        assert self._reader is not None
+        self._enter(Phase.REQUEST if self._reader.mid_request else Phase.IDLE)
+        self._next_request()
+
+    # --- the ways out ---
+
+    def finish(self) -> None:
+        """Close politely: our close_notify, then the socket."""
+        if self._session is not None and self.phase is not Phase.CLOSED:
+            self._session.close()
+            self._send_last()
+        self.abort()
+
+    def _linger(self) -> None:
+        """Send what there is, then read and drop what the peer still sends: closing with bytes unread makes the
+        kernel reset the connection, and the peer would lose the alert or answer it waits for."""
+        if self._session is not None and self._session.refused is None:
+            self._session.close()
+        self._send_last()
+        self._enter(Phase.LINGERING)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()
+
+    def _send_last(self) -> None:
+        assert self._session is not None
+        try:
+            self._socket.send(self._out + self._session.outgoing())
+        except OSError:
+            log.debug("%s left before the last words", self.id)
+        self._out = b""
+
+    def abort(self) -> None:
+        """Close the socket now, whatever it was doing."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        self._listener.loop.remove_reader(self._socket.fileno())
+        self._listener.loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        self._listener.gone(self)
+
+    def overdue(self) -> None:
+        """The deadline of this phase has passed."""
+        log.info("%s %s: too slow in phase %s", self.id, self.peer_address, self.phase.value)
+        if self.phase in (Phase.IDLE, Phase.REQUEST):
+            self.finish()
+        else:
+            self.abort()

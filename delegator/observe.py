@@ -1,0 +1,65 @@
+"""What operators see: logs, fed by trails. One line for each handshake, whatever became of it.
+
+The invariant: a log line is one line (hostile text is escaped) and no secret can be in it: values of type Secret
+print blank, and credentials never enter a trail.
+Must not live here: decisions, metrics' transport.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+from delegator.trail import Trail
+
+log = logging.getLogger("delegator.handshake")
+
+
+def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
+    """Send all logs to `stream` (standard error), as text or as JSON lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else _Text())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)
+
+
+def record(trail: Trail, level: int) -> None:
+    """Log a finished trail. `facts["outcome"]` says how it ended."""
+    if log.isEnabledFor(level):
+        log.log(level, "handshake", extra={"trail": trail})
+
+
+def _when(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _trail(record: logging.LogRecord) -> Trail | None:
+    return getattr(record, "trail", None)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {"time": _when(record), "level": record.levelname.lower(), "logger": record.name,
+                                   "event": record.getMessage()}
+        trail = _trail(record)
+        if trail is not None:
+            line |= trail.as_data()
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{_when(record)} {record.levelname.lower()} {record.name} {ascii(record.getMessage())[1:-1]}"
+        trail = _trail(record)
+        if trail is not None:
+            said = {"connection": trail.connection, "peer": trail.peer, **trail.facts,
+                    "ms": f"{trail.milliseconds:.1f}", "reasons": "; ".join(trail.reasons)}
+            text += "".join(f" {key}={ascii(value)[1:-1]!s}" for key, value in said.items() if value)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text

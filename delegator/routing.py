@@ -1,0 +1,151 @@
+"""Routing: facts about a device and what is registered lead to a delegate. Block 213.
+
+Pure: the same function serves devices and answers `delegator explain`. A route always carries its `because`.
+The order is fixed: exact service tag, serial number, MAC address, then rules (order, model, prefixes, network,
+domain) by priority, then the default rule, then nothing. A rule can choose among the delegates of the customer
+that a device is registered to; it can never take a registered device to another customer.
+Must not live here: look-ups (the store finds the candidates), policy, DNS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from delegator.model import Delegate, Device, Location, Registration, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the device that asks: what it says, and from which address it says it."""
+
+    device: Device
+    location: Location
+    peer_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to a delegate. `registration` is None when only a rule led there."""
+
+    delegate: Delegate
+    because: str
+    registration: Registration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoute:
+    """Nobody is known to own the device; `because` says how far the search came."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The small tables routing works on, put in order once by `directory`."""
+
+    delegates: dict[str, Delegate]
+    rules: tuple[Rule, ...]
+    rules_of: dict[str, tuple[Rule, ...]]
+    first_of: dict[str, Delegate]
+
+
+def directory(delegates: Iterable[Delegate], rules: Iterable[Rule]) -> Directory:
+    """Order the tables: rules with conditions by priority and name, rules without any (the default) at the end;
+    of a customer's delegates the first is the enabled one that comes first by name."""
+    by_name = {delegate.name: delegate for delegate in delegates}
+    known = [rule for rule in rules if rule.delegate in by_name]
+    ordered = tuple(sorted(known, key=lambda rule: (not _conditions(rule), rule.priority, rule.name)))
+    rules_of: dict[str, tuple[Rule, ...]] = {}
+    for rule in ordered:
+        customer = by_name[rule.delegate].customer
+        rules_of[customer] = (*rules_of.get(customer, ()), rule)
+    first_of: dict[str, Delegate] = {}
+    for delegate in sorted(by_name.values(), key=lambda d: (not d.enabled, d.name)):
+        first_of.setdefault(delegate.customer, delegate)
+    return Directory(by_name, ordered, rules_of, first_of)
+
+
+_IDENTIFIERS = ("service tag", "serial number", "MAC address")
+"""Strongest first."""
+
+
+def identified_by(registration: Registration, device: Device) -> str | None:
+    """Which identifier ties this registration to the device, or None. A registered tag that differs always
+    means None: a serial number or MAC address is only said, and must not pull another device's row."""
+    if registration.service_tag is not None:
+        return _IDENTIFIERS[0] if registration.service_tag == device.service_tag else None
+    if registration.serial_number is not None and registration.serial_number == device.serial_number:
+        return _IDENTIFIERS[1]
+    if set(registration.mac_addresses) & set(device.mac_addresses):
+        return _IDENTIFIERS[2]
+    return None
+
+
+def registered(device: Device, candidates: Sequence[Registration]) -> tuple[Registration, str] | None:
+    """The strongest registration among the candidates and the identifier that found it."""
+    found = [(r, by) for r in candidates if (by := identified_by(r, device)) is not None]
+    return min(found, key=lambda pair: (_IDENTIFIERS.index(pair[1]), pair[0].device_id), default=None)
+
+
+def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) -> Route | NoRoute:
+    """Find the delegate for a device. Never raises; order as in the module's contract."""
+    found = registered(facts.device, candidates)
+    if found is None:
+        matched = _first_match(tables.rules, facts, None)
+        return NoRoute("not registered, and no rule matches") if matched is None else Route(
+            tables.delegates[matched[0].delegate], matched[1])
+    registration, by = found
+    own = tables.delegates.get(registration.delegate or "")
+    if own is not None and own.customer == registration.customer:
+        return Route(own, f"its {by} is registered with delegate {own.name}", registration)
+    owned = f"its {by} is registered to customer {registration.customer}"
+    matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
+    if matched is not None:
+        return Route(tables.delegates[matched[0].delegate], f"{owned}; {matched[1]}", registration)
+    if registration.customer in tables.first_of:
+        return Route(tables.first_of[registration.customer], owned, registration)
+    return NoRoute(f"{owned}, which has no delegate")
+
+
+def _first_match(rules: Sequence[Rule], facts: Facts, registration: Registration | None) -> tuple[Rule, str] | None:
+    for rule in rules:
+        conditions = _conditions(rule)
+        if all(_CONDITIONS[name](wanted, facts, registration) for name, wanted in conditions):
+            said = ", ".join(f"{name.replace('_', ' ')} {wanted}" for name, wanted in conditions)
+            return rule, f"rule {rule.name} ({said or 'the default'})"
+    return None
+
+
+_Condition = Callable[[str, Facts, "Registration | None"], bool]
+
+
+def _in_network(wanted: str, facts: Facts, _: Registration | None) -> bool:
+    """A peer without an address, as on a Unix socket, is in no network."""
+    try:
+        address = ipaddress.ip_address(facts.peer_address)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address) in ipaddress.ip_network(wanted, strict=False)
+
+
+def _in_domain(wanted: str, facts: Facts, _: Registration | None) -> bool:
+    """Match on a label boundary: `evil-example.com` is not inside `example.com`."""
+    said = (facts.location.domain or facts.location.host_name or "").lower().rstrip(".")
+    return said == wanted.lower() or said.endswith("." + wanted.lower())
+
+
+_CONDITIONS: dict[str, _Condition] = {
+    "order": lambda wanted, _, registration: registration is not None and registration.order == wanted,
+    "model": lambda wanted, facts, _: facts.device.model == wanted,
+    "tag_prefix": lambda wanted, facts, _: facts.device.service_tag.startswith(wanted),
+    "mac_prefix": lambda wanted, facts, _: any(m.startswith(wanted.upper()) for m in facts.device.mac_addresses),
+    "network": _in_network,
+    "domain": _in_domain,
+}
+
+
+def _conditions(rule: Rule) -> list[tuple[str, str]]:
+    return [(name, wanted) for name in _CONDITIONS if (wanted := getattr(rule, name)) is not None]

@@ -1,0 +1,251 @@
+"""The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
+
+Each function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so
+they are exact however many devices ask at once.
+The invariants: a tag has one live claim at most; what a claim was given goes only to the binding that opened it;
+a sealed credential exists only in state `issued`.
+Must not live here: sealing, policy texts, time (callers pass milliseconds).
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from delegator.model import Claim, ClaimState, Identity, IdentityKind, Result
+from delegator.policy import Reason
+from delegator.store.transaction import Query, Row, Transaction
+
+COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
+           "ended_at, result, detail, peer, binding, sealed")
+LIVE = "state IN ('asking', 'issued', 'confirmed')"
+
+
+def moment(value: object) -> datetime:
+    """Milliseconds since 1970 as aware UTC."""
+    return datetime.fromtimestamp(int(str(value)) / 1000, UTC)
+
+
+def milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def claim_of(row: Row) -> Claim:
+    """A row of COLUMNS as a value."""
+    texts = [None if value is None else str(value) for value in row[:15]]
+    sealed = row[15]
+    return Claim(
+        claim_id=str(row[0]), service_tag=str(row[1]), customer=str(row[2]), delegate=str(row[3]),
+        state=ClaimState(row[4]), identity=IdentityKind(row[5]), attempt=int(str(row[6])),
+        asked_at=moment(row[7]), lease_until=moment(row[8]),
+        issued_at=None if row[9] is None else moment(row[9]),
+        ended_at=None if row[10] is None else moment(row[10]),
+        result=None if row[11] is None else Result(row[11]), detail=texts[12], peer=texts[13],
+        binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or ()."""
+
+    claim_id: str
+    identity: Identity
+    customer: str
+    delegate: str
+    peer: str
+    now: int
+    busy_until: int
+    lease_until: int
+    limits: Callable[[dict[str, int], int], tuple[Reason, ...]]
+
+    @property
+    def holders(self) -> tuple[str, str]:
+        return f"customer/{self.customer}", f"delegate/{self.delegate}"
+
+
+class Outcome(enum.Enum):
+    """What asking for a claim led to."""
+
+    OPENED = "opened"
+    RESUMED = "resumed"
+    SAME_AGAIN = "same answer again"
+    BUSY = "being answered"
+    TAKEN = "taken by another"
+    DONE = "already confirmed"
+    OVER_LIMIT = "over a limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The outcome, the claim it concerns (None only when over a limit) and the reasons of a limit."""
+
+    outcome: Outcome
+    claim: Claim | None = None
+    reasons: tuple[Reason, ...] = ()
+
+
+_STANDING = {ClaimState.ISSUED: Outcome.SAME_AGAIN, ClaimState.CONFIRMED: Outcome.DONE}
+
+
+def open_claim(ask: Ask) -> Transaction[Opened]:
+    """Open a claim, resume the one that a crash left asking, or say who stands in the way."""
+    tag = ask.identity.service_tag
+    rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE service_tag = $1 AND {LIVE}", (tag,))
+    if rows:
+        live, busy_until = claim_of(rows[0]), int(str(rows[0][16]))
+        opened = None if _lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
+        if opened is not None:
+            return opened
+        yield from _expire(live.claim_id, live.customer, live.delegate, ask.now)
+    return (yield from _fresh(ask))
+
+
+def _lapsed(live: Claim, ask: Ask) -> bool:
+    return live.state is not ClaimState.CONFIRMED and milliseconds(live.lease_until) <= ask.now
+
+
+def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | None]:
+    """What a live claim means for who asks; None when it is a crashed try at a delegate that is no longer the
+    right one, and a new claim must take its place."""
+    if not hmac.compare_digest(live.binding, ask.identity.binding):
+        return Opened(Outcome.TAKEN, live)
+    if live.state in _STANDING:
+        return Opened(_STANDING[live.state], live)
+    if busy_until > ask.now:
+        return Opened(Outcome.BUSY, live)
+    if (live.customer, live.delegate) != (ask.customer, ask.delegate):
+        return None
+    yield Query("UPDATE claims SET busy_until = $2 WHERE claim_id = $1", (live.claim_id, ask.busy_until))
+    return Opened(Outcome.RESUMED, live)
+
+
+def _fresh(ask: Ask) -> Transaction[Opened]:
+    tag = ask.identity.service_tag
+    rows = yield Query("SELECT count(*) FROM claims WHERE service_tag = $1 AND state = 'expired'", (tag,))
+    attempts = int(str(rows[0][0]))
+    reasons = yield from _over_limits(ask, attempts)
+    if reasons:
+        return Opened(Outcome.OVER_LIMIT, None, reasons)
+    rows = yield Query(
+        "INSERT INTO claims (claim_id, service_tag, customer, delegate, state, identity, binding, attempt, peer, "
+        "asked_at, busy_until, lease_until) VALUES ($1, $2, $3, $4, 'asking', $5, $6, $7, $8, $9, $10, $11) "
+        f"RETURNING {COLUMNS}",
+        (ask.claim_id, tag, ask.customer, ask.delegate, ask.identity.kind.value, ask.identity.binding, attempts + 1,
+         ask.peer, ask.now, ask.busy_until, ask.lease_until))
+    for holder in ask.holders:
+        yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
+                    "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
+    return Opened(Outcome.OPENED, claim_of(rows[0]))
+
+
+def _over_limits(ask: Ask, attempts: int) -> Transaction[tuple[Reason, ...]]:
+    """Judge the limits; before a refusal, claims whose lease is over give their places back."""
+    reasons = ask.limits((yield from _taken(ask)), attempts)
+    if reasons and (yield from expire_lapsed(ask.now, ask.customer)):
+        reasons = ask.limits((yield from _taken(ask)), attempts)
+    return reasons
+
+
+def _taken(ask: Ask) -> Transaction[dict[str, int]]:
+    rows = yield Query("SELECT holder, taken FROM places WHERE holder IN ($1, $2)", ask.holders)
+    return {str(row[0]): int(str(row[1])) for row in rows}
+
+
+def issue(claim_id: str, sealed: bytes, now: int) -> Transaction[Claim | None]:
+    """asking -> issued. None when the claim is no longer asking: somebody else ended it meanwhile."""
+    rows = yield Query(
+        "UPDATE claims SET state = 'issued', issued_at = $2, sealed = $3, busy_until = 0 "
+        f"WHERE claim_id = $1 AND state = 'asking' RETURNING {COLUMNS}", (claim_id, now, sealed))
+    return claim_of(rows[0]) if rows else None
+
+
+def open_and_issue(ask: Ask, seal: Callable[[Claim], bytes]) -> Transaction[Opened]:
+    """Open and issue in one commit, for a credential that needs nobody else: nothing leaves in between, so one
+    fsync is as safe as two."""
+    opened = yield from open_claim(ask)
+    if opened.claim is None or opened.outcome not in (Outcome.OPENED, Outcome.RESUMED):
+        return opened
+    issued = yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now)
+    return Opened(Outcome.SAME_AGAIN, issued)
+
+
+def pause(claim_id: str) -> Transaction[None]:
+    """The callback failed: the claim stays `asking` and the next try may take it up at once."""
+    yield Query("UPDATE claims SET busy_until = 0 WHERE claim_id = $1 AND state = 'asking'", (claim_id,))
+
+
+def pause_all() -> Transaction[None]:
+    """At the start of the only server of a database: nobody is being answered, whatever a crash left behind."""
+    yield Query("UPDATE claims SET busy_until = 0 WHERE state = 'asking' AND busy_until > 0")
+
+
+def confirm(claim_id: str, binding: str | None, result: Result, detail: str | None,
+            now: int) -> Transaction[Claim | None]:
+    """The device tells how provisioning ended. Deployed: issued -> confirmed, the credential is wiped. Failed:
+    kept on record, the claim stays as it is for the next try. Repeating it changes nothing. None when there is no
+    such claim for this binding."""
+    rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,))
+    claim = claim_of(rows[0]) if rows else None
+    if claim is None or binding is None or not hmac.compare_digest(claim.binding, binding):
+        return None
+    if claim.state is ClaimState.CONFIRMED or (claim.result, claim.detail) == (result, detail):
+        return claim
+    if claim.state is not ClaimState.ISSUED:
+        return None
+    if result is Result.DEPLOYED:
+        change = "state = 'confirmed', sealed = NULL, ended_at = $2, result = $3, detail = $4, notified = 0"
+    else:
+        change = "failed_at = $2, result = $3, detail = $4, notified = 0"
+    rows = yield Query(f"UPDATE claims SET {change} WHERE claim_id = $1 RETURNING {COLUMNS}",
+                       (claim_id, now, result.value, detail))
+    return claim_of(rows[0])
+
+
+def _expire(claim_id: str, customer: str, delegate: str, now: int, state: str = "expired") -> Transaction[None]:
+    yield Query("UPDATE claims SET state = $2, sealed = NULL, ended_at = $3, busy_until = 0 WHERE claim_id = $1",
+                (claim_id, state, now))
+    yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
+                (f"customer/{customer}", f"delegate/{delegate}"))
+
+
+def expire_lapsed(now: int, customer: str | None = None, most: int = 500) -> Transaction[int]:
+    """Claims whose lease is over: expired, their credentials wiped, their places given back. At most `most`."""
+    condition, parameters = ("AND customer = $3", (now, most, customer)) if customer else ("", (now, most))
+    rows = yield Query(
+        "SELECT claim_id, customer, delegate FROM claims WHERE state IN ('asking', 'issued') "
+        f"AND lease_until <= $1 {condition} ORDER BY lease_until LIMIT $2", parameters)
+    for row in rows:
+        yield from _expire(str(row[0]), str(row[1]), str(row[2]), now)
+    return len(rows)
+
+
+def release(service_tag: str, now: int) -> Transaction[int]:
+    """Back to stock: the live claim of a tag is released and its attempts are forgotten, so that the device can
+    be provisioned anew. The number of claims changed."""
+    rows = yield Query(f"SELECT claim_id, customer, delegate FROM claims WHERE service_tag = $1 AND {LIVE}",
+                       (service_tag,))
+    for row in rows:
+        yield from _expire(str(row[0]), str(row[1]), str(row[2]), now, "released")
+    forgotten = yield Query("UPDATE claims SET state = 'released' WHERE service_tag = $1 AND state = 'expired' "
+                            "RETURNING claim_id", (service_tag,))
+    return len(rows) + len(forgotten)
+
+
+def unnotified(most: int = 20) -> Transaction[list[Claim]]:
+    """Claims whose end the delegate has not been told, oldest first, at most `most` of each delegate: one that is
+    down must not keep the others' from being seen."""
+    rows = yield Query(
+        f"SELECT {COLUMNS} FROM (SELECT *, row_number() OVER (PARTITION BY delegate ORDER BY asked_at) AS place "
+        "FROM claims WHERE result IS NOT NULL AND notified = 0) AS waiting WHERE place <= $1", (most,))
+    return [claim_of(row) for row in rows]
+
+
+def notified(claim_id: str, told: Result | None = None) -> Transaction[None]:
+    """The delegate was told `told`. A result that came while it was being told is still to be told."""
+    if told is None:
+        yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1", (claim_id,))
+    else:
+        yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1 AND result = $2", (claim_id, told.value))

@@ -1,0 +1,70 @@
+"""Numbered, forward-only schema files: each applied once, in order, in one transaction, with its checksum kept.
+
+The invariant: a database is at a known number, and a file that was applied never changes afterwards.
+Must not live here: the schema itself (schema/NNNN_name.<dialect>.sql, or .sql where all dialects agree).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from delegator.errors import DelegatorError, Kind
+from delegator.store.transaction import Query, Row
+
+_TABLE = "CREATE TABLE IF NOT EXISTS schema_files (number INTEGER PRIMARY KEY, name TEXT, checksum TEXT)"
+
+
+class Migrating(Protocol):
+    """What a driver must offer to be migrated."""
+
+    dialect: str
+
+    async def read(self, query: Query) -> list[Row]: ...
+    async def script(self, sql: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFile:
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def schema_files(dialect: str, package: str = "delegator.store") -> list[SchemaFile]:
+    """The files of a package's own schema for a dialect, by number."""
+    folder = resources.files(package) / "schema"
+    files = [SchemaFile(int(entry.name[:4]), entry.name.split(".")[0], entry.read_text(encoding="utf-8"))
+             for entry in folder.iterdir() if entry.name.endswith(f".{dialect}.sql")]
+    return sorted(files, key=lambda file: file.number)
+
+
+async def migrate(driver: Migrating, package: str = "delegator.store") -> int:
+    """Bring a database up to date; the number of files applied. Raises DelegatorError (CONFIGURATION) when the
+    database is newer than this program, or a file it was made from has changed since."""
+    await driver.script(_TABLE)
+    rows = await driver.read(Query("SELECT number, checksum FROM schema_files ORDER BY number"))
+    applied = {int(str(row[0])): str(row[1]) for row in rows}
+    files = {file.number: file for file in schema_files(driver.dialect, package)}
+    for number, checksum in applied.items():
+        if number not in files:
+            raise DelegatorError(Kind.CONFIGURATION, f"the database is at schema {number}, newer than this program",
+                                 hint="run the newer release, or restore a backup")
+        if files[number].checksum != checksum:
+            raise DelegatorError(Kind.CONFIGURATION, f"schema file {files[number].name} was changed after use")
+    missing = [file for file in files.values() if file.number not in applied]
+    for file in missing:
+        await driver.script(_in_one_transaction(file))
+    return len(missing)
+
+
+def _in_one_transaction(file: SchemaFile) -> str:
+    """Name and checksum are ours, not a user's: a digit string, a file name and hexadecimal digits."""
+    record = f"INSERT INTO schema_files VALUES ({file.number}, '{file.name}', '{file.checksum}');"
+    return f"BEGIN;\n{file.sql}\n{record}\nCOMMIT;"

@@ -1,0 +1,116 @@
+"""The small tables: customers, delegates, policies with their approved lists, rules. Transactions, no driver.
+
+The invariant: every change of a small table raises `revision`, so that a running server sees it at its next
+handshake.
+Must not live here: devices (store.devices), claims (store.claims).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Customer, Delegate, Policy, Rule
+from delegator.sealing import SealingKey
+from delegator.store import rows
+from delegator.store.transaction import Query, Transaction
+
+ALL_CUSTOMERS = Query("SELECT name, title, enabled, policy FROM customers ORDER BY name")
+ALL_POLICIES = Query("SELECT name, body FROM policies ORDER BY name")
+ALL_RULES = Query("SELECT name, delegate, priority, conditions FROM rules ORDER BY name")
+ALL_DELEGATES = Query("SELECT name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled "
+                      "FROM delegates ORDER BY name")
+REVISION = Query("SELECT number FROM revision")
+_TABLES = {"customer": "customers", "delegate": "delegates", "rule": "rules", "policy": "policies"}
+
+
+def _raise_revision() -> Transaction[None]:
+    yield Query("UPDATE revision SET number = number + 1")
+
+
+def must_exist(noun: str, name: str | None) -> Transaction[None]:
+    if name is None:
+        return
+    found = yield Query(f"SELECT 1 FROM {_TABLES[noun]} WHERE name = $1", (name,))
+    if not found:
+        raise DelegatorError(Kind.NOT_FOUND, f"there is no {noun} named {name}",
+                             hint=f"see: delegator {_TABLES[noun]} list")
+
+
+def _must_be_new(noun: str, name: str) -> Transaction[None]:
+    found = yield Query(f"SELECT 1 FROM {_TABLES[noun]} WHERE name = $1", (name,))
+    if found:
+        raise DelegatorError(Kind.CONFLICT, f"there is a {noun} named {name} already",
+                             hint=f"see: delegator {_TABLES[noun]} show {name}")
+
+
+def add_customer(customer: Customer, replace: bool) -> Transaction[None]:
+    if not replace:
+        yield from _must_be_new("customer", customer.name)
+    yield from must_exist("policy", customer.policy)
+    yield Query("INSERT INTO customers (name, title, enabled, policy) VALUES ($1, $2, $3, $4) ON CONFLICT (name) "
+                "DO UPDATE SET title = $2, enabled = $3, policy = $4",
+                (customer.name, customer.title, int(customer.enabled), customer.policy))
+    yield from _raise_revision()
+
+
+def add_delegate(delegate: Delegate, key: SealingKey, replace: bool) -> Transaction[None]:
+    """Add or, with `replace`, change a delegate. It never changes its customer: claims stand in between."""
+    if not replace:
+        yield from _must_be_new("delegate", delegate.name)
+    yield from must_exist("customer", delegate.customer)
+    yield from must_exist("policy", delegate.policy)
+    kind, settings, sealed = rows.callback_columns(delegate.name, delegate.callback, key)
+    changed = yield Query(
+        "INSERT INTO delegates (name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET kind = $3, settings = $4, "
+        "sealed = $5, url = $6, trust_anchor = $7, policy = $8, enabled = $9 WHERE delegates.customer = $2 "
+        "RETURNING name",
+        (delegate.name, delegate.customer, kind, settings, sealed, delegate.url, delegate.trust_anchor,
+         delegate.policy, int(delegate.enabled)))
+    if not changed:
+        raise DelegatorError(Kind.CONFLICT, f"delegate {delegate.name} belongs to another customer")
+    yield from _raise_revision()
+
+
+def add_policy(policy: Policy, replace: bool) -> Transaction[None]:
+    if not replace:
+        yield from _must_be_new("policy", policy.name)
+    yield Query("INSERT INTO policies (name, body) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET body = $2",
+                (policy.name, rows.policy_body(policy)))
+    yield from _raise_revision()
+
+
+def approve(policy: str, service_tags: Iterable[str]) -> Transaction[int]:
+    """Put tags on a policy's approved list; the number of new ones."""
+    yield from must_exist("policy", policy)
+    added = 0
+    for tag in service_tags:
+        added += len((yield Query("INSERT INTO approvals (policy, service_tag) VALUES ($1, $2) "
+                                  "ON CONFLICT DO NOTHING RETURNING service_tag", (policy, tag))))
+    return added
+
+
+def disapprove(policy: str, service_tags: Iterable[str]) -> Transaction[int]:
+    removed = 0
+    for tag in service_tags:
+        removed += len((yield Query("DELETE FROM approvals WHERE policy = $1 AND service_tag = $2 "
+                                    "RETURNING service_tag", (policy, tag))))
+    return removed
+
+
+def add_rule(rule: Rule, replace: bool) -> Transaction[None]:
+    if not replace:
+        yield from _must_be_new("rule", rule.name)
+    yield from must_exist("delegate", rule.delegate)
+    yield Query("INSERT INTO rules (name, delegate, priority, conditions) VALUES ($1, $2, $3, $4) ON CONFLICT (name) "
+                "DO UPDATE SET delegate = $2, priority = $3, conditions = $4",
+                (rule.name, rule.delegate, rule.priority, rows.rule_conditions(rule)))
+    yield from _raise_revision()
+
+
+def remove(noun: str, name: str) -> Transaction[None]:
+    """Remove a customer, delegate, rule or policy that nothing refers to any more."""
+    yield from must_exist(noun, name)
+    yield Query(f"DELETE FROM {_TABLES[noun]} WHERE name = $1", (name,))
+    yield from _raise_revision()

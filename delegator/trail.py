@@ -1,0 +1,87 @@
+"""The trail: the ordered steps of one handshake with their timings. One truth, many views.
+
+Log line, audit row, metric labels, the demo's plain words and the diagram in the docs are all read from here.
+The invariant: steps only ever come later in the table than the one before (block numbers of the patent's
+figure 2), and no step ever carries a secret.
+Must not live here: a clock (callers pass nanoseconds), formats of logs or metrics.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Step(enum.Enum):
+    """The walk of one handshake: (order, patent block, plain words)."""
+
+    CONNECTED = (1, 205, "The device connected")
+    AUTHENTICATED = (2, 210, "Both sides proved who they are by certificate")
+    ASKED = (3, 212, "The device asked for its provisioning credential")
+    IDENTIFIED = (4, 213, "The delegator worked out which device this is")
+    ROUTED = (5, 213, "The delegator found the customer that owns it")
+    DECIDED = (6, 214, "The customer's policy was checked")
+    CLAIMED = (7, 214, "The claim was written down before anything left the house")
+    CALLED_BACK = (8, 215, "The customer's delegate gave a one-time credential")
+    ISSUED = (9, 215, "The credential was sealed and made durable")
+    CONFIRMED = (10, 218, "The device told how provisioning ended")
+    REFUSED = (11, 210, "The device was turned away")
+    ANSWERED = (12, 216, "The answer went back to the device")
+
+    def __init__(self, order: int, block: int, words: str) -> None:
+        self.order = order
+        self.block = block
+        self.words = words
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One step taken: when (nanoseconds of the monotonic clock) and what there is to say about it."""
+
+    step: Step
+    at: int
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Trail:
+    """The growing record of one connection's handshake. `facts` holds labels: outcome, tag, customer, delegate."""
+
+    connection: str
+    peer: str
+    marks: list[Mark] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+    def mark(self, step: Step, at: int, note: str = "") -> None:
+        """Take a step. Raises ValueError when it would go back: a step out of order is a bug, not a record."""
+        if self.marks and step.order < self.marks[-1].step.order:
+            raise ValueError(f"step {step.name} after {self.marks[-1].step.name}")
+        self.marks.append(Mark(step, at, note))
+
+    @property
+    def milliseconds(self) -> float:
+        """From the first step to the last."""
+        return (self.marks[-1].at - self.marks[0].at) / 1e6 if self.marks else 0.0
+
+    def as_data(self) -> dict[str, object]:
+        """The trail as plain data: what a log line, an audit row or a script reads."""
+        start = self.marks[0].at if self.marks else 0
+        return {
+            "connection": self.connection, "peer": self.peer, **self.facts,
+            "reasons": list(self.reasons), "milliseconds": round(self.milliseconds, 3),
+            "steps": [{"step": mark.step.name.lower(), "block": mark.step.block, "note": mark.note,
+                       "at_ms": round((mark.at - start) / 1e6, 3)} for mark in self.marks],
+        }
+
+
+def tell(data: dict[str, object]) -> list[str]:
+    """A trail in plain words, a line a step, for people who see it for the first time."""
+    lines = []
+    steps = data["steps"]
+    assert isinstance(steps, list)
+    for number, step in enumerate(steps, 1):
+        words = Step[str(step["step"]).upper()].words
+        note = f": {step['note']}" if step["note"] else ""
+        lines.append(f"{number:>2}. {step['at_ms']:>7.1f} ms  {words}{note}  [block {step['block']}]")
+    return lines

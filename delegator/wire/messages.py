@@ -1,0 +1,310 @@
+"""Which element is which model value: one table per dialect, read in both directions; the WSDL is made from it too.
+
+The invariant: this file alone knows element names. A dialect owns a namespace, its operations and nothing else, so a
+captured vendor dialect is one more table here and no change anywhere; a namespace no dialect owns is refused.
+Strict in what is written (the XSD's order), tolerant in one thing that is read: the order of elements. All else is
+refused with a detail that names the element: unknown, repeated and missing ones, values that the model refuses.
+Must not live here: SOAP's own elements (wire.soap), what to do with a value (handshake).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from delegator import model
+from delegator.errors import DelegatorError, Kind
+from delegator.model import (
+    AddressChange,
+    Answer,
+    Confirmation,
+    Credential,
+    CredentialRequest,
+    DelegateAddress,
+    DelegateRequest,
+    Deployment,
+    Device,
+    Location,
+    Result,
+)
+from delegator.wire import scalars
+from delegator.wire.scalars import Scalar
+from delegator.wire.soap import FAULT_NAMESPACE, Element, Fault
+
+Request = CredentialRequest | Confirmation | AddressChange | DelegateRequest | Deployment
+Reply = Answer | Credential | None
+
+MAX_TEXT = 1024
+"""Characters of a Detail or a Password: what the model takes, and a line an operator still reads."""
+MANY = 16
+"""How often a repeated element may stand. A server has 2 to 8 network ports."""
+
+_CLAIM_ID = scalars.token(model.CLAIM_ID)
+_DETAIL = scalars.text(0, MAX_TEXT)
+_RESULT = scalars.one_of(Result)
+_TRANSACTION_ID = scalars.secret(scalars.token(model.TRANSACTION_ID))
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One element of a record: its name, the model's field, its type, how often it may stand there."""
+
+    name: str
+    field: str
+    type: Scalar | Record
+    least: int = 1
+    most: int = 1
+    absent: object = None
+    """The model's value for "was not sent"."""
+    of: Callable[[Any], Any] | None = None
+    """How to get it from the value, where that is not simply `field`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A sequence of elements that makes one model value (`make` takes the parts' fields by keyword)."""
+
+    name: str
+    make: Callable[..., Any]
+    parts: tuple[Part, ...] = ()
+    by_name: Mapping[str, Part] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {part.name: part for part in self.parts})
+
+
+def _optional(name: str, attribute: str, kind: Scalar | Record, absent: object = None) -> Part:
+    return Part(name, attribute, kind, least=0, absent=absent)
+
+
+def _many(name: str, attribute: str, kind: Scalar | Record) -> Part:
+    return Part(name, attribute, kind, least=0, most=MANY, absent=())
+
+
+_DEVICE = Record("Device", Device, (
+    Part("ServiceTag", "service_tag", scalars.token(model.SERVICE_TAG)),
+    _optional("SerialNumber", "serial_number", scalars.token(model.SERIAL_NUMBER)),
+    _many("MacAddress", "mac_addresses", scalars.MAC),
+    _optional("Model", "model", scalars.token(model.MODEL)),
+))
+_LOCATION = Record("Location", Location, (
+    _optional("IPAddress", "ip_address", scalars.ADDRESS),
+    _optional("HostName", "host_name", scalars.HOST),
+    _optional("Domain", "domain", scalars.HOST),
+))
+_CREDENTIAL = Record("Credential", Credential, (
+    Part("UserName", "user_name", scalars.text(1, 255)),
+    Part("Password", "password", scalars.secret(scalars.text(1, MAX_TEXT))),
+    _optional("NotAfter", "not_after", scalars.TIME),
+))
+_DELEGATE = Record("Delegate", DelegateAddress, (
+    Part("URL", "url", scalars.URL),
+    Part("TrustAnchor", "trust_anchor", scalars.STRING),
+))
+FAULT = Record("Fault", Fault, (
+    Part("Code", "code", scalars.STRING),
+    _optional("RetryAfter", "retry_after", scalars.SECONDS),
+))
+"""What stands in a fault's detail, for the WSDL. wire.soap reads and writes it."""
+
+# --- operations ---------------------------------------------------------------------------------------------------
+
+
+class Service(enum.Enum):
+    """Who serves an operation: the delegator to devices, or a delegate to the delegator."""
+
+    DELEGATOR = "Delegator"
+    DELEGATE = "Delegate"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call: the element that asks, named as the operation, and the element that answers."""
+
+    service: Service
+    request: Record
+    answer: Record
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A namespace and its operations."""
+
+    namespace: str
+    operations: tuple[Operation, ...]
+
+    def serving(self, service: Service) -> tuple[Operation, ...]:
+        return tuple(operation for operation in self.operations if operation.service is service)
+
+    def action(self, operation: Operation) -> str:
+        """The SOAPAction we publish and send; what others send is not looked at."""
+        return f"{self.namespace}#{operation.name}"
+
+
+def _nothing() -> None:
+    """An empty answer means: heard."""
+
+
+def _just(credential: Credential) -> Credential:
+    return credential
+
+
+OWN = Dialect(FAULT_NAMESPACE, (
+    Operation(Service.DELEGATOR, Record("GetProvisioningCredential", CredentialRequest, (
+        Part("Device", "device", _DEVICE),
+        _optional("Location", "location", _LOCATION, Location()),
+        Part("TransactionId", "transaction_id", _TRANSACTION_ID),
+        _optional("CertificateRequest", "certificate_request", scalars.BASE64),
+    )), Record("GetProvisioningCredentialResponse", Answer, (
+        Part("Credential", "credential", _CREDENTIAL),
+        _optional("Delegate", "delegate", _DELEGATE),
+        Part("ClaimId", "claim_id", _CLAIM_ID),
+        _optional("HandshakeCertificate", "handshake_certificate", scalars.STRING),
+        _many("AlternateDelegator", "alternate_delegators", scalars.URL),
+    ))),
+    Operation(Service.DELEGATOR, Record("ConfirmProvisioning", Confirmation, (
+        Part("ClaimId", "claim_id", _CLAIM_ID),
+        Part("Result", "result", _RESULT),
+        _optional("Detail", "detail", _DETAIL),
+        _optional("TransactionId", "transaction_id", _TRANSACTION_ID),
+    )), Record("ConfirmProvisioningResponse", _nothing)),
+    Operation(Service.DELEGATOR, Record("NotifyAddressChange", AddressChange, (
+        Part("Device", "device", _DEVICE),
+        _optional("OldAddress", "old_address", scalars.ADDRESS),
+        Part("NewAddress", "new_address", scalars.ADDRESS),
+    )), Record("NotifyAddressChangeResponse", _nothing)),
+    Operation(Service.DELEGATE, Record("RequestCredential", DelegateRequest, (
+        Part("ClaimId", "claim_id", _CLAIM_ID),
+        Part("Device", "device", _DEVICE),
+        _optional("Location", "location", _LOCATION, Location()),
+    )), Record("RequestCredentialResponse", _just, (
+        Part("Credential", "credential", _CREDENTIAL, of=_just),
+    ))),
+    Operation(Service.DELEGATE, Record("NotifyDeployed", Deployment, (
+        Part("ClaimId", "claim_id", _CLAIM_ID),
+        Part("Result", "result", _RESULT),
+        _optional("Detail", "detail", _DETAIL),
+    )), Record("NotifyDeployedResponse", _nothing)),
+))
+
+DIALECTS: dict[str, Dialect] = {OWN.namespace: OWN}
+"""Every dialect spoken, by its namespace."""
+
+# --- reading and writing ------------------------------------------------------------------------------------------
+
+
+def _malformed(where: str, what: object) -> DelegatorError:
+    return DelegatorError(Kind.MALFORMED, f"{where}: {str(what)[:300]}")
+
+
+def operation_of(asked: Element, service: Service | None = None) -> tuple[Dialect, Operation]:
+    """Whose call this is. Raises DelegatorError(MALFORMED) for a foreign namespace or a name not served."""
+    dialect = DIALECTS.get(asked.namespace)
+    if dialect is None:
+        raise _malformed("no dialect has the namespace", repr(asked.namespace[:128]))
+    for operation in dialect.operations:
+        if operation.name == asked.name and service in (None, operation.service):
+            return dialect, operation
+    raise _malformed(f"no operation in {dialect.namespace} has the name", repr(asked.name[:64]))
+
+
+def read(asked: Element, service: Service | None = None) -> Request:
+    """The value of a call, of one service only where that is told. Raises DelegatorError(MALFORMED)."""
+    value: Request = _read_record(operation_of(asked, service)[1].request, asked)
+    return value
+
+
+def read_answer(asked: Element, answer: Element) -> Reply:
+    """The value of the answer to `asked`; None where an empty answer is the answer. Raises DelegatorError."""
+    dialect, operation = operation_of(asked)
+    if (answer.namespace, answer.name) != (dialect.namespace, operation.answer.name):
+        raise _malformed(operation.name, f"answered by {answer.name[:64]!a} in {answer.namespace[:64]!a}")
+    reply: Reply = _read_record(operation.answer, answer)
+    return reply
+
+
+def _read_record(record: Record, element: Element) -> Any:
+    if element.text.strip():
+        raise _malformed(record.name, "text where elements are wanted")
+    found: dict[str, Any] = {}
+    for child in element.children:
+        part = record.by_name.get(child.name)
+        if part is None or child.namespace != element.namespace:
+            raise _malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
+        value = _read_part(record, part, child)
+        if part.most == 1:
+            if part.field in found:
+                raise _malformed(record.name, f"{part.name} stands there twice")
+            found[part.field] = value
+        else:
+            found[part.field] = (*found.get(part.field, ()), value)
+            if len(found[part.field]) > part.most:
+                raise _malformed(record.name, f"more than {part.most} times {part.name}")
+    for part in record.parts:
+        if part.least and part.field not in found:
+            raise _malformed(record.name, f"{part.name} is missing")
+    try:
+        return record.make(**found)
+    except ValueError as error:
+        raise _malformed(record.name, error) from None
+
+
+def _read_part(record: Record, part: Part, element: Element) -> Any:
+    if isinstance(part.type, Record):
+        return _read_record(part.type, element)
+    if element.children:
+        raise _malformed(f"{record.name}/{part.name}", "elements where a text is wanted")
+    try:
+        return part.type.read(element.text)
+    except ValueError as error:
+        raise _malformed(f"{record.name}/{part.name}", error) from None
+
+
+def write(request: Request, dialect: Dialect = OWN) -> Element:
+    """The call that says this value. Raises DelegatorError(UNAVAILABLE) where the schema has no room."""
+    for operation in dialect.operations:
+        if operation.request.make is type(request):
+            return _write_record(operation.request, request, dialect.namespace)
+    raise TypeError(f"{type(request).__name__} is no call in {dialect.namespace}")
+
+
+def write_answer(asked: Element, reply: Reply) -> Element:
+    """The answer to `asked`, in its dialect. Raises DelegatorError(UNAVAILABLE) where the schema has no room."""
+    dialect, operation = operation_of(asked)
+    return _write_record(operation.answer, reply, dialect.namespace)
+
+
+def action(asked: Element) -> str:
+    """The SOAPAction to send with a call."""
+    dialect, operation = operation_of(asked)
+    return dialect.action(operation)
+
+
+def _write_record(record: Record, value: Any, namespace: str, name: str = "") -> Element:
+    children: list[Element] = []
+    for part in record.parts:
+        inner = getattr(value, part.field) if part.of is None else part.of(value)
+        if inner == part.absent and not part.least:
+            continue
+        many = inner if part.most > 1 else (inner,)
+        if len(many) > part.most:
+            raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}: more than {part.most} times {part.name}")
+        children += [_write_part(record, part, one, namespace) for one in many]
+    return Element(namespace, name or record.name, "", tuple(children))
+
+
+def _write_part(record: Record, part: Part, value: Any, namespace: str) -> Element:
+    if isinstance(part.type, Record):
+        return _write_record(part.type, value, namespace, part.name)
+    try:
+        return Element(namespace, part.name, part.type.write(value))
+    except ValueError as error:
+        raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}/{part.name}: {error}") from None

@@ -1,0 +1,144 @@
+"""How the command line speaks: options shared by all commands, passphrases, results, errors, progress.
+
+Lives here: decorators and small renderers used by every command.
+Invariants: data goes to standard output, words to standard error; with `--json` exactly one JSON object goes to
+standard output, also on failure; a passphrase never comes from the command line and is never shown.
+Must not live here: what a command does.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from pki import disk
+from pki.errors import EXIT_CODES, Kind, PkiError
+from pki.folder import DEFAULT_PATH
+
+PASSPHRASE_VARIABLE = "PKI_PASSPHRASE"  # noqa: S105 - the name of a variable
+PASSPHRASE_LIMIT = 1024
+
+Values = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Passphrase:
+    """Where a passphrase may come from: a file, the environment, a prompt, in this order."""
+
+    file: Path | None
+    prompt: bool
+
+    def read(self, *, confirm: bool = False) -> bytes | None:
+        """None if there is none; CONFIGURATION for an exposed or empty one, USAGE for a prompt without a terminal."""
+        if self.file is not None:
+            return _required(disk.read_private(self.file)[:PASSPHRASE_LIMIT].rstrip(b"\r\n"), str(self.file))
+        if PASSPHRASE_VARIABLE in os.environ:
+            return _required(os.environb[PASSPHRASE_VARIABLE.encode()], PASSPHRASE_VARIABLE)
+        return self._ask(confirm) if self.prompt else None
+
+    @staticmethod
+    def _ask(confirm: bool) -> bytes:
+        if not sys.stdin.isatty():
+            raise PkiError(Kind.USAGE, "there is no terminal to ask for the passphrase", "use --passphrase-file")
+        answer: str = click.prompt("Passphrase of the CA key", hide_input=True, confirmation_prompt=confirm, err=True)
+        return answer.encode()
+
+
+def _required(passphrase: bytes, source: str) -> bytes:
+    if not passphrase:
+        raise PkiError(Kind.CONFIGURATION, f"the passphrase in {source} is empty", "put one there, or remove it")
+    return passphrase
+
+
+Command = Callable[..., None]
+
+
+def command(function: Callable[..., Values]) -> Command:
+    """Adds `--dir`, `--json`; renders what the function returns; turns a PkiError into words and an exit code.
+
+    The function gets `place` and returns values; "lines" is what a person reads, "exit" the code if not 0.
+    """
+
+    @click.option("--dir", "place", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True,
+                  help="The PKI folder.")  # fmt: skip
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+    @functools.wraps(function)
+    def wrapper(*, as_json: bool, **arguments: Any) -> None:
+        try:
+            values = dict(function(**arguments))
+        except PkiError as error:
+            _fail(error, as_json)
+        except OSError as error:  # a full disk, a pulled drive
+            _fail(PkiError(Kind.FAILED, str(error), "free space or mend the disk, then run it again"), as_json)
+        _render(values, as_json)
+
+    return wrapper
+
+
+def unlocking(function: Command) -> Command:
+    """Adds the passphrase options; the function gets `passphrase: Passphrase`."""
+
+    @click.option("--passphrase-file", type=click.Path(path_type=Path), help="File with the CA key's passphrase.")
+    @click.option("--passphrase-prompt", is_flag=True, help="Ask for the passphrase on the terminal.")
+    @functools.wraps(function)
+    def wrapper(*, passphrase_file: Path | None, passphrase_prompt: bool, **arguments: Any) -> None:
+        function(passphrase=Passphrase(passphrase_file, passphrase_prompt), **arguments)
+
+    return wrapper
+
+
+def _render(values: dict[str, object], as_json: bool) -> NoReturn:
+    lines, code = values.pop("lines", ()), values.pop("exit", 0)
+    assert isinstance(lines, list | tuple)
+    assert isinstance(code, int)
+    if as_json:
+        click.echo(json.dumps({"ok": code == 0, **values}))
+    for line in () if as_json else lines:
+        click.echo(line)
+    sys.exit(code)
+
+
+def _fail(error: PkiError, as_json: bool) -> NoReturn:
+    if as_json:
+        words = {"kind": error.kind.value, "detail": error.detail, "hint": error.hint}
+        click.echo(json.dumps({"ok": False, "error": words}))
+    click.echo(f"error: {error.detail}\n  next: {error.hint}", err=True)
+    sys.exit(EXIT_CODES[error.kind])
+
+
+class Progress:
+    """A bar on a terminal, otherwise a line every few seconds; always on standard error."""
+
+    INTERVAL = 5.0
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+        self._bar = None
+        if total is not None and sys.stderr.isatty():
+            self._bar = click.progressbar(length=total, label="devices", file=sys.stderr, show_pos=True)
+        self._next = time.monotonic() + self.INTERVAL
+
+    def advance(self, done: int) -> None:
+        """Called once per input line with the number of lines done."""
+        if self._bar is not None:
+            self._bar.update(1)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + self.INTERVAL
+            self.say(f"{done} of {self._total or 'an unknown number of'} lines")
+
+    def say(self, words: str) -> None:
+        """A line of its own, also while there is a bar."""
+        click.echo(words if self._bar is None else f"\n{words}", err=True)
+
+    def finish(self) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()

@@ -1,0 +1,227 @@
+"""Verdicts: is this certificate one of ours, still, and for this purpose.
+
+Lives here: `Refusal` (the reasons a peer can be turned away, and the table from OpenSSL's codes to them),
+`Verdict`, and `TrustStore`, an immutable set of anchors with an optional revocation list.
+Invariant: a store is a value. A reload builds a new one; nothing in here ever changes, so a verdict depends
+on nothing but the arguments. Without a usable revocation list the answer is no.
+Must not live here: connections, contexts, callbacks (the delegator's TLS engine uses `refusal_of` and
+`TrustStore.refuse` from its own callback), or minting. This is the only room that imports pyOpenSSL.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from OpenSSL import crypto
+
+from pki.errors import Kind, PkiError
+from pki.keys import strong, weakness
+from pki.ledger import serial_text
+from pki.revocation import RevocationList, read_lists
+
+Purpose = Literal["client", "server"]
+
+
+class Refusal(enum.Enum):
+    """Why a peer was turned away; the value is the word for logs, metrics and trails."""
+
+    NO_CERTIFICATE = "no certificate"
+    UNKNOWN_CA = "unknown authority"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not yet valid"
+    REVOKED = "revoked"
+    WRONG_PURPOSE = "wrong purpose"
+    BAD_SIGNATURE = "bad signature"
+    CHAIN_TOO_LONG = "chain too long"
+    WEAK_KEY = "weak key"
+    CRL_STALE = "revocation list stale"
+    OTHER = "other"
+
+
+# X509_V_ERR_* of <openssl/x509_vfy.h>; the numbers are part of OpenSSL's ABI and do not change.
+_CODES: dict[Refusal, tuple[int, ...]] = {
+    Refusal.UNKNOWN_CA: (2, 18, 19, 20, 21, 24, 27, 29, 30, 31),
+    Refusal.EXPIRED: (10,),
+    Refusal.NOT_YET_VALID: (9,),
+    Refusal.REVOKED: (23,),
+    Refusal.WRONG_PURPOSE: (26, 28, 32, 37, 39, 79, 82),
+    Refusal.BAD_SIGNATURE: (4, 6, 7, 76, 77, 78),
+    Refusal.CHAIN_TOO_LONG: (22, 25, 38, 80),
+    Refusal.WEAK_KEY: (66, 67, 68, 94),
+    Refusal.CRL_STALE: (3, 5, 8, 11, 12, 33, 35, 36, 44, 54),
+}
+_REFUSALS: Final = {code: refusal for refusal, codes in _CODES.items() for code in codes}
+
+
+def refusal_of(openssl_verify_code: int) -> Refusal:
+    """The refusal for a failed OpenSSL verification; any code without a row is OTHER."""
+    return _REFUSALS.get(openssl_verify_code, Refusal.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of one verification, about the certificate at `depth` (0 is the leaf).
+
+    `refusal` None means trusted; `serial` is lower-case hexadecimal.
+    """
+
+    refusal: Refusal | None
+    detail: str
+    depth: int
+    subject: str
+    serial: str
+
+    @property
+    def trusted(self) -> bool:
+        return self.refusal is None
+
+    def __str__(self) -> str:
+        word = "trusted" if self.refusal is None else f"refused, {self.refusal.value}"
+        why = f": {self.detail}" if self.detail else ""
+        return f"{word}: {self.subject} (serial {self.serial}, depth {self.depth}){why}"
+
+
+@dataclass(frozen=True)
+class TrustStore:
+    """Anchors and, if given, the serials withdrawn by them."""
+
+    anchors: tuple[x509.Certificate, ...]
+    revocation: RevocationList | None = None
+
+    @classmethod
+    def load(cls, ca_file: Path | str, crl_file: Path | str | None = None) -> TrustStore:
+        """Reads one or more PEM anchors, and the list of each if a list file is given.
+
+        During a change of authorities both files hold two. An anchor without a list is CONFIGURATION: its
+        devices could not be revoked. So is a missing, damaged or foreign file. A stale list loads; `refuse`
+        then turns everyone away until a fresh one is loaded.
+        """
+        anchors = _read_anchors(Path(ca_file))
+        return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), anchors))
+
+    def refuse(self, serial: int, now: datetime) -> Refusal | None:
+        """REVOKED, CRL_STALE or None for a serial whose chain was already verified; `now` is aware."""
+        if self.revocation is None:
+            return None
+        if serial in self.revocation.serials:
+            return Refusal.REVOKED
+        return None if self.revocation.covers(now) else Refusal.CRL_STALE
+
+    def verify(
+        self,
+        certificate: x509.Certificate,
+        chain: Sequence[x509.Certificate] = (),
+        purpose: Purpose = "client",
+        now: datetime | None = None,
+    ) -> Verdict:
+        """The full verdict on a certificate outside a connection, about 0.2 ms."""
+        moment = now or datetime.now(UTC)
+        return self._chain_fault(certificate, chain, moment) or self._leaf_verdict(certificate, purpose, moment)
+
+    @functools.cached_property
+    def _openssl_anchors(self) -> tuple[crypto.X509, ...]:
+        return tuple(map(crypto.X509.from_cryptography, self.anchors))
+
+    def _chain_fault(
+        self, certificate: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime
+    ) -> Verdict | None:
+        store = crypto.X509Store()
+        for anchor in self._openssl_anchors:
+            store.add_cert(anchor)
+        store.set_time(now.astimezone(UTC))
+        untrusted = [crypto.X509.from_cryptography(link) for link in chain]
+        context = crypto.X509StoreContext(store, crypto.X509.from_cryptography(certificate), untrusted)
+        try:
+            context.verify_certificate()
+        except crypto.X509StoreContextError as error:
+            code, depth, words = error.errors
+            return _verdict(error.certificate.to_cryptography(), refusal_of(code), words, depth)
+        return None
+
+    def _leaf_verdict(self, certificate: x509.Certificate, purpose: Purpose, now: datetime) -> Verdict:
+        withdrawn = self.refuse(certificate.serial_number, now)
+        if withdrawn:
+            return _verdict(certificate, withdrawn, "")
+        weak = weakness(certificate.public_key())
+        if weak:
+            return _verdict(certificate, Refusal.WEAK_KEY, weak)
+        wrong = _purpose_fault(certificate, _PURPOSES[purpose])
+        return _verdict(certificate, Refusal.WRONG_PURPOSE if wrong else None, wrong or "")
+
+
+_PURPOSES: dict[Purpose, ObjectIdentifier] = {
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "server": ExtendedKeyUsageOID.SERVER_AUTH,
+}
+
+
+def _purpose_fault(certificate: x509.Certificate, purpose: ObjectIdentifier) -> str | None:
+    """Stricter than OpenSSL: an absent extension means no, where RFC 5280 lets it mean anything."""
+    try:
+        extensions = certificate.extensions
+        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return "an authority's certificate in a peer's place"
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature:
+            return "the key may not sign"
+        allowed = purpose in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        return None if allowed else "the extended key usage does not allow it"
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        return str(error)
+
+
+def _verdict(certificate: x509.Certificate, refusal: Refusal | None, detail: str, depth: int = 0) -> Verdict:
+    return Verdict(refusal, detail, depth, _shown(certificate), serial_text(certificate.serial_number))
+
+
+def _shown(certificate: x509.Certificate) -> str:
+    """The subject for a log line: a peer may put line breaks into its name, or no readable name at all."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of names that are too long
+            text = certificate.subject.rfc4514_string()
+    except ValueError:
+        return "(unreadable subject)"
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _read_anchors(path: Path) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+    except OSError as error:
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", "name the authority's ca.crt") from error
+    except ValueError as error:
+        raise PkiError(Kind.CONFIGURATION, f"{path} holds no certificate", "name the authority's ca.crt") from error
+
+
+def _read_revocation(path: Path, anchors: Sequence[x509.Certificate]) -> RevocationList:
+    """One checked list for all anchors: the union of serials, the intersection of the times they cover."""
+    found = read_lists(path)
+    checked = [
+        RevocationList.from_list(mine, anchor, path) for anchor in anchors for mine in _lists_of(found, anchor, path)
+    ]
+    return RevocationList(
+        frozenset().union(*(each.serials for each in checked)),
+        checked[0].issuer,
+        max(each.this_update for each in checked),
+        min(each.next_update for each in checked),
+    )
+
+
+def _lists_of(
+    found: Sequence[x509.CertificateRevocationList], anchor: x509.Certificate, path: Path
+) -> list[x509.CertificateRevocationList]:
+    mine = [each for each in found if each.issuer == anchor.subject]
+    if not mine:
+        detail = f"{path} holds no list of {anchor.subject.rfc4514_string()}"
+        raise PkiError(Kind.CONFIGURATION, detail, "add the list of that authority to the file")
+    # A re-keyed authority keeps its name: of two lists with one issuer, take the one that this key signed.
+    key = strong(anchor.public_key())
+    return [each for each in mine if each.is_signature_valid(key)] or mine

@@ -1,0 +1,61 @@
+"""What all tests share: OpenSSL as the product loads it, programs that are not ours, a factory and its devices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from delegator import engine
+
+engine.load()
+
+from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
+
+REQUIRED = os.environ.get("COUNTERPARTS") == "required"
+"""Set by .ci/run, which installs every counterpart: a missing one is a failure there."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs = [program for mark in item.iter_markers("counterpart") for program in mark.args]
+    missing = [program for program in programs if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None]
+    if missing:
+        (pytest.fail if REQUIRED else pytest.skip)(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The manufacturer's authority, with the certificates every delegator has."""
+    folder = Folder.create(tmp_path_factory.mktemp("factory") / "pki", common_name="Test Factory CA")
+    folder.issue("delegator-server", "delegator", names=("localhost", "127.0.0.1"))
+    folder.issue("delegate-client", "delegator.test")
+    folder.issue("shared-device", "shared-device")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def customer_ca(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A customer's own authority: the factory never signed anything of it."""
+    return Folder.create(tmp_path_factory.mktemp("customer") / "pki", common_name="Test Customer CA")
+
+
+@pytest.fixture(scope="session")
+def device(factory: Folder) -> Callable[[str], Issued]:
+    """The handshake certificate of a tag, minted once."""
+    known: dict[str, Issued] = {}
+
+    def of(tag: str) -> Issued:
+        if tag not in known:
+            known[tag] = factory.issue("device", tag)
+        return known[tag]
+    return of
+
+
+@pytest.fixture(scope="session")
+def shared(factory: Folder) -> tuple[Path, Path]:
+    """Certificate and key that are the same in every device."""
+    path = factory.certificate_path("shared-device", "shared-device")
+    return path, path.with_suffix(".key")

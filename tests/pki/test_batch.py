@@ -1,0 +1,169 @@
+"""A2: a list of tags becomes a folder of certificates, a line at a time, resumable, duplicates and faults told."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from pki import DEVICE, Folder, disk
+from pki.batch import GROUP, LINE_LIMIT, Line, Row, RowFault, Tally, rows
+
+
+def read(text: str) -> list[Row | RowFault]:
+    return list(rows(io.StringIO(text)))
+
+
+def tags(text: str) -> list[tuple[int, str]]:
+    return [(row.line, row.tag) for row in read(text) if isinstance(row, Row)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ABC1234\nXYZ9999\n", "service_tag\nABC1234\nXYZ9999",
+     "model,service_tag,mac\nR7,ABC1234,00:11\nR7,XYZ9999,00:12\n",
+     '"Service_Tag";"model"\r\n"ABC1234";"R7"\r\n"XYZ9999";"a;b"\r\n',
+     "\ufeffservice_tag\nABC1234\n\n\n  XYZ9999  \n",
+     "\ufeffABC1234\nXYZ9999\n", "service_tag\tmodel\nABC1234\tR7\nXYZ9999\tR8\n"],
+)  # fmt: skip
+def test_a2_tags_are_read_from_a_column_or_one_a_line(text: str) -> None:
+    assert [tag for _, tag in tags(text)] == ["ABC1234", "XYZ9999"]
+
+
+def test_a2_a_bad_line_is_told_with_its_number_and_spoils_no_other() -> None:
+    text = 'service_tag,model\nABC1234,R7\nabc,R7\n"unclosed,R7\nR7\n,R7\nXYZ9999,R7\n'
+    found = read(text)
+    assert tags(text) == [(2, "ABC1234"), (7, "XYZ9999")]
+    assert [row.line for row in found if isinstance(row, RowFault)] == [3, 4, 5, 6]
+    assert str(found[1]).startswith("line 3: 'abc' is not a valid service tag")
+
+
+def test_a2_columns_without_a_heading_are_not_guessed() -> None:
+    """A2: the first of two nameless columns might be the model, and be minted ten thousand times."""
+    assert tags("POWER1,ABC1234\nPOWER1,XYZ9999\n") == []
+
+
+def test_a2_an_endless_line_is_one_fault_and_costs_no_memory() -> None:
+    found = read("A" * (LINE_LIMIT * 50) + "\nABC1234\n")
+    assert found == [RowFault(1, f"is longer than {LINE_LIMIT} characters"), Row(2, "ABC1234")]
+
+
+@pytest.mark.parametrize("text", ["\x00\x01\n", "ABC\x001234\n", "\ufffd\ufffd\n", "ABC 1234\n"])
+def test_a2_binary_rubbish_is_a_fault(text: str) -> None:
+    (found,) = read(text)
+    assert isinstance(found, RowFault)
+    assert str(found).isascii()
+
+
+@pytest.fixture
+def line(folder: Folder) -> Callable[..., Line]:
+    place = disk.make_folder(folder.directory(DEVICE))
+    return lambda **options: Line(folder, folder.authority(), place, **options)
+
+
+def numbered(count: int, start: int = 0) -> Iterator[Row]:
+    return (Row(number + 1, f"TAG{number:05}") for number in range(start, start + count))
+
+
+def serials(folder: Folder) -> list[str]:
+    return [entry.serial for entry in folder.ledger if entry.profile == "device"]
+
+
+def test_a2_every_tag_gets_a_pair_and_a_ledger_line(folder: Folder, line: Callable[..., Line]) -> None:
+    count = GROUP + 3
+    assert line().run(numbered(count)) == Tally(minted=count)
+    place = folder.directory(DEVICE)
+    assert len(list(place.glob("*.crt"))) == len(list(place.glob("*.key"))) == count
+    made = {f"{x509.load_pem_x509_certificate(path.read_bytes()).serial_number:040x}" for path in place.glob("*.crt")}
+    assert made == {serial.zfill(40) for serial in serials(folder)}
+    assert len(serials(folder)) == count
+
+
+def test_a2_a_second_run_skips_what_is_there(folder: Folder, line: Callable[..., Line]) -> None:
+    line().run(numbered(10))
+    before = {path: path.read_bytes() for path in folder.directory(DEVICE).iterdir()}
+    assert line().run(numbered(15)) == Tally(minted=5, skipped=10)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(serials(folder)) == 15
+
+
+def test_a2_duplicates_are_minted_once_and_name_both_lines(line: Callable[..., Line]) -> None:
+    faults: list[RowFault | None] = []
+    source = [Row(2, "ABC1234"), Row(3, "XYZ9999"), Row(9, "ABC1234")]
+    tally = line(watch=lambda tally, fault: faults.append(fault)).run(source)
+    assert tally == Tally(minted=2, duplicates=1, faults=1)
+    assert str(faults[-1]) == "line 9: ABC1234 stands on line 2 already; it was minted once"
+
+
+def test_a2_stopping_publishes_the_group_in_work(folder: Folder, line: Callable[..., Line]) -> None:
+    calls = itertools.count()
+    tally = line(stop=lambda: next(calls) >= 7).run(numbered(100))
+    assert tally == Tally(minted=7, stopped=True)
+    assert len(list(folder.directory(DEVICE).glob("*.crt"))) == 7
+
+
+@pytest.mark.parametrize("step", ["settle", "publish"])
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_a2_a_crash_anywhere_leaves_only_ledgered_files_and_the_rerun_finishes(
+    folder: Folder, line: Callable[..., Line], monkeypatch: pytest.MonkeyPatch, step: str, call: int
+) -> None:
+    real, calls = getattr(disk.Staging, step), itertools.count(1)
+
+    def dying(*arguments: object) -> object:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.Staging, step, dying)
+        with contextlib.suppress(KeyboardInterrupt):
+            line().run(numbered(2 * GROUP))
+    place = folder.directory(DEVICE)
+    left = {path: path.read_bytes() for path in place.glob("TAG*")}
+    tally = line().run(numbered(2 * GROUP))
+    assert tally.minted + tally.skipped == 2 * GROUP
+    assert {path: path.read_bytes() for path in left} == left
+    known = {entry.fingerprint for entry in folder.ledger}
+    for path in place.glob("*.crt"):
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        assert certificate.fingerprint(hashes.SHA256()).hex() in known
+        assert path.with_suffix(".key").exists()
+
+
+def test_a2_files_can_go_to_another_private_folder(folder: Folder, tmp_path: Path) -> None:
+    place = disk.make_folder(tmp_path / "line-7")
+    Line(folder, folder.authority(), place).run(numbered(3))
+    assert len(list(place.glob("*.crt"))) == 3
+    assert not folder.directory(DEVICE).exists()
+    assert len(serials(folder)) == 3
+
+
+def peak(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a2_memory_does_not_grow_with_the_number_of_devices(folder: Folder, line: Callable[..., Line]) -> None:
+    """A2: four times the devices may cost only the tags themselves; a held key and certificate cost 2 KiB each."""
+    line().run(numbered(1))
+    small = peak(lambda: line().run(numbered(2 * GROUP, start=1_000)))
+    large = peak(lambda: line().run(numbered(8 * GROUP, start=10_000)))
+    assert (large - small) / (6 * GROUP) < 300
+
+
+@pytest.mark.slow
+def test_a2_ten_thousand_devices_have_ten_thousand_serials(folder: Folder, line: Callable[..., Line]) -> None:
+    assert line().run(numbered(10_000)) == Tally(minted=10_000)
+    assert len(set(serials(folder))) == 10_000
+    assert line().run(numbered(10_000)) == Tally(skipped=10_000)

@@ -1,0 +1,291 @@
+"""TLS without a socket (A1, blocks 205-211): our session against the standard library's, joined by memory alone."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from delegator.errors import DelegatorError
+from delegator.wire.certificate import dns_names, read_certificate
+from delegator.wire.tls import Session, TlsContext, client_context, server_context
+from pki import Folder, Issued, Reason
+from pki.trust import Refusal, TrustStore
+
+NOW = datetime.now(UTC)
+
+
+def served(factory: Folder, *, crl: bool = False, now: datetime = NOW, required: bool = True) -> TlsContext:
+    trust = TrustStore.load(factory.ca_path, factory.crl_path if crl else None)
+    chain = factory.certificate_path("delegator-server", "delegator")
+    return server_context(chain, chain.with_suffix(".key"), trust, lambda: now, require_certificate=required)
+
+
+class Stdlib:
+    """The other implementation's end."""
+
+    def __init__(self, factory: Folder, certificate: Path | None, *, server: bool = False,
+                 version: ssl.TLSVersion | None = None, key: Path | None = None) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(factory.ca_path)
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
+        if certificate is not None:
+            context.load_cert_chain(certificate, key or certificate.with_suffix(".key"))
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._in, self._out, server_side=server,
+                                    server_hostname=None if server else "localhost")
+        self.done = False
+
+    def step(self, data: bytes = b"") -> bytes:
+        """Feed bytes, take bytes. Raises ssl.SSLError with the alert that was received."""
+        self._in.write(data)
+        try:
+            if not self.done:
+                self.tls.do_handshake()
+                self.done = True
+        except ssl.SSLWantReadError:
+            pass
+        return self._out.read()
+
+    def read(self) -> bytes:
+        try:
+            return self.tls.read(65536)
+        except ssl.SSLWantReadError:
+            return b""
+
+    def write(self, data: bytes) -> bytes:
+        self.tls.write(data)
+        return self._out.read()
+
+
+def shake(ours: Session, theirs: Stdlib, *, piece: int | None = None) -> None:
+    """Carry bytes both ways, `piece` at a time, until neither has more to say."""
+    data = theirs.step()
+    for _ in range(10):
+        for start in range(0, len(data), piece or max(1, len(data))):
+            ours.receive(data[start:start + (piece or len(data))])
+        data = theirs.step(ours.outgoing())
+        if not data:
+            return
+
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("piece", [None, 1], ids=["whole", "byte by byte"])
+def test_a1_both_sides_are_proven_and_talk(factory: Folder, device: Callable[[str], Issued],
+                                           version: ssl.TLSVersion, piece: int | None) -> None:
+    """Blocks 206-210: each shows a certificate, each checks it, and then data flows both ways."""
+    issued = device("TLS0001")
+    ours, theirs = Session(served(factory)), Stdlib(factory, issued.certificate_path, version=version)
+    shake(ours, theirs, piece=piece)
+    assert ours.handshaken
+    assert ours.refused is None
+    peer = ours.peer()
+    assert peer is not None
+    assert peer.common_names == ("TLS0001",)
+    assert peer.serial == issued.certificate.serial_number
+    assert ours.receive(theirs.write(b"question")) == b"question"
+    ours.send(b"answer")
+    theirs.step(ours.outgoing())
+    assert theirs.read() == b"answer"
+    ours.close()
+    theirs.step(ours.outgoing())
+    assert theirs.tls.read(1) == b""
+
+
+def refusal(factory: Folder, context: TlsContext, certificate: Path | None, version: ssl.TLSVersion,
+            key: Path | None = None) -> tuple[Session, str]:
+    """Our session after a refused handshake, and the alert the other side received."""
+    ours, theirs = Session(context), Stdlib(factory, certificate, version=version, key=key)
+    with pytest.raises(ssl.SSLError) as caught:
+        shake(ours, theirs)
+        theirs.tls.read(1)
+    assert not ours.handshaken
+    return ours, str(caught.value.reason)
+
+
+CA = "UNKNOWN_CA"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+class TestRefusals:
+    """A1: a refused device gets the right alert (211), and the refusal names the certificate it concerns."""
+
+    def test_a_certificate_from_another_ca(self, factory: Folder, customer_ca: Folder, version: ssl.TLSVersion) -> None:
+        if not customer_ca.certificate_path("device", "FOREIGN1").exists():
+            customer_ca.issue("device", "FOREIGN1")
+        ours, alert = refusal(factory, served(factory), customer_ca.certificate_path("device", "FOREIGN1"), version)
+        assert alert == "TLSV1_ALERT_UNKNOWN_CA"
+        assert ours.refused is not None
+        assert ours.refused.refusal is Refusal.UNKNOWN_CA
+        assert "FOREIGN1" in ours.refused.subject
+
+    def test_an_expired_certificate(self, factory: Folder, tmp_path: Path, version: ssl.TLSVersion) -> None:
+        folder = Folder.create(tmp_path / "pki", common_name="Old CA", now=NOW - timedelta(days=900))
+        old = folder.issue("device", "EXPIRED1", days=30, now=NOW - timedelta(days=800))
+        folder.issue("delegator-server", "delegator", names=("localhost",))
+        ours, alert = refusal(folder, served(folder), old.certificate_path, version)
+        assert alert == "SSLV3_ALERT_CERTIFICATE_EXPIRED"
+        assert ours.refused is not None
+        assert (ours.refused.refusal, ours.refused.serial) == (Refusal.EXPIRED, old.serial)
+
+    def test_a_certificate_that_is_not_valid_yet(self, factory: Folder, tmp_path: Path,
+                                                 version: ssl.TLSVersion) -> None:
+        folder = Folder.create(tmp_path / "pki", common_name="Early CA")
+        folder.issue("delegator-server", "delegator", names=("localhost",))
+        early = folder.issue("device", "FUTURE01", now=NOW + timedelta(days=30))
+        ours, alert = refusal(folder, served(folder), early.certificate_path, version)
+        assert alert == "SSLV3_ALERT_BAD_CERTIFICATE"
+        assert ours.refused is not None
+        assert ours.refused.refusal is Refusal.NOT_YET_VALID
+
+    def test_a_revoked_certificate(self, tmp_path: Path, version: ssl.TLSVersion) -> None:
+        """DESIGN 4: the list is a set looked up by us, and OpenSSL still sends `certificate_revoked`."""
+        folder = Folder.create(tmp_path / "pki", common_name="Revoking CA")
+        folder.issue("delegator-server", "delegator", names=("localhost",))
+        stolen = folder.issue("device", "STOLEN01")
+        folder.revoke([stolen.serial], Reason.KEY_COMPROMISE, folder.authority())
+        ours, alert = refusal(folder, served(folder, crl=True), stolen.certificate_path, version)
+        assert alert == "SSLV3_ALERT_CERTIFICATE_REVOKED"
+        assert ours.refused is not None
+        assert (ours.refused.refusal, ours.refused.depth) == (Refusal.REVOKED, 0)
+        assert ours.refused.serial == stolen.serial
+
+    def test_no_certificate_at_all(self, factory: Folder, version: ssl.TLSVersion) -> None:
+        ours, alert = refusal(factory, served(factory), None, version)
+        assert alert in ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE")
+        assert ours.refused is not None
+        assert ours.refused.refusal is Refusal.NO_CERTIFICATE
+
+    def test_a_server_certificate_is_no_device(self, factory: Folder, version: ssl.TLSVersion) -> None:
+        """Same CA, wrong purpose (RFC 5280 section 4.2.1.12)."""
+        chain = factory.certificate_path("delegator-server", "delegator")
+        ours, alert = refusal(factory, served(factory), chain, version)
+        assert alert == "TLSV1_ALERT_UNSUPPORTED_CERTIFICATE" or "CERTIFICATE" in alert
+        assert ours.refused is not None
+        assert ours.refused.refusal is Refusal.WRONG_PURPOSE
+
+    def test_a_stale_revocation_list_turns_everyone_away(self, factory: Folder, device: Callable[[str], Issued],
+                                                         version: ssl.TLSVersion) -> None:
+        """Fail closed, and say that it is our fault: internal_error, not "expired"."""
+        late = served(factory, crl=True, now=NOW + timedelta(days=4000))
+        ours, alert = refusal(factory, late, device("TLS0002").certificate_path, version)
+        assert alert == "TLSV1_ALERT_INTERNAL_ERROR"
+        assert ours.refused is not None
+        assert ours.refused.refusal is Refusal.CRL_STALE
+
+    def test_a_peer_that_refuses_us_is_told_apart(self, factory: Folder, customer_ca: Folder,
+                                                  device: Callable[[str], Issued], version: ssl.TLSVersion) -> None:
+        """Block 207: the device does not trust the server's certificate, and the reason is recorded as its."""
+        ours = Session(served(factory))
+        theirs = Stdlib(customer_ca, device("TLS0003").certificate_path, version=version)
+        data = theirs.step()
+        ours.receive(data)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            theirs.step(ours.outgoing())
+        ours.receive(theirs._out.read())
+        assert ours.refused is not None
+        assert ours.refused.refusal is None
+        assert "unknown ca" in ours.refused.detail
+
+
+def test_nonsense_is_refused_without_an_exception(factory: Folder) -> None:
+    ours = Session(served(factory))
+    assert ours.receive(b"GET / HTTP/1.1\r\n\r\n") == b""
+    assert ours.refused is not None
+    assert ours.closed
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_is_ever_resumed(factory: Folder, device: Callable[[str], Issued], version: ssl.TLSVersion) -> None:
+    """A resumed session would skip expiry and revocation (CVE-2025-23419), so none is, in either version."""
+    context, certificate = served(factory), device("TLS0004").certificate_path
+    client = Stdlib(factory, certificate, version=version)
+    ours = Session(context)
+    shake(ours, client)
+    ours.send(b"x")
+    client.step(ours.outgoing())
+    client.read()
+    session = client.tls.session
+    assert session is None or not session.has_ticket
+    again = Stdlib(factory, certificate, version=version)
+    if session is not None:
+        again.tls = client.tls.context.wrap_bio(again._in, again._out, server_hostname="localhost", session=session)
+    shake(Session(context), again)
+    assert again.done
+    assert not again.tls.session_reused
+
+
+def test_no_ticket_is_sent(factory: Folder, device: Callable[[str], Issued]) -> None:
+    """delegator/engine.py: two tickets would be 15 % of a handshake's CPU. Nothing follows the last flight."""
+    ours, theirs = Session(served(factory)), Stdlib(factory, device("TLS0005").certificate_path)
+    hello = theirs.step()
+    ours.receive(hello)
+    finished = theirs.step(ours.outgoing())
+    ours.receive(finished)
+    assert ours.handshaken
+    assert ours.outgoing() == b""
+
+
+class TestClientRole:
+    """A7a: as a client of delegates, the same core checks chain and name."""
+
+    @staticmethod
+    def reach(factory: Folder, customer_ca: Folder, name: str) -> Session:
+        if not customer_ca.certificate_path("delegate-server", "delegate.test").exists():
+            customer_ca.issue("delegate-server", "delegate.test")
+        chain = factory.certificate_path("delegate-client", "delegator.test")
+        trust = TrustStore.load(customer_ca.ca_path)
+        ours = Session(client_context(chain, chain.with_suffix(".key"), trust, lambda: NOW), name)
+        theirs = Stdlib(factory, customer_ca.certificate_path("delegate-server", "delegate.test"), server=True)
+        ours.start()
+        for _ in range(4):
+            ours.receive(theirs.step(ours.outgoing()))
+        return ours
+
+    def test_the_right_name_passes(self, factory: Folder, customer_ca: Folder) -> None:
+        ours = self.reach(factory, customer_ca, "delegate.test")
+        assert ours.handshaken
+        ours.check_name("delegate.test")
+
+    def test_another_name_is_refused(self, factory: Folder, customer_ca: Folder) -> None:
+        ours = self.reach(factory, customer_ca, "other.test")
+        with pytest.raises(DelegatorError, match=r"not for other\.test"):
+            ours.check_name("other.test")
+
+
+@pytest.mark.counterpart("openssl")
+def test_the_der_walk_agrees_with_openssl(factory: Folder, device: Callable[[str], Issued]) -> None:
+    """wire.certificate reads what a program that is not ours reads."""
+    issued = device("WALK0001")
+    certificate = read_certificate(issued.certificate.public_bytes(Encoding.DER))
+    said = subprocess.run(["openssl", "x509", "-in", issued.certificate_path, "-noout", "-serial", "-subject",
+                           "-nameopt", "sep_multiline,utf8"], capture_output=True, text=True, check=True).stdout
+    assert f"serial={certificate.serial:X}" in said.replace("serial=0", "serial=")
+    assert f"CN={certificate.common_names[0]}" in said
+    key = subprocess.run(f"openssl x509 -in {issued.certificate_path} -noout -pubkey | openssl pkey -pubin -outform DER "
+                         "| openssl dgst -sha256 -r", shell=True, capture_output=True, text=True, check=True).stdout
+    assert key.split()[0] == certificate.key_fingerprint
+
+
+def test_the_der_walk_refuses_what_it_does_not_know(device: Callable[[str], Issued]) -> None:
+    der = device("WALK0002").certificate.public_bytes(Encoding.DER)
+    for length in range(0, 250):
+        with pytest.raises(ValueError, match="certificate"):
+            read_certificate(der[:length])
+
+
+def test_dns_names(factory: Folder, device: Callable[[str], Issued]) -> None:
+    path = factory.certificate_path("delegate-client", "delegator.test")
+    der = x509.load_pem_x509_certificates(path.read_bytes())[0].public_bytes(Encoding.DER)
+    assert dns_names(der) == ("delegator.test",)
+    assert dns_names(device("WALK0003").certificate.public_bytes(Encoding.DER)) == ()
