@@ -219,14 +219,14 @@ class Handshake:
 
     async def _notify(self, delegate: Delegate | None, claims: list[Claim]) -> None:
         for claim in claims:
+            result = claim.result or Result.DEPLOYED
             try:
                 if delegate is not None:
-                    result = claim.result or Result.DEPLOYED
                     await self._callbacks.notify(Deployment(claim.claim_id, result, claim.detail), delegate)
             except DelegatorError as error:
                 log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)
                 return
-            await self._store.notified(claim.claim_id)
+            await self._store.notified(claim.claim_id, result)
 
     def _mark(self, trail: Trail, step: Step, note: str) -> None:
         trail.mark(step, time.monotonic_ns(), note)

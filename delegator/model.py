@@ -24,7 +24,6 @@ TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:-]{16,128}")
 """At least 16 characters: with a shared certificate this secret alone says which device a claim belongs to."""
 CLAIM_ID = re.compile(r"[0-9a-f]{32}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?)(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}")
-_MAC_PREFIX = re.compile(r"[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){0,5}")
 
 
 class Secret:
@@ -59,26 +58,22 @@ def normal_mac(text: str) -> str:
     """A MAC address as `AA:BB:CC:DD:EE:FF`, from colons, dashes or none. Raises ValueError."""
     if _MAC.fullmatch(text) is None:
         raise ValueError(f"MAC address {text[:64]!a} is not six pairs of hexadecimal digits")
-    return _in_pairs(text)
-
-
-def _in_pairs(text: str) -> str:
     digits = re.sub("[^0-9A-Fa-f]", "", text).upper()
-    return ":".join(digits[i:i + 2] for i in range(0, len(digits), 2))
+    return ":".join(digits[i:i + 2] for i in range(0, 12, 2))
 
 
-def _must_be_address(text: str) -> None:
+def _may_be_address(text: str | None) -> None:
     """Without a scope (`%eth0`): it means nothing on another host, and could hold any characters."""
-    if "%" in text:
+    if text is not None and getattr(ipaddress.ip_address(text), "scope_id", None) is not None:
         raise ValueError(f"IP address {text[:64]!a} has a scope")
-    ipaddress.ip_address(text)
 
 
 def _check_identifiers(one: Device | Registration) -> None:
-    if one.serial_number is not None:
-        _must_match(SERIAL_NUMBER, one.serial_number, "serial number")
-    if one.model is not None:
-        _must_match(MODEL, one.model, "model")
+    if one.service_tag is not None or isinstance(one, Device):
+        _must_match(SERVICE_TAG, one.service_tag, "service tag")
+    for pattern, text, what in ((SERIAL_NUMBER, one.serial_number, "serial number"), (MODEL, one.model, "model")):
+        if text is not None:
+            _must_match(pattern, text, what)
     if one.mac_addresses:
         object.__setattr__(one, "mac_addresses", tuple(dict.fromkeys(normal_mac(mac) for mac in one.mac_addresses)))
 
@@ -96,7 +91,6 @@ class Device:
     model: str | None = None
 
     def __post_init__(self) -> None:
-        _must_match(SERVICE_TAG, self.service_tag, "service tag")
         _check_identifiers(self)
 
 
@@ -109,8 +103,7 @@ class Location:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        if self.ip_address is not None:
-            _must_be_address(self.ip_address)
+        _may_be_address(self.ip_address)
         for what, name in (("host name", self.host_name), ("domain", self.domain)):
             if name is not None:
                 _must_match(HOST_NAME, name, what)
@@ -159,9 +152,8 @@ class AddressChange:
     old_address: str | None = None
 
     def __post_init__(self) -> None:
-        for address in (self.new_address, self.old_address):
-            if address is not None:
-                _must_be_address(address)
+        _may_be_address(self.new_address)
+        _may_be_address(self.old_address)
 
 
 # --- what it is answered ------------------------------------------------------------------------------------------
@@ -326,15 +318,12 @@ class Registration:
     device_id: int = 0
 
     def __post_init__(self) -> None:
-        if self.service_tag is not None:
-            _must_match(SERVICE_TAG, self.service_tag, "service tag")
         _check_identifiers(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Facts that lead to a delegate. Lower priority is tried first; a rule without conditions is the default.
-    Raises ValueError."""
+    """Facts that lead to a delegate. Lower priority is tried first; a rule without conditions is the default."""
 
     name: str
     delegate: str
@@ -345,15 +334,6 @@ class Rule:
     network: str | None = None
     domain: str | None = None
     order: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.mac_prefix is not None:
-            _must_match(_MAC_PREFIX, self.mac_prefix, "MAC prefix")
-            object.__setattr__(self, "mac_prefix", _in_pairs(self.mac_prefix))
-        if self.network is not None:
-            ipaddress.ip_network(self.network, strict=False)
-        if self.domain is not None:
-            _must_match(HOST_NAME, self.domain, "domain")
 
 
 class IdentityRule(enum.Enum):

@@ -117,15 +117,23 @@ _Found = tuple[Why, str] | None
 def _custom_operations(policy: Policy, case: Case) -> _Found:
     if not policy.custom_operations:
         return Why.NOT_ALLOWED, "custom operations are not allowed"
+    return None
+
+
+def _callbacks(policy: Policy, case: Case) -> _Found:
     if policy.callbacks is not None and case.delegate.kind not in policy.callbacks:
         return Why.NOT_ALLOWED, f"callback {case.delegate.kind.value} is not allowed"
     return None
 
 
-def _window(policy: Policy, case: Case) -> _Found:
+def _opening(policy: Policy, case: Case) -> _Found:
     """From is inclusive, until is not, so that two windows can meet."""
     if policy.valid_from is not None and case.now < policy.valid_from:
         return Why.NOT_YET, f"provisioning opens at {policy.valid_from.isoformat()}"
+    return None
+
+
+def _closing(policy: Policy, case: Case) -> _Found:
     if policy.valid_until is not None and case.now >= policy.valid_until:
         return Why.CLOSED, f"provisioning closed at {policy.valid_until.isoformat()}"
     return None
@@ -143,4 +151,5 @@ def _approved(policy: Policy, case: Case) -> _Found:
     return None
 
 
-_CHECKS: tuple[Callable[[Policy, Case], _Found], ...] = (_custom_operations, _window, _identity, _approved)
+_CHECKS: tuple[Callable[[Policy, Case], _Found], ...] = (
+    _custom_operations, _callbacks, _opening, _closing, _identity, _approved)

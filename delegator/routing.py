@@ -122,13 +122,13 @@ _Condition = Callable[[str, Facts, "Registration | None"], bool]
 
 
 def _in_network(wanted: str, facts: Facts, _: Registration | None) -> bool:
-    """A peer without an address, as on a Unix socket, is in no network."""
+    """A peer without an address, as on a Unix socket, is in no network; nor is anybody in what is none."""
     try:
-        address = ipaddress.ip_address(facts.peer_address)
+        address, network = ipaddress.ip_address(facts.peer_address), ipaddress.ip_network(wanted, strict=False)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address) in ipaddress.ip_network(wanted, strict=False)
+    return (mapped or address) in network
 
 
 def _in_domain(wanted: str, facts: Facts, _: Registration | None) -> bool:

@@ -25,14 +25,14 @@ NOUNS = {
     "serve": Place("delegator.cli.serve:command", "Run the delegator: serve devices."),
     "demo": Place("delegator.cli.demo:command", "Watch one device being provisioned, on this machine alone."),
     "customers": Place("delegator.cli.customers:group", "Who owns devices."),
-    "delegates": Place("delegator.cli.delegates:group", "The customers' provisioning servers, or what stands for them."),
+    "delegates": Place("delegator.cli.delegates:group", "The customers' servers, or what stands for them."),
     "devices": Place("delegator.cli.devices:group", "Which device is whose."),
     "rules": Place("delegator.cli.rules:group", "Facts about a device that lead to a delegate."),
     "policies": Place("delegator.cli.policies:group", "What a customer allows."),
     "claims": Place("delegator.cli.claims:group", "What devices asked for, and what became of it."),
     "explain": Place("delegator.cli.explain:command", "Why a device is, or is not, given a credential."),
     "config": Place("delegator.cli.configuration:group", "The settings, and whether what they name is in order."),
-    "delegate": Place("delegator.cli.delegate:group", "Run a delegate, the customer's side."),
+    "delegate": Place("delegator.cli.delegate_server:group", "Run a delegate, the customer's side."),
     "device": Place("delegator.cli.device:group", "Play the device's side."),
 }
 _WITHOUT_SETTINGS = ("config", "delegate", "device", "demo")

@@ -104,7 +104,7 @@ def plain(value: object) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]], widths: Sequence[int] | None = None) -> list[str]:
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Rows in columns that fit, under headings; no rows, no lines."""
     cells = [[plain(cell) for cell in row] for row in rows]
     if not cells:
@@ -119,8 +119,8 @@ def pairs(values: Mapping[str, object]) -> list[str]:
     """Names and values, one a line; a mapping inside becomes `outer.inner`."""
     flat: dict[str, object] = {}
     for name, value in values.items():
-        inner = {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
-        flat |= inner
+        inner = value if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
     width = max(map(len, flat), default=0)
     return [f"{name.replace('_', ' ').ljust(width)}  {_short(value)}" for name, value in flat.items()]
 
@@ -187,6 +187,11 @@ def _pki(error: Exception) -> Problem | None:
     if errors is None or not isinstance(error, errors.PkiError):
         return None
     return Problem(error.kind.value, error.detail, error.hint, errors.EXIT_CODES[error.kind])
+
+
+def missing(noun: str, name: str, group: str) -> DelegatorError:
+    """Something was named that is not there."""
+    return DelegatorError(Kind.NOT_FOUND, f"there is no {noun} named {name}", hint=f"see: delegator {group} list")
 
 
 def complain(problem: Problem, as_json: bool) -> int:

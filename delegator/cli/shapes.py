@@ -13,7 +13,8 @@ from delegator.model import Claim, Customer, Delegate, HostedCallback, Policy, R
 
 Shape = dict[str, object]
 
-_UNITS = (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("m", timedelta(minutes=1)))
+_UNITS = (("d", timedelta(days=1), 2), ("h", timedelta(hours=1), 1), ("m", timedelta(minutes=1), 1))
+"""Largest first, each with the least number of it that is said in it: one day stays 24h, as people say it."""
 _TIMES = ("asked_at", "issued_at", "ended_at", "lease_until")
 
 
@@ -23,9 +24,9 @@ def at(moment: datetime | None) -> str | None:
 
 
 def lasting(duration: timedelta) -> str:
-    """A duration in the largest unit that is exact; one day stays 24h, as people say it."""
-    for letter, unit in _UNITS:
-        if not duration % unit and duration > unit:
+    """A duration in the largest unit that is exact."""
+    for letter, unit, least in _UNITS:
+        if not duration % unit and duration >= least * unit:
             return f"{duration // unit}{letter}"
     return f"{round(duration.total_seconds())}s"
 

@@ -8,6 +8,7 @@ Must not live here: who may have it (access, server).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -67,15 +68,14 @@ def _read(path: Path) -> bytes | None:
     return body
 
 
+_MARK = re.compile(r"\{(?:tag|serial|model)\}")
 _QUOTES = {'"': "&quot;", "'": "&apos;"}
 
 
 def filled(template: str, device: Device) -> str:
     """Plain replacement, not str.format: the template is a customer's text and may hold any other brace."""
-    facts = (("{tag}", device.service_tag), ("{serial}", device.serial_number), ("{model}", device.model))
-    for mark, value in facts:
-        template = template.replace(mark, escape(value or "", _QUOTES))
-    return template
+    facts = {"{tag}": device.service_tag, "{serial}": device.serial_number, "{model}": device.model}
+    return _MARK.sub(lambda mark: escape(facts[mark.group()] or "", _QUOTES), template)
 
 
 def _from_template(folder: Path, device: Device) -> bytes:

@@ -1,7 +1,8 @@
 """One question, one answer: dial, shake hands, send one HTTP/1.1 request, read one bounded answer, hang up.
 
-The invariant: everything happens before one deadline and within one size, whatever the other side does; every
-way to fail leaves as a Failure. Must not live here: what the bytes mean (envelope), whom to trust (tls).
+The invariant: once dialled, everything happens before one deadline and within one size, whatever the other side
+does (looking up a name is bounded by the system alone, dialling by the deadline per address); every way to fail
+leaves as a Failure. Must not live here: what the bytes mean (envelope), whom to trust (tls).
 """
 
 from __future__ import annotations
@@ -91,8 +92,6 @@ def _secured(plain: socket.socket, server_name: str, context: ssl.SSLContext, de
         secured = context.wrap_socket(plain, server_hostname=server_name, suppress_ragged_eofs=False)
     except OSError as error:
         raise tls.handshake_failure(error) from None
-    except ValueError as error:  # a name that cannot be one: too long a label, an empty one
-        raise Failure(reasons.SERVER_NAME_MISMATCH, f"{server_name}: {error}") from None
     try:
         tls.check_lower_bound(secured.getpeercert() or {})
     except Failure:

@@ -56,7 +56,7 @@ def _where(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("where to ask")
     group.add_argument("--delegator", required=True, metavar="HOST[:PORT]", type=_said(_addresses),
                        help="the delegator, or several separated by commas, tried in order (port 4433)")
-    group.add_argument("--server-name", metavar="NAME", type=_said(_text),
+    group.add_argument("--server-name", metavar="NAME", type=_said(_name),
                        help="the name its certificate must have, where that is not HOST")
     group.add_argument("--ca", required=True, metavar="FILE", help="the factory CA: the only one that is believed")
 
@@ -126,6 +126,13 @@ def _addresses(text: str) -> tuple[Address, ...]:
 def _text(text: str) -> str:
     if not text.strip() or len(text) > _TEXT_LIMIT or not text.isprintable():
         raise ValueError(f"must be 1 to {_TEXT_LIMIT} printable characters")
+    return text
+
+
+def _name(text: str) -> str:
+    if not text or len(text) > _TEXT_LIMIT or not text.isprintable():
+        raise ValueError("is not a host name")
+    text.encode("idna")  # what TLS will do with it: refuses empty and overlong labels
     return text
 
 

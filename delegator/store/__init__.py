@@ -20,6 +20,7 @@ from delegator.routing import Directory, directory
 from delegator.sealing import SealingKey
 from delegator.store import claims, devices, registry, rows
 from delegator.store.claims import Ask, Opened, Outcome, claim_of, milliseconds
+from delegator.store.devices import Imported, Undone
 from delegator.store.migrate import migrate
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query, Row, Transaction
@@ -205,6 +206,15 @@ class Store:
                 new += yield from devices.add_device(one, replace)
             return new
         return await self._driver.run(all_of())
+
+    async def import_devices(self, registrations: Iterable[Registration], *, replace: bool = False,
+                             keep: Callable[[Imported], bool]) -> Imported:
+        """Register devices in one transaction and tell of every one that was refused; `keep` says, from that,
+        whether any of it shall stay."""
+        try:
+            return await self._driver.run(devices.import_devices(registrations, replace, keep))
+        except Undone as undone:
+            return undone.imported
 
     async def approve(self, policy: str, tags: Iterable[str]) -> int:
         return await self._driver.run(registry.approve(policy, tags))

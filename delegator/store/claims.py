@@ -243,9 +243,6 @@ def unnotified(most: int = 20) -> Transaction[list[Claim]]:
     return [claim_of(row) for row in rows]
 
 
-def notified(claim_id: str, told: Result | None = None) -> Transaction[None]:
-    """The delegate was told `told`. A result that came while it was being told is still to be told."""
-    if told is None:
-        yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1", (claim_id,))
-    else:
-        yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1 AND result = $2", (claim_id, told.value))
+def notified(claim_id: str, result: Result) -> Transaction[None]:
+    """The delegate was told this result. A newer one that came meanwhile is still to be told."""
+    yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1 AND result = $2", (claim_id, result.value))

@@ -8,6 +8,8 @@ Must not live here: claims, the small tables.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from dataclasses import replace as changed
 
 from delegator.errors import DelegatorError, Kind
@@ -71,6 +73,38 @@ def add_device(device: Registration, replace: bool) -> Transaction[bool]:
     for mac in device.mac_addresses:
         yield Query("INSERT INTO device_macs (mac, device_id) VALUES ($1, $2)", (mac, inserted[0][0]))
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import came to: how many are new, and which of the rows, by position, were refused and why."""
+
+    new: int
+    refused: tuple[tuple[int, DelegatorError], ...]
+
+
+class Undone(DelegatorError):
+    """An import that the caller did not want to keep; raised so that the driver takes all of it back."""
+
+    def __init__(self, imported: Imported) -> None:
+        super().__init__(Kind.CONFLICT, "the import was taken back")
+        self.imported = imported
+
+
+def import_devices(registrations: Iterable[Registration], replace: bool,
+                   keep: Callable[[Imported], bool]) -> Transaction[Imported]:
+    """Register what can be registered, then keep all of that or, as `keep` says, nothing (Undone). A row that is
+    refused has written nothing: `add_device` looks before it writes."""
+    new, refused = 0, []
+    for position, one in enumerate(registrations):
+        try:
+            new += yield from add_device(one, replace)
+        except DelegatorError as error:
+            refused.append((position, error))
+    imported = Imported(new, tuple(refused))
+    if not keep(imported):
+        raise Undone(imported)
+    return imported
 
 
 def _must_be_of_customer(device: Registration) -> Transaction[None]:

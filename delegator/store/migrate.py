@@ -60,7 +60,11 @@ async def migrate(driver: Migrating, package: str = "delegator.store") -> int:
             raise DelegatorError(Kind.CONFIGURATION, f"schema file {files[number].name} was changed after use")
     missing = [file for file in files.values() if file.number not in applied]
     for file in missing:
-        await driver.script(_in_one_transaction(file))
+        try:
+            await driver.script(_in_one_transaction(file))
+        except DelegatorError:
+            if not await driver.read(Query("SELECT 1 FROM schema_files WHERE checksum = $1", (file.checksum,))):
+                raise  # otherwise another process, started at the same moment, was faster
     return len(missing)
 
 

@@ -31,6 +31,8 @@ BUSY_TIMEOUT = 5.0
 _PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
             "PRAGMA secure_delete = ON")
 """secure_delete: a wiped credential is overwritten in the file, not only unlinked."""
+_OF_ONE = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+"""What SQLite holds against one statement; any other DatabaseError (full, locked, corrupt) is about the file."""
 
 
 class WritingConnection(aiosqlite.Connection):
@@ -71,8 +73,13 @@ class SqliteDriver:
             raise _unavailable(self.path, error) from error
 
     async def script(self, sql: str) -> None:
-        """Run a schema file that brings its own transaction."""
-        await self._writer.executescript(sql)
+        """Run a schema file that brings its own transaction. Raises DelegatorError (CONFIGURATION), and nothing of
+        it remains."""
+        try:
+            await self._writer.executescript(sql)
+        except sqlite3.Error as error:
+            await self._writer.rollback()
+            raise _unusable(self.path, error) from error
 
     async def close(self) -> None:
         """Finish what waits, then let go of the file."""
@@ -98,13 +105,18 @@ class SqliteDriver:
     async def _outcomes(self, group: Sequence[tuple[Transaction[Any], asyncio.Future[Any]]]) -> Sequence[object]:
         try:
             return await self._writer.commit_group([work for work, _ in group])
-        except (sqlite3.Error, ValueError) as error:
+        except Exception as error:  # whatever it is, nobody may be left waiting
             log.error("store: a group of %d transactions was not committed: %s", len(group), error)
             return [_unavailable(self.path, error) for _ in group]
 
 
 def _unavailable(path: Path, error: Exception) -> DelegatorError:
     return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {error}")
+
+
+def _unusable(path: Path, error: Exception) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {error}",
+                          hint="check [store] path and who owns that folder")
 
 
 def _bound(parameters: tuple[Value, ...]) -> dict[str, Value]:
@@ -129,15 +141,18 @@ def _run_one(connection: sqlite3.Connection, work: Transaction[Any]) -> object:
     connection.execute("SAVEPOINT one")
     try:
         outcome = _drive(connection, work)
-    except DelegatorError as error:
+    except Exception as error:
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _OF_ONE):
+            raise
         connection.execute("ROLLBACK TO one")
-        outcome = error
-    except sqlite3.IntegrityError as error:
-        connection.execute("ROLLBACK TO one")
-        outcome = DelegatorError(Kind.CONFLICT, f"refused by the database: {error}",
-                                 hint="something else still refers to it, or holds the same identifier")
+        outcome = _refused(error) if isinstance(error, sqlite3.IntegrityError) else error
     connection.execute("RELEASE one")
     return outcome
+
+
+def _refused(error: sqlite3.IntegrityError) -> DelegatorError:
+    return DelegatorError(Kind.CONFLICT, f"refused by the database: {error}",
+                          hint="something else still refers to it, or holds the same identifier")
 
 
 def _drive(connection: sqlite3.Connection, work: Transaction[Any]) -> object:
@@ -153,8 +168,12 @@ def _drive(connection: sqlite3.Connection, work: Transaction[Any]) -> object:
 def _connect(path: Path, *, check_same_thread: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None,
                                  check_same_thread=check_same_thread)
-    for pragma in _PRAGMAS:
-        connection.execute(pragma)
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -169,7 +188,10 @@ async def open_sqlite(path: Path) -> SqliteDriver:
         _create(path)
         writer = WritingConnection(lambda: _connect(path, check_same_thread=False), iter_chunk_size=64)
         await writer
-        return SqliteDriver(path, writer)
+        try:
+            return SqliteDriver(path, writer)
+        except BaseException:
+            await writer.close()
+            raise
     except (OSError, sqlite3.Error) as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"database {path}: {error}",
-                             hint="check [store] path and who owns that folder") from error
+        raise _unusable(path, error) from error

@@ -68,8 +68,8 @@ def secret(scalar: Scalar) -> Scalar:
     return Scalar(scalar.xsd, read, lambda secret: scalar.write(secret.reveal()), scalar.facets)
 
 
-_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,16})?")
-"""Before `ipaddress`, which takes anything at all for the zone of a link-local address."""
+_ADDRESS = re.compile("[0-9A-Fa-f:.]{2,45}")
+"""Before `ipaddress`, which takes anything at all for the scope of a link-local address."""
 
 
 def _read_address(text: str) -> str:

@@ -119,6 +119,8 @@ class _Tree:
             raise NotXml(f"more than {MAX_ATTRIBUTES} attributes")
 
     def prolog(self, version: str, encoding: str | None, standalone: int) -> None:
+        if version != "1.0":
+            raise NotXml(f"XML {version[:8]!a}, only 1.0 is taken")  # 1.1 has other blanks and line ends
         if encoding is not None and encoding.upper() != "UTF-8":
             raise NotXml(f"encoding {encoding[:32]!a} is declared, only UTF-8 is taken")
 

@@ -180,7 +180,8 @@ def test_no_way_to_turn_checking_off(lab):
 
 @pytest.mark.parametrize("more", [
     ["--tag", ""], ["--tag", "a\nb"], ["--mac", "nonsense"], ["--interval", "0"], ["--for", "x"], ["--max-user", "0"],
-    ["--hook", ""], ["--hook", "'"], ["--delegator", "h:0"], ["--request-key", "k"], ["--insecure"]])
+    ["--hook", ""], ["--hook", "'"], ["--delegator", "h:0"], ["--request-key", "k"], ["--insecure"],
+    ["--server-name", ""], ["--server-name", "no..name"], ["--server-name", "a" * 64]])
 def test_usage_errors(lab, capsys, more):
     """Exit code 2 and a sentence; there is no option that turns checking off."""
     assert main([*lab.words("h"), *more]) == 2

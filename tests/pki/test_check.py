@@ -76,7 +76,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "certificates exchanged": (lambda f: swap(f.path / "devices/ABC1234.crt", f.path / "devices/BAD1234.crt"),
                                "is for another name than its file name"),
     "wrong folder": (lambda f: (f.path / "devices/ABC1234.crt").rename(f.path / "shared/ABC1234.crt"), "subject: "),
-    "rubbish certificate": (lambda f: (f.path / "devices/ABC1234.crt").write_text("x"), "is not a readable certificate"),
+    "rubbish certificate": (lambda f: (f.path / "devices/ABC1234.crt").write_text("x"), "not a readable certificate"),
     "rubbish key": (lambda f: (f.path / "devices/ABC1234.key").write_text("x"), "no readable private key"),
     "chain missing": (lambda f: (f.path / "server/d.example.com.crt").write_bytes(
         f.issue("delegate-client", "x.example.com").certificate_path.read_bytes()), "is for another name"),

@@ -17,9 +17,11 @@ Run = Callable[..., Any]
 def test_a2_the_walk_of_the_manual_ends_with_all_well(run: Run, tmp_path: Path, openssl: Callable[..., str]) -> None:
     """A2: every profile from an empty disk, each command with `--json`."""
     walk = [
-        ("init", "--name", "Example Manufacturer"), ("server", "d.example.com", "--alt", "localhost", "--alt", "127.0.0.1"),
+        ("init", "--name", "Example Manufacturer"),
+        ("server", "d.example.com", "--alt", "localhost", "--alt", "127.0.0.1"),
         ("delegate", "provisioning-delegate.customer.example"), ("delegate", "d.example.com", "--client"),
-        ("shared",), ("shared", "--batch", "2026-w47"), ("device", "ABC1234"), ("device", "RSA1234", "--key-type", "rsa"),
+        ("shared",), ("shared", "--batch", "2026-w47"), ("device", "ABC1234"),
+        ("device", "RSA1234", "--key-type", "rsa"),
         ("mail", "provisioning@example.com"), ("revoke", "--tag", "RSA1234", "--reason", "keyCompromise"), ("crl",),
         ("show", "ABC1234"), ("check",),
     ]  # fmt: skip
@@ -86,8 +88,8 @@ def test_a2_each_failure_has_its_exit_code_and_the_next_action(
     assert as_json.json["error"]["hint"]
 
 
-@pytest.mark.parametrize("command", ["server x.example", "delegate x.example", "shared", "device ABC1234", "mail a@b.c",
-                                     "revoke 0a", "crl", "check", "show ca"])  # fmt: skip
+@pytest.mark.parametrize("command", ["server x.example", "delegate x.example", "shared", "device ABC1234",
+                                     "mail a@b.c", "revoke 0a", "crl", "check", "show ca"])  # fmt: skip
 def test_a2_a_missing_folder_is_exit_3_for_every_command(run: Run, command: str) -> None:
     done = run(*command.split())
     assert done.code == 3

@@ -100,6 +100,9 @@ def signed(
     return builder.sign(key, hashes.SHA256())
 
 
+Signer = tuple[keys.PrivateKey, TrustStore]
+
+
 @pytest.fixture
 def signer() -> tuple[keys.PrivateKey, TrustStore]:
     key = keys.generate()
@@ -107,14 +110,14 @@ def signer() -> tuple[keys.PrivateKey, TrustStore]:
 
 
 def test_a2_a_key_that_is_too_weak_is_refused_although_it_is_signed(
-    signer: tuple[keys.PrivateKey, TrustStore],
+    signer: Signer,
 ) -> None:
     key, store = signer
     weak = signed(key, store.anchors[0].subject, rsa.generate_private_key(65537, 1024).public_key())
     assert store.verify(weak).refusal is Refusal.WEAK_KEY
 
 
-def test_a2_a_certificate_without_purposes_is_for_nothing(signer: tuple[keys.PrivateKey, TrustStore]) -> None:
+def test_a2_a_certificate_without_purposes_is_for_nothing(signer: Signer) -> None:
     """A2: RFC 5280 lets an absent extension mean any purpose; here it means none."""
     key, store = signer
     bare = signed(key, store.anchors[0].subject, keys.generate().public_key(), usage=False)
@@ -122,7 +125,7 @@ def test_a2_a_certificate_without_purposes_is_for_nothing(signer: tuple[keys.Pri
 
 
 def test_a2_an_intermediate_beneath_the_factory_ca_is_too_long_a_chain(
-    signer: tuple[keys.PrivateKey, TrustStore],
+    signer: Signer,
 ) -> None:
     key, store = signer
     middle_key = keys.generate()
@@ -131,7 +134,7 @@ def test_a2_an_intermediate_beneath_the_factory_ca_is_too_long_a_chain(
     assert store.verify(leaf, chain=[middle]).refusal is Refusal.CHAIN_TOO_LONG
 
 
-def test_a2_a_verdict_is_one_line_whatever_the_peer_calls_itself(signer: tuple[keys.PrivateKey, TrustStore]) -> None:
+def test_a2_a_verdict_is_one_line_whatever_the_peer_calls_itself(signer: Signer) -> None:
     key, store = signer
     odd = signed(key, store.anchors[0].subject, keys.generate().public_key(), common_name="A\r\nlog: all well\x1b[2J")
     assert str(store.verify(odd)).isprintable()

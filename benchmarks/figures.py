@@ -1,0 +1,131 @@
+"""From rounds to numbers, and from numbers to words. Pure.
+
+The invariant: a number is never shown without its spread and the count behind it; a ratio is taken within a pair of
+rounds that ran one after the other, never between medians of the whole run.
+Must not live here: processes, sockets, files.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+TARGET = 1.5
+"""The first goal for CPU per handshake as a multiple of nginx's; later work takes it below 1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one server. Times in seconds; `commits` where the server keeps something."""
+
+    latencies: list[float]
+    wall: float
+    cpu: float
+    client_cpu: float
+    commits: int | None = None
+
+    @property
+    def handshakes(self) -> int:
+        return len(self.latencies)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The least, the middle and the most of a number over rounds."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Spread:
+        return cls(min(numbers), statistics.median(numbers), max(numbers))
+
+    def text(self, form: str = ".0f") -> str:
+        return f"{self.median:{form}} ({self.min:{form}} to {self.max:{form}})"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is told of one server. `busy` is its CPU over wall time: below 0.9 the client was the limit, not it."""
+
+    cpu_us: Spread
+    per_second: Spread
+    busy: Spread
+    client_cpu_us: Spread
+    p50_ms: float
+    p99_ms: float
+    resident_kib: tuple[int, int]
+    handshakes_per_commit: Spread | None
+
+
+def figures(rounds: Sequence[Round], resident: tuple[int, int]) -> Figures:
+    """All rounds of one server as numbers; latencies are pooled."""
+    latencies = sorted(1e3 * one for each in rounds for one in each.latencies)
+    grouped = [each.handshakes / each.commits for each in rounds if each.commits]
+    return Figures(
+        Spread.of([1e6 * each.cpu / each.handshakes for each in rounds]),
+        Spread.of([each.handshakes / each.wall for each in rounds]),
+        Spread.of([each.cpu / each.wall for each in rounds]),
+        Spread.of([1e6 * each.client_cpu / each.handshakes for each in rounds]),
+        latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
+        resident, Spread.of(grouped) if grouped else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The delegator's CPU per handshake over nginx's, round by round. In `steadied` each is first divided by the
+    client's CPU in the same round: a slow moment of the machine strikes both and cancels out."""
+
+    plain: Spread
+    steadied: Spread
+
+
+def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> Ratio:
+    """Round i against round i."""
+    pairs = list(zip(ours, theirs, strict=True))
+    return Ratio(Spread.of([us.cpu / them.cpu for us, them in pairs]),
+                 Spread.of([us.cpu / us.client_cpu * them.client_cpu / them.cpu for us, them in pairs]))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run. `servers` says what each is; `remarks` what a reader must know before believing it."""
+
+    handshakes: int
+    rounds: int
+    in_flight: int
+    servers: dict[str, str]
+    figures: dict[str, Figures]
+    ratio: Ratio | None
+    remarks: list[str]
+
+    def as_data(self) -> dict[str, object]:
+        """For a script."""
+        return asdict(self) | {"target": TARGET}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = [f"{self.rounds} rounds of {self.handshakes} new full handshakes (TLS 1.3, ECDSA P-256 on both sides, "
+                f"X25519), {self.in_flight} in flight", "median over rounds (least to most)", ""]
+        for name, numbers in self.figures.items():
+            said += [f"{name}: {self.servers[name]}", *_lines(numbers), ""]
+        if self.ratio is not None:
+            said += [f"CPU per handshake, delegator over nginx: {self.ratio.plain.text('.2f')}, "
+                     f"target at most {TARGET}",
+                     f"the same, steadied by the client's CPU:    {self.ratio.steadied.text('.2f')}", ""]
+        return said + self.remarks
+
+
+def _lines(numbers: Figures) -> list[str]:
+    said = [
+        f"  server CPU per handshake  {numbers.cpu_us.text()} us",
+        f"  handshakes per second     {numbers.per_second.text()}",
+        f"  latency                   p50 {numbers.p50_ms:.1f} ms, p99 {numbers.p99_ms:.1f} ms",
+        f"  busy (CPU over wall)      {numbers.busy.text('.2f')}; client's CPU {numbers.client_cpu_us.text()} us",
+        f"  resident memory           {numbers.resident_kib[0]} KiB before, {numbers.resident_kib[1]} KiB after",
+    ]
+    if numbers.handshakes_per_commit is not None:
+        said.append(f"  handshakes per commit     {numbers.handshakes_per_commit.text('.1f')}")
+    return said

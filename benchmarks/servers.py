@@ -1,0 +1,227 @@
+"""The servers under load: started, watched through /proc, ended. Only processes started here are ever touched.
+
+CPU is the kernel's own account of every thread (nanoseconds of schedstat; clock ticks where there is none), so what
+a server does in a writing thread counts. What the kernel's threads do for it, such as the disk's journal, does not.
+The invariant: leaving the `with` block of a server ends its processes, whatever happened inside.
+Must not live here: load, statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.fleet import CUSTOMER, HOST, PATTERN, Device, Fleet
+
+ROOT = Path(__file__).resolve().parents[1]
+START = 20.0
+"""Seconds a server may take until it listens."""
+_TICK = os.sysconf("SC_CLK_TCK")
+PLAIN = (b"<answer>" + b"x" * 783 + b"</answer>")
+"""What nginx answers: 800 bytes, as long as our answer with a delegate's address."""
+
+
+class ServerError(Exception):
+    """A server that does not start, or ended early."""
+
+
+class Cores:
+    """Server on one core and client on the other, where there are two."""
+
+    def __init__(self) -> None:
+        usable = sorted(os.sched_getaffinity(0))
+        self.client, self.server = usable[0], usable[-1]
+        self.apart = len(usable) > 1
+
+    @contextmanager
+    def for_server(self) -> Iterator[None]:
+        """Processes started inside are pinned; this process is the client again afterwards."""
+        if self.apart:
+            os.sched_setaffinity(0, {self.server})
+        try:
+            yield
+        finally:
+            if self.apart:
+                os.sched_setaffinity(0, {self.client})
+
+
+class Server:
+    """A started server: its address, and what /proc says about it and its children."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], address: tuple[str, int]) -> None:
+        self.name, self.process, self.address = name, process, address
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def cpu(self) -> float:
+        """Seconds of CPU of all threads so far."""
+        if self.process.poll() is not None:
+            raise ServerError(f"{self.name} ended with code {self.process.returncode}")
+        return sum(_cpu(task) for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir())
+
+    def resident(self) -> int:
+        """Resident memory in KiB."""
+        texts = (Path(f"/proc/{pid}/status").read_text() for pid in self._pids())
+        return sum(int(found[1]) for text in texts if (found := re.search(r"VmRSS:\s+(\d+)", text)))
+
+    def commits(self) -> int | None:
+        """Transactions on disk so far, where the server keeps any."""
+        return None
+
+    def good(self, device: Device, body: bytes) -> bool:
+        """Whether this is the right answer to a device."""
+        return body == PLAIN
+
+
+class Delegator(Server):
+    """The product, started by its own command line."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: tuple[str, int], database: Path) -> None:
+        super().__init__("delegator", process, address)
+        self._shared = database.with_name(database.name + "-shm")
+
+    def commits(self) -> int | None:
+        """The commit counter in the header of SQLite's WAL index (iChange, sqlite.org/walformat.html section 2.1)."""
+        with self._shared.open("rb") as file:
+            return int.from_bytes(file.read(12)[8:], sys.byteorder)
+
+    def good(self, device: Device, body: bytes) -> bool:
+        """A credential made for this very device."""
+        return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
+
+
+def _cpu(task: Path) -> float:
+    try:
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    except FileNotFoundError:
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+class Starter(Protocol):
+    """Starts a server for a fleet."""
+
+    def __call__(self, fleet: Fleet, cores: Cores) -> Server: ...
+
+
+def start_delegator(fleet: Fleet, cores: Cores) -> Server:
+    """`delegator serve` as shipped, its log in a file. Raises ServerError."""
+    command = [sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
+    log = fleet.place / "delegator.log"
+    with log.open("wb") as words, cores.for_server():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
+                                   env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""})
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline() or b"null")
+        if not ready:
+            raise ServerError(f"the delegator did not start, see {log}")
+        return Delegator(process, (HOST, ready["port"]), fleet.database)
+    except BaseException:
+        end(process)
+        raise
+
+
+NGINX = """\
+daemon off; worker_processes 1; pid {prefix}/nginx.pid; error_log {prefix}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; default_type text/xml;
+  client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy; fastcgi_temp_path {prefix}/fastcgi;
+  uwsgi_temp_path {prefix}/uwsgi; scgi_temp_path {prefix}/scgi;
+  ssl_certificate {certificate}; ssl_certificate_key {key};
+  ssl_client_certificate {ca}; ssl_verify_client on;
+  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_session_tickets off; ssl_session_cache off; ssl_conf_command NumTickets 0;
+  server {{ listen {host}:{port} ssl; location / {{ return 200 "{answer}"; }} }}
+}}
+"""
+"""The cheapest nginx there is for this: no log, no tickets (its default two cost it half as much again), no cache,
+no file. Neither does it check a revocation list, which we do."""
+
+
+def nginx_program() -> str | None:
+    return shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+
+
+def nginx_version() -> str:
+    """nginx's version and the OpenSSL it runs with."""
+    said = subprocess.run([str(nginx_program()), "-V"], capture_output=True, text=True, check=True).stderr
+    running = re.search(r"running with (OpenSSL \S+)", said) or re.search(r"built with (OpenSSL \S+)", said)
+    version = re.search(r"nginx/(\S+)", said)
+    return f"nginx {version[1] if version else '?'}, {running[1] if running else 'OpenSSL ?'}"
+
+
+def start_nginx(fleet: Fleet, cores: Cores) -> Server:
+    """nginx with the same certificate and anchors. Raises ServerError."""
+    prefix = fleet.place / "nginx"
+    prefix.mkdir(exist_ok=True)
+    address = (HOST, _free_port())
+    settings = prefix / "nginx.conf"
+    settings.write_text(NGINX.format(
+        prefix=prefix, host=HOST, port=address[1], certificate=fleet.certificate,
+        key=fleet.certificate.with_suffix(".key"), ca=fleet.pki.ca_path, answer=PLAIN.decode()), encoding="utf-8")
+    with cores.for_server():
+        process = subprocess.Popen([str(nginx_program()), "-p", str(prefix), "-c", str(settings), "-e", "error.log"],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_for(process, address, prefix / "error.log")
+    except BaseException:
+        end(process)
+        raise
+    return Server("nginx", process, address)
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def _wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
+    until = time.monotonic() + START
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection(address, timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise ServerError(f"nginx did not start, see {log}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then make it."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+@contextmanager
+def running(starter: Starter, fleet: Fleet, cores: Cores) -> Iterator[Server]:
+    """A server for the length of a `with` block."""
+    server = starter(fleet, cores)
+    try:
+        yield server
+    finally:
+        end(server.process)
+
+
+__all__ = ["CUSTOMER", "Cores", "Delegator", "Server", "ServerError", "end", "nginx_program", "nginx_version",
+           "running", "start_delegator", "start_nginx"]

@@ -1,0 +1,162 @@
+"""What `delegator config check` looks at: a table of checks, each a few lines, each with its next useful action.
+
+The invariant: looking changes nothing; one check that fails keeps no other from being made.
+Must not live here: making any of it (pki, sealing, store).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from delegator.config import Settings
+from delegator.errors import DelegatorError
+from delegator.sealing import read_key_file
+from pki import Folder, PkiError
+from pki.trust import TrustStore
+
+_SOON = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. A hint says what to do next where it is not in order."""
+
+    what: str
+    path: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+    def as_data(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+class _Wrong(Exception):
+    """What a check found to be wrong, and what to do."""
+
+    def __init__(self, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.detail, self.hint = detail, hint
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every finding, in the order in which a delegator would need things."""
+    return [_made(what, path, check) for what, path, check in _checks(settings)]
+
+
+_Check = tuple[str, str, Callable[[], str]]
+
+
+def _checks(settings: Settings) -> Iterator[_Check]:
+    server, callbacks = settings.server, settings.callbacks
+    folder = Path(server.ca).parent
+    if not folder.exists() or (folder / "ledger.jsonl").exists():
+        yield "PKI folder", str(folder), lambda: _pki_folder(folder)
+    yield "factory anchors", server.ca, lambda: _trust(server.ca, server.crl or None)
+    yield from _pair("server", server.certificate, server.key, "server HOST")
+    yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client NAME")
+    for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
+        yield "sealing key", name, partial(_sealing, name)
+    yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+
+
+def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
+    mint = f"python -m pki {what}; or name yours in [{section}] certificate and key"
+    yield f"{section} certificate", certificate, lambda: _certificate(certificate, mint)
+    yield f"{section} key", key, lambda: _key(key, certificate, mint)
+
+
+def _made(what: str, path: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, path, True, check())
+    except (PkiError, DelegatorError, _Wrong) as error:
+        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md")
+    except OSError as error:
+        return Finding(what, path, False, error.strerror or str(error), "check the path and who owns it")
+
+
+def _pki_folder(path: Path) -> str:
+    Folder.open(path)
+    return "complete and private"
+
+
+def _trust(ca: str, crl: str | None) -> str:
+    trust = TrustStore.load(ca, crl)
+    if trust.revocation is None:
+        return f"{len(trust.anchors)} anchor(s), no revocation list"
+    if not trust.revocation.covers(datetime.now(UTC)):
+        raise _Wrong(f"the revocation list {crl} is stale: every device would be refused", "python -m pki crl")
+    return f"{len(trust.anchors)} anchor(s), {len(trust.revocation.serials)} revoked certificate(s)"
+
+
+def _readable(path: str, hint: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _Wrong(error.strerror or str(error), hint) from None
+
+
+def _leaf(path: str, mint: str) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(_readable(path, mint))[0]
+    except ValueError:
+        raise _Wrong("holds no certificate in PEM", mint) from None
+
+
+def _certificate(path: str, mint: str) -> str:
+    end = _leaf(path, mint).not_valid_after_utc
+    if end <= datetime.now(UTC):
+        raise _Wrong(f"ended at {end:%Y-%m-%d %H:%M}Z", f"renew it with --renew: {mint}")
+    return f"valid until {end:%Y-%m-%d}" + (", renew it soon" if end <= datetime.now(UTC) + _SOON else "")
+
+
+def _key(path: str, certificate: str, mint: str) -> str:
+    pem = _readable(path, mint)
+    if stat.S_IMODE(Path(path).stat().st_mode) & 0o077:
+        raise _Wrong("can be read by others", f"chmod 600 {path}")
+    try:
+        public = load_pem_private_key(pem, None).public_key()
+    except (ValueError, TypeError):
+        raise _Wrong("holds no private key in PEM without a passphrase", mint) from None
+    if public != _leaf(certificate, mint).public_key():
+        raise _Wrong(f"does not belong to the certificate {certificate}", mint)
+    return "private, and belongs to the certificate"
+
+
+def _sealing(name: str) -> str:
+    read_key_file(Path(name))
+    return "private, 32 bytes"
+
+
+def _database(path: Path) -> str:
+    if not path.exists():
+        return _place_for(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise _Wrong("can be read by others", f"chmod 600 {path}")
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            connection.execute("PRAGMA schema_version")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _Wrong(f"does not open: {error}", "restore it from a backup, or name another in [store] path") from None
+    return "opens"
+
+
+def _place_for(path: Path) -> str:
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise _Wrong(f"is not there, and {above} cannot be written", "check [store] path and who owns that folder")
+    return "is not there yet; made at first use"

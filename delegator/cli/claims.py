@@ -1,0 +1,63 @@
+"""`delegator claims`: what devices asked for, and what became of it.
+
+The invariant: neither the credential of a claim nor what it is bound to is ever shown.
+Must not live here: the life of a claim (store.claims).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from delegator.cli import console, forms, shapes
+from delegator.cli.console import Output, verb
+from delegator.cli.session import stored
+from delegator.errors import DelegatorError, Kind
+from delegator.model import ClaimState
+from delegator.store import Store
+
+_EVERY = 2**31
+_COLUMNS = ("claim_id", "service_tag", "customer", "delegate", "state", "attempt", "asked_at", "peer")
+
+
+@click.group("claims", epilog=console.as_example("delegator claims list --state issued"))
+def group() -> None:
+    """What devices asked for, and what became of it."""
+
+
+@verb(group, "list", "delegator claims list --customer acme --state issued")
+@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@click.option("--state", type=click.Choice([state.value for state in ClaimState]), help="Only those in this state.")
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@stored
+async def list_(store: Store, customer: str | None, tag: str | None, state: str | None, most: int) -> Output:
+    """List claims, newest first."""
+    found = await store.claims(customer=customer, service_tag=tag, most=_EVERY if state else most)
+    claims = [shapes.claim(one) for one in found if state in (None, one.state.value)][:most]
+    return Output(claims, console.table([name.replace("_", " ") for name in _COLUMNS],
+                                        [[one[name] for name in _COLUMNS] for one in claims]))
+
+
+@verb(group, "show", "delegator claims show 0f3c7a1b2d4e5f60718293a4b5c6d7e8")
+@click.argument("claim_id", type=forms.claim_id)
+@stored
+async def show(store: Store, claim_id: str) -> Output:
+    """Show the claim CLAIM_ID, without its credential."""
+    found = await store.claim(claim_id)
+    if found is None:
+        raise DelegatorError(Kind.NOT_FOUND, f"there is no claim {claim_id}", hint="see: delegator claims list")
+    data = shapes.claim(found)
+    return Output(data, console.pairs(data))
+
+
+@verb(group, "release", "delegator claims release ABC1234")
+@click.argument("tag", type=forms.tag)
+@stored
+async def release(store: Store, tag: str) -> Output:
+    """Release what the device TAG holds and forget its attempts, so that it can be provisioned anew."""
+    if not await store.claims(service_tag=tag, most=1):
+        raise DelegatorError(Kind.NOT_FOUND, f"{tag} has no claim", hint="see: delegator claims list")
+    changed = await store.release(tag, datetime.now(UTC))
+    return Output({"service_tag": tag, "released": changed}, words=(f"{changed} claims of {tag} were released",))

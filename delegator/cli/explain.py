@@ -1,0 +1,162 @@
+"""`delegator explain`: asks why, and lays out the answer.
+
+The invariant: everything shown comes from the explanation; exit code 0 means a credential would be given, 5 not.
+Must not live here: working the answer out (explanation).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from delegator.cli import console, forms, shapes
+from delegator.cli.console import Output
+from delegator.cli.session import stored
+from delegator.errors import APPEARANCES, Kind
+from delegator.model import Device, IdentityKind, Location
+from delegator.routing import registered
+from delegator.store import Store
+
+if TYPE_CHECKING:
+    from delegator.cli.explanation import Explanation, Question
+
+_NOWHERE = "0.0.0.0"  # noqa: S104 - an address that stands in no network, not one to listen on
+_REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
+
+
+@console.command("explain", "delegator explain ABC1234 --at 2026-03-01T08:00:00Z --from 192.0.2.7")
+@click.argument("tag", type=forms.tag)
+@click.option("--at", type=forms.moment, metavar="TIME", help="When it asks; now unless said.")
+@click.option("--from", "peer", type=forms.ip, metavar="IP", help="From which address; unknown unless said.")
+@click.option("--identity", type=click.Choice([kind.value for kind in IdentityKind]), default="own",
+              show_default=True, help="With which certificate.")
+@click.option("--model", type=forms.model_name, help="The model it says; else the one it is registered with.")
+@click.option("--serial", type=forms.serial, help="The serial number it says; else the registered one.")
+@click.option("--mac", type=forms.mac, multiple=True, help="A MAC address it says; else the registered ones.")
+@click.option("--domain", type=forms.domain, help="The domain it says it is in.")
+@stored
+async def command(store: Store, tag: str, at: datetime | None, peer: str | None, identity: str, model: str | None,
+                  serial: str | None, mac: tuple[str, ...], domain: str | None) -> Output:
+    """Why the device TAG would, or would not, be given a credential.
+
+    Answers with the code that serves devices, and changes nothing.
+    """
+    from delegator.cli.explanation import Question, explain
+
+    device = await _as_registered(store, Device(tag, serial, mac, model))
+    question = Question(device, Location(domain=domain), peer or _NOWHERE, IdentityKind(identity),
+                        at or datetime.now(UTC))
+    explanation = await explain(store, question)
+    words = _words(explanation, peer is None and any(rule.network for rule in await store.rules()))
+    return Output(_data(explanation), _lines(explanation), words, _REFUSED if explanation.verdict.error else 0)
+
+
+async def _as_registered(store: Store, device: Device) -> Device:
+    """A device that says what it is registered with, where the question does not say otherwise."""
+    found = registered(device, (await store.find(device)).registrations)
+    if found is None or found[0].service_tag is None:
+        return device
+    known = found[0]
+    return dataclasses.replace(device, serial_number=device.serial_number or known.serial_number,
+                               mac_addresses=device.mac_addresses or known.mac_addresses,
+                               model=device.model or known.model)
+
+
+def _words(explanation: Explanation, unsaid: bool) -> tuple[str, ...]:
+    error = explanation.verdict.error
+    note = ("note: rules by network were not matched; say the device's address with --from",) if unsaid else ()
+    return (*note, f"  next: {error.hint}") if error is not None and error.hint else note
+
+
+def _data(explanation: Explanation) -> shapes.Shape:
+    judgement, verdict, claim = explanation.judgement, explanation.verdict, explanation.claim
+    registration = explanation.registration
+    return {
+        **_asked(explanation.question), "allowed": verdict.error is None,
+        "registration": None if registration is None else shapes.registration(registration),
+        "route": _route(explanation),
+        "policies": [] if judgement is None else [
+            {"policy": one.policy.name, "holder": one.holder} for one in judgement.policies],
+        "reasons": [{"why": why, "text": text} for why, text in verdict.reasons],
+        "limits": _limits(explanation), "claim": None if claim is None else shapes.claim(claim),
+        "told": _told(explanation)}
+
+
+def _asked(question: Question) -> shapes.Shape:
+    return {"service_tag": question.device.service_tag, "at": shapes.at(question.at),
+            "from": None if question.peer_address == _NOWHERE else question.peer_address,
+            "identity": question.identity.value,
+            "says": {"serial_number": question.device.serial_number, "model": question.device.model,
+                     "mac_addresses": list(question.device.mac_addresses), "domain": question.location.domain}}
+
+
+def _route(explanation: Explanation) -> shapes.Shape | None:
+    if explanation.judgement is None:
+        return None
+    route = explanation.judgement.route
+    return {"customer": route.delegate.customer, "delegate": route.delegate.name,
+            "callback": route.delegate.kind.value, "because": route.because}
+
+
+def _limits(explanation: Explanation) -> list[shapes.Shape]:
+    """Per policy: places taken of those there are, attempts used of those there are."""
+    if explanation.judgement is None:
+        return []
+    counts = explanation.counts
+    return [{"policy": one.policy.name, "holder": one.holder, "taken": counts.places.get(one.holder, 0),
+             "max_devices": one.policy.max_devices, "attempts_used": counts.attempts,
+             "attempts": one.policy.attempts} for one in explanation.judgement.policies]
+
+
+def _told(explanation: Explanation) -> shapes.Shape:
+    """What goes back to the device, in the fault's name and in one sentence."""
+    error = explanation.verdict.error
+    if error is None:
+        return {"fault": None, "retry_after": None, "sentence": f"The device is given {explanation.verdict.given}."}
+    look = error.appearance
+    later = f", and to ask again after {error.retry_after} s" if error.retry_after else ""
+    return {"fault": look.fault, "retry_after": error.retry_after,
+            "sentence": f'The device is told {look.fault}, "{look.message}"{later}.'}
+
+
+def _lines(explanation: Explanation) -> list[str]:
+    claim, question, asked = explanation.claim, explanation.question, _asked(explanation.question)
+    stands = None if claim is None else f"{claim.claim_id}, {claim.state.value}, until {shapes.at(claim.lease_until)}"
+    policies = explanation.judgement.policies if explanation.judgement else ()
+    facts: dict[str, object] = {
+        "device": question.device.service_tag,
+        "asks": f"at {asked['at']}, from {asked['from'] or 'an unknown address'}, "
+                f"with its {asked['identity']} certificate",
+        "registered": _registered(explanation), "route": _routed(explanation),
+        "policies": ", ".join(f"{one.policy.name} ({one.holder})" for one in policies), "claim": stands}
+    against = [f"against     {text}" for _, text in explanation.verdict.reasons]
+    counted = [f"limits      {_counted(one)}" for one in _limits(explanation)]
+    told = _told(explanation)["sentence"]
+    return [*(f"{name:<10}  {console.plain(value)}" for name, value in facts.items()), *counted, *against,
+            f"answer      {told}"]
+
+
+def _registered(explanation: Explanation) -> str:
+    one = explanation.registration
+    if one is None:
+        return "no"
+    said = (("model", one.model), ("order", one.order), ("delegate", one.delegate))
+    return ", ".join([f"to customer {one.customer}", *(f"{name} {value}" for name, value in said if value)])
+
+
+def _routed(explanation: Explanation) -> str:
+    judgement = explanation.judgement
+    if judgement is None:
+        return "none"
+    route = judgement.route
+    return (f"customer {route.delegate.customer}, delegate {route.delegate.name} ({route.delegate.kind.value}), "
+            f"because {route.because}")
+
+
+def _counted(one: shapes.Shape) -> str:
+    most = "any number of" if one["max_devices"] is None else one["max_devices"]
+    return (f"{one['holder']}: {one['taken']} of {most} devices taken; "
+            f"{one['attempts_used']} of {one['attempts']} attempts used")

@@ -1,0 +1,114 @@
+"""Telling what happens, in plain words, to somebody who sees it for the first time.
+
+The invariant: no password is shown; what is shown of a handshake is its trail, read from the delegator's own log.
+Must not live here: setting the scene (stage, world).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from delegator.demo.cast import Part
+from delegator.demo.stage import Stage
+from delegator.demo.world import Listening
+from delegator.trail import tell
+
+Say = Callable[[str], None]
+WIDTH = 100
+TRAIL_WITHIN = 3.0
+"""Seconds for a trail to reach the log after its answer reached the device."""
+
+
+def scene(stage: Stage, cast: tuple[Part, ...], delegator: Listening, delegate: Listening) -> dict[str, Any]:
+    """The facts for scripts; every path is absolute."""
+    return {
+        "delegator": {"host": delegator.host, "port": delegator.port, "pid": delegator.pid,
+                      "url": url(delegator), "ca": str(stage.factory / "ca.crt"), "database": str(stage.database),
+                      "log": str(stage.log)},
+        "delegate": {"host": delegate.host, "port": delegate.port, "pid": delegate.pid},
+        "devices": [_device(stage, part) for part in cast],
+    }
+
+
+def _device(stage: Stage, part: Part) -> dict[str, str]:
+    certificate, key = stage.certificate(part)
+    return {"tag": part.tag, "identity": part.identity, "cert": str(certificate), "key": str(key),
+            "request": str(stage.request(part))}
+
+
+def url(delegator: Listening) -> str:
+    return f"https://localhost:{delegator.port}/"
+
+
+def introduction(say: Say, stage: Stage, delegator: Listening, delegate: Listening) -> None:
+    say("A manufacturer's delegator and a customer's delegate are running on this machine:\n")
+    say(f"  delegator   {url(delegator):<28} certificates of the factory, database {stage.database.name}")
+    say(f"  delegate    https://localhost:{delegate.port}/       of customer Acme, which has its own authority")
+    say(f"  everything  {stage.root}\n")
+    say("Three devices are switched on now, one after the other.")
+
+
+def act(say: Say, stage: Stage, part: Part, number: int, delegator: Listening) -> bool:
+    """Switch one device on and tell its story; whether it ended as it should."""
+    say(f"\n── {number}. {part.tag} " + "─" * (WIDTH - 8 - len(part.tag)))
+    say(textwrap.fill(part.story, WIDTH) + "\n")
+    done = _activate(stage, part, delegator)
+    trails = _trails(stage.log, part.tag)
+    for trail in trails:
+        for line in tell(trail):
+            say(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent=" " * 18))
+        if trail["reasons"]:
+            say(f"      why (the operator sees it, the device does not): {'; '.join(trail['reasons'])}")
+    return _outcome(say, stage, part, done)
+
+
+def _activate(stage: Stage, part: Part, delegator: Listening) -> subprocess.CompletedProcess[str]:
+    certificate, key = stage.certificate(part)
+    return subprocess.run(
+        [sys.executable, "-m", "delegator.device", "activate", "--once", "--json",
+         "--delegator", f"localhost:{delegator.port}", "--ca", str(stage.factory / "ca.crt"),
+         "--certificate", str(certificate), "--key", str(key), "--tag", part.tag,
+         "--state", str(stage.device_state(part)), "--hook", shlex.join([sys.executable, "-c", "pass"])],
+        capture_output=True, text=True, check=False, timeout=60)
+
+
+def _outcome(say: Say, stage: Stage, part: Part, done: subprocess.CompletedProcess[str]) -> bool:
+    facts = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
+    if part.customer is None:
+        say(f"  => refused, as it should be. The device says: {facts.get('detail') or done.stderr.strip()}")
+        return done.returncode not in (0, 1, 2, 3)
+    if done.returncode != 0:
+        say(f"  => it failed: {done.stderr.strip()}")
+        return False
+    credential = json.loads(Path(facts["credential_file"]).read_text())
+    data = f", fetched its provisioning data from {facts['delegate_url']}" if facts.get("provisioning_file") else ""
+    say(f"  => activated: the device is user {credential['user_name']!r}{data} and confirmed.")
+    say(f"     Its credential lies in {facts['credential_file']} (mode 0600).")
+    return True
+
+
+def _trails(log: Path, tag: str) -> list[dict[str, Any]]:
+    """The trails of a tag that the delegator has logged, once there are any."""
+    until = time.monotonic() + TRAIL_WITHIN
+    while True:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        found = [line for line in lines if line.get("event") == "handshake" and line.get("tag") == tag]
+        if found or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
+
+
+def curl(stage: Stage, part: Part, delegator: Listening) -> str:
+    """The line with which one can play a device by hand."""
+    certificate, key = stage.certificate(part)
+    words = ["curl", "--cacert", str(stage.factory / "ca.crt"), "--cert", str(certificate), "--key", str(key),
+             "-H", "Content-Type: text/xml", "--data-binary", f"@{stage.request(part)}", url(delegator)]
+    return shlex.join(words)

@@ -1,0 +1,145 @@
+"""The delegate's pure parts: credentials, templates, attempts, settings, an entry's standing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from delegator.delegate import access, credentials, provisioning
+from delegator.delegate.access import Attempts, read_basic
+from delegator.delegate.entries import Entry, Standing
+from delegator.delegate.settings import load
+from delegator.errors import DelegatorError
+from delegator.model import Device, Location, Result, Secret
+from delegator.store.migrate import schema_files
+
+ROOT = Path(__file__).parents[2]
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def test_credentials_fit_old_service_processors_and_differ():
+    made = [credentials.compose(NOON) for _ in range(500)]
+    assert len({one.user_name for one in made}) == len({one.password.reveal() for one in made}) == 500
+    for one in made:
+        word = one.password.reveal()
+        assert one.user_name.startswith("p-")
+        assert len(one.user_name) <= 16
+        assert (len(word), word[0].isalpha(), word.isascii()) == (20, True, True)
+        assert sum(character in credentials.SPECIAL for character in word) == 1
+        assert all(any(test(character) for character in word) for test in (str.isupper, str.islower, str.isdigit))
+
+
+def test_values_are_escaped_in_text_and_attributes_and_other_braces_stay():
+    device = Device("SRV0001", None, (), "R1 (2)")
+    object.__setattr__(device, "model", """<&>"']]>""")
+    text = provisioning.filled("<a b='{model}' c=\"{model}\">{model}{serial}{0}{tag}</a>", device)
+    root = etree.fromstring(text)
+    assert (root.get("b"), root.get("c"), root.text) == (device.model, device.model, f"{device.model}{{0}}SRV0001")
+
+
+def test_a_value_that_looks_like_a_mark_is_filled_in_once_at_most():
+    device = Device("SRV0001", "SN1", (), "R1")
+    object.__setattr__(device, "model", "{tag}")
+    assert provisioning.filled("{model}", device) == "{tag}"
+
+
+def test_the_example_and_the_built_in_template_are_in_order(tmp_path):
+    provisioning.check(ROOT / "examples" / "delegate")
+    provisioning.check(tmp_path / "not there")
+
+
+def test_a_broken_template_is_found_at_the_start(tmp_path):
+    (tmp_path / "default.xml").write_text("<Provisioning/>")
+    with pytest.raises(DelegatorError, match="its root is 'Provisioning'"):
+        provisioning.check(tmp_path)
+
+
+def test_a_file_that_devices_would_not_read_is_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr(provisioning, "LARGEST", 64)
+    text = f"<Provisioning xmlns='urn:delegator:provisioning:1'>{'x' * 64}</Provisioning>"
+    (tmp_path / "SRV0001.xml").write_text(text)
+    with pytest.raises(DelegatorError, match="larger than"):
+        provisioning.document(tmp_path, Device("SRV0001"))
+
+
+def test_basic_authentication_as_rfc_7617_has_it():
+    assert read_basic("Basic dGVzdDoxMjPCow==") == access.Shown("test", Secret("123\u00a3"))
+    assert read_basic("BASIC dTphOmI=") == access.Shown("u", Secret("a:b"))
+    assert "123" not in repr(read_basic("Basic dGVzdDoxMjPCow=="))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_misses_of_a_user_and_of_an_address_are_counted_in_a_window():
+    clock = Clock()
+    attempts = Attempts(clock)
+    for _ in range(access.PER_USER):
+        assert attempts.wait("p-1", "192.0.2.1") == 0
+        attempts.missed("p-1", "192.0.2.1")
+    assert attempts.wait("p-1", "192.0.2.99") == access.WINDOW
+    assert attempts.wait("p-2", "192.0.2.1") == 0
+    for number in range(access.PER_ADDRESS - access.PER_USER):
+        attempts.missed(f"p-x{number}", "192.0.2.1")
+    assert attempts.wait("p-2", "192.0.2.1") == access.WINDOW
+    clock.now = access.WINDOW
+    assert attempts.wait("p-1", "192.0.2.1") == 0
+    attempts.missed("p-1", "192.0.2.1")
+    assert attempts.wait("p-1", "192.0.2.1") == 0
+
+
+def test_a_flood_of_names_is_bounded():
+    attempts = Attempts(Clock())
+    for number in range(2 * access.REMEMBERED):
+        attempts.missed("x" * 10_000 + str(number), f"192.0.2.{number}")
+    assert len(attempts._table) == access.REMEMBERED
+    assert max(len(name) for _, name in attempts._table) <= access.LONGEST
+
+
+@pytest.mark.parametrize(("changes", "standing"), [
+    ({}, Standing.LEARNED), ({"fetched_at": NOON}, Standing.FETCHED), ({"result": Result.FAILED}, Standing.FAILED),
+    ({"usable_until": NOON}, Standing.EXPIRED), ({"voided": True, "usable_until": NOON}, Standing.VOID),
+    ({"result": Result.DEPLOYED, "usable_until": NOON}, Standing.DEPLOYED)])
+def test_how_far_a_device_has_come(changes, standing):
+    later = NOON + timedelta(hours=1)
+    facts = {"usable_until": later, "voided": False, **changes}
+    assert Entry("0" * 32, Device("SRV0001"), Location(), "p-1", NOON, later, **facts).standing(NOON) is standing
+
+
+def test_settings_flags_win_over_environment_over_file(tmp_path):
+    file = tmp_path / "delegate.toml"
+    file.write_text('[delegate]\nport = 1\nhost = "a"\ndatabase = "d"\ndelegators = ["x"]\n')
+    environment = {"DELEGATE_DELEGATE__PORT": "2", "DELEGATE_DELEGATE__HOST": "b", "DELEGATE_CONFIG": "ignored",
+                   "DELEGATE_DELEGATE__DELEGATORS": "one.example, two.example", "DELEGATE_LOG__JSON": "true"}
+    settings = load(file, environment, {"delegate": {"port": 3}})
+    assert (settings.delegate.port, settings.delegate.host, settings.delegate.database) == (3, "b", "d")
+    assert settings.delegate.delegators == ("one.example", "two.example")
+    assert settings.log.json is True
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("[delegate]\nprot = 1", "prot"), ("[delegate]\nport = 70000", r"\$.delegate.port"), ("[nothing]", "nothing"),
+    ("[delegate]\ndelegators = 1", r"\$.delegate.delegators"), ("delegate = 1", r"\$.delegate"),
+    ("[", "delegate.toml")])
+def test_a_mistake_in_the_file_is_named_by_its_path(tmp_path, text, said):
+    file = tmp_path / "delegate.toml"
+    file.write_text(text)
+    with pytest.raises(DelegatorError, match=said) as caught:
+        load(file, {"DELEGATE_DELEGATE__HOST": "b"} if text == "delegate = 1" else {})
+    assert caught.value.appearance.exit_code == 3
+
+
+def test_the_example_settings_are_valid():
+    settings = load(ROOT / "examples" / "delegate" / "delegate.toml", {})
+    assert settings.delegate.delegators == ("delegator.example",)
+
+
+def test_the_schema_is_the_delegates_own():
+    assert [file.name for file in schema_files("sqlite", "delegator.delegate")] == ["0001_start"]
