@@ -64,7 +64,9 @@ class _Exchange:
         _lib.SSL_use_PrivateKey(self._tls._ssl, device.key._pkey)
         self._tls.set_connect_state()
         self.started = time.perf_counter()
-        self.socket = socket.create_connection(address, timeout=STALLED)
+        self.socket = socket.socket()
+        self.socket.settimeout(STALLED)
+        self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._advance()
 

@@ -94,7 +94,8 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         where = f"{path}: " if path else ""
-        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator config show") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}",
+                             hint="what there is: delegator config show --defaults") from None
 
 
 def _read(path: Path | None) -> dict[str, Any]:

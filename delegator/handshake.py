@@ -105,7 +105,7 @@ class Handshake:
         if claim.customer != judgement.customer.name:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {claim.claim_id} is of customer {claim.customer}",
                                  hint=f"delegator claims release {tag}")
-        if opened.outcome is not Outcome.SAME_AGAIN:
+        if opened.outcome in _TO_ASK:
             claim = await self._call_back(request, claim, judgement, trail)
         self._mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
         return self._answer(claim, judgement.tables)
@@ -143,6 +143,8 @@ class Handshake:
         else:
             opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential))
         self._mark(trail, Step.CLAIMED, opened.outcome.value)
+        if opened.outcome is Outcome.ISSUED:
+            self._mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
         return opened
 
     async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, trail: Trail) -> Claim:
@@ -241,7 +243,8 @@ class _Sealed(msgspec.Struct):
 
 
 _CERTIFICATES = {IdentityKind.OWN: "own handshake certificate", IdentityKind.SHARED: "shared certificate"}
-_GOOD = (Outcome.OPENED, Outcome.RESUMED, Outcome.SAME_AGAIN)
+_TO_ASK = (Outcome.OPENED, Outcome.RESUMED)
+_GOOD = (*_TO_ASK, Outcome.ISSUED, Outcome.SAME_AGAIN)
 OBSTACLES = {Outcome.BUSY: Kind.TRY_LATER, Outcome.TAKEN: Kind.NOT_ENTITLED, Outcome.DONE: Kind.NOT_ENTITLED}
 
 

@@ -44,7 +44,8 @@ class SealingKey:
         try:
             return cipher.decrypt(sealed[_ID:_ID + _NONCE], sealed[_ID + _NONCE:], row.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: cut off within the nonce
-            raise DelegatorError(Kind.UNAVAILABLE, f"{row} does not open: changed, or moved from another row") from None
+            raise DelegatorError(Kind.UNAVAILABLE,
+                                 f"{row} does not open: changed, or moved from another row") from None
 
 
 def _key_id(key: bytes) -> bytes:

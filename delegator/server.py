@@ -62,12 +62,14 @@ class Server:
         trail = Trail(connection.id, connection.peer_address)
         trail.mark(Step.CONNECTED, connection.connected_at)
         trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
-        trail.mark(Step.ASKED, time.monotonic_ns())
+        asked_at = time.monotonic_ns()
         version = soap.Version.V11
         try:
             envelope = soap.parse(request.body)
             version = envelope.version
             value = messages.read(envelope.operation, messages.Service.DELEGATOR)
+            trail.facts["operation"] = envelope.operation.name
+            trail.mark(Step.ASKED, asked_at, envelope.operation.name)
             reply = await self._answered(value, _peer(connection), trail)
             answer = messages.write_answer(envelope.operation, reply)
             response = Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
@@ -80,7 +82,7 @@ class Server:
             response = self._refuse(version, DelegatorError(Kind.UNAVAILABLE, "unhandled, see the log"), trail)
         else:
             trail.facts["outcome"] = "Answered"
-            trail.mark(Step.ANSWERED, time.monotonic_ns(), str(trail.facts["operation"]))
+            trail.mark(Step.ANSWERED, time.monotonic_ns())
             self._record(trail, logging.INFO)
         return response
 
@@ -98,7 +100,6 @@ class Server:
 
     async def _answered(self, value: messages.Request, peer: Peer, trail: Trail) -> Answer | None:
         """The reply to a request; None says that it was heard."""
-        trail.facts["operation"] = type(value).__name__
         if isinstance(value, CredentialRequest):
             return await self._handshake.provision(value, peer, trail)
         if isinstance(value, Confirmation):

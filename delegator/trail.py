@@ -17,12 +17,12 @@ class Step(enum.Enum):
 
     CONNECTED = (1, 205, "The device connected")
     AUTHENTICATED = (2, 210, "Both sides proved who they are by certificate")
-    ASKED = (3, 212, "The device asked for its provisioning credential")
+    ASKED = (3, 212, "The device made its call")
     IDENTIFIED = (4, 213, "The delegator worked out which device this is")
     ROUTED = (5, 213, "The delegator found the customer that owns it")
     DECIDED = (6, 214, "The customer's policy was checked")
     CLAIMED = (7, 214, "The claim was written down before anything left the house")
-    CALLED_BACK = (8, 215, "The customer's delegate gave a one-time credential")
+    CALLED_BACK = (8, 215, "The customer's delegate gave the credential")
     ISSUED = (9, 215, "The credential was sealed and made durable")
     CONFIRMED = (10, 218, "The device told how provisioning ended")
     REFUSED = (11, 210, "The device was turned away")
@@ -83,5 +83,5 @@ def tell(data: dict[str, object]) -> list[str]:
     for number, step in enumerate(steps, 1):
         words = Step[str(step["step"]).upper()].words
         note = f": {step['note']}" if step["note"] else ""
-        lines.append(f"{number:>2}. {step['at_ms']:>7.1f} ms  {words}{note}  [block {step['block']}]")
+        lines.append(f"{number:>2}. {step['at_ms']:>7.1f} ms  {words}{note}  [block\u00a0{step['block']}]")
     return lines

@@ -66,8 +66,9 @@ def test_A3_a_mac_address_has_one_form_inside_whatever_form_it_came_in(said):
     assert Registration("acme", mac_addresses=(said, said)).mac_addresses == ("00:1A:2B:3C:4D:5E",)
 
 
-@pytest.mark.parametrize("said", ["", "00:1a:2b:3c:4d", "00:1a:2b:3c:4d:5e:6f", "00:1a-2b:3c:4d:5e", "001a.2b3c.4d5e",
-                                  "0:1a:2b:3c:4d:5e", "00:1a:2b:3c:4d:5g", "00:1a:2b:3c:4d:5e\n", "٠٠:1a:2b:3c:4d:5e"])
+@pytest.mark.parametrize("said", ["", "00:1a:2b:3c:4d", "00:1a:2b:3c:4d:5e:6f", "00:1a-2b:3c:4d:5e",
+                                  "001a.2b3c.4d5e", "0:1a:2b:3c:4d:5e", "00:1a:2b:3c:4d:5g",
+                                  "00:1a:2b:3c:4d:5e\n", "٠0:1a:2b:3c:4d:5e"])
 def test_A3_what_is_not_six_pairs_is_no_mac_address(said):
     with pytest.raises(ValueError, match="MAC address"):
         normal_mac(said)
@@ -133,7 +134,7 @@ def test_A7_a_credential_has_a_user_name_and_a_password(user, password):
 
 def test_A6_a_window_needs_a_time_zone():
     with pytest.raises(ValueError, match="time zone"):
-        Policy(valid_from=datetime(2026, 1, 1))  # noqa: DTZ001
+        Policy(valid_from=datetime(2026, 1, 1))
     Policy(valid_from=datetime(2026, 1, 1, tzinfo=UTC))
 
 

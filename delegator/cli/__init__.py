@@ -55,6 +55,9 @@ class Commands(LazyGroup):
         words = list(sys.argv[1:] if args is None else args)
         try:
             outcome = super().main(words, prog_name or "delegator", complete_var, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as bare:
+            bare.show()
+            outcome = bare.exit_code
         except Exception as error:
             problem = console.problem_of(error)
             if problem is None:

@@ -64,15 +64,15 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     if not folder.exists() or (folder / "ledger.jsonl").exists():
         yield "PKI folder", str(folder), lambda: _pki_folder(folder)
     yield "factory anchors", server.ca, lambda: _trust(server.ca, server.crl or None)
-    yield from _pair("server", server.certificate, server.key, "server HOST")
-    yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client NAME")
+    yield from _pair("server", server.certificate, server.key, "server")
+    yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name)
     yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
 
 
 def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
-    mint = f"python -m pki {what}; or name yours in [{section}] certificate and key"
+    mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
     yield f"{section} certificate", certificate, lambda: _certificate(certificate, mint)
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 

@@ -119,7 +119,7 @@ def _told(explanation: Explanation) -> shapes.Shape:
     look = error.appearance
     later = f", and to ask again after {error.retry_after} s" if error.retry_after else ""
     return {"fault": look.fault, "retry_after": error.retry_after,
-            "sentence": f'The device is told {look.fault}, "{look.message}"{later}.'}
+            "sentence": f'The device is told {look.fault} ("{look.message.rstrip(".")}"){later}.'}
 
 
 def _lines(explanation: Explanation) -> list[str]:

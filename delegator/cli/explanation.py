@@ -19,7 +19,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import OBSTACLES, Handshake, Judgement, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
 from delegator.policy import Decision, over_limits
-from delegator.routing import Facts
+from delegator.routing import Facts, registered
 from delegator.store import Outcome, Store
 from delegator.trail import Trail
 from pki.trust import TrustStore
@@ -75,15 +75,17 @@ async def explain(store: Store, question: Question) -> Explanation:
     history = await store.claims(service_tag=question.device.service_tag, most=_EVERY)
     standing = next((claim for claim in history if claim.state in _LIVE), None)
     attempts = sum(claim.state is ClaimState.EXPIRED for claim in history)
+    owned = registered(question.device, (await store.find(question.device)).registrations)
+    registration = None if owned is None else owned[0]
     try:
         judgement = await _handshake(store).judge(facts, question.identity, question.at,
                                                   Trail("explain", question.peer_address))
     except DelegatorError as error:
-        return Explanation(question, None, None, Counts({}, attempts), standing,
+        return Explanation(question, registration, None, Counts({}, attempts), standing,
                            Verdict(error, reasons=(("no route", error.detail),)))
     counts = await _counts(store, judgement, standing, attempts, question.at)
     verdict = _verdict(judgement, counts, standing, question)
-    return Explanation(question, judgement.route.registration, judgement, counts, standing, verdict)
+    return Explanation(question, registration, judgement, counts, standing, verdict)
 
 
 def _handshake(store: Store) -> Handshake:

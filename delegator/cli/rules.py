@@ -15,7 +15,7 @@ from delegator.model import Rule
 from delegator.store import Store
 
 _CONDITIONS = ("order", "model", "tag_prefix", "mac_prefix", "network", "domain")
-_DEFAULT = "anything: the default rule"
+_DEFAULT = "always (the default rule)"
 
 
 @click.group("rules", epilog=console.as_example("delegator rules list"))
@@ -41,7 +41,7 @@ async def add(store: Store, name: str, delegate: str, priority: int, replace: bo
     """Add the rule NAME. All its conditions must hold; without any it is the default rule."""
     rule = Rule(name, delegate, priority, **conditions)
     await store.add_rule(rule, replace=replace)
-    return Output(shapes.rule(rule), words=(f"rule {name} leads {when(rule)} to {delegate}",))
+    return Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate}: {when(rule)}",))
 
 
 @verb(group, "list", "delegator rules list --json")

@@ -62,7 +62,8 @@ def act(say: Say, stage: Stage, part: Part, number: int, delegator: Listening) -
     say(textwrap.fill(part.story, WIDTH) + "\n")
     done = _activate(stage, part, delegator)
     trails = _trails(stage.log, part.tag)
-    for trail in trails:
+    for number, trail in enumerate(trails, 1):
+        say(f"  connection {number}")
         for line in tell(trail):
             say(textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent=" " * 18))
         if trail["reasons"]:
@@ -83,16 +84,22 @@ def _activate(stage: Stage, part: Part, delegator: Listening) -> subprocess.Comp
 def _outcome(say: Say, stage: Stage, part: Part, done: subprocess.CompletedProcess[str]) -> bool:
     facts = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
     if part.customer is None:
-        say(f"  => refused, as it should be. The device says: {facts.get('detail') or done.stderr.strip()}")
+        say(textwrap.fill(f"=> refused, as it should be. Its own log: {_last(done.stderr)}", WIDTH,
+                          initial_indent="  ", subsequent_indent="     "))
         return done.returncode not in (0, 1, 2, 3)
     if done.returncode != 0:
-        say(f"  => it failed: {done.stderr.strip()}")
+        say(f"  => it failed: {_last(done.stderr)}")
         return False
     credential = json.loads(Path(facts["credential_file"]).read_text())
     data = f", fetched its provisioning data from {facts['delegate_url']}" if facts.get("provisioning_file") else ""
-    say(f"  => activated: the device is user {credential['user_name']!r}{data} and confirmed.")
+    say(textwrap.fill(f"=> activated: it took {credential['user_name']!r} as its user{data} and confirmed.", WIDTH,
+                      initial_indent="  ", subsequent_indent="     "))
     say(f"     Its credential lies in {facts['credential_file']} (mode 0600).")
     return True
+
+
+def _last(words: str) -> str:
+    return words.strip().rpartition("\n")[2].removeprefix("delegator device: ")
 
 
 def _trails(log: Path, tag: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Identity(NamedTuple):
 
 def action(operation: str) -> str:
     """The SOAPAction header's value; SOAP 1.1 section 6.1.1 wants the quotes."""
-    return f'"{NAMESPACE}/{operation}"'
+    return f'"{NAMESPACE}#{operation}"'
 
 
 def ask(identity: Identity, transaction_id: str, certificate_request: str | None) -> bytes:

@@ -70,7 +70,8 @@ class Outcome(enum.Enum):
     """What asking for a claim led to."""
 
     OPENED = "opened"
-    RESUMED = "resumed"
+    RESUMED = "resumed after a broken try"
+    ISSUED = "opened and issued in one commit"
     SAME_AGAIN = "same answer again"
     BUSY = "being answered"
     TAKEN = "taken by another"
@@ -169,7 +170,7 @@ def open_and_issue(ask: Ask, seal: Callable[[Claim], bytes]) -> Transaction[Open
     if opened.claim is None or opened.outcome not in (Outcome.OPENED, Outcome.RESUMED):
         return opened
     issued = yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now)
-    return Opened(Outcome.SAME_AGAIN, issued)
+    return Opened(Outcome.ISSUED, issued)
 
 
 def pause(claim_id: str) -> Transaction[None]:

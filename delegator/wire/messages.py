@@ -41,10 +41,10 @@ MAX_TEXT = 1024
 MANY = 16
 """How often a repeated element may stand. A server has 2 to 8 network ports."""
 
-_CLAIM_ID = scalars.token(model.CLAIM_ID)
+_CLAIM_ID = scalars.exact(model.CLAIM_ID)
 _DETAIL = scalars.text(0, MAX_TEXT)
 _RESULT = scalars.one_of(Result)
-_TRANSACTION_ID = scalars.secret(scalars.token(model.TRANSACTION_ID))
+_TRANSACTION_ID = scalars.secret(scalars.exact(model.TRANSACTION_ID))
 
 # --- records ------------------------------------------------------------------------------------------------------
 

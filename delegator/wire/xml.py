@@ -32,7 +32,8 @@ SEPARATOR = "}"  # in no XML name, and expat refuses a namespace that holds it
 _BLANK = " \t\r\n"  # XML 1.0 section 2.3; str.strip() alone would also take a no-break space for nothing
 _PROLOG = re.compile(rb"(?:<\?xml[ \t\r\n][^<>]*\?>)?[ \t\r\n]*<[A-Za-z_\x80-\xff]")
 """Up to the first tag. DOCTYPE has no place after it, so that expat never sees one."""
-_LONG_NAMESPACE = re.compile(rb"""xmlns[^"']*["'][^"']{%d}""" % MAX_NAMESPACE)
+_LONG_NAMESPACE = re.compile(rb"""xmlns(?::[^:=<>"' \t\r\n]*)?[ \t\r\n]*=[ \t\r\n]*["'][^"']{%d}""" % MAX_NAMESPACE)
+"""Linear: no two starts share a run (an earlier form took 8 s for 64 KiB of `xmlnsxmlns`)."""
 
 
 class NotXml(ValueError):
@@ -66,7 +67,7 @@ class Document(NamedTuple):
 
 
 class _Tree:
-    """What expat calls back. After the first refusal expat drops these handlers and runs through the rest alone."""
+    """What expat calls back; after the first refusal it calls no more."""
 
     __slots__ = ("attributes", "elements", "marked", "open", "parents", "texts")
 

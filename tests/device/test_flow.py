@@ -37,14 +37,14 @@ print("words of the hook")
     asked, confirmed = delegator.heard
     assert (asked.method, asked.target, asked.client_certificate) == ("POST", "/", True)
     assert asked.headers["content-type"] == "text/xml; charset=utf-8"
-    assert asked.headers["soapaction"] == f'"{say.NS}/GetProvisioningCredential"'
+    assert asked.headers["soapaction"] == f'"{say.NS}#GetProvisioningCredential"'
     assert asked.headers["host"] == delegator.address
     assert "<Model>R&lt;750&gt;</Model>" in asked.body
     assert asked.body.count("<MacAddress>") == 2
     assert "<Location><IPAddress>192.0.2.7</IPAddress><HostName>n1</HostName><Domain>example.org<" in asked.body
     assert asked.value("TransactionId") == confirmed.value("TransactionId") == lab.saved()["transaction_id"]
     assert (confirmed.value("ClaimId"), confirmed.value("Result")) == (say.CLAIM, "Deployed")
-    assert confirmed.headers["soapaction"] == f'"{say.NS}/ConfirmProvisioning"'
+    assert confirmed.headers["soapaction"] == f'"{say.NS}#ConfirmProvisioning"'
     (fetched,) = delegate.heard
     assert (fetched.method, fetched.target) == ("GET", f"/provisioning?tag={say.TAG}")
     assert fetched.headers["authorization"] == say.basic("root", say.PASSWORD)

@@ -285,6 +285,15 @@ def test_c10_answers_that_are_refused(data: bytes) -> None:
     assert read_answer(data[i:i + 1] for i in range(len(data))) == 502
 
 
+def test_a_reader_of_answers_stays_dead() -> None:
+    reader = ResponseReader()
+    for _ in range(2):
+        with pytest.raises(HttpError):
+            reader.feed(b"NO ")
+    with pytest.raises(HttpError):
+        reader.eof()
+
+
 def test_silence_is_no_answer() -> None:
     assert ResponseReader().eof() is None
 

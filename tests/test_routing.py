@@ -1,0 +1,229 @@
+"""Laws of routing: facts and registrations lead to one delegate, for a reason (DESIGN 7, A4, A9, A10; block 213)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from delegator.model import Delegate, Device, Location, Registration, Rule, SoapCallback
+from delegator.routing import Directory, Facts, NoRoute, Route, choose, directory
+
+# A small world, so that identifiers, names and priorities meet often.
+TAGS, SERIALS, MODELS, ORDERS = ["ABC1234", "ABC1299", "XYZ9999"], ["S1", "S2"], ["R740", "R750"], ["O1", "O2"]
+MACS = ["00:1A:2B:00:00:01", "00:1A:2B:00:00:02", "00:1A:2C:00:00:03"]
+CUSTOMERS = ["acme", "umbra", "zeta"]
+DOMAINS = ["example.com", "corp.example.com", "evil-example.com", "EXAMPLE.com"]
+PEERS = ["10.0.0.1", "10.1.0.1", "::ffff:10.0.0.1", "2001:db8::1"]
+DELEGATES = [Delegate(f"{customer}-{n}", customer, SoapCallback("d.example"), enabled=n != 1)
+             for customer in CUSTOMERS for n in (1, 2)]
+
+
+def maybe(values):
+    return st.none() | st.sampled_from(values)
+
+
+devices = st.builds(Device, st.sampled_from(TAGS), maybe(SERIALS),
+                    st.lists(st.sampled_from(MACS), max_size=2).map(tuple), maybe(MODELS))
+locations = st.builds(Location, domain=maybe(DOMAINS), host_name=maybe(["a.example.com", "example.com"]))
+facts = st.builds(Facts, devices, locations, st.sampled_from(PEERS))
+registrations = st.builds(
+    Registration, st.sampled_from(CUSTOMERS), maybe(TAGS), maybe(SERIALS),
+    st.lists(st.sampled_from(MACS), max_size=2).map(tuple), maybe(MODELS), maybe(ORDERS),
+    maybe([one.name for one in DELEGATES]), st.integers(1, 9))
+candidates = st.lists(registrations, max_size=4, unique_by=lambda one: one.device_id)
+rules = st.builds(
+    Rule, st.sampled_from("abcdefgh"), st.sampled_from([one.name for one in DELEGATES] + ["gone"]), st.integers(1, 3),
+    model=maybe(MODELS), tag_prefix=maybe(["ABC", "ABC12", "X"]), mac_prefix=maybe(["00:1a:2b", "00:1A"]),
+    network=maybe(["10.0.0.0/16", "10.0.0.1/8", "2001:db8::/32"]), domain=maybe(["example.com", "Example.COM"]),
+    order=maybe(ORDERS))
+rule_lists = st.lists(rules, max_size=6, unique_by=lambda rule: rule.name)
+delegate_lists = st.lists(st.sampled_from(DELEGATES), unique_by=lambda one: one.name)
+tables = st.builds(directory, delegate_lists, rule_lists)
+
+
+def strongest(device: Device, known: list[Registration]) -> Registration | None:
+    """The order of identifiers as the design tells it: tag, serial, MAC; a tag that differs is another device."""
+    untagged = [one for one in known if one.service_tag is None]
+    by_tag = [one for one in known if one.service_tag == device.service_tag]
+    by_serial = [one for one in untagged if device.serial_number and one.serial_number == device.serial_number]
+    by_mac = [one for one in untagged if any(mac in one.mac_addresses for mac in device.mac_addresses)]
+    return min(by_tag or by_serial or by_mac, key=lambda one: one.device_id, default=None)
+
+
+@given(facts, candidates, tables)
+def test_A4_the_strongest_identifier_decides_tag_then_serial_then_mac(seen, known, table):
+    found, expected = choose(seen, known, table), strongest(seen.device, known)
+    if isinstance(found, Route):
+        assert found.registration == expected
+    if expected is None and not table.rules:
+        assert found == NoRoute("not registered, and no rule matches")
+
+
+@given(facts, candidates, tables)
+def test_A9_a_registered_device_never_goes_to_another_customer_whatever_rules_exist(seen, known, table):
+    owner = strongest(seen.device, known)
+    assume(owner is not None)
+    found = choose(seen, known, table)
+    if isinstance(found, Route):
+        assert found.delegate.customer == owner.customer
+    else:
+        assert owner.customer not in {one.customer for one in table.delegates.values()}
+
+
+@given(facts, candidates, tables)
+def test_A4_a_serial_or_mac_never_pulls_a_registration_whose_tag_differs(seen, known, table):
+    others = [one for one in known if one.service_tag not in (None, seen.device.service_tag)]
+    assert choose(seen, others, table) == choose(seen, [], table)
+
+
+def fits(rule: Rule, seen: Facts) -> bool:
+    """A rule's conditions, told anew for an unregistered device and the networks and domains of this world."""
+    device, said = seen.device, (seen.location.domain or seen.location.host_name or "").lower()
+    address = seen.peer_address.removeprefix("::ffff:")
+    nets = {"10.0.0.0/16": "10.0.", "10.0.0.1/8": "10.", "2001:db8::/32": "2001:db8:", None: ""}
+    return (rule.order is None
+            and rule.model in (None, device.model)
+            and device.service_tag.startswith(rule.tag_prefix or "")
+            and (rule.mac_prefix is None or rule.mac_prefix.upper() in {mac[:len(rule.mac_prefix)]
+                                                                        for mac in device.mac_addresses})
+            and address.startswith(nets[rule.network])
+            and (rule.domain is None or said in ("example.com", "corp.example.com", "a.example.com")))
+
+
+def is_default(rule: Rule) -> bool:
+    return rule == Rule(rule.name, rule.delegate, rule.priority)
+
+
+@given(facts, delegate_lists, rule_lists)
+def test_A4_rules_go_by_priority_then_name_and_the_default_comes_last(seen, known, said):
+    names = {one.name for one in known}
+    fitting = sorted((rule for rule in said if rule.delegate in names and fits(rule, seen)),
+                     key=lambda rule: (is_default(rule), rule.priority, rule.name))
+    found = choose(seen, [], directory(known, said))
+    if not fitting:
+        assert isinstance(found, NoRoute)
+    else:
+        assert isinstance(found, Route)
+        assert found.delegate.name == fitting[0].delegate
+        assert found.because.startswith(f"rule {fitting[0].name} (")
+        assert found.registration is None
+
+
+@given(facts, candidates, delegate_lists, rule_lists, rules, st.randoms())
+def test_A4_an_unrelated_rule_or_registration_changes_nothing(seen, known, served, said, extra, random):
+    """A rule that does not fit, a registration without a common identifier, and the order of all of them."""
+    before = choose(seen, known, directory(served, said))
+    elsewhere = [replace(extra, name="extra", tag_prefix="NEVER"), replace(extra, name="other", delegate="gone")]
+    stranger = Registration("umbra", "ZZZ9999", "S9", ("00:00:00:00:00:09",), device_id=10)
+    unnamed = Registration("umbra", device_id=11)
+    all_rules, all_known = [*said, *elsewhere], [*known, stranger, unnamed]
+    random.shuffle(all_rules)
+    random.shuffle(all_known)
+    assert choose(seen, all_known, directory(served, all_rules)) == before
+
+
+@given(facts, candidates, tables, rules)
+def test_A4_another_customers_rule_never_touches_a_registered_device(seen, known, table, extra):
+    owner = strongest(seen.device, known)
+    assume(owner is not None)
+    assume(not extra.delegate.startswith(owner.customer))
+    more = directory(table.delegates.values(), [*(r for r in table.rules if r.name != "z"), replace(extra, name="z")])
+    assert choose(seen, known, more) == choose(seen, known, table)
+
+
+@given(facts, candidates, tables)
+def test_7_every_answer_says_because(seen, known, table):
+    found = choose(seen, known, table)
+    assert found.because.strip()
+    if isinstance(found, Route) and found.registration is not None:
+        assert f"registered with delegate {found.delegate.name}" in found.because or (
+            f"registered to customer {found.delegate.customer}" in found.because)
+
+
+odd_rules = st.builds(Rule, st.text(), st.sampled_from([one.name for one in DELEGATES]), model=st.text(),
+                      network=st.text() | st.just("300.0.0.0/8"), domain=maybe(["", "."]) | st.text(),
+                      mac_prefix=maybe([""]) | st.text())
+
+
+@given(devices, st.builds(Location, ip_address=maybe(PEERS), host_name=maybe(DOMAINS)), st.text() | st.ip_addresses(),
+       candidates, st.lists(rules | odd_rules | st.builds(Rule, st.text(), st.just("acme-1"), network=st.text())))
+def test_7_choosing_never_fails_whatever_the_facts(device, location, peer, known, said):
+    """Not even for a peer without an IP address, or for a rule that somebody wrote into the database by hand."""
+    found = choose(Facts(device, location, str(peer)), known, directory(DELEGATES, said))
+    assert isinstance(found, Route | NoRoute)
+
+
+# --- single conditions --------------------------------------------------------------------------------------------
+
+
+def world(*said: Rule) -> Directory:
+    return directory(DELEGATES, said)
+
+
+def seen_at(peer: str = "192.0.2.1", **place: str) -> Facts:
+    return Facts(Device("ABC1234"), Location(**place), peer)
+
+
+@pytest.mark.parametrize(("said", "inside"), [
+    ("example.com", True), ("a.example.com", True), ("A.B.Example.COM", True), ("evil-example.com", False),
+    ("example.com.evil.org", False), ("xample.com", False), ("com", False), (None, False)])
+def test_A4_a_domain_matches_on_the_boundary_of_a_label(said, inside):
+    table = world(Rule("r", "acme-1", domain="Example.com"))
+    assert isinstance(choose(seen_at(domain=said), [], table), Route) is inside
+    assert isinstance(choose(seen_at(host_name=said), [], table), Route) is inside
+
+
+@given(st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8})?", fullmatch=True))
+def test_A4_only_a_dot_makes_a_subdomain(label):
+    table = world(Rule("r", "acme-1", domain="example.com"))
+    assert isinstance(choose(seen_at(domain=f"{label}.example.com"), [], table), Route)
+    assert isinstance(choose(seen_at(domain=f"{label}example.com"), [], table), NoRoute)
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32))
+def test_A4_a_v4_address_is_the_same_one_when_it_comes_mapped_into_v6(address, bits):
+    table = world(Rule("r", "acme-1", network=f"{address}/{bits}"))
+    for peer in (str(address), f"::ffff:{address}"):
+        assert isinstance(choose(seen_at(peer), [], table), Route)
+
+
+def test_A4_a_network_looks_at_where_the_device_comes_from_not_at_what_it_says():
+    table = world(Rule("r", "acme-1", network="10.0.0.0/8"))
+    assert isinstance(choose(seen_at("192.0.2.1", ip_address="10.0.0.1"), [], table), NoRoute)
+    assert isinstance(choose(seen_at("10.0.0.1", ip_address="192.0.2.1"), [], table), Route)
+    assert isinstance(choose(seen_at("2001:db8::1"), [], table), NoRoute)
+
+
+def test_A9_an_order_is_known_only_of_a_registered_device():
+    table = world(Rule("batch", "acme-2", order="O1"))
+    assert isinstance(choose(seen_at(), [], table), NoRoute)
+    found = choose(seen_at(), [Registration("acme", "ABC1234", order="O1")], table)
+    assert (found.delegate.name, found.because) == (
+        "acme-2", "its service tag is registered to customer acme; rule batch (order O1)")
+
+
+def test_A10_the_customer_chooses_among_its_delegates():
+    """The device's own delegate before rules, rules before the first enabled one by name."""
+    known, table = Registration("acme", "ABC1234"), world(Rule("r", "acme-1", model="R740"))
+    modelled = Facts(Device("ABC1234", model="R740"), Location(), "192.0.2.1")
+    assert choose(modelled, [replace(known, delegate="acme-2")], table).delegate.name == "acme-2"
+    assert choose(modelled, [known], table).delegate.name == "acme-1"
+    assert choose(seen_at(), [known], table).delegate.name == "acme-2", "acme-1 is disabled"
+
+
+def test_A10_a_disabled_delegate_is_better_than_none_so_that_policy_can_say_why():
+    found = choose(seen_at(), [Registration("acme", "ABC1234")], directory(DELEGATES[:1], []))
+    assert (found.delegate.name, found.delegate.enabled) == ("acme-1", False)
+
+
+def test_A9_a_delegate_of_another_customer_is_not_followed_even_if_the_registration_names_it():
+    found = choose(seen_at(), [Registration("acme", "ABC1234", delegate="umbra-2")], world())
+    assert found.delegate.name == "acme-2"
+
+
+def test_A4_a_customer_without_a_delegate_is_no_route_and_says_whose_device_it_is():
+    assert choose(seen_at(), [Registration("nobody", "ABC1234")], world(Rule("r", "acme-1"))) == NoRoute(
+        "its service tag is registered to customer nobody, which has no delegate")
