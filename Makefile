@@ -47,8 +47,15 @@ types: $(DEV_READY)
 floors: $(DEV_READY)
 	$(BIN)/lint-imports
 
-pki: $(RUN_READY) ## make the factory's certificates in var/pki (once; says so if they exist)
-	@$(BIN)/python -m pki init $(ARGS)
+PKI := $(BIN)/python -m pki
+ONCE = || [ $$? -eq 6 ]
+
+pki: $(RUN_READY) ## make the factory's certificates in var/pki; what exists already is kept (HOST=name of the server)
+	@$(PKI) init $(ARGS) $(ONCE)
+	@$(PKI) server delegator --alt localhost --alt 127.0.0.1 $(if $(HOST),--alt $(HOST)) $(ONCE)
+	@$(PKI) delegate delegator --client $(ONCE)
+	@$(PKI) shared $(ONCE)
+	@$(PKI) check
 
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
 	@$(BIN)/python scripts/build_device.py

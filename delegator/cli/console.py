@@ -158,13 +158,26 @@ _OS_ERRORS: dict[int, tuple[Kind, str]] = {
     errno.ECONNREFUSED: (Kind.UNREACHABLE, "check that the other side runs and listens there"),
     errno.ENOSPC: (Kind.UNAVAILABLE, "free some space, then run it again"),
 }
+_NEXT: dict[Kind, str] = {
+    Kind.MALFORMED: "mend it, then run it again",
+    Kind.IDENTITY: "show the certificate that stands for that device",
+    Kind.NOT_ENTITLED: "ask why with: delegator explain TAG",
+    Kind.TRY_LATER: "run it again later",
+    Kind.UNAVAILABLE: "look at the log; see: delegator config check",
+    Kind.CONFIGURATION: "see: delegator config check",
+    Kind.UNREACHABLE: "check that the other side runs and can be reached from here",
+    Kind.CONFLICT: "look at what is there with `list` and `show`, then decide which of the two is right",
+    Kind.NOT_FOUND: "see what there is with `list`",
+}
+"""For errors that know of nothing better."""
 _ANY_OS_ERROR = (Kind.UNAVAILABLE, "mend that, then run it again")
 
 
 def problem_of(error: Exception) -> Problem | None:
     """What is expected to go wrong, as a Problem; None for a fault of ours."""
     if isinstance(error, DelegatorError):
-        return Problem(error.kind.value, error.detail, error.hint, error.appearance.exit_code, error.reasons)
+        return Problem(error.kind.value, error.detail, error.hint or _NEXT[error.kind], error.appearance.exit_code,
+                       error.reasons)
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, click.Abort):

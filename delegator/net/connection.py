@@ -133,7 +133,6 @@ class Connection:
         try:
             self._requests += self._reader.feed(plaintext)
         except HttpError as error:
-            log.info("%s %s: bad HTTP: %s", self.id, self.peer_address, error.detail)
             self._answer_badly(error)
             return
         if self._requests:
@@ -145,6 +144,7 @@ class Connection:
 
     def _answer_badly(self, error: HttpError) -> None:
         assert self._session is not None
+        log.info("%s %s: bad HTTP: %s", self.id, self.peer_address, error.detail)
         response = Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"},
                             f"{error.detail}\n".encode())
         self._session.send(render_response(response, close=True))
@@ -203,7 +203,10 @@ class Connection:
             return
         assert self._reader is not None
         self._enter(Phase.REQUEST if self._reader.mid_request else Phase.IDLE)
-        self._next_request()
+        if self._requests:
+            self._next_request()
+        elif self._reader.refusal is not None:
+            self._answer_badly(self._reader.refusal)
 
     # --- the ways out ---
 

@@ -131,9 +131,8 @@ class Store:
     async def unnotified(self) -> list[Claim]:
         return await self._driver.run(claims.unnotified())
 
-    async def notified(self, claim_id: str, told: Result | None = None) -> None:
-        """The delegate was told of `told`; it still has to hear of a result that came meanwhile."""
-        await self._driver.run(claims.notified(claim_id, told))
+    async def notified(self, claim_id: str, result: Result) -> None:
+        await self._driver.run(claims.notified(claim_id, result))
 
     # --- for operators ---
 

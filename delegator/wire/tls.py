@@ -11,6 +11,7 @@ Must not live here: sockets, deadlines, trust decisions (pki.trust).
 from __future__ import annotations
 
 import ipaddress
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -130,6 +131,8 @@ def _present(context: TlsContext, chain_file: Path, key_file: Path) -> None:
     for path in (chain_file, key_file):
         if not path.is_file():
             raise DelegatorError(Kind.CONFIGURATION, f"{path}: no such file", hint="mint one with: make pki")
+    if stat.S_IMODE(key_file.stat().st_mode) & 0o077:
+        raise DelegatorError(Kind.CONFIGURATION, f"{key_file} can be read by others", hint=f"chmod 600 {key_file}")
     try:
         context.ssl.use_certificate_chain_file(str(chain_file))
         context.ssl.use_privatekey_file(str(key_file))

@@ -1,0 +1,131 @@
+"""What the command line's tests share: an operator at a console, in a folder of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from click.testing import CliRunner
+
+from delegator.callbacks import Callbacks, SoapCaller
+from delegator.cli import main
+from delegator.errors import DelegatorError
+from delegator.handshake import Handshake, Peer
+from delegator.model import Answer, CredentialRequest, Device, PeerCertificate, Secret
+from delegator.sealing import SealingKey, create_key_file, read_key_file
+from delegator.store import Store, open_store
+from delegator.trail import Trail
+from pki.trust import TrustStore
+
+ROOT = Path(__file__).parents[2]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Console:
+    """Runs commands as an operator does, in the test's own process, and looks at what they left in the store."""
+
+    def __init__(self) -> None:
+        self.said = ""
+
+    def run(self, *words: object, stdin: str | bytes | None = None) -> Ran:
+        done = CliRunner().invoke(main, [str(word) for word in words], input=stdin)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        self.said += done.stdout + done.stderr
+        return Ran(done.exit_code, done.stdout, done.stderr)
+
+    def ok(self, *words: object, stdin: str | bytes | None = None) -> Any:
+        """The JSON document of a command that must succeed."""
+        done = self.run(*words, "--json", stdin=stdin)
+        assert done.code == 0, done.err
+        return done.json
+
+    def refused(self, code: int, *words: object, stdin: str | bytes | None = None) -> str:
+        """The words of a command that must end with this code; every error ends with what to do next."""
+        done = self.run(*words, stdin=stdin)
+        assert done.code == code, (done.out, done.err)
+        assert done.err.startswith("error: ")
+        assert "\n  next: " in done.err
+        assert "Traceback" not in done.err
+        return done.err
+
+    def store(self, work: Callable[[Store], Awaitable[T]]) -> T:
+        async def opened() -> T:
+            store = await open_store(Path("var/delegator.db"), SealingKey(read_key_file(Path("var/sealing.key"))))
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+        return asyncio.run(opened())
+
+    def serve(self, tag: str, identity: str = "own", *, device: str = "1", peer: str = "192.0.2.7",
+              at: datetime | None = None) -> Answer | DelegatorError:
+        """What the handshake itself answers a device: `device` tells one that holds a key from another."""
+        name = tag if identity == "own" else "shared-device"
+        request = CredentialRequest(Device(tag), Secret(f"transaction-000-{device}"))
+        certificate = PeerCertificate((name,), 1, f"key-{device}")
+
+        async def asked(store: Store) -> Answer | DelegatorError:
+            callbacks = Callbacks(SoapCaller(Path(), Path(), TrustStore(()), lambda: datetime.now(UTC), 1.0))
+            handshake = Handshake(store, callbacks, lambda: at or datetime.now(UTC), busy_for=1.0,
+                                  factory_anchor="", confirmed=lambda: None)
+            try:
+                return await handshake.provision(request, Peer(peer, certificate), Trail("test", peer))
+            except DelegatorError as error:
+                return error
+        return self.store(asked)
+
+
+def process(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m delegator ...` as a script starts it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DELEGATOR_")}
+    return subprocess.run([sys.executable, "-m", "delegator", *map(str, words)], cwd=cwd, text=True, timeout=30,
+                          capture_output=True, env={**kept, "PYTHONPATH": str(ROOT), **environment}, check=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no settings in the environment."""
+    for name in [name for name in os.environ if name.startswith("DELEGATOR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def console(place: Path) -> Console:
+    """A console with a sealing key and nothing registered."""
+    Path("var").mkdir()
+    create_key_file(Path("var/sealing.key"))
+    return Console()
+
+
+@pytest.fixture
+def acme(console: Console) -> Console:
+    """A console where the customer acme has the hosted delegate acme-small and the device ABC1234."""
+    console.ok("customers", "add", "acme", "--title", "Acme Corporation")
+    console.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "admin-{tag}")
+    console.ok("devices", "add", "ABC1234", "--customer", "acme", "--model", "R750", "--order", "4711")
+    return console

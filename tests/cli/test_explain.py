@@ -1,0 +1,185 @@
+"""`explain` says what the server would do, by the server's own code, and changes nothing. A4, A6."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from delegator.errors import DelegatorError
+from delegator.model import Result
+
+from .conftest import Console
+
+TOMORROW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=36)
+
+
+def _explained(console: Console, *words: str) -> dict[str, Any]:
+    """The answer as JSON, with exit code and text checked against it."""
+    done = console.run("explain", *words, "--json")
+    data: dict[str, Any] = done.json
+    assert done.code == (0 if data["allowed"] else 5), done.err
+    text = console.run("explain", *words)
+    assert text.code == done.code
+    assert data["told"]["sentence"] in text.out
+    assert all(reason["text"] in text.out for reason in data["reasons"])
+    return data
+
+
+def _whys(data: dict[str, Any]) -> list[str]:
+    return [reason["why"] for reason in data["reasons"]]
+
+
+def test_a4_a_registered_device_is_given_a_credential_and_the_route_says_why(acme: Console) -> None:
+    data = _explained(acme, "ABC1234")
+    assert data["allowed"]
+    assert data["route"] == {"customer": "acme", "delegate": "acme-small", "callback": "hosted",
+                             "because": "its service tag is registered to customer acme"}
+    assert data["registration"]["order"] == "4711"
+    assert data["says"]["model"] == "R750"
+    assert data["policies"] == [{"policy": "default", "holder": "customer/acme"}]
+    assert data["told"]["fault"] is None
+    assert data["claim"] is None
+    assert acme.ok("claims", "list") == []
+
+
+def test_a4_a_device_that_nobody_registered_is_told_little_and_the_operator_why(acme: Console) -> None:
+    data = _explained(acme, "ZZZ9999")
+    assert _whys(data) == ["no route"]
+    assert (data["route"], data["registration"]) == (None, None)
+    assert data["told"]["fault"] == "NotEntitled"
+    assert "devices add" in acme.run("explain", "ZZZ9999").err
+
+
+def test_a4_a_customer_without_delegates_leads_nowhere(console: Console) -> None:
+    console.ok("customers", "add", "empty", "--title", "Empty")
+    console.ok("devices", "add", "ABC1234", "--customer", "empty")
+    data = _explained(console, "ABC1234")
+    assert data["registration"]["customer"] == "empty"
+    assert "no delegate" in data["reasons"][0]["text"]
+
+
+def test_a4_rules_are_matched_by_what_the_question_pretends(acme: Console) -> None:
+    for name, words in (("by-net", ("--network", "192.0.2.0/24")), ("by-model", ("--model", "R650")),
+                        ("by-mac", ("--mac-prefix", "AA:BB")), ("by-domain", ("--domain", "acme.example"))):
+        acme.ok("delegates", "add", name, "--customer", "acme", "--hosted", "u")
+        acme.ok("rules", "add", name, "--delegate", name, *words)
+    for words in (("--from", "192.0.2.9"), ("--model", "R650"), ("--mac", "AABB00000001"),
+                  ("--domain", "lab.acme.example")):
+        data = _explained(acme, "ZZZ9999", *words)
+        assert data["allowed"]
+        assert data["route"]["delegate"].startswith("by-")
+        assert f"rule {data['route']['delegate']} " in data["route"]["because"]
+    assert "say the device's address with --from" in acme.run("explain", "ABC1234").err
+    assert "--from" not in acme.run("explain", "ABC1234", "--from", "198.51.100.1").err
+
+
+def test_a4_a_device_registered_by_serial_number_is_found_when_it_says_it(acme: Console) -> None:
+    acme.ok("devices", "add", "--serial", "SN-9", "--customer", "acme")
+    data = _explained(acme, "ZZZ9999", "--serial", "SN-9")
+    assert "serial number" in data["route"]["because"]
+
+
+def test_a4_a_registered_device_says_its_registered_addresses(acme: Console) -> None:
+    acme.ok("devices", "add", "ABC1235", "--customer", "acme", "--mac", "AA:BB:00:00:00:01", "--serial", "SN-1")
+    assert _explained(acme, "ABC1235")["says"] == {
+        "serial_number": "SN-1", "model": None, "mac_addresses": ["AA:BB:00:00:00:01"], "domain": None}
+
+
+@pytest.mark.parametrize(("policy", "question", "why", "fault"), [
+    (("--from", "2026-03-01"), ("--at", "2026-02-28T23:59:59Z"), "not yet", "NotEntitled"),
+    (("--until", "2026-03-01"), ("--at", "2026-03-01"), "closed", "NotEntitled"),
+    (("--approved-only",), (), "not approved", "NotEntitled"),
+    (("--no-custom-operations",), (), "not allowed", "NotEntitled"),
+    (("--callbacks", "soap"), (), "not allowed", "NotEntitled"),
+    (("--identity", "shared"), (), "identity", "IdentityRejected"),
+    ((), ("--identity", "shared"), "identity", "IdentityRejected"),
+    (("--max-devices", "0"), (), "devices taken", "TryLater")])
+def test_a6_each_reason_of_a_policy_is_told(acme: Console, policy: tuple[str, ...], question: tuple[str, ...],
+                                            why: str, fault: str) -> None:
+    acme.ok("policies", "add", "p", *policy)
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    data = _explained(acme, "ABC1234", *question)
+    assert _whys(data) == [why]
+    assert data["told"]["fault"] == fault
+    assert data["reasons"][0]["text"].startswith("policy p: ")
+
+
+def test_a6_all_reasons_are_told_not_only_the_first(acme: Console) -> None:
+    acme.ok("policies", "add", "p", "--approved-only", "--until", "2020-01-01")
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--disabled", "--replace")
+    acme.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u", "--disabled", "--replace")
+    assert _whys(_explained(acme, "ABC1234", "--identity", "shared")) == [
+        "disabled", "disabled", "closed", "identity", "not approved"]
+
+
+def test_a6_places_and_attempts_are_counted(acme: Console) -> None:
+    acme.ok("policies", "add", "p", "--max-devices", "1", "--attempts", "2", "--lease", "1h")
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("devices", "add", "ABC1235", "--customer", "acme")
+    acme.serve("ABC1235")
+    data = _explained(acme, "ABC1234")
+    assert _whys(data) == ["devices taken"]
+    assert data["limits"] == [{"policy": "p", "holder": "customer/acme", "taken": 1, "max_devices": 1,
+                               "attempts_used": 0, "attempts": 2}]
+    assert data["told"]["retry_after"] == 300
+    assert _explained(acme, "ABC1234", "--at", TOMORROW.isoformat())["allowed"]
+
+
+def test_a_claim_that_stands_is_for_the_device_that_opened_it(acme: Console) -> None:
+    acme.serve("ABC1234")
+    data = _explained(acme, "ABC1234")
+    assert data["allowed"]
+    assert data["claim"]["state"] == "issued"
+    assert "same credential again" in data["told"]["sentence"]
+    assert "expired" not in acme.run("claims", "list").out
+
+
+def test_a_confirmed_claim_is_done_until_it_is_released(acme: Console) -> None:
+    acme.serve("ABC1234")
+    acme.store(lambda store: _confirm(store))
+    data = _explained(acme, "ABC1234")
+    assert _whys(data) == ["claim"]
+    assert "delegator claims release ABC1234" in acme.run("explain", "ABC1234").err
+    acme.ok("claims", "release", "ABC1234")
+    assert _explained(acme, "ABC1234")["allowed"]
+
+
+async def _confirm(store: Any) -> None:
+    (claim,) = await store.claims(service_tag="ABC1234")
+    await store.confirm(claim.claim_id, claim.binding, Result.DEPLOYED, None, datetime.now(UTC))
+
+
+def _policy(*words: str) -> tuple[str, ...]:
+    return ("policies", "add", "p", "--replace", *words)
+
+
+CASES: dict[str, tuple[tuple[str, ...], str, int, timedelta]] = {
+    "allowed": (_policy(), "own", 0, timedelta()),
+    "same again": (_policy(), "own", 1, timedelta()),
+    "lapsed": (_policy("--lease", "1h"), "own", 1, timedelta(hours=2)),
+    "attempts used": (_policy("--lease", "1h", "--attempts", "1"), "own", 1, timedelta(hours=2)),
+    "taken by an own certificate": (_policy("--identity", "either"), "shared", 1, timedelta()),
+    "shared": (_policy("--identity", "shared"), "shared", 0, timedelta()),
+    "shared refused": (_policy(), "shared", 0, timedelta()),
+    "closed": (_policy("--until", "2020-01-01"), "own", 0, timedelta()),
+    "no place": (_policy("--max-devices", "0"), "own", 0, timedelta()),
+    "not approved": (_policy("--approved-only"), "own", 0, timedelta()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_explain_and_the_server_agree(acme: Console, case: str) -> None:
+    policy, identity, served_before, later = CASES[case]
+    acme.ok(*policy)
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    for _ in range(served_before):
+        acme.serve("ABC1234")
+    at = datetime.now(UTC) + later
+    told = _explained(acme, "ABC1234", "--identity", identity, "--at", at.isoformat())["told"]
+    answer = acme.serve("ABC1234", identity, at=at)
+    if isinstance(answer, DelegatorError):
+        assert (told["fault"], told["retry_after"]) == (answer.appearance.fault, answer.retry_after)
+    else:
+        assert told["fault"] is None

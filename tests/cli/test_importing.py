@@ -1,0 +1,151 @@
+"""Files of devices: all rows or none, every wrong row told with its line, and again changes nothing. A4, A9."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from delegator.cli import importing
+from delegator.errors import DelegatorError, Kind
+
+from .conftest import Console
+
+HEADER = "service_tag,serial_number,mac_addresses,model,order,delegate\n"
+GOOD = HEADER + 'ABC1235,SN-1,"00:1A:2B:3C:4D:60;001a2b3c4d61",R750,4711,acme-small\nABC1236,,,,,\n,SN-3,,,,\n'
+
+
+def _import(console: Console, text: str | bytes, *words: str) -> tuple[int, dict[str, object]]:
+    done = console.run("devices", "import", "-", "--customer", "acme", "--json", *words, stdin=text)
+    return done.code, done.json
+
+
+def _tags(console: Console) -> list[str]:
+    return [one["service_tag"] for one in console.ok("devices", "list")]
+
+
+def test_a9_a_shipment_is_registered_and_again_changes_nothing(acme: Console) -> None:
+    assert _import(acme, GOOD) == (0, {
+        "rows": 3, "new": 3, "unchanged": 0, "refused": [], "registered": True, "dry_run": False})
+    assert acme.ok("devices", "show", "ABC1235") == {
+        "service_tag": "ABC1235", "serial_number": "SN-1", "mac_addresses": ["00:1A:2B:3C:4D:60", "00:1A:2B:3C:4D:61"],
+        "model": "R750", "order": "4711", "delegate": "acme-small", "customer": "acme", "registered": True,
+        "claims": []}
+    code, facts = _import(acme, GOOD)
+    assert (code, facts["new"], facts["unchanged"]) == (0, 0, 3)
+
+
+def test_a9_json_lines_say_the_same_as_csv(acme: Console) -> None:
+    rows = [{"service_tag": "ABC1235", "serial_number": "SN-1", "model": "R750", "order": "4711",
+             "mac_addresses": ["00:1A:2B:3C:4D:60", "00:1A:2B:3C:4D:61"], "delegate": "acme-small"},
+            {"service_tag": "ABC1236", "mac_addresses": None}, {"serial_number": "SN-3", "mac_addresses": ""}]
+    assert _import(acme, GOOD)[0] == 0
+    code, facts = _import(acme, "\n\n".join(map(json.dumps, rows)))
+    assert (code, facts["new"], facts["unchanged"]) == (0, 0, 3)
+
+
+def test_a9_what_list_prints_can_be_imported_again(acme: Console) -> None:
+    _import(acme, GOOD)
+    listed = "\n".join(json.dumps(one) for one in acme.ok("devices", "list"))
+    done = acme.run("devices", "import", "-", "--json", stdin=listed)
+    assert (done.json["new"], done.json["unchanged"]) == (0, 4)
+
+
+def test_a9_every_wrong_row_is_told_by_its_line_and_nothing_is_registered(acme: Console) -> None:
+    bad = GOOD + "abc,,,,,\nABC1237,,zz,,,nope!\nABC1238,,,,,nobody\nABC1235,,,,,\nABC1239,x\n"
+    code, facts = _import(acme, bad)
+    assert code == 5
+    assert (facts["rows"], facts["registered"]) == (8, False)
+    refused = facts["refused"]
+    assert isinstance(refused, list)
+    assert [one["line"] for one in refused] == [5, 6, 7, 8, 9]
+    assert "did you mean ABC" not in refused[0]["error"]
+    assert "mac_addresses" in refused[1]["error"]
+    assert "delegate" in refused[1]["error"]
+    assert "no delegate named nobody" in refused[2]["error"]
+    assert "line 2 already" in refused[3]["error"]
+    assert "2 cells" in refused[4]["error"]
+    assert _tags(acme) == ["ABC1234"]
+
+
+def test_a9_people_read_the_lines_and_what_to_do_next(acme: Console) -> None:
+    done = acme.run("devices", "import", "-", "--customer", "acme", stdin=HEADER + "x,,,,,\n" * 30)
+    assert done.code == 5
+    assert done.err.count("line ") == 20
+    assert "and 10 more" in done.err
+    assert "nothing was changed" in done.err
+    assert "--keep-good" in done.err.splitlines()[-1]
+
+
+def test_a9_keep_good_registers_the_others(acme: Console) -> None:
+    code, facts = _import(acme, HEADER + "ABC1235,,,,,\nabc,,,,,\nABC1236,,,,,nobody\n", "--keep-good")
+    assert (code, facts["new"], facts["registered"]) == (5, 1, True)
+    assert _tags(acme) == ["ABC1234", "ABC1235"]
+
+
+def test_a9_a_dry_run_says_what_would_happen_and_changes_nothing(acme: Console) -> None:
+    code, facts = _import(acme, GOOD, "--dry-run")
+    assert (code, facts["new"], facts["registered"], facts["dry_run"]) == (0, 3, False, True)
+    assert _tags(acme) == ["ABC1234"]
+
+
+def test_a9_a_device_registered_differently_is_changed_with_replace_only(acme: Console) -> None:
+    code, facts = _import(acme, HEADER + "ABC1234,,,R650,,\n")
+    assert code == 5
+    assert "differently" in str(facts["refused"])
+    assert _import(acme, HEADER + "ABC1234,,,R650,,\n", "--replace")[0] == 0
+    assert acme.ok("devices", "show", "ABC1234")["model"] == "R650"
+
+
+def test_a9_a_device_of_another_customer_stays_theirs(acme: Console) -> None:
+    acme.ok("customers", "add", "other", "--title", "Other")
+    rows = "service_tag,customer\nABC1234,other\n"
+    done = acme.run("devices", "import", "-", "--replace", "--json", stdin=rows)
+    assert done.code == 5
+    assert "another customer" in done.json["refused"][0]["error"]
+
+
+@pytest.mark.parametrize(("rows", "named"), [
+    ("service_tag,customer\nABC1235,other\n", "the row says other"), ("service_tag,model\n,R750\n", "no service_tag")])
+def test_a9_whose_and_which_device_must_be_said(acme: Console, rows: str, named: str) -> None:
+    _, facts = _import(acme, rows)
+    assert named in str(facts["refused"])
+
+
+def test_a9_without_a_customer_no_row_is_registered(acme: Console) -> None:
+    done = acme.run("devices", "import", "-", "--json", stdin="service_tag\nABC1235\n")
+    assert "--customer" in done.json["refused"][0]["error"]
+
+
+@pytest.mark.parametrize(("content", "named"), [
+    (b"", "header"), (b"tag,colour\nABC1235,red\n", "tag,colour"), (b"model\nR750\n", "header"),
+    (b"service_tag,service_tag\n", "header"), (b"service_tag\nABC1235\n\xff\n", "line 3"),
+    (b'service_tag\n"ABC1235\n', "line 2"), (b"\xff\xfeP", "UTF-8")])
+def test_a_file_that_is_not_one_of_devices_is_refused_as_a_whole(acme: Console, content: bytes, named: str) -> None:
+    assert named in acme.refused(5, "devices", "import", "-", "--customer", "acme", stdin=content)
+
+
+@pytest.mark.parametrize("line", [
+    "[1]", "{", '{"service_tag": 5}', '{"service_tag": "ABC1235", "colour": "red"}', '{"mac_addresses": [5]}',
+    '{"mac_addresses": {}}', "[" * 100_000])
+def test_a_json_line_of_a_wrong_shape_is_a_wrong_row(acme: Console, line: str) -> None:
+    code, facts = _import(acme, '{"service_tag": "ABC1299"}\n' + line)
+    assert code == 5
+    assert [one["line"] for one in facts["refused"]] == [2]  # type: ignore[attr-defined]
+
+
+def test_a_byte_order_mark_spaces_and_empty_lines_do_no_harm() -> None:
+    batch = importing.read(b"\xef\xbb\xbf Service_Tag , model\r\n ABC1235 , R750 \r\n,\r\nABC1236,\r\n", "acme")
+    assert [(row.line, row.registration.service_tag) for row in batch.rows] == [(2, "ABC1235"), (4, "ABC1236")]
+    assert batch.refused == []
+
+
+def test_a_file_that_is_missing_is_said_so(acme: Console) -> None:
+    acme.refused(3, "devices", "import", str(Path("none.csv")), "--customer", "acme")
+
+
+def test_reading_alone_refuses_with_the_kind_for_bad_input() -> None:
+    with pytest.raises(DelegatorError) as caught:
+        importing.read(b"nonsense", "acme")
+    assert caught.value.kind is Kind.MALFORMED

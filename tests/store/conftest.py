@@ -1,0 +1,114 @@
+"""What the store's contract is run on and with: databases, a clock that is told the time, asks to make.
+
+Everything in this folder but test_sqlite* and test_migrate is the contract: it knows no driver. A second engine
+joins all of it by one more line in DATABASES.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from delegator.model import (
+    Customer,
+    Delegate,
+    HostedCallback,
+    Identity,
+    IdentityKind,
+    Policy,
+    Secret,
+    SoapCallback,
+)
+from delegator.policy import Applied, over_limits
+from delegator.sealing import SealingKey
+from delegator.store import Ask, Store, milliseconds, open_store
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Opening = Callable[[], Awaitable[Store]]
+Database = Callable[[], AbstractAsyncContextManager[Opening]]
+
+
+@asynccontextmanager
+async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Opening]:
+    """A fresh database; every call opens one more Store on it, and all are closed at the end."""
+    opened: list[Store] = []
+
+    async def opening() -> Store:
+        opened.append(await open_store(folder / "delegator.db", key))
+        return opened[-1]
+
+    try:
+        yield opening
+    finally:
+        for store in opened:
+            await store.close()
+
+
+DATABASES = {"sqlite": sqlite_database}
+
+
+@pytest.fixture
+def key() -> SealingKey:
+    return SealingKey(b"k" * 32)
+
+
+@pytest.fixture(params=sorted(DATABASES))
+def database(request: pytest.FixtureRequest, tmp_path: Path, key: SealingKey) -> Database:
+    """Makes a fresh database, for tests that bring their own loop."""
+    return lambda: DATABASES[request.param](tmp_path, key)
+
+
+@pytest.fixture
+async def opening(database: Database) -> AsyncIterator[Opening]:
+    async with database() as opening:
+        yield opening
+
+
+@pytest.fixture
+async def store(opening: Opening) -> Store:
+    return await opening()
+
+
+@pytest.fixture
+async def shop(store: Store) -> Store:
+    """A store with two customers: acme has a hosted and a SOAP delegate, umbra a SOAP delegate."""
+    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("umbra", "Umbra"))
+    await store.add_delegate(Delegate("acme-hosted", "acme", HostedCallback("root", Secret("{random}"))))
+    await store.add_delegate(Delegate("acme-soap", "acme", SoapCallback("d.acme.example")))
+    await store.add_delegate(Delegate("umbra-soap", "umbra", SoapCallback("d.umbra.example")))
+    return store
+
+
+def _at(minute: float) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, customer: str = "acme",
+         delegate: str = "acme-1", policy: Policy | None = None, of_delegate: Policy | None = None,
+         kind: IdentityKind = IdentityKind.OWN, busy: float = 1, lease: float = 60) -> Ask:
+    """An ask at a minute; its callback may take one minute and its lease is an hour, where not told otherwise."""
+    policies = [Applied(policy or Policy(), f"customer/{customer}")]
+    if of_delegate is not None:
+        policies.append(Applied(of_delegate, f"delegate/{delegate}"))
+    return Ask(
+        claim_id=secrets.token_hex(16), identity=Identity(kind, tag, by), customer=customer, delegate=delegate,
+        peer="192.0.2.7", now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
+        lease_until=milliseconds(_at(minute + lease)),
+        limits=lambda places, attempts: over_limits(policies, places, attempts))
+
+
+@pytest.fixture
+def at() -> Callable[[float], datetime]:
+    """The time some minutes after the start of the test's world."""
+    return _at
+
+
+@pytest.fixture
+def ask() -> Callable[..., Ask]:
+    return _ask

@@ -1,0 +1,146 @@
+"""Contract: registered devices, found by any identifier, one owner each, all or none (A4, A9; DESIGN 7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Device, Policy, Registration
+
+MACS = ("00:1A:2B:00:00:01", "00:1A:2B:00:00:02")
+FULL = Registration("acme", "ABC1234", "S-1", MACS, "R740", "O-1", "acme-soap")
+
+
+def bare(found) -> list[Registration]:
+    return [replace(one, device_id=0) for one in found]
+
+
+async def registered(store) -> list[Registration]:
+    return bare([one async for one in store.devices()])
+
+
+async def refused(work, kind: Kind) -> DelegatorError:
+    with pytest.raises(DelegatorError) as refusal:
+        await work
+    assert refusal.value.kind is kind
+    return refusal.value
+
+
+@pytest.mark.parametrize("said", [
+    Device("ABC1234"), Device("ZZZ9999", "S-1"), Device("ZZZ9999", mac_addresses=("00-1a-2b-00-00-02",)),
+    Device("ABC1234", "S-1", MACS)], ids=["tag", "serial", "mac", "all"])
+async def test_A9_a_device_is_found_by_any_of_its_identifiers_and_once(shop, said):
+    await shop.add_devices([FULL, Registration("umbra", "ABC1235", "S-2", ("00:1A:2B:00:00:03",))])
+    assert bare((await shop.find(said)).registrations) == [FULL]
+
+
+async def test_A9_several_registrations_can_be_candidates(shop):
+    others = [Registration("acme", serial_number="S-9"), Registration("umbra", mac_addresses=MACS[:1])]
+    await shop.add_devices([replace(FULL, mac_addresses=MACS[1:]), *others])
+    found = await shop.find(Device("ABC1234", "S-9", MACS[:1]))
+    assert {one.customer for one in found.registrations} == {"acme", "umbra"}
+    assert len(found.registrations) == 3
+
+
+async def test_A4_a_stranger_is_found_nowhere(shop):
+    await shop.add_devices([FULL, Registration("acme", mac_addresses=("00:1A:2B:00:00:09",))])
+    assert (await shop.find(Device("ABC12345", "S-11"))).registrations == ()
+
+
+async def test_A6_the_policies_that_approve_a_tag_come_along(shop):
+    for name in ("p", "q", "r"):
+        await shop.add_policy(Policy(name))
+    await shop.approve("p", ["ABC1234"])
+    await shop.approve("q", ["ABC1234", "ABC1235"])
+    assert (await shop.find(Device("ABC1234"))).approved == {"p", "q"}
+    assert (await shop.find(Device("ABC1299"))).approved == frozenset()
+
+
+async def test_8_the_very_same_again_is_no_news_and_no_conflict(shop):
+    assert await shop.add_devices([FULL]) == 1
+    assert await shop.add_devices([FULL, replace(FULL, mac_addresses=MACS[::-1]), FULL]) == 0
+    assert await registered(shop) == [FULL]
+
+
+async def test_8_something_different_needs_replace_and_replace_changes_everything(shop):
+    await shop.add_devices([FULL])
+    changed = Registration("acme", "ABC1234", "S-7", (MACS[1], "00:1A:2B:00:00:07"), order="O-2")
+    error = await refused(shop.add_devices([changed]), Kind.CONFLICT)
+    assert "replace" in error.hint
+    await shop.add_devices([changed], replace=True)
+    assert await registered(shop) == [changed]
+    assert await shop.add_devices([Registration("umbra", serial_number="S-1", mac_addresses=MACS[:1])]) == 1, \
+        "identifiers that were given up are free"
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+@pytest.mark.parametrize("clash", [{"service_tag": "ABC1234"}, {"serial_number": "S-1"}, {"mac_addresses": MACS[1:]}])
+async def test_A9_an_identifier_of_another_customer_is_refused_without_telling_whose_it_is(shop, clash, replacing):
+    await shop.add_devices([FULL])
+    error = await refused(shop.add_devices([Registration("umbra", **clash)], replace=replacing), Kind.CONFLICT)
+    assert "another customer" in error.detail
+    assert "acme" not in error.detail + error.hint + "".join(error.reasons)
+    assert await registered(shop) == [FULL]
+
+
+async def test_A9_identifiers_of_two_devices_do_not_make_a_third(shop):
+    await shop.add_devices([FULL, Registration("acme", "ABC1235")])
+    error = await refused(shop.add_devices([Registration("acme", "ABC1235", "S-1")], replace=True), Kind.CONFLICT)
+    assert "several registered devices" in error.detail
+
+
+async def test_8_all_or_none(shop):
+    good = [Registration("umbra", f"NEW{n:04}") for n in range(5)]
+    await shop.add_devices([FULL])
+    await refused(shop.add_devices([*good, Registration("umbra", "ABC1234")]), Kind.CONFLICT)
+    await refused(shop.add_devices([*good, Registration("nobody", "ABC1299")]), Kind.NOT_FOUND)
+    await refused(shop.add_devices([*good, Registration("umbra", "ABC1299", delegate="acme-soap")]), Kind.NOT_FOUND)
+    assert await registered(shop) == [FULL]
+
+
+async def test_8_a_source_of_devices_that_breaks_leaves_nothing_and_nobody_waiting(shop):
+    def broken():
+        yield FULL
+        raise LookupError("row 2")
+    with pytest.raises(LookupError, match="row 2"):
+        await shop.add_devices(broken())
+    assert await registered(shop) == []
+    assert await shop.add_devices([FULL]) == 1
+
+
+async def test_A9_a_device_without_any_identifier_is_none(shop):
+    await refused(shop.add_devices([Registration("acme", model="R740")]), Kind.MALFORMED)
+    assert await registered(shop) == []
+
+
+async def test_8_devices_come_in_pages_and_none_is_missed(shop):
+    many = [Registration("acme" if n % 3 else "umbra", f"TAG{n:04}", mac_addresses=(f"00:00:00:00:00:{n:02X}",))
+            for n in range(25)]
+    assert await shop.add_devices(many) == 25
+    assert bare([one async for one in shop.devices(page=4)]) == many
+    assert bare([one async for one in shop.devices("umbra", page=4)]) == many[::3]
+
+
+async def test_8_a_removed_device_is_gone_with_its_addresses(shop):
+    await shop.add_devices([FULL])
+    await shop.remove_device("ABC1234")
+    assert (await shop.find(Device("ABC1234", "S-1", MACS))).registrations == ()
+    await refused(shop.remove_device("ABC1234"), Kind.NOT_FOUND)
+    assert await shop.add_devices([replace(FULL, customer="umbra", delegate=None)]) == 1
+
+
+async def test_8_a_customer_or_delegate_with_devices_is_not_removed(shop):
+    await shop.add_devices([FULL])
+    await refused(shop.remove("delegate", "acme-soap"), Kind.CONFLICT)
+    await refused(shop.remove("customer", "acme"), Kind.CONFLICT)
+
+
+async def test_8_an_import_tells_of_every_refused_row_and_keeps_what_the_caller_wants(shop):
+    await shop.add_devices([FULL])
+    mixed = [Registration("umbra", "NEW0001"), Registration("umbra", "ABC1234"), Registration("nobody", "NEW0002")]
+    for kept in (False, True):
+        imported = await shop.import_devices(mixed, keep=lambda _, kept=kept: kept)
+        assert (imported.new, [row for row, _ in imported.refused]) == (1, [1, 2])
+        assert len(await registered(shop)) == 1 + kept

@@ -1,0 +1,166 @@
+"""Contract: the small tables. Added, changed, referred to, seen by every server at once (DESIGN 8; A4, A6, A10)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import (
+    CallbackKind,
+    Customer,
+    Delegate,
+    HostedCallback,
+    IdentityRule,
+    Policy,
+    Rule,
+    Secret,
+    SoapCallback,
+)
+
+SOAP = Delegate("acme-soap", "acme", SoapCallback("d.acme.example", 8443, "/soap", "PEM", "192.0.2.1"),
+                "https://acme.example/next", "ANCHOR", "strict", False)
+HOSTED = Delegate("acme-hosted", "acme", HostedCallback("root", Secret("<&>\"' {random}")))
+STRICT = Policy("strict", False, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC),
+                IdentityRule.EITHER, True, 5, frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1))
+RULE = Rule("batch", "acme-soap", 7, "R740", "ABC", "00:1A", "10.0.0.0/8", "example.com", "O-1")
+
+
+async def refused(work, kind: Kind) -> str:
+    with pytest.raises(DelegatorError) as refusal:
+        await work
+    assert refusal.value.kind is kind
+    return refusal.value.detail
+
+
+async def fill(store) -> None:
+    await store.add_policy(STRICT)
+    await store.add_customer(Customer("acme", "Acme & Söhne", False, "strict"))
+    await store.add_delegate(SOAP)
+    await store.add_delegate(HOSTED)
+    await store.add_rule(RULE)
+
+
+async def test_A4_what_goes_in_comes_out_equal(store):
+    await fill(store)
+    assert await store.policies() == [STRICT]
+    assert await store.customers() == [Customer("acme", "Acme & Söhne", False, "strict")]
+    assert await store.delegates() == [HOSTED, SOAP]
+    assert await store.rules() == [RULE]
+
+
+async def test_A6_a_policy_without_a_word_stays_without_a_word(store):
+    await store.add_policy(Policy("plain"))
+    assert await store.policies() == [Policy("plain")]
+
+
+async def test_8_adding_twice_is_a_conflict_and_replacing_is_not(store):
+    await fill(store)
+    changed = {"policy": replace(STRICT, attempts=9), "customer": Customer("acme", "Acme"),
+               "delegate": replace(SOAP, url=None, callback=HOSTED.callback), "rule": Rule("batch", "acme-hosted")}
+    for noun, value in changed.items():
+        add = getattr(store, f"add_{noun}")
+        assert f"a {noun} named {value.name} already" in await refused(add(value), Kind.CONFLICT)
+        await add(value, replace=True)
+    assert await store.policies() == [changed["policy"]]
+    assert await store.customers() == [changed["customer"]]
+    assert changed["delegate"] in await store.delegates()
+    assert await store.rules() == [changed["rule"]]
+
+
+async def test_8_what_is_referred_to_must_exist_and_nothing_is_half_added(store):
+    before = (await store.tables()).revision
+    await refused(store.add_customer(Customer("acme", "Acme", policy="nowhere")), Kind.NOT_FOUND)
+    await refused(store.add_delegate(HOSTED), Kind.NOT_FOUND)
+    await refused(store.add_rule(RULE), Kind.NOT_FOUND)
+    await refused(store.approve("nowhere", ["ABC1234"]), Kind.NOT_FOUND)
+    await refused(store.remove("customer", "acme"), Kind.NOT_FOUND)
+    await store.add_customer(Customer("acme", "Acme"))
+    await refused(store.add_delegate(SOAP), Kind.NOT_FOUND)
+    tables = await store.tables()
+    assert (tables.revision, tables.policies, tables.directory.delegates) == (before + 1, {}, {})
+
+
+async def test_8_what_is_referred_to_is_not_removed(store):
+    await fill(store)
+    for noun, name in (("policy", "strict"), ("customer", "acme"), ("delegate", "acme-soap")):
+        await refused(store.remove(noun, name), Kind.CONFLICT)
+    for noun, name in (("rule", "batch"), ("delegate", "acme-soap"), ("delegate", "acme-hosted"),
+                       ("customer", "acme"), ("policy", "strict")):
+        await store.remove(noun, name)
+    assert not await store.customers() + await store.delegates() + await store.policies() + await store.rules()
+
+
+async def test_A9_a_delegate_never_moves_to_another_customer(shop):
+    moved = Delegate("acme-soap", "umbra", SoapCallback("d.umbra.example"))
+    assert "another customer" in await refused(shop.add_delegate(moved, replace=True), Kind.CONFLICT)
+    assert (await shop.tables()).directory.delegates["acme-soap"].customer == "acme"
+
+
+async def test_A6_an_approved_list_belongs_to_its_policy(store):
+    await store.add_policy(STRICT)
+    await store.add_policy(Policy("other"))
+    assert await store.approve("strict", ["ABC1234", "ABC1235", "ABC1234"]) == 2
+    assert await store.approve("strict", ["ABC1235"]) == 0
+    assert await store.approved("strict") == ["ABC1234", "ABC1235"]
+    assert await store.approved("other") == []
+    assert await store.disapprove("strict", ["ABC1234", "ZZZ9999"]) == 1
+    await store.remove("policy", "strict")
+    await store.add_policy(STRICT)
+    assert await store.approved("strict") == [], "a list goes with its policy"
+
+
+# --- tables, seen by every server ---------------------------------------------------------------------------------
+
+
+async def test_8_a_change_by_one_server_is_seen_by_another_at_once(opening):
+    here, there = await opening(), await opening()
+    await here.add_customer(Customer("acme", "Acme"))
+    assert "acme" in (await there.tables()).customers
+    await there.add_delegate(HOSTED)
+    assert "acme-hosted" in (await here.tables()).directory.delegates
+    await here.add_customer(Customer("acme", "Acme Limited"), replace=True)
+    assert (await there.tables()).customers["acme"].title == "Acme Limited"
+    await there.remove("delegate", "acme-hosted")
+    assert (await here.tables()).directory.delegates == {}
+
+
+async def test_8_without_a_change_the_copy_is_kept(opening):
+    here, there = await opening(), await opening()
+    await fill(here)
+    kept = await there.tables()
+    await here.approve("strict", ["ABC1234"])
+    assert await there.tables() is kept
+    await here.remove("rule", "batch")
+    assert await there.tables() is not kept
+
+
+@pytest.mark.parametrize("verb", ["add_customer", "add_delegate", "add_policy", "add_rule", "remove"])
+async def test_8_every_change_of_a_small_table_raises_the_revision(shop, verb):
+    await shop.add_rule(Rule("gone", "acme-soap"))
+    before = (await shop.tables()).revision
+    arguments = {"add_customer": [Customer("new", "New")], "add_policy": [Policy("new")], "remove": ["rule", "gone"],
+                 "add_rule": [Rule("new", "acme-soap")], "add_delegate": [Delegate("new", "acme", HOSTED.callback)]}
+    await getattr(shop, verb)(*arguments[verb])
+    assert (await shop.tables()).revision == before + 1
+
+
+async def test_8_tables_are_one_consistent_copy_even_while_another_server_changes_them(opening, monkeypatch):
+    """A policy is taken off its customer and removed between two of the reads: the copy has both or neither."""
+    here, there = await opening(), await opening()
+    await here.add_policy(STRICT)
+    await here.add_customer(Customer("acme", "Acme", policy="strict"))
+    customers = there.customers
+
+    async def overtaken():
+        read = await customers()
+        monkeypatch.undo()
+        await here.add_customer(Customer("acme", "Acme"), replace=True)
+        await here.remove("policy", "strict")
+        return read
+
+    monkeypatch.setattr(there, "customers", overtaken)
+    tables = await there.tables()
+    assert (tables.customers["acme"].policy, tables.policies) == (None, {})
