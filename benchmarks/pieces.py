@@ -26,12 +26,12 @@ if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
     os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
 
-from OpenSSL import crypto  # noqa: E402
+from OpenSSL import SSL, crypto  # noqa: E402
 
 from benchmarks import load  # noqa: E402 - OpenSSL must be loaded with these settings
 from benchmarks.fleet import Fleet  # noqa: E402
 from delegator import app, observe  # noqa: E402
-from delegator.handshake import Handshake, Peer  # noqa: E402
+from delegator.handshake import Handshake, Peer, judge  # noqa: E402
 from delegator.model import IdentityKind  # noqa: E402
 from delegator.routing import Facts  # noqa: E402
 from delegator.store import Store  # noqa: E402
@@ -84,7 +84,7 @@ class _Pair:
 
     def run(self, reply: bytes = b"") -> tuple[float, float, Session]:
         """Seconds of the server's end: until the request is read, and to answer and close."""
-        client = load.SSL.Connection(self._client_context, None)
+        client = SSL.Connection(self._client_context, None)
         client.set_connect_state()
         _pump(client)
         hello = client.bio_read(load.RECEIVE)
@@ -111,7 +111,7 @@ class _Pair:
 def _pump(client: Any) -> None:
     try:
         client.do_handshake()
-    except load.SSL.WantReadError:
+    except SSL.WantReadError:
         return
 
 
@@ -172,16 +172,15 @@ def logs(place: Path) -> Pieces:
 # --- the store and the use case -----------------------------------------------------------------------------------
 
 
-async def look_ups(store: Store, handshake: Handshake, asked: Any) -> Pieces:
-    """What is read for a handshake, and the judgement with it."""
+async def look_ups(store: Store, asked: Any) -> Pieces:
+    """What is read for a handshake, and the whole judgement, which holds these reads."""
     facts = Facts(asked.device, asked.location, "127.0.0.1")
     tables, find = await quickest_async(store.tables), await quickest_async(lambda: store.find(asked.device))
 
-    async def judge() -> None:
-        await handshake.judge(facts, IdentityKind.OWN, app.now(), Trail("1f-1", "127.0.0.1"))
-    judged = await quickest_async(judge)
+    async def judged() -> None:
+        await judge(store, facts, IdentityKind.OWN, app.now(), Trail("1f-1", "127.0.0.1"))
     return {"store: revision of the small tables": tables, "store: the device and its approvals": find,
-            "routing and policy": judged - tables - find}
+            "judgement: both reads, routing, policy": await quickest_async(judged)}
 
 
 async def claims(handshake: Handshake, asks: Iterable[tuple[Any, Peer]]) -> Pieces:
@@ -207,10 +206,14 @@ async def small(store: Store) -> Pieces:
     """Sealing, and what asyncio and the kernel take for a task and a connection."""
     async def nothing() -> None:
         return None
+
+    async def task() -> None:
+        await loop.create_task(nothing())
+
     loop, key = asyncio.get_running_loop(), store._key
     return {
         "sealing: seal and open": quickest(lambda: key.open(key.seal("x" * 100, "claims/1"), "claims/1")),
-        "asyncio: a task": await quickest_async(lambda: loop.create_task(nothing())),  # type: ignore[arg-type]
+        "asyncio: a task": await quickest_async(task),
         "asyncio and kernel: accept, watch, close": _connections(loop),
     }
 
@@ -246,7 +249,7 @@ async def measure(fleet: Fleet) -> Pieces:
     asked = _asked(first.request)
     answer = await handshake.provision(asked, Peer("127.0.0.1", session.peer()), Trail("1f-1", "127.0.0.1"))
     pieces |= wire(first.request, answer)
-    pieces |= await look_ups(store, handshake, asked)
+    pieces |= await look_ups(store, asked)
     others = fleet.devices(1, fleet.size - 1)
     pieces |= await claims(handshake, [(_asked(one.request), _peer(one)) for one in others])
     pieces |= await small(store)

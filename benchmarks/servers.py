@@ -16,12 +16,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-from benchmarks.fleet import CUSTOMER, HOST, PATTERN, Device, Fleet
+from benchmarks.fleet import HOST, PATTERN, Device, Fleet
 
 ROOT = Path(__file__).resolve().parents[1]
 START = 20.0
@@ -110,19 +109,13 @@ def _cpu(task: Path) -> float:
         return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-class Starter(Protocol):
-    """Starts a server for a fleet."""
-
-    def __call__(self, fleet: Fleet, cores: Cores) -> Server: ...
-
-
 def start_delegator(fleet: Fleet, cores: Cores) -> Server:
     """`delegator serve` as shipped, its log in a file. Raises ServerError."""
     command = [sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
     log = fleet.place / "delegator.log"
     with log.open("wb") as words, cores.for_server():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
-                                   env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""})
+                                   env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert process.stdout is not None
     try:
         ready = json.loads(process.stdout.readline() or b"null")
@@ -214,14 +207,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running(starter: Starter, fleet: Fleet, cores: Cores) -> Iterator[Server]:
+def running(starter: Callable[[Fleet, Cores], Server], fleet: Fleet, cores: Cores) -> Iterator[Server]:
     """A server for the length of a `with` block."""
     server = starter(fleet, cores)
     try:
         yield server
     finally:
         end(server.process)
-
-
-__all__ = ["CUSTOMER", "Cores", "Delegator", "Server", "ServerError", "end", "nginx_program", "nginx_version",
-           "running", "start_delegator", "start_nginx"]

@@ -18,11 +18,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import observe
-from delegator.callbacks import Callbacks, SoapCaller
+from delegator.callbacks import Callbacks
+from delegator.callbacks.guard import Guard, Limits
+from delegator.callbacks.soap import SoapCaller
 from delegator.config import Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake
+from delegator.model import CallbackKind
 from delegator.net.serve import Deadlines, Listener
+from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey, read_key_file
 from delegator.server import Server
 from delegator.store import Store, open_store
@@ -51,6 +55,14 @@ def load_key(settings: Settings) -> SealingKey:
     """The sealing keys. Raises DelegatorError (CONFIGURATION)."""
     files = (settings.sealing.key_file, *settings.sealing.older_key_files)
     return SealingKey(*(read_key_file(Path(file)) for file in files))
+
+
+def load_outbound(settings: Settings) -> Outbound:
+    """Where delegates may be. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        return Outbound(networks(settings.outbound.allow), frozenset({settings.server.port}))
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.outbound.allow: {error}") from None
 
 
 async def open_settings_store(settings: Settings) -> Store:
@@ -94,8 +106,11 @@ class App:
             raise
 
     def _make_callbacks(self, trust: TrustStore) -> Callbacks:
-        callback = self._settings.callbacks
-        return Callbacks(SoapCaller(Path(callback.certificate), Path(callback.key), trust, now, callback.budget))
+        settings = self._settings.callbacks
+        outbound = load_outbound(self._settings)
+        soap = SoapCaller(Path(settings.certificate), Path(settings.key), trust, now, settings.budget, outbound)
+        limits = Limits(settings.running, settings.waiting, settings.budget)
+        return Callbacks({CallbackKind.SOAP: soap}, Guard(limits))
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""

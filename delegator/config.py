@@ -54,6 +54,16 @@ class CallbackSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     certificate: str = "var/pki/delegate-clients/delegator.crt"
     key: str = "var/pki/delegate-clients/delegator.key"
     budget: Seconds = 10.0
+    running: Annotated[int, msgspec.Meta(ge=1)] = 16
+    """Calls to one delegate at once."""
+    waiting: Annotated[int, msgspec.Meta(ge=0)] = 64
+    """Calls to one delegate that wait for their turn; further devices are told to try later."""
+
+
+class OutboundSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Networks of delegates that may be called although they are local, private or reserved (see outbound.py)."""
+
+    allow: tuple[str, ...] = ()
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -82,6 +92,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     store: Store = Store()
     sealing: Sealing = Sealing()
     callbacks: CallbackSettings = CallbackSettings()
+    outbound: OutboundSettings = OutboundSettings()
     limits: Limits = Limits()
     log: Log = Log()
 

@@ -72,6 +72,25 @@ class Judgement:
     decision: Decision
 
 
+async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail) -> Judgement:
+    """Route and decide, without any effect. Raises DelegatorError (NOT_ENTITLED) when nobody owns the device."""
+    tables, found = await store.tables(), await store.find(facts.device)
+    route = choose(facts, found.registrations, tables.directory)
+    if isinstance(route, NoRoute):
+        raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
+                             hint="register it with: delegator devices add")
+    customer = tables.customers[route.delegate.customer]
+    trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
+    _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
+                                   f"because {route.because}")
+    policies = applied(customer, route.delegate, tables.policies)
+    case = Case(customer, route.delegate, identity, route.registration is not None, found.approved, at)
+    decision = decide(policies, case)
+    names = ", ".join(one.policy.name for one in policies)
+    _mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
+    return Judgement(tables, route, customer, policies, decision)
+
+
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
     `confirmed` is called when there is something to tell delegates (see `notify_delegates`)."""
@@ -91,10 +110,10 @@ class Handshake:
         trail.facts["tag"] = tag
         identity = identify(peer.certificate, tag, request.transaction_id)
         trail.facts["identity"] = identity.kind.value
-        self._mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
+        _mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
-        judgement = await self.judge(Facts(request.device, request.location, peer.address), identity.kind,
-                                     self._now(), trail)
+        judgement = await judge(self._store, Facts(request.device, request.location, peer.address), identity.kind,
+                                self._now(), trail)
         if not judgement.decision.allowed:
             raise refusal(judgement.decision)
 
@@ -106,27 +125,9 @@ class Handshake:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {claim.claim_id} is of customer {claim.customer}",
                                  hint=f"delegator claims release {tag}")
         if opened.outcome in _TO_ASK:
-            claim = await self._call_back(request, claim, judgement, trail)
-        self._mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
+            claim = await self._call_back(request, claim, judgement, peer, trail)
+        _mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
         return self._answer(claim, judgement.tables)
-
-    async def judge(self, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail) -> Judgement:
-        """Route and decide, without any effect. Raises DelegatorError (NOT_ENTITLED) when nobody owns the device."""
-        tables, found = await self._store.tables(), await self._store.find(facts.device)
-        route = choose(facts, found.registrations, tables.directory)
-        if isinstance(route, NoRoute):
-            raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
-                                 hint="register it with: delegator devices add")
-        customer = tables.customers[route.delegate.customer]
-        trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
-        self._mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
-                                       f"because {route.because}")
-        policies = applied(customer, route.delegate, tables.policies)
-        case = Case(customer, route.delegate, identity, route.registration is not None, found.approved, at)
-        decision = decide(policies, case)
-        names = ", ".join(one.policy.name for one in policies)
-        self._mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
-        return Judgement(tables, route, customer, policies, decision)
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> Opened:
@@ -137,30 +138,42 @@ class Handshake:
             delegate=delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
             limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
-        credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id), until)
+        credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id, peer), until)
         if credential is None:
             opened = await self._store.open_claim(ask)
         else:
             opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential))
-        self._mark(trail, Step.CLAIMED, opened.outcome.value)
+        _mark(trail, Step.CLAIMED, opened.outcome.value)
         if opened.outcome is Outcome.ISSUED:
-            self._mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
+            _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
         return opened
 
-    async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, trail: Trail) -> Claim:
-        """Ask the delegate the claim was opened for, and make its answer durable."""
-        delegate = judgement.tables.directory.delegates.get(claim.delegate, judgement.route.delegate)
-        try:
-            credential = await self._callbacks.obtain(_indication(request, claim.claim_id), delegate,
-                                                      claim.lease_until)
-        except DelegatorError as error:
-            await self._store.pause(claim.claim_id)
-            raise DelegatorError(Kind.TRY_LATER, f"callback failed: {error.detail}", reasons=error.reasons) from error
-        self._mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
-        issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now())
-        if issued is None:
-            raise DelegatorError(Kind.TRY_LATER, f"claim {claim.claim_id} was ended while its delegate was asked")
-        return issued
+    async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, peer: Peer,
+                         trail: Trail) -> Claim:
+        """Ask the delegate, or who stands in for it, and make the answer durable."""
+        failures: list[DelegatorError] = []
+        for delegate in self._candidates(judgement.route):
+            try:
+                credential = await self._callbacks.obtain(_indication(request, claim.claim_id, peer), delegate,
+                                                          claim.lease_until)
+            except DelegatorError as error:
+                failures.append(error)
+                continue
+            _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
+            issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name)
+            if issued is None:
+                raise DelegatorError(Kind.TRY_LATER, f"claim {claim.claim_id} was ended while its delegate was asked")
+            return issued
+        await self._store.pause(claim.claim_id)
+        reasons = tuple(f"callback failed: {error.detail}" for error in failures)
+        raise DelegatorError(Kind.TRY_LATER, "; ".join(reasons), reasons=reasons,
+                             retry_after=max(error.retry_after or 0 for error in failures) or None)
+
+    def _candidates(self, route: Route) -> list[Delegate]:
+        """The delegates to ask, in order. One that rests is asked only if all do: that costs no call, and says
+        when to come again."""
+        delegates = [route.delegate, *route.others]
+        return [one for one in delegates if not self._callbacks.is_resting(one)] or delegates[:1]
 
     def _answer(self, claim: Claim, tables: Tables) -> Answer:
         credential = msgspec.json.decode(self._store.reveal(claim), type=_Sealed)
@@ -196,7 +209,7 @@ class Handshake:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {confirmation.claim_id} is not open for this device")
         trail.facts |= {"tag": claim.service_tag, "customer": claim.customer, "delegate": claim.delegate,
                         "identity": claim.identity.value}
-        self._mark(trail, Step.CONFIRMED, f"{claim.service_tag}: {confirmation.result.value}")
+        _mark(trail, Step.CONFIRMED, f"{claim.service_tag}: {confirmation.result.value}")
         self._confirmed()
 
     async def note_address(self, change: AddressChange, peer: Peer, trail: Trail) -> None:
@@ -207,7 +220,7 @@ class Handshake:
             raise DelegatorError(Kind.IDENTITY, f"an address change of {tag} needs its own certificate")
         trail.facts |= {"tag": tag, "identity": IdentityKind.OWN.value, "new_address": change.new_address,
                         "old_address": change.old_address or ""}
-        self._mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
+        _mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
 
     async def notify_delegates(self) -> None:
         """Tell delegates how provisioning ended where they have not heard yet. Each delegate on its own: one that
@@ -230,8 +243,9 @@ class Handshake:
                 return
             await self._store.notified(claim.claim_id, result)
 
-    def _mark(self, trail: Trail, step: Step, note: str) -> None:
-        trail.mark(step, time.monotonic_ns(), note)
+
+def _mark(trail: Trail, step: Step, note: str) -> None:
+    trail.mark(step, time.monotonic_ns(), note)
 
 
 class _Sealed(msgspec.Struct):
@@ -253,8 +267,8 @@ def _sealable(credential: Credential) -> str:
         _Sealed(credential.user_name, credential.password.reveal(), credential.not_after)).decode()
 
 
-def _indication(request: CredentialRequest, claim_id: str) -> DelegateRequest:
-    return DelegateRequest(claim_id, request.device, request.location)
+def _indication(request: CredentialRequest, claim_id: str, peer: Peer) -> DelegateRequest:
+    return DelegateRequest(claim_id, request.device, request.location, peer.address)
 
 
 def refusal(decision: Decision) -> DelegatorError:

@@ -9,7 +9,9 @@ Must not live here: look-ups (the store finds the candidates), policy, DNS.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +29,13 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to a delegate. `registration` is None when only a rule led there."""
+    """The way to a delegate. `registration` is None when only a rule led there; `others` stand in, in this order,
+    when the delegate cannot be reached."""
 
     delegate: Delegate
     because: str
     registration: Registration | None = None
+    others: tuple[Delegate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,12 @@ class Directory:
     delegates: dict[str, Delegate]
     rules: tuple[Rule, ...]
     rules_of: dict[str, tuple[Rule, ...]]
-    first_of: dict[str, Delegate]
+    delegates_of: dict[str, tuple[Delegate, ...]]
 
 
 def directory(delegates: Iterable[Delegate], rules: Iterable[Rule]) -> Directory:
     """Order the tables: rules with conditions by priority and name, rules without any (the default) at the end;
-    of a customer's delegates the first is the enabled one that comes first by name."""
+    a customer's delegates by name, the disabled ones only where there is no other."""
     by_name = {delegate.name: delegate for delegate in delegates}
     known = [rule for rule in rules if rule.delegate in by_name]
     ordered = tuple(sorted(known, key=lambda rule: (not _conditions(rule), rule.priority, rule.name)))
@@ -61,10 +65,25 @@ def directory(delegates: Iterable[Delegate], rules: Iterable[Rule]) -> Directory
     for rule in ordered:
         customer = by_name[rule.delegate].customer
         rules_of[customer] = (*rules_of.get(customer, ()), rule)
-    first_of: dict[str, Delegate] = {}
+    delegates_of: dict[str, tuple[Delegate, ...]] = {}
     for delegate in sorted(by_name.values(), key=lambda d: (not d.enabled, d.name)):
-        first_of.setdefault(delegate.customer, delegate)
-    return Directory(by_name, ordered, rules_of, first_of)
+        before = delegates_of.get(delegate.customer, ())
+        if delegate.enabled or not before:
+            delegates_of[delegate.customer] = (*before, delegate)
+    return Directory(by_name, ordered, rules_of, delegates_of)
+
+
+def by_preference(delegates: Sequence[Delegate], service_tag: str) -> tuple[Delegate, ...]:
+    """The order in which a customer's delegates are asked for a device: by priority, then shared out by weight.
+
+    Weighted rendezvous hashing: a device keeps its order whatever happens to other devices, and taking one delegate
+    away moves only the devices that had it first.
+    """
+    def place(delegate: Delegate) -> tuple[int, float, str]:
+        digest = hashlib.sha256(f"{service_tag}/{delegate.name}".encode()).digest()
+        share = (int.from_bytes(digest[:7], "big") + 1) / 2**56
+        return delegate.priority, -math.log(share) / delegate.weight, delegate.name
+    return tuple(delegates) if len(delegates) == 1 else tuple(sorted(delegates, key=place))
 
 
 _IDENTIFIERS = ("service tag", "serial number", "MAC address")
@@ -104,8 +123,9 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
     if matched is not None:
         return Route(tables.delegates[matched[0].delegate], f"{owned}; {matched[1]}", registration)
-    if registration.customer in tables.first_of:
-        return Route(tables.first_of[registration.customer], owned, registration)
+    if registration.customer in tables.delegates_of:
+        first, *others = by_preference(tables.delegates_of[registration.customer], facts.device.service_tag)
+        return Route(first, owned, registration, tuple(others))
     return NoRoute(f"{owned}, which has no delegate")
 
 

@@ -48,7 +48,8 @@ def _words(argv: list[str] | None) -> argparse.Namespace:
         prog="soap_call.py", description="Ask a delegator for a provisioning credential.",
         epilog="exit codes: 0 credential, 1 the delegator's own fault or no answer of a delegator, 2 usage, 4 "
                "unreachable or TLS refused, 5 refused (MalformedRequest, IdentityRejected, NotEntitled), 75 TryLater")
-    parser.add_argument("--host", required=True, metavar="HOST[:PORT]", help="the delegator; port 4433 unless said")
+    parser.add_argument("--host", required=True, metavar="HOST[:PORT]", type=_address,
+                        help="the delegator; port 4433 unless said")
     parser.add_argument("--cert", required=True, type=_file, help="the device's certificate (PEM)")
     parser.add_argument("--key", required=True, type=_file, help="its private key (PEM)")
     parser.add_argument("--ca", required=True, type=_file, help="the factory CA's certificate (PEM)")
@@ -57,6 +58,12 @@ def _words(argv: list[str] | None) -> argparse.Namespace:
                         "With a shared certificate it is a secret: give it as TRANSACTION_ID in the environment")
     parser.add_argument("--json", action="store_true", help="one JSON object, the trust anchor included")
     return parser.parse_args(argv)
+
+
+def _address(host: str) -> str:
+    if not host.strip(":"):
+        raise argparse.ArgumentTypeError("HOST or HOST:PORT is wanted")
+    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
 
 
 def _file(name: str) -> str:
@@ -78,8 +85,13 @@ def _asked(words: argparse.Namespace, transaction: str) -> tuple[dict[str, Any],
     except (zeep.exceptions.Error, requests.HTTPError, etree.XMLSyntaxError, AttributeError) as error:
         return nothing, f"no SOAP answer that is understood: {error}; is this a delegator?", FAULTY
     except (requests.RequestException, OSError) as error:
-        return nothing, f"no answer from {words.host}: {error}", UNREACHABLE
+        return nothing, f"no answer from {words.host}: {_cause(error)}", UNREACHABLE
     return _credential(answer), "", 0
+
+
+def _cause(error: Exception) -> object:
+    """urllib3 wraps what happened in a sentence about retries; what happened is what helps."""
+    return getattr(error.args[0] if error.args else None, "reason", error)
 
 
 def _client(words: argparse.Namespace) -> zeep.Client:
@@ -89,11 +101,7 @@ def _client(words: argparse.Namespace) -> zeep.Client:
     session.cert = (words.cert, words.key)
     session.verify = words.ca
     transport = zeep.Transport(session=session, timeout=CONNECT_TIMEOUT, operation_timeout=ANSWER_TIMEOUT)
-    return zeep.Client(f"https://{_address(words.host)}/?wsdl", transport=transport)
-
-
-def _address(host: str) -> str:
-    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
+    return zeep.Client(f"https://{words.host}/?wsdl", transport=transport)
 
 
 def _credential(answer: Any) -> dict[str, Any]:

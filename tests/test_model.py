@@ -27,12 +27,14 @@ from delegator.model import (
     Device,
     HostedCallback,
     IdentityKind,
+    LocalCallback,
     Location,
     Policy,
     Registration,
     Result,
     Secret,
     SoapCallback,
+    SshCallback,
     normal_mac,
 )
 
@@ -141,6 +143,8 @@ def test_A6_a_window_needs_a_time_zone():
 def test_A7_a_delegate_knows_how_it_is_called():
     assert Delegate("d", "acme", SoapCallback("d.acme.example")).kind is CallbackKind.SOAP
     assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).kind is CallbackKind.HOSTED
+    assert Delegate("d", "acme", SshCallback("d.acme.example", "ztp", Secret("x"), "k")).kind is CallbackKind.SSH
+    assert Delegate("d", "acme", LocalCallback("/opt/acme/credential")).kind is CallbackKind.LOCAL
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------
@@ -151,7 +155,8 @@ HOLDERS = [
     Credential("root", Secret(HIDDEN)),
     CredentialRequest(Device("ABC1234"), Secret(HIDDEN)),
     Confirmation(CLAIM_ID, Result.DEPLOYED, transaction_id=Secret(HIDDEN)),
-    Delegate("d", "acme", HostedCallback("root", Secret(HIDDEN))),
+    Delegate("d", "acme", HostedCallback("root", Secret(HIDDEN), webhook_secret=Secret(HIDDEN))),
+    SshCallback("d.acme.example", "ztp", Secret(HIDDEN), "ssh-ed25519 AAAA"),
     Claim(CLAIM_ID, "ABC1234", "acme", "d", ClaimState.ISSUED, IdentityKind.OWN, 1, datetime.now(UTC),
           datetime.now(UTC), binding=HIDDEN, sealed=HIDDEN.encode()),
 ]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegator.model import Delegate, Device, Location, Registration, Rule, SoapCallback
-from delegator.routing import Directory, Facts, NoRoute, Route, choose, directory
+from delegator.model import SERVICE_TAG, Delegate, Device, Location, Registration, Rule, SoapCallback
+from delegator.routing import Directory, Facts, NoRoute, Route, by_preference, choose, directory
 
 # A small world, so that identifiers, names and priorities meet often.
 TAGS, SERIALS, MODELS, ORDERS = ["ABC1234", "ABC1299", "XYZ9999"], ["S1", "S2"], ["R740", "R750"], ["O1", "O2"]
@@ -17,8 +17,8 @@ MACS = ["00:1A:2B:00:00:01", "00:1A:2B:00:00:02", "00:1A:2C:00:00:03"]
 CUSTOMERS = ["acme", "umbra", "zeta"]
 DOMAINS = ["example.com", "corp.example.com", "evil-example.com", "EXAMPLE.com"]
 PEERS = ["10.0.0.1", "10.1.0.1", "::ffff:10.0.0.1", "2001:db8::1"]
-DELEGATES = [Delegate(f"{customer}-{n}", customer, SoapCallback("d.example"), enabled=n != 1)
-             for customer in CUSTOMERS for n in (1, 2)]
+DELEGATES = [Delegate(f"{customer}-{n}", customer, SoapCallback("d.example"), enabled=n != 1, priority=n)
+             for customer in CUSTOMERS for n in (1, 2, 3)]
 
 
 def maybe(values):
@@ -34,7 +34,9 @@ registrations = st.builds(
     st.lists(st.sampled_from(MACS), max_size=2).map(tuple), maybe(MODELS), maybe(ORDERS),
     maybe([one.name for one in DELEGATES]), st.integers(1, 9))
 candidates = st.lists(registrations, max_size=4, unique_by=lambda one: one.device_id)
-rules = st.builds(
+defaults = st.builds(Rule, st.sampled_from("abcdefgh"), st.sampled_from([one.name for one in DELEGATES]),
+                     st.integers(1, 3))
+rules = defaults | st.builds(
     Rule, st.sampled_from("abcdefgh"), st.sampled_from([one.name for one in DELEGATES] + ["gone"]), st.integers(1, 3),
     model=maybe(MODELS), tag_prefix=maybe(["ABC", "ABC12", "X"]), mac_prefix=maybe(["00:1a:2b", "00:1A"]),
     network=maybe(["10.0.0.0/16", "10.0.0.1/8", "2001:db8::/32"]), domain=maybe(["example.com", "Example.COM"]),
@@ -208,6 +210,14 @@ def test_A4_a_network_looks_at_where_the_device_comes_from_not_at_what_it_says()
     assert isinstance(choose(seen_at("2001:db8::1"), [], table), NoRoute)
 
 
+@pytest.mark.parametrize("known", [[], [Registration("acme", "ABC1234")]], ids=["stranger", "registered"])
+def test_A4_the_default_comes_last_whatever_its_priority(known):
+    table = world(Rule("a", "acme-1", priority=1), Rule("z", "acme-2", priority=9, model="R740"))
+    modelled = Facts(Device("ABC1234", model="R740"), Location(), "192.0.2.1")
+    assert choose(modelled, known, table).delegate.name == "acme-2"
+    assert choose(seen_at(), known, table).delegate.name == "acme-1"
+
+
 def test_A9_an_order_is_known_only_of_a_registered_device():
     table = world(Rule("batch", "acme-2", order="O1"))
     assert isinstance(choose(seen_at(), [], table), NoRoute)
@@ -223,6 +233,38 @@ def test_A10_the_customer_chooses_among_its_delegates():
     assert choose(modelled, [replace(known, delegate="acme-2")], table).delegate.name == "acme-2"
     assert choose(modelled, [known], table).delegate.name == "acme-1"
     assert choose(seen_at(), [known], table).delegate.name == "acme-2", "acme-1 is disabled"
+
+
+farm = st.lists(st.builds(
+    Delegate, st.sampled_from("abcdefgh"), st.just("acme"), st.just(SoapCallback("d.example")),
+    priority=st.integers(1, 2), weight=st.integers(1, 5)), min_size=1, max_size=6, unique_by=lambda one: one.name)
+
+
+@given(farm, st.from_regex(SERVICE_TAG, fullmatch=True))
+def test_A10_delegates_stand_in_for_each_other_by_priority_and_taking_one_away_moves_nobody_else(delegates, tag):
+    def asked(of):
+        found = choose(Facts(Device(tag), Location(), ""), [Registration("acme", tag)], directory(of, []))
+        return [found.delegate, *found.others]
+    order = asked(delegates)
+    assert sorted(order, key=lambda one: one.name) == sorted(delegates, key=lambda one: one.name)
+    assert [one.priority for one in order] == sorted(one.priority for one in order)
+    for gone in order[:-1] if len(order) > 1 else []:
+        assert asked([one for one in delegates if one != gone]) == [one for one in order if one != gone]
+
+
+def test_A10_devices_are_shared_out_by_weight():
+    three, one = (Delegate(name, "acme", SoapCallback("d.example"), weight=weight)
+                  for name, weight in (("three", 3), ("one", 1)))
+    first = [by_preference((one, three), f"TAG{number:05}")[0] for number in range(4000)]
+    assert 2850 < first.count(three) < 3150
+
+
+@given(facts, candidates, tables)
+def test_A10_who_stands_in_is_another_enabled_delegate_of_the_same_customer(seen, known, table):
+    found = choose(seen, known, table)
+    if isinstance(found, Route) and found.others:
+        assert found.delegate not in found.others
+        assert {(one.customer, one.enabled) for one in found.others} == {(found.registration.customer, True)}
 
 
 def test_A10_a_disabled_delegate_is_better_than_none_so_that_policy_can_say_why():

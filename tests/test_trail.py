@@ -67,8 +67,8 @@ def test_it_is_told_in_plain_words_a_line_a_step():
     trail.mark(Step.CONNECTED, 0)
     trail.mark(Step.REFUSED, 2_340_000, "no certificate was shown")
     assert tell(trail.as_data()) == [
-        " 1.     0.0 ms  The device connected  [block 205]",
-        " 2.     2.3 ms  The device was turned away: no certificate was shown  [block 210]"]
+        " 1.     0.0 ms  The device connected  [block\u00a0205]",
+        " 2.     2.3 ms  The device was turned away: no certificate was shown  [block\u00a0210]"]
 
 
 @pytest.mark.parametrize("step", Step)

@@ -1,25 +1,43 @@
-"""Callbacks: one verb, `obtain(request, delegate) -> Credential`, however a delegate is reached. Block 215.
+"""Callbacks: one verb, `obtain(request, delegate, until) -> Credential`, however a delegate is reached. Block 215.
 
-The invariant: a failure of a delegate is an UNREACHABLE of that delegate and of nobody else.
+Each kind of callback is one module with one class; the table below is all that knows which is which.
+The invariant: a failure of a delegate is an UNREACHABLE or TRY_LATER of that delegate and of nobody else.
 Must not live here: claims, policy, what the device is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 
 from delegator.callbacks import hosted
-from delegator.callbacks.soap import SoapCaller
-from delegator.model import Credential, Delegate, DelegateRequest, Deployment, HostedCallback
+from delegator.callbacks.guard import Guard
+from delegator.errors import DelegatorError, Kind
+from delegator.model import CallbackKind, Credential, Delegate, DelegateRequest, Deployment, HostedCallback
 
-__all__ = ["Callbacks", "SoapCaller"]
+__all__ = ["Callbacks", "Caller"]
+
+
+class Caller(Protocol):
+    """One way to reach a delegate. `until` is when the claim's lease ends."""
+
+    async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
+        """The delegate's credential for a claim. Raises DelegatorError (UNREACHABLE)."""
+
+    async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
+        """Tell the delegate how provisioning ended, if it can be told. Raises DelegatorError (UNREACHABLE)."""
+
+    def close(self) -> None:
+        """Let go of connections."""
 
 
 class Callbacks:
-    """Every way to reach a delegate, behind one verb."""
+    """Every way to reach a delegate, behind one verb and one guard."""
 
-    def __init__(self, soap: SoapCaller) -> None:
-        self._soap = soap
+    def __init__(self, callers: Mapping[CallbackKind, Caller], guard: Guard) -> None:
+        self._callers = callers
+        self._guard = guard
 
     def at_hand(self, delegate: Delegate, request: DelegateRequest, until: datetime) -> Credential | None:
         """The credential when it needs nobody else, so that its claim can be opened and issued in one commit."""
@@ -27,16 +45,32 @@ class Callbacks:
             return hosted.compose(request, delegate.callback, until)
         return None
 
+    def is_resting(self, delegate: Delegate) -> bool:
+        """Whether the delegate failed so often that it is left alone now."""
+        return self._guard.is_open(delegate.name)
+
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """The delegate's credential for a claim; `until` bounds what we compose ourselves. Raises DelegatorError
-        (UNREACHABLE) for anything that goes wrong at the delegate."""
-        return (self.at_hand(delegate, request, until)
-                or await self._soap.obtain(request, delegate))
+        """The delegate's credential for a claim. Raises DelegatorError: UNREACHABLE for anything that goes wrong at
+        the delegate, TRY_LATER when it was not even asked."""
+        composed = self.at_hand(delegate, request, until)
+        if composed is not None:
+            return composed
+        caller = self._caller(delegate)
+        return await self._guard.run(delegate.name, lambda: caller.obtain(request, delegate, until))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
         """Tell the delegate how provisioning ended, where there is one to tell."""
         if not isinstance(delegate.callback, HostedCallback):
-            await self._soap.notify(deployment, delegate)
+            caller = self._caller(delegate)
+            await self._guard.run(delegate.name, lambda: caller.notify(deployment, delegate))
+
+    def _caller(self, delegate: Delegate) -> Caller:
+        caller = self._callers.get(delegate.kind)
+        if caller is None:
+            raise DelegatorError(Kind.UNREACHABLE, f"callback {delegate.kind.value} is not available here",
+                                 hint="install the extra that brings it, see docs/operators.md")
+        return caller
 
     def close(self) -> None:
-        self._soap.close()
+        for caller in self._callers.values():
+            caller.close()

@@ -17,6 +17,7 @@ from cryptography import x509
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SoapCallback
 from delegator.net.client import Endpoint, call, close
+from delegator.outbound import Outbound
 from delegator.wire import messages, soap
 from delegator.wire.tls import TlsContext, client_context
 from pki.trust import TrustStore
@@ -28,15 +29,16 @@ class SoapCaller:
     """Calls delegates' servers. Keeps one endpoint, with its context and connections, per delegate."""
 
     def __init__(self, certificate: Path, key: Path, factory: TrustStore, now: Callable[[], datetime],
-                 budget: float) -> None:
+                 budget: float, outbound: Outbound) -> None:
         """`certificate` and `key` are what we show to delegates; `budget` is seconds per call, all included."""
+        self._outbound = outbound
         self._certificate, self._key = certificate, key
         self._factory = factory
         self._now = now
         self._budget = budget
         self._endpoints: dict[str, tuple[SoapCallback, Endpoint]] = {}
 
-    async def obtain(self, request: DelegateRequest, delegate: Delegate) -> Credential:
+    async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
         """Ask a delegate for a credential. Raises DelegatorError (UNREACHABLE)."""
         answer = await self._call(delegate, request)
         if not isinstance(answer, Credential):
@@ -71,7 +73,8 @@ class SoapCaller:
             if known[0] == settings:
                 return known[1]
             close(known[1])
-        endpoint = Endpoint(settings.host, settings.port, self._context(name, settings), settings.address)
+        endpoint = Endpoint(settings.host, settings.port, self._context(name, settings), settings.address,
+                            self._outbound)
         self._endpoints[name] = settings, endpoint
         return endpoint
 

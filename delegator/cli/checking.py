@@ -157,6 +157,6 @@ def _database(path: Path) -> str:
 
 def _place_for(path: Path) -> str:
     above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise _Wrong(f"is not there, and {above} cannot be written", "check [store] path and who owns that folder")
     return "is not there yet; made at first use"

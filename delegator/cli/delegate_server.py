@@ -79,14 +79,14 @@ def _settings(path: Path | None, flags: dict[str, Any]) -> Settings:
 
 
 @click.group("delegate")
-def command() -> None:
+def group() -> None:
     """Run a delegate: the customer's server that devices are sent to.
 
     Any setting can be overridden in the environment: DELEGATE_DELEGATE__PORT=9443 sets [delegate] port.
     """
 
 
-@command.command("serve")
+@group.command("serve")
 @_with(_SERVING + _EVERYWHERE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens: host, port, pid.")
 def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
@@ -111,13 +111,17 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     asyncio.run(app.serve(settings, ready))
 
 
-@command.command("list")
+@group.command("list")
 @_with(_EVERYWHERE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def listing(path: Path | None, as_json: bool, **flags: Any) -> None:
     """The devices this delegate learned of, oldest first, and how far they have come.
 
     learned, fetched (its data), deployed, failed, void (asked anew since), expired.
+
+    \b
+    Example:
+      delegator delegate list --json
     """
     from delegator.delegate.ledger import read_entries
 
@@ -150,6 +154,3 @@ def _told(entry: Entry, now: datetime) -> dict[str, Any]:
 
 def _when(moment: datetime | None) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
-
-
-group = command

@@ -19,7 +19,7 @@ from delegator.cli import console, forms, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Callback, Credential, Delegate, HostedCallback, Secret, SoapCallback
+from delegator.model import Callback, CallbackKind, Credential, Delegate, HostedCallback, Secret, SoapCallback
 from delegator.store import Store
 
 _GENERATED = "{random}"
@@ -105,10 +105,13 @@ async def remove(store: Store, name: str) -> Output:
 
 
 def _reached(delegate: Delegate) -> str:
-    callback = delegate.callback
-    if isinstance(callback, HostedCallback):
-        return f"hosted {callback.user_name}"
-    return f"soap {callback.host}:{callback.port}{callback.path}"
+    """The kind of callback and the one setting that tells most."""
+    shape = shapes.callback(delegate)
+    return f"{shape['kind']} {_REACHED[delegate.kind].format(**shape)}"
+
+
+_REACHED = {CallbackKind.SOAP: "{host}:{port}{path}", CallbackKind.SSH: "{user}@{host}:{port}",
+            CallbackKind.HOSTED: "{user_name}", CallbackKind.LOCAL: "{program}"}
 
 
 def _soap(callback: SoapCallback, address: str | None, callback_ca: Path | None, **hosted_only: object) -> Callback:

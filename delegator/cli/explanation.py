@@ -1,6 +1,6 @@
 """Why a device is, or is not, given a credential: worked out with the very code that serves devices.
 
-`Handshake.judge` routes and decides, `over_limits` judges the counts, `refusal` says what a device is told. What is
+`handshake.judge` routes and decides, `over_limits` judges the counts, `refusal` says what a device is told. What is
 left to do here is to look at the claim that stands, which the server does inside a transaction that changes things.
 The invariant: explaining changes nothing, and its verdict is the one the server would give at that moment.
 Must not live here: layout (explain), rules of any kind that a device is served by.
@@ -11,18 +11,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 
-from delegator.callbacks import Callbacks, SoapCaller
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import OBSTACLES, Handshake, Judgement, refusal
+from delegator.handshake import OBSTACLES, Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
 from delegator.policy import Decision, over_limits
 from delegator.routing import Facts, registered
 from delegator.store import Outcome, Store
 from delegator.trail import Trail
-from pki.trust import TrustStore
 
 _LIVE = (ClaimState.ASKING, ClaimState.ISSUED, ClaimState.CONFIRMED)
 _EVERY = 2**31
@@ -78,24 +75,13 @@ async def explain(store: Store, question: Question) -> Explanation:
     owned = registered(question.device, (await store.find(question.device)).registrations)
     registration = None if owned is None else owned[0]
     try:
-        judgement = await _handshake(store).judge(facts, question.identity, question.at,
-                                                  Trail("explain", question.peer_address))
+        judgement = await judge(store, facts, question.identity, question.at, Trail("explain", question.peer_address))
     except DelegatorError as error:
         return Explanation(question, registration, None, Counts({}, attempts), standing,
                            Verdict(error, reasons=(("no route", error.detail),)))
     counts = await _counts(store, judgement, standing, attempts, question.at)
     verdict = _verdict(judgement, counts, standing, question)
     return Explanation(question, registration, judgement, counts, standing, verdict)
-
-
-def _handshake(store: Store) -> Handshake:
-    """The use case without means to call anybody: judging needs none."""
-    nobody = Callbacks(SoapCaller(Path(), Path(), TrustStore(()), _now, 1.0))
-    return Handshake(store, nobody, _now, busy_for=1.0, factory_anchor="", confirmed=lambda: None)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def lapsed(claim: Claim, at: datetime) -> bool:

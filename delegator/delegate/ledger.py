@@ -13,13 +13,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from delegator.delegate.access import same
+from delegator.delegate.credentials import compose
 from delegator.delegate.entries import COLUMNS, Entry, entry_of, milliseconds, moment
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Credential, DelegateRequest, Deployment, Device, Location, Result, Secret
+from delegator.model import Credential, DelegateRequest, Deployment, Result, Secret
 from delegator.sealing import SealingKey
 from delegator.store.migrate import migrate
 from delegator.store.sqlite import SqliteDriver, open_sqlite
-from delegator.store.transaction import Query, Transaction
+from delegator.store.transaction import Query, Row, Transaction
 
 _SCHEMA = "delegator.delegate"
 _FOREVER = 2**62
@@ -85,6 +87,14 @@ def wipe(now: int) -> Transaction[int]:
     return len(rows)
 
 
+def _decoy(key: SealingKey) -> Row:
+    """A row with a password that nobody knows and whose time never was: what a user name has that nobody has."""
+    claim_id = "0" * 32
+    password = compose(moment(0)).password.reveal()
+    return (claim_id, "DECOY", "SN-0", "Model 0", "02:00:00:00:00:00", "192.0.2.1", None, None, "", 0, 0, 0, 1, None,
+            None, None, None, key.seal(password, _row_name(claim_id)))
+
+
 # --- verbs --------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +105,8 @@ class Ledger:
         self._driver = driver
         self._key = key
         self._grace = grace
+        self._decoy = _decoy(key)
+        self._nobody = entry_of(self._decoy)
 
     async def learn(self, request: DelegateRequest, fresh: Credential, now: datetime) -> Credential:
         """The credential of a claim: `fresh`, or the one it already has. Raises DelegatorError, see `learn`."""
@@ -110,15 +122,16 @@ class Ledger:
             raise DelegatorError(Kind.UNAVAILABLE, f"claim {entry.claim_id} holds no credential any more")
         return Secret(self._key.open(entry.sealed, _row_name(entry.claim_id)))
 
-    def decoy(self, password: Secret) -> Entry:
-        """An entry that nobody has, to be compared where there is no other."""
-        claim_id, then = "0" * 32, moment(0)
-        return Entry(claim_id, Device("DECOY"), Location(), "", then, then, then, voided=True,
-                     sealed=self._key.seal(password.reveal(), _row_name(claim_id)))
-
-    async def find(self, user_name: str) -> Entry | None:
+    async def find(self, user_name: str) -> Entry:
+        """The entry of a user name, or the decoy, so that both cost the same (measured: without it 45 us less)."""
         rows = await self._driver.read(Query(f"SELECT {COLUMNS} FROM claims WHERE user_name = $1", (user_name,)))
-        return entry_of(rows[0]) if rows else None
+        return entry_of(rows[0] if rows else self._decoy)
+
+    def is_password(self, entry: Entry, shown: Secret, now: datetime) -> bool:
+        """Whether this entry is in force and this its password, in the same steps whatever the answer."""
+        usable = entry.usable(now)
+        fits = same(self.password(entry if usable else self._nobody), shown)
+        return usable and fits
 
     async def fetched(self, entry: Entry, now: datetime) -> None:
         if entry.fetched_at is None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from delegator.delegate import provisioning
-from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic, same
+from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic
 from delegator.delegate.credentials import compose
-from delegator.delegate.entries import Entry
 from delegator.delegate.ledger import Ledger
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment
@@ -55,7 +54,6 @@ class Server:
         self._lifetime = lifetime
         self._url = url
         self._attempts = Attempts(time.monotonic)
-        self._decoy = ledger.decoy(compose(now()).password)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """Answer one HTTP request. Never raises for anything a peer can send."""
@@ -133,8 +131,8 @@ class Server:
         if wait:
             log.warning("%s %s: too many wrong credentials", connection.id, connection.peer_address)
             return _text(429, "too many wrong credentials", {b"Retry-After": b"%d" % wait})
-        entry = await self._entitled(shown)
-        if entry is None:
+        entry = await self._ledger.find(shown.user_name)
+        if not self._ledger.is_password(entry, shown.password, self._now()):
             self._attempts.missed(shown.user_name, connection.peer_address)
             log.warning("%s %s: no credential in force", connection.id, connection.peer_address)
             return _unauthorized()
@@ -145,14 +143,6 @@ class Server:
         log.info("%s %s: %s fetches its data, %d bytes", connection.id, connection.peer_address,
                  entry.device.service_tag, len(body))
         return Response(200, {b"Content-Type": b"text/xml", b"Cache-Control": b"no-store"}, body)
-
-    async def _entitled(self, shown: Shown) -> Entry | None:
-        """The entry whose credential this is. The same steps whether or not somebody has that user name."""
-        entry = await self._ledger.find(shown.user_name)
-        usable = entry is not None and entry.usable(self._now())
-        candidate = entry if entry is not None and usable else self._decoy
-        fits = same(self._ledger.password(candidate), shown.password)
-        return entry if usable and fits else None
 
 
 def _version_of(request: Request) -> soap.Version:

@@ -54,7 +54,7 @@ def _play(stage: Stage, port: int, more: int, keep: bool, as_json: bool) -> int:
         good = [show.act(say, stage, part, number, delegator) for number, part in enumerate(ACTS, 1)]
         say("\nEach customer's device now trusts its own customer's server, and nobody else's device does.")
         if keep:
-            say("\nTry it by hand as a device that has not been switched on yet; ask twice, the answer is the same:\n")
+            say("\nTry it by hand as a device that is still in its box; ask twice, the answer is the same:\n")
             say(f"  {show.curl(stage, extra[0], delegator)}\n")
             say("Ctrl-C ends everything.")
             _wait(delegator, delegate)

@@ -144,6 +144,7 @@ def _write_settings(stage: Stage, port: int) -> None:
         store=config.Store(path=str(stage.database)),
         sealing=config.Sealing(key_file=str(stage.sealing_key)),
         callbacks=config.CallbackSettings(certificate=f"{client}.crt", key=f"{client}.key"),
+        outbound=config.OutboundSettings(allow=("127.0.0.0/8",)),
         log=config.Log(json=True))))
     _write(stage.delegate_settings, f"""[delegate]
 host = "{HOSTS[1]}"

@@ -8,15 +8,19 @@ Must not live here: SOAP, what a delegate is, circuit breaking (callbacks).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
+from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.tls import Session, TlsContext
 
+NOWHERE_PRIVATE = Outbound()
 KEPT = 8
 """Idle connections per endpoint: enough for a burst, few enough for a small customer's server."""
 KEPT_FOR = 30.0
@@ -32,10 +36,20 @@ class Endpoint:
     port: int
     context: TlsContext
     address: str | None = None
+    outbound: Outbound = NOWHERE_PRIVATE
     kept: list[_Stream] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+
+class Resolved(NamedTuple):
+    """What a socket needs to connect."""
+
+    family: socket.AddressFamily
+    kind: socket.SocketKind
+    protocol: int
+    address: tuple[Any, ...]
 
 
 class _Stream:
@@ -98,10 +112,8 @@ class _Stream:
 
     def close(self) -> None:
         self._session.close()
-        try:
+        with contextlib.suppress(OSError):
             self._socket.send(self._session.outgoing())
-        except OSError:
-            pass
         self._socket.close()
 
 
@@ -152,15 +164,35 @@ async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Resp
     return response
 
 
-async def _connect(endpoint: Endpoint) -> _Stream:
-    loop = asyncio.get_running_loop()
-    where = await loop.getaddrinfo(endpoint.address or endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    family, kind, protocol, _, address = where[0]
-    sock = socket.socket(family, kind, protocol)
+async def resolved(host: str, port: int, outbound: Outbound) -> Resolved:
+    """The first address of a host that may be connected to. Raises DelegatorError (UNREACHABLE), OSError."""
+    refusal = "no address"
+    for family, kind, protocol, _, address in await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM):
+        refused = outbound.refusal(str(address[0]), port)
+        if refused is None:
+            return Resolved(family, kind, protocol, address)
+        refusal = refused
+    raise DelegatorError(Kind.UNREACHABLE, f"{host} is not to be connected to: {refusal}")
+
+
+async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:
+    """A TCP connection to a host, to the very address that was judged. Raises as `resolved` does."""
+    where = await resolved(host, port, outbound)
+    sock = socket.socket(where.family, where.kind, where.protocol)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        await loop.sock_connect(sock, address)
+        await asyncio.get_running_loop().sock_connect(sock, where.address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect(endpoint: Endpoint) -> _Stream:
+    sock = await connected(endpoint.address or endpoint.host, endpoint.port, endpoint.outbound)
+    try:
         stream = _Stream(sock, Session(endpoint.context, endpoint.host))
         await stream.handshake(endpoint.host)
     except BaseException:

@@ -129,7 +129,8 @@ class Connection:
         self._linger()
 
     def _parse(self, plaintext: bytes) -> None:
-        assert self._reader is not None and self._session is not None
+        assert self._reader is not None
+        assert self._session is not None
         try:
             self._requests += self._reader.feed(plaintext)
         except HttpError as error:

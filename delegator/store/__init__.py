@@ -105,9 +105,10 @@ class Store:
             return self._key.seal(secret(claim), f"claims/{claim.claim_id}")
         return await self._driver.run(claims.open_and_issue(ask, seal))
 
-    async def issue(self, claim_id: str, secret: str, now: datetime) -> Claim | None:
+    async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None) -> Claim | None:
+        """Seal what `delegate` answered (None: the one the claim was opened for) and make it durable."""
         sealed = self._key.seal(secret, f"claims/{claim_id}")
-        return await self._driver.run(claims.issue(claim_id, sealed, milliseconds(now)))
+        return await self._driver.run(claims.issue(claim_id, sealed, milliseconds(now), delegate))
 
     def reveal(self, claim: Claim) -> str:
         """The text that was sealed for a claim in state `issued`."""

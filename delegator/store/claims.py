@@ -137,8 +137,7 @@ def _fresh(ask: Ask) -> Transaction[Opened]:
         (ask.claim_id, tag, ask.customer, ask.delegate, ask.identity.kind.value, ask.identity.binding, attempts + 1,
          ask.peer, ask.now, ask.busy_until, ask.lease_until))
     for holder in ask.holders:
-        yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
-                    "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
+        yield from _take_place(holder)
     return Opened(Outcome.OPENED, claim_of(rows[0]))
 
 
@@ -155,12 +154,23 @@ def _taken(ask: Ask) -> Transaction[dict[str, int]]:
     return {str(row[0]): int(str(row[1])) for row in rows}
 
 
-def issue(claim_id: str, sealed: bytes, now: int) -> Transaction[Claim | None]:
-    """asking -> issued. None when the claim is no longer asking: somebody else ended it meanwhile."""
+def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None) -> Transaction[Claim | None]:
+    """asking -> issued; `delegate` names the one that answered where it is not the one the claim was opened for.
+    None when the claim is no longer asking: somebody else ended it meanwhile."""
     rows = yield Query(
         "UPDATE claims SET state = 'issued', issued_at = $2, sealed = $3, busy_until = 0 "
         f"WHERE claim_id = $1 AND state = 'asking' RETURNING {COLUMNS}", (claim_id, now, sealed))
+    if rows and delegate not in (None, rows[0][3]):
+        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{rows[0][3]!s}",))
+        yield from _take_place(f"delegate/{delegate}")
+        rows = yield Query(f"UPDATE claims SET delegate = $2 WHERE claim_id = $1 RETURNING {COLUMNS}",
+                           (claim_id, delegate))
     return claim_of(rows[0]) if rows else None
+
+
+def _take_place(holder: str) -> Transaction[None]:
+    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
+                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
 
 
 def open_and_issue(ask: Ask, seal: Callable[[Claim], bytes]) -> Transaction[Opened]:

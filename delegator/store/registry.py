@@ -18,8 +18,8 @@ from delegator.store.transaction import Query, Transaction
 ALL_CUSTOMERS = Query("SELECT name, title, enabled, policy FROM customers ORDER BY name")
 ALL_POLICIES = Query("SELECT name, body FROM policies ORDER BY name")
 ALL_RULES = Query("SELECT name, delegate, priority, conditions FROM rules ORDER BY name")
-ALL_DELEGATES = Query("SELECT name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled "
-                      "FROM delegates ORDER BY name")
+ALL_DELEGATES = Query("SELECT name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled, "
+                      "priority, weight FROM delegates ORDER BY name")
 REVISION = Query("SELECT number FROM revision")
 _TABLES = {"customer": "customers", "delegate": "delegates", "rule": "rules", "policy": "policies"}
 
@@ -60,14 +60,14 @@ def add_delegate(delegate: Delegate, key: SealingKey, replace: bool) -> Transact
         yield from _must_be_new("delegate", delegate.name)
     yield from must_exist("customer", delegate.customer)
     yield from must_exist("policy", delegate.policy)
-    kind, settings, sealed = rows.callback_columns(delegate.name, delegate.callback, key)
+    settings, sealed = rows.callback_columns(delegate.name, delegate.callback, key)
     changed = yield Query(
-        "INSERT INTO delegates (name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name) DO UPDATE SET kind = $3, settings = $4, "
-        "sealed = $5, url = $6, trust_anchor = $7, policy = $8, enabled = $9 WHERE delegates.customer = $2 "
-        "RETURNING name",
-        (delegate.name, delegate.customer, kind, settings, sealed, delegate.url, delegate.trust_anchor,
-         delegate.policy, int(delegate.enabled)))
+        "INSERT INTO delegates (name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled, priority, "
+        "weight) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (name) DO UPDATE SET kind = $3, "
+        "settings = $4, sealed = $5, url = $6, trust_anchor = $7, policy = $8, enabled = $9, priority = $10, "
+        "weight = $11 WHERE delegates.customer = $2 RETURNING name",
+        (delegate.name, delegate.customer, delegate.kind.value, settings, sealed, delegate.url,
+         delegate.trust_anchor, delegate.policy, int(delegate.enabled), delegate.priority, delegate.weight))
     if not changed:
         raise DelegatorError(Kind.CONFLICT, f"delegate {delegate.name} belongs to another customer")
     yield from _raise_revision()

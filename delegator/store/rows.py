@@ -6,22 +6,21 @@ Must not live here: SQL statements.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 import msgspec
 
 from delegator.model import (
-    CALLBACK_KINDS,
+    CALLBACKS,
     Callback,
     CallbackKind,
     Customer,
     Delegate,
-    HostedCallback,
     Policy,
     Registration,
     Rule,
     Secret,
-    SoapCallback,
 )
 from delegator.sealing import SealingKey
 from delegator.store.transaction import Row, Value
@@ -61,30 +60,30 @@ def registration_of(row: Row) -> Registration:
                         _text(row[6]), int(str(row[0])))
 
 
-def callback_columns(name: str, callback: Callback, key: SealingKey) -> tuple[str, str, bytes | None]:
-    """kind, settings, sealed."""
-    kind = CALLBACK_KINDS[type(callback)].value
-    if isinstance(callback, HostedCallback):
-        settings: object = {"user_name": callback.user_name}
-        return kind, msgspec.json.encode(settings).decode(), key.seal(callback.password.reveal(), f"delegates/{name}")
-    return kind, msgspec.json.encode(callback).decode(), None
+def callback_columns(name: str, callback: Callback, key: SealingKey) -> tuple[str, bytes | None]:
+    """settings and sealed: every field of type Secret goes into the sealed column, all others into the plain one."""
+    values = {field.name: getattr(callback, field.name) for field in fields(callback)}
+    secrets = {name: value.reveal() for name, value in values.items() if isinstance(value, Secret)}
+    plain = {name: value for name, value in values.items() if value is not None and not isinstance(value, Secret)}
+    sealed = key.seal(_json(secrets), f"delegates/{name}") if secrets else None
+    return _json(plain), sealed
 
 
-def _hosted(name: str, settings: str, sealed: Value, key: SealingKey) -> Callback:
-    assert isinstance(sealed, bytes)
-    plain = msgspec.json.decode(settings, type=dict[str, str])
-    return HostedCallback(plain["user_name"], Secret(key.open(sealed, f"delegates/{name}")))
+def _json(values: Mapping[str, object]) -> str:
+    return msgspec.json.encode(values, order="sorted").decode()
 
 
-def _soap(name: str, settings: str, sealed: Value, key: SealingKey) -> Callback:
-    return msgspec.json.decode(settings, type=SoapCallback)
-
-
-_READERS = {CallbackKind.HOSTED: _hosted, CallbackKind.SOAP: _soap}
+def callback_of(kind: CallbackKind, name: str, settings: str, sealed: Value, key: SealingKey) -> Callback:
+    values = msgspec.json.decode(settings)
+    if isinstance(sealed, bytes):
+        values |= msgspec.json.decode(key.open(sealed, f"delegates/{name}"))
+    made: Callback = msgspec.convert(values, CALLBACKS[kind], dec_hook=lambda kind, text: kind(text))
+    return made
 
 
 def delegate_of(row: Row, key: SealingKey) -> Delegate:
-    """name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled."""
+    """name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled, priority, weight."""
     name = str(row[0])
-    callback = _READERS[CallbackKind(row[2])](name, str(row[3]), row[4], key)
-    return Delegate(name, str(row[1]), callback, _text(row[5]), _text(row[6]), _text(row[7]), bool(row[8]))
+    callback = callback_of(CallbackKind(row[2]), name, str(row[3]), row[4], key)
+    return Delegate(name, str(row[1]), callback, _text(row[5]), _text(row[6]), _text(row[7]), bool(row[8]),
+                    int(str(row[9])), int(str(row[10])))

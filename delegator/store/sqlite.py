@@ -186,6 +186,7 @@ async def open_sqlite(path: Path) -> SqliteDriver:
     """Open or create the database file, mode 0600. Raises DelegatorError (CONFIGURATION)."""
     try:
         _create(path)
+        _connect(path, check_same_thread=True).close()  # a file that is no database fails before there is a thread
         writer = WritingConnection(lambda: _connect(path, check_same_thread=False), iter_chunk_size=64)
         await writer
         try:

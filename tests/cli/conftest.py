@@ -11,20 +11,29 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from click.testing import CliRunner
 
-from delegator.callbacks import Callbacks, SoapCaller
+from delegator.callbacks import Callbacks, hosted
 from delegator.cli import main
 from delegator.errors import DelegatorError
 from delegator.handshake import Handshake, Peer
-from delegator.model import Answer, CredentialRequest, Device, PeerCertificate, Secret
+from delegator.model import (
+    Answer,
+    Credential,
+    CredentialRequest,
+    Delegate,
+    DelegateRequest,
+    Device,
+    HostedCallback,
+    PeerCertificate,
+    Secret,
+)
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from delegator.store import Store, open_store
 from delegator.trail import Trail
-from pki.trust import TrustStore
 
 ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
@@ -43,6 +52,14 @@ class Ran:
         return json.loads(self.out)
 
 
+class HostedOnly:
+    """Callbacks that call nobody."""
+
+    def at_hand(self, delegate: Delegate, request: DelegateRequest, until: datetime) -> Credential:
+        assert isinstance(delegate.callback, HostedCallback)
+        return hosted.compose(request, delegate.callback, until)
+
+
 class Console:
     """Runs commands as an operator does, in the test's own process, and looks at what they left in the store."""
 
@@ -50,7 +67,7 @@ class Console:
         self.said = ""
 
     def run(self, *words: object, stdin: str | bytes | None = None) -> Ran:
-        done = CliRunner().invoke(main, [str(word) for word in words], input=stdin)
+        done = CliRunner().invoke(main, [str(word) for word in words], input=stdin, prog_name="delegator")
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         self.said += done.stdout + done.stderr
@@ -88,8 +105,7 @@ class Console:
         certificate = PeerCertificate((name,), 1, f"key-{device}")
 
         async def asked(store: Store) -> Answer | DelegatorError:
-            callbacks = Callbacks(SoapCaller(Path(), Path(), TrustStore(()), lambda: datetime.now(UTC), 1.0))
-            handshake = Handshake(store, callbacks, lambda: at or datetime.now(UTC), busy_for=1.0,
+            handshake = Handshake(store, cast(Callbacks, HostedOnly()), lambda: at or datetime.now(UTC), busy_for=1.0,
                                   factory_anchor="", confirmed=lambda: None)
             try:
                 return await handshake.provision(request, Peer(peer, certificate), Trail("test", peer))

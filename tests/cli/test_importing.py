@@ -29,7 +29,8 @@ def test_a9_a_shipment_is_registered_and_again_changes_nothing(acme: Console) ->
     assert _import(acme, GOOD) == (0, {
         "rows": 3, "new": 3, "unchanged": 0, "refused": [], "registered": True, "dry_run": False})
     assert acme.ok("devices", "show", "ABC1235") == {
-        "service_tag": "ABC1235", "serial_number": "SN-1", "mac_addresses": ["00:1A:2B:3C:4D:60", "00:1A:2B:3C:4D:61"],
+        "service_tag": "ABC1235", "serial_number": "SN-1",
+        "mac_addresses": ["00:1A:2B:3C:4D:60", "00:1A:2B:3C:4D:61"],
         "model": "R750", "order": "4711", "delegate": "acme-small", "customer": "acme", "registered": True,
         "claims": []}
     code, facts = _import(acme, GOOD)
@@ -107,7 +108,8 @@ def test_a9_a_device_of_another_customer_stays_theirs(acme: Console) -> None:
 
 
 @pytest.mark.parametrize(("rows", "named"), [
-    ("service_tag,customer\nABC1235,other\n", "the row says other"), ("service_tag,model\n,R750\n", "no service_tag")])
+    ("service_tag,customer\nABC1235,other\n", "the row says other"),
+    ("service_tag,model\n,R750\n", "no service_tag")])
 def test_a9_whose_and_which_device_must_be_said(acme: Console, rows: str, named: str) -> None:
     _, facts = _import(acme, rows)
     assert named in str(facts["refused"])

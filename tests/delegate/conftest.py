@@ -27,6 +27,7 @@ from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
 from delegator.model import Credential, DelegateRequest, Deployment, Device, Location, Result, SoapCallback
 from delegator.net.serve import Listener
+from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey
 from delegator.wire.tls import server_context
 from pki import Folder, TrustStore
@@ -82,7 +83,7 @@ class Client:
 
     async def ask(self, tag: str, claim_id: str, **device: Any) -> Credential:
         request = DelegateRequest(claim_id, Device(tag, **device), Location("192.0.2.7", None, "lab.example"))
-        return await self.caller.obtain(request, self.known)
+        return await self.caller.obtain(request, self.known, real_now() + timedelta(hours=24))
 
     async def tell(self, claim_id: str, result: Result = Result.DEPLOYED, detail: str | None = None) -> None:
         await self.caller.notify(Deployment(claim_id, result, detail), self.known)
@@ -118,7 +119,8 @@ async def client(party: Party) -> AsyncIterator[Callable[[int], Client]]:
     callers = []
 
     def make(port: int) -> Client:
-        caller = SoapCaller(*party.delegator, TrustStore.load(party.factory_ca), real_now, 5.0)
+        here = Outbound(networks(("127.0.0.0/8",)))
+        caller = SoapCaller(*party.delegator, TrustStore.load(party.factory_ca), real_now, 5.0, here)
         callers.append(caller)
         return Client(party, port, caller)
     yield make
@@ -154,21 +156,22 @@ class Inside:
 async def inside(party: Party, client: Callable[[int], Client], tmp_path: Path) -> AsyncIterator[Inside]:
     data, database = tmp_path / "data", tmp_path / "delegate.db"
     data.mkdir()
-    ledger = await open_ledger(database, SealingKey(secrets.token_bytes(32)), timedelta(minutes=10))
-    here: Inside
+    trust = TrustStore.load(party.factory_ca)
+    async with contextlib.AsyncExitStack() as ending:
+        ledger = await open_ledger(database, SealingKey(secrets.token_bytes(32)), timedelta(minutes=10))
+        ending.push_async_callback(ledger.close)
+        here: Inside
 
-    def now() -> datetime:
-        return here.now()
-    context = server_context(*party.delegate, TrustStore.load(party.factory_ca), real_now, require_certificate=False)
-    here = Inside(0, None, ledger, None, data, database)  # type: ignore[arg-type]
-    server = Server(ledger, frozenset({NAME.upper()}), data, now, lifetime=timedelta(hours=24))
-    here.listener = Listener(context, server.answer, on_refused=server.refused)
-    _, here.port = here.listener.listen("127.0.0.1", 0)
-    here.client = client(here.port)
-    yield here
-    here.client.caller.close()
-    await here.listener.close(1.0)
-    await ledger.close()
+        def now() -> datetime:
+            return here.now()
+        server = Server(ledger, frozenset({NAME.upper()}), data, now, lifetime=timedelta(hours=24))
+        listener = Listener(server_context(*party.delegate, trust, real_now, require_certificate=False), server.answer,
+                            on_refused=server.refused)
+        ending.push_async_callback(listener.close, 1.0)
+        _, port = listener.listen("127.0.0.1", 0)
+        here = Inside(port, client(port), ledger, listener, data, database)
+        ending.callback(here.client.caller.close)
+        yield here
 
 
 # --- in a process of its own, as a customer starts it -------------------------------------------------------------
@@ -189,14 +192,6 @@ class Process:
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.child.send_signal(number)
         return self.child.wait(10)
-
-
-_START = """
-from delegator import engine; engine.load()
-import delegator.cli as cli
-cli.NOUNS["delegate"] = cli.Place("delegator.cli.delegate_server:command", "The module under test.")
-cli.main()
-"""
 
 
 @dataclass
@@ -228,7 +223,7 @@ class Shell:
         return Process(child, json.loads(line), log)
 
     def _command(self, *words: object) -> list[str]:
-        return [sys.executable, "-c", _START, "delegate", *map(str, words)]
+        return [sys.executable, "-m", "delegator", "delegate", *map(str, words)]
 
     def _environment(self, more: dict[str, str] | None) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), **(more or {})}

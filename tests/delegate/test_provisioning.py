@@ -44,6 +44,13 @@ async def test_a8_a_file_of_its_own_is_served_as_it_stands(inside, new_claim):
     assert (await inside.client.fetch(given)).body == own
 
 
+async def test_a8_megabytes_arrive_whole(inside, new_claim):
+    large = f'<Provisioning xmlns="{OURS}">{"x" * 8_000_000}</Provisioning>'.encode()
+    (inside.data / "SRV0001.xml").write_bytes(large)
+    given = await inside.client.ask("SRV0001", new_claim())
+    assert (await inside.client.fetch(given)).body == large
+
+
 async def test_a8_without_a_folder_the_built_in_document_is_served(inside, new_claim):
     inside.data.rmdir()
     given = await inside.client.ask("SRV0001", new_claim())

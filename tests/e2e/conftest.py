@@ -293,6 +293,7 @@ def world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
         callbacks=config.CallbackSettings(
             certificate=str(factory.path / "delegate-clients/delegator.test.crt"),
             key=str(factory.path / "delegate-clients/delegator.test.key"), budget=1.0),
+        outbound=config.OutboundSettings(allow=("127.0.0.0/8",)),
         log=config.Log(json=True))
     (tmp_path / "delegator.toml").write_text(config.as_toml(settings))
     create_key_file(tmp_path / "sealing.key")

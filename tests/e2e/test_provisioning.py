@@ -255,7 +255,8 @@ class TestHttp:
         world.start()
         body = envelope("WAIT001")
         with world.connection(*world.paths("WAIT001")) as sock:
-            sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+            sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                         b"Content-Length: %d\r\n\r\n" % len(body))
             assert sock.recv(100).startswith(b"HTTP/1.1 100")
             sock.sendall(body)
             assert sock.recv(4096).startswith(b"HTTP/1.1 200")

@@ -16,10 +16,13 @@ from delegator.errors import DelegatorError, Kind
 from delegator.net.client import Endpoint, call, close
 from delegator.net.connection import Connection
 from delegator.net.serve import Deadlines, Listener
+from delegator.outbound import Outbound, networks
 from delegator.wire.http import Request, Response
 from delegator.wire.tls import Refused, TlsContext, client_context, server_context
 from pki import Folder, Issued
 from pki.trust import TrustStore
+
+LOOPBACK = Outbound(networks(("127.0.0.0/8",)))
 
 
 def now() -> datetime:
@@ -66,7 +69,7 @@ async def echo(context: TlsContext) -> AsyncIterator[tuple[Echo, Listener, int]]
 def endpoint(factory: Folder, device: Callable[[str], Issued]) -> Callable[[int], Endpoint]:
     issued = device("NETS001")
     made = client_context(issued.certificate_path, issued.key_path, TrustStore.load(factory.ca_path), now)
-    return lambda port: Endpoint("localhost", port, made, "127.0.0.1")
+    return lambda port: Endpoint("localhost", port, made, "127.0.0.1", LOOPBACK)
 
 
 async def test_a_kept_connection_is_used_again(echo: tuple[Echo, Listener, int],
@@ -110,11 +113,11 @@ async def test_who_refuses_us_is_named(factory: Folder, customer_ca: Folder, ech
     """Both ends say why: ours as an error, theirs as a recorded refusal."""
     anonymous = client_context(None, None, TrustStore.load(factory.ca_path), now)
     with pytest.raises(DelegatorError, match="certificate required"):
-        await call(Endpoint("localhost", echo[2], anonymous, "127.0.0.1"), "/", {}, b"", 5)
+        await call(Endpoint("localhost", echo[2], anonymous, "127.0.0.1", LOOPBACK), "/", {}, b"", 5)
     assert "did not return a certificate" in echo[0].refused[0].detail
     distrustful = client_context(None, None, TrustStore.load(customer_ca.ca_path), now)
     with pytest.raises(DelegatorError, match="unknown authority"):
-        await call(Endpoint("localhost", echo[2], distrustful, "127.0.0.1"), "/", {}, b"", 5)
+        await call(Endpoint("localhost", echo[2], distrustful, "127.0.0.1", LOOPBACK), "/", {}, b"", 5)
 
 
 async def test_over_the_limit_of_connections_a_peer_is_let_go_at_once(echo: tuple[Echo, Listener, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,16 @@ async def test_A10_a_route_that_changed_after_a_crash_starts_a_new_claim_at_the_
     assert await store.taken("acme", "acme-2") == {"customer/acme": 1, "delegate/acme-2": 1}
 
 
+async def test_A10_when_another_delegate_stood_in_the_claim_and_its_place_are_that_ones(store, ask, asking, at):
+    claim = await store.issue(asking.claim_id, TEXT, at(0.5), "acme-2")
+    assert (claim.state, claim.delegate, store.reveal(claim)) == (ClaimState.ISSUED, "acme-2", TEXT)
+    assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 0}
+    assert await store.taken("acme", "acme-2") == {"customer/acme": 1, "delegate/acme-2": 1}
+    assert (await store.open_claim(ask(minute=1))).outcome is Outcome.SAME_AGAIN
+    assert await store.release(TAG, at(2)) == 1
+    assert await store.taken("acme", "acme-2") == {"customer/acme": 0, "delegate/acme-2": 0}
+
+
 async def test_A10_a_route_that_changed_after_the_answer_changes_nothing(store, ask, issued):
     opened = await store.open_claim(ask(customer="umbra", delegate="umbra-1", minute=2))
     assert (opened.outcome, opened.claim) == (Outcome.SAME_AGAIN, issued)
@@ -105,8 +116,7 @@ async def test_6_3_a_sealed_credential_opens_for_its_own_claim_only(store, ask, 
     other = (await store.open_claim(ask("ABC1235"))).claim
     swapped = await store.issue(other.claim_id, "other", at(1))
     with pytest.raises(DelegatorError) as refusal:
-        store.reveal(type(swapped)(**{**{name: getattr(swapped, name) for name in swapped.__slots__},
-                                      "sealed": issued.sealed}))
+        store.reveal(replace(swapped, sealed=issued.sealed))
     assert refusal.value.kind is Kind.UNAVAILABLE
 
 
@@ -152,7 +162,7 @@ async def test_6_4_when_the_credential_cannot_be_made_there_is_no_claim(store, a
 
 @pytest.mark.parametrize("state", ["asking", "issued"])
 @pytest.mark.parametrize("by", ["key:one", "key:two"])
-async def test_6_3_a_lapsed_claim_makes_room_for_a_new_one_and_its_credential_is_wiped(store, ask, asking, at, state, by):
+async def test_6_3_a_lapsed_claim_makes_room_for_a_new_one_and_is_wiped(store, ask, asking, at, state, by):
     if state == "issued":
         await store.issue(asking.claim_id, TEXT, at(0.5))
     opened = await store.open_claim(ask(by=by, minute=60))
@@ -252,5 +262,6 @@ async def test_A13_releasing_forgets_used_attempts_of_that_tag_only(store, ask, 
     await store.expire_lapsed(at(60))
     assert await store.release(TAG, at(61)) == 1
     assert await store.release(TAG, at(61)) == 0
-    assert (await store.open_claim(ask(minute=62, policy=Policy(attempts=1)))).outcome is Outcome.OPENED
-    assert (await store.open_claim(ask("ABC1235", minute=62, policy=Policy(attempts=1)))).outcome is Outcome.OVER_LIMIT
+    once = Policy(attempts=1)
+    assert (await store.open_claim(ask(minute=62, policy=once))).outcome is Outcome.OPENED
+    assert (await store.open_claim(ask("ABC1235", minute=62, policy=once))).outcome is Outcome.OVER_LIMIT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -103,7 +104,7 @@ async def test_6_4_a_limit_that_cannot_be_judged_opens_nothing_and_hurts_nobody_
     def broken(places, attempts):
         raise limits
     asks = [ask(tag) for tag in tags(6)]
-    asks[3] = type(asks[3])(**{name: getattr(asks[3], name) for name in asks[3].__slots__} | {"limits": broken})
+    asks[3] = replace(asks[3], limits=broken)
     outcomes = await asyncio.wait_for(
         asyncio.gather(*(store.open_claim(one) for one in asks), return_exceptions=True), 5)
     assert outcomes.pop(3) is limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,14 +15,17 @@ from delegator.model import (
     Delegate,
     HostedCallback,
     IdentityRule,
+    LocalCallback,
     Policy,
     Rule,
     Secret,
     SoapCallback,
+    SshCallback,
 )
+from delegator.store.transaction import Query
 
 SOAP = Delegate("acme-soap", "acme", SoapCallback("d.acme.example", 8443, "/soap", "PEM", "192.0.2.1"),
-                "https://acme.example/next", "ANCHOR", "strict", False)
+                "https://acme.example/next", "ANCHOR", "strict", False, 7, 3)
 HOSTED = Delegate("acme-hosted", "acme", HostedCallback("root", Secret("<&>\"' {random}")))
 STRICT = Policy("strict", False, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC),
                 IdentityRule.EITHER, True, 5, frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1))
@@ -49,6 +53,23 @@ async def test_A4_what_goes_in_comes_out_equal(store):
     assert await store.customers() == [Customer("acme", "Acme & Söhne", False, "strict")]
     assert await store.delegates() == [HOSTED, SOAP]
     assert await store.rules() == [RULE]
+
+
+@pytest.mark.parametrize("callback", [
+    SoapCallback("d.acme.example"), SshCallback("d.acme.example", "ztp", Secret("KEY\n&\n"), "ssh-ed25519 AAAA", 2222),
+    HostedCallback("root", Secret("PASSWORD"), "it@acme.example", "https://acme.example/told", Secret("SHARED"), "PEM"),
+    HostedCallback("root", Secret("PASSWORD")), LocalCallback("/opt/acme/credential", ("--tag", "{tag}")),
+    LocalCallback("/opt/acme", python="acme:obtain")], ids=lambda one: type(one).__name__)
+async def test_A7_every_kind_of_callback_comes_back_equal_with_its_secrets_sealed(shop, callback):
+    delegate = Delegate("new", "acme", callback)
+    await shop.add_delegate(delegate)
+    assert delegate in await shop.delegates()
+    stored = await shop._driver.read(Query("SELECT kind, settings, sealed FROM delegates WHERE name = 'new'"))
+    assert stored[0][0] == delegate.kind.value
+    secrets = [value.reveal() for value in (getattr(callback, name) for name in callback.__slots__)
+               if isinstance(value, Secret)]
+    assert (stored[0][2] is not None) == bool(secrets)
+    assert not [text for text in secrets if json.dumps(text)[1:-1] in stored[0][1]]
 
 
 async def test_A6_a_policy_without_a_word_stays_without_a_word(store):

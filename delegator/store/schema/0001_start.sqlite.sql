@@ -28,7 +28,9 @@ CREATE TABLE delegates (
     url TEXT,
     trust_anchor TEXT,
     policy TEXT REFERENCES policies (name),
-    enabled INTEGER NOT NULL DEFAULT 1
+    enabled INTEGER NOT NULL DEFAULT 1,
+    priority INTEGER NOT NULL DEFAULT 100,
+    weight INTEGER NOT NULL DEFAULT 1 CHECK (weight > 0)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE rules (

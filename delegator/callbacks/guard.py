@@ -1,0 +1,103 @@
+"""The guard before each delegate: so many calls at once, a bounded queue, a time budget, a circuit breaker.
+
+The invariant: whatever one delegate does, no call of another waits for it: what is shared (the loop, memory) is
+bounded per delegate, and a full queue is an immediate TRY_LATER.
+Must not live here: how a delegate is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from delegator.callbacks.breaker import Breaker, State
+from delegator.errors import DelegatorError, Kind
+
+T = TypeVar("T")
+Changed = Callable[[str, State, str], None]
+"""Told when a breaker changes: delegate, new state, the failure that did it ("" for a success)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one delegate may take of us."""
+
+    running: int = 16
+    """Calls at once: a small customer's server answers a rack of devices one after the other."""
+    waiting: int = 64
+    """Calls that wait for their turn; the next one is sent away, its device asks again in 30 s."""
+    budget: float = 10.0
+    """Seconds for one call, waiting included. Devices give up at 30."""
+
+
+@dataclass(slots=True)
+class _Gate:
+    turn: asyncio.Semaphore
+    breaker: Breaker = field(default_factory=Breaker)
+    inside: int = 0
+
+
+class Guard:
+    """One gate per delegate, made when it is first called."""
+
+    def __init__(self, limits: Limits, changed: Changed = lambda name, state, why: None) -> None:
+        self._limits = limits
+        self._changed = changed
+        self._gates: dict[str, _Gate] = {}
+
+    def is_open(self, name: str) -> bool:
+        """Whether a call would be sent away by the breaker now; takes no trial."""
+        gate = self._gates.get(name)
+        return gate is not None and gate.breaker.state is State.OPEN and gate.breaker.retry_after(
+            time.monotonic()) > 1
+
+    async def run(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call to the delegate `name`. Raises DelegatorError: TRY_LATER when it is not even tried, what the
+        call raises, UNREACHABLE when the budget is over."""
+        gate = self._gates.setdefault(name, _Gate(asyncio.Semaphore(self._limits.running)))
+        self._admit(name, gate)
+        gate.inside += 1
+        try:
+            async with asyncio.timeout(self._limits.budget), gate.turn:
+                result = await call()
+        except TimeoutError:
+            detail = f"delegate {name}: no answer within {self._limits.budget:g} s"
+            self._failed(name, gate, detail)
+            raise DelegatorError(Kind.UNREACHABLE, detail) from None
+        except DelegatorError as error:
+            self._failed(name, gate, error.detail)
+            raise
+        except BaseException:
+            gate.breaker.gave_up(time.monotonic())
+            raise
+        finally:
+            gate.inside -= 1
+        self._succeeded(name, gate)
+        return result
+
+    def _admit(self, name: str, gate: _Gate) -> None:
+        now = time.monotonic()
+        if gate.inside >= self._limits.running + self._limits.waiting:
+            raise DelegatorError(Kind.TRY_LATER, f"delegate {name}: {gate.inside} calls are under way already")
+        before = gate.breaker.state
+        if not gate.breaker.admit(now):
+            detail = f"delegate {name}: left alone after {gate.breaker.failures} failures"
+            raise DelegatorError(Kind.TRY_LATER, detail, retry_after=gate.breaker.retry_after(now))
+        self._tell(name, before, gate, "")
+
+    def _failed(self, name: str, gate: _Gate, why: str) -> None:
+        before = gate.breaker.state
+        gate.breaker.failed(time.monotonic())
+        self._tell(name, before, gate, why)
+
+    def _succeeded(self, name: str, gate: _Gate) -> None:
+        before = gate.breaker.state
+        gate.breaker.succeeded()
+        self._tell(name, before, gate, "")
+
+    def _tell(self, name: str, before: State, gate: _Gate, why: str) -> None:
+        if gate.breaker.state is not before:
+            self._changed(name, gate.breaker.state, why)

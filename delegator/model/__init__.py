@@ -1,0 +1,87 @@
+"""The values the delegator speaks in: who asks, what is registered, what is claimed, what is answered.
+
+Everything here is frozen and knows neither bytes nor sockets nor SQL; a value that exists is valid.
+Must not live here: decisions (routing, policy), element names (wire.messages), columns (store).
+"""
+
+from delegator.model.claimed import Claim, ClaimState, Identity, IdentityKind, PeerCertificate
+from delegator.model.messages import (
+    AddressChange,
+    Answer,
+    Confirmation,
+    Credential,
+    CredentialRequest,
+    DelegateAddress,
+    DelegateRequest,
+    Deployment,
+    Device,
+    Location,
+    Result,
+)
+from delegator.model.registered import (
+    CALLBACKS,
+    Callback,
+    CallbackKind,
+    Customer,
+    Delegate,
+    HostedCallback,
+    IdentityRule,
+    LocalCallback,
+    Policy,
+    Registration,
+    Rule,
+    SoapCallback,
+    SshCallback,
+)
+from delegator.model.secret import Secret
+from delegator.model.syntax import (
+    CLAIM_ID,
+    HOST_NAME,
+    MODEL,
+    NAME,
+    SERIAL_NUMBER,
+    SERVICE_TAG,
+    TRANSACTION_ID,
+    normal_mac,
+)
+
+__all__ = [
+    "CALLBACKS",
+    "CLAIM_ID",
+    "HOST_NAME",
+    "MODEL",
+    "NAME",
+    "SERIAL_NUMBER",
+    "SERVICE_TAG",
+    "TRANSACTION_ID",
+    "AddressChange",
+    "Answer",
+    "Callback",
+    "CallbackKind",
+    "Claim",
+    "ClaimState",
+    "Confirmation",
+    "Credential",
+    "CredentialRequest",
+    "Customer",
+    "Delegate",
+    "DelegateAddress",
+    "DelegateRequest",
+    "Deployment",
+    "Device",
+    "HostedCallback",
+    "Identity",
+    "IdentityKind",
+    "IdentityRule",
+    "LocalCallback",
+    "Location",
+    "PeerCertificate",
+    "Policy",
+    "Registration",
+    "Result",
+    "Rule",
+    "Secret",
+    "SoapCallback",
+    "SshCallback",
+    "normal_mac",
+]

@@ -1,0 +1,71 @@
+"""Who a peer is proven to be, and the durable record of what it was given.
+
+Must not live here: how a claim changes (store.claims).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from delegator.model.messages import Result
+
+
+class IdentityKind(enum.Enum):
+    """Own: a handshake certificate whose common name is the tag. Shared: "one of ours", never which one."""
+
+    OWN = "own"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What the handshake proved: every common name in the subject, and SHA-256 (hex) of the public key."""
+
+    common_names: tuple[str, ...]
+    serial: int
+    key_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks, as far as it is proven. `binding` is what the claim is tied to: the device's key or its secret."""
+
+    kind: IdentityKind
+    service_tag: str
+    binding: str
+
+
+
+
+class ClaimState(enum.Enum):
+    """asking -> issued -> confirmed, or expired, released."""
+
+    ASKING = "asking"
+    ISSUED = "issued"
+    CONFIRMED = "confirmed"
+    EXPIRED = "expired"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The durable record that a device asked and what it was given. Times are aware UTC."""
+
+    claim_id: str
+    service_tag: str
+    customer: str
+    delegate: str
+    state: ClaimState
+    identity: IdentityKind
+    attempt: int
+    asked_at: datetime
+    lease_until: datetime
+    issued_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: Result | None = None
+    detail: str | None = None
+    peer: str | None = None
+    binding: str = field(default="", repr=False)
+    sealed: bytes | None = field(default=None, repr=False)

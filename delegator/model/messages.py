@@ -1,0 +1,158 @@
+"""What devices, delegator and delegates say to each other, as values. Element names are wire.messages' affair.
+
+The invariant: a value that exists is valid; what a device says is checked here before anybody acts on it.
+Must not live here: what is registered (model.registered), what is claimed (model.claimed).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from delegator.model.secret import Secret
+from delegator.model.syntax import (
+    CLAIM_ID,
+    HOST_NAME,
+    TRANSACTION_ID,
+    check_identifiers,
+    may_be_address,
+    must_match,
+    normal_macs,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a device says it is. The service tag identifies and never authenticates. Raises ValueError."""
+
+    service_tag: str
+    serial_number: str | None = None
+    mac_addresses: tuple[str, ...] = ()
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        check_identifiers(self.service_tag, self.serial_number, self.model)
+        if self.mac_addresses:
+            object.__setattr__(self, "mac_addresses", normal_macs(self.mac_addresses))
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a device believes it stands: hints, never proof. Raises ValueError."""
+
+    ip_address: str | None = None
+    host_name: str | None = None
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        may_be_address(self.ip_address)
+        for what, name in (("host name", self.host_name), ("domain", self.domain)):
+            if name is not None:
+                must_match(HOST_NAME, name, what)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRequest:
+    """One call of GetProvisioningCredential (block 212). `certificate_request` is PKCS#10 in DER."""
+
+    device: Device
+    transaction_id: Secret
+    location: Location = Location()
+    certificate_request: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if TRANSACTION_ID.fullmatch(self.transaction_id.reveal()) is None:
+            raise ValueError("transaction id must be 16 to 128 characters of A-Z a-z 0-9 . _ : -")
+
+
+class Result(enum.Enum):
+    """How provisioning ended on the device (block 218)."""
+
+    DEPLOYED = "Deployed"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """ConfirmProvisioning. The transaction id proves the device again where its certificate is shared."""
+
+    claim_id: str
+    result: Result
+    detail: str | None = None
+    transaction_id: Secret | None = None
+
+    def __post_init__(self) -> None:
+        must_match(CLAIM_ID, self.claim_id, "claim id")
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChange:
+    """NotifyAddressChange: a service processor tells its new address."""
+
+    device: Device
+    new_address: str
+    old_address: str | None = None
+
+    def __post_init__(self) -> None:
+        may_be_address(self.new_address)
+        may_be_address(self.old_address)
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user name and a password for one claim; valid until `not_after` (aware UTC) where it says so."""
+
+    user_name: str
+    password: Secret
+    not_after: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.user_name) <= 255 or not 1 <= len(self.password.reveal()) <= 1024:
+            raise ValueError("a credential needs a user name of 1-255 and a password of 1-1024 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class DelegateAddress:
+    """Where the device goes next, and the PEM certificates it shall trust there."""
+
+    url: str
+    trust_anchor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The whole answer to a CredentialRequest (block 216)."""
+
+    credential: Credential
+    claim_id: str
+    delegate: DelegateAddress | None = None
+    handshake_certificate: str | None = None
+    alternate_delegators: tuple[str, ...] = ()
+
+
+
+
+@dataclass(frozen=True, slots=True)
+class DelegateRequest:
+    """RequestCredential: the indication that a device asked (claim 12). The claim id is the idempotency key;
+    `peer_address` is where the device called from, for callbacks that are not a SOAP message."""
+
+    claim_id: str
+    device: Device
+    location: Location = Location()
+    peer_address: str = ""
+
+    def __post_init__(self) -> None:
+        must_match(CLAIM_ID, self.claim_id, "claim id")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """NotifyDeployed: the delegate learns how provisioning ended."""
+
+    claim_id: str
+    result: Result
+    detail: str | None = None

@@ -1,0 +1,168 @@
+"""What is registered: customers, their delegates and devices, rules and policies.
+
+The invariant: what is not said is the safe choice.
+Must not live here: how any of it is kept (store), what follows from it (routing, policy).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from delegator.model.secret import Secret
+from delegator.model.syntax import check_identifiers, normal_macs
+
+
+class CallbackKind(enum.Enum):
+    """How the delegator reaches a delegate."""
+
+    SOAP = "soap"
+    SSH = "ssh"
+    HOSTED = "hosted"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    name: str
+    title: str
+    enabled: bool = True
+    policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SoapCallback:
+    """The customer's own server. `host` must stand in its certificate; `address` overrides where to connect."""
+
+    host: str
+    port: int = 443
+    path: str = "/"
+    trust_anchor: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SshCallback:
+    """The customer's command over SSH. `host_key` is the pinned public key in OpenSSH's form; in `command` `{tag}`,
+    `{ip}`, `{peer}` and `{claim}` are filled with checked values only."""
+
+    host: str
+    user: str
+    private_key: Secret
+    host_key: str
+    port: int = 22
+    command: str = "getCred {tag} {ip}"
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallback:
+    """Settings kept here: a fixed password or a pattern, in which `{tag}` and `{random}` are filled per device; and
+    who is told, by signed mail or by a signed HTTPS call."""
+
+    user_name: str
+    password: Secret
+    mail_to: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: Secret | None = None
+    webhook_anchor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCallback:
+    """The customer's own logic on the delegator's machine: an executable (absolute path) with its arguments, or
+    with `python` a function named as `module:function`, found in the folder `program`."""
+
+    program: str
+    arguments: tuple[str, ...] = ()
+    python: str | None = None
+
+
+Callback = SoapCallback | SshCallback | HostedCallback | LocalCallback
+CALLBACKS: dict[CallbackKind, type[Callback]] = {
+    CallbackKind.SOAP: SoapCallback, CallbackKind.SSH: SshCallback, CallbackKind.HOSTED: HostedCallback,
+    CallbackKind.LOCAL: LocalCallback}
+_KIND_OF = {made: kind for kind, made in CALLBACKS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """The customer's provisioning server, or what stands for it. `url` and `trust_anchor` go to the device. Among a
+    customer's delegates the lowest `priority` is asked first; among equals `weight` shares the devices out."""
+
+    name: str
+    customer: str
+    callback: Callback
+    url: str | None = None
+    trust_anchor: str | None = None
+    policy: str | None = None
+    enabled: bool = True
+    priority: int = 100
+    weight: int = 1
+
+    @property
+    def kind(self) -> CallbackKind:
+        return _KIND_OF[type(self.callback)]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A device that a customer owns, known by any of its identifiers. Raises ValueError."""
+
+    customer: str
+    service_tag: str | None = None
+    serial_number: str | None = None
+    mac_addresses: tuple[str, ...] = ()
+    model: str | None = None
+    order: str | None = None
+    delegate: str | None = None
+    device_id: int = 0
+
+    def __post_init__(self) -> None:
+        check_identifiers(self.service_tag, self.serial_number, self.model)
+        if self.mac_addresses:
+            object.__setattr__(self, "mac_addresses", normal_macs(self.mac_addresses))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Facts that lead to a delegate. Lower priority is tried first; a rule without conditions is the default."""
+
+    name: str
+    delegate: str
+    priority: int = 100
+    model: str | None = None
+    tag_prefix: str | None = None
+    mac_prefix: str | None = None
+    network: str | None = None
+    domain: str | None = None
+    order: str | None = None
+
+
+class IdentityRule(enum.Enum):
+    """Which proof of identity a policy accepts."""
+
+    OWN = "own"
+    SHARED = "shared"
+    EITHER = "either"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a customer allows. Every field is optional; what is not said is the safe choice. Raises ValueError."""
+
+    name: str = "default"
+    custom_operations: bool = True
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    identity: IdentityRule = IdentityRule.OWN
+    approved_only: bool = False
+    max_devices: int | None = None
+    callbacks: frozenset[CallbackKind] | None = None
+    attempts: int = 10
+    lease: timedelta = timedelta(hours=24)
+
+    def __post_init__(self) -> None:
+        if any(moment is not None and moment.tzinfo is None for moment in (self.valid_from, self.valid_until)):
+            raise ValueError("a policy's window needs a time zone")

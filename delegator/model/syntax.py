@@ -1,0 +1,54 @@
+"""The forms that names and identifiers have. What does not match never reaches the store.
+
+Must not live here: values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+SERVICE_TAG = re.compile(r"[A-Z0-9]{5,20}")
+"""A service tag, byte for byte. Checked before any look-up, so that look-alikes never reach the store."""
+SERIAL_NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+()-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""The name of a customer, delegate, rule or policy: what one can type in a shell without quoting."""
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+                       r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:-]{16,128}")
+"""At least 16 characters: with a shared certificate this secret alone says which device a claim belongs to."""
+CLAIM_ID = re.compile(r"[0-9a-f]{32}")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?)(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}")
+
+
+def must_match(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if pattern.fullmatch(text) is None:
+        raise ValueError(f"{what} {text[:64]!a} is not of the form {pattern.pattern}")
+
+
+def normal_mac(text: str) -> str:
+    """A MAC address as `AA:BB:CC:DD:EE:FF`, from colons, dashes or none. Raises ValueError."""
+    if _MAC.fullmatch(text) is None:
+        raise ValueError(f"MAC address {text[:64]!a} is not six pairs of hexadecimal digits")
+    digits = re.sub("[^0-9A-Fa-f]", "", text).upper()
+    return ":".join(digits[i:i + 2] for i in range(0, 12, 2))
+
+
+def may_be_address(text: str | None) -> None:
+    """Without a scope (`%eth0`): it means nothing on another host, and could hold any characters."""
+    if text is not None and getattr(ipaddress.ip_address(text), "scope_id", None) is not None:
+        raise ValueError(f"IP address {text[:64]!a} has a scope")
+
+
+def check_identifiers(service_tag: str | None, serial_number: str | None, model: str | None) -> None:
+    """Those that are there must have their form. Raises ValueError."""
+    for pattern, text, what in ((SERVICE_TAG, service_tag, "service tag"),
+                                (SERIAL_NUMBER, serial_number, "serial number"), (MODEL, model, "model")):
+        if text is not None:
+            must_match(pattern, text, what)
+
+
+def normal_macs(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Each address once, in the normal form. Raises ValueError."""
+    return tuple(dict.fromkeys(normal_mac(one) for one in addresses))

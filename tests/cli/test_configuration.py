@@ -1,0 +1,141 @@
+"""Settings: shown so that they can be read back, checked file by file, wrong ones named by their key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from delegator.config import Settings, load
+from pki import Folder
+
+from .conftest import Console
+
+
+@pytest.fixture
+def mother(console: Console) -> Console:
+    """A console whose factory has everything the built-in settings name."""
+    folder = Folder.create("var/pki", common_name="Test Factory CA")
+    folder.issue("delegator-server", "delegator", names=("localhost",))
+    folder.issue("delegate-client", "delegator")
+    return console
+
+
+def _problems(console: Console, code: int = 3) -> dict[str, dict[str, Any]]:
+    done = console.run("config", "check", "--json")
+    assert done.code == code
+    found = {one["what"]: one for one in done.json["findings"] if not one["ok"]}
+    assert done.json["problems"] == len(found)
+    assert done.json["ok"] == (not found)
+    assert all(one["hint"] and one["detail"] for one in found.values())
+    assert all(one["hint"] in done.err for one in found.values())
+    return found
+
+
+def test_what_show_prints_is_read_back_to_the_same_settings(console: Console) -> None:
+    Path("delegator.toml").write_text('[server]\nport = 4434\nurl = "https://\\"quoted\\"/"\n')
+    shown = console.run("config", "show").out
+    Path("again.toml").write_text(shown)
+    assert load(Path("again.toml"), {}) == load(Path("delegator.toml"), {})
+    assert console.ok("config", "show") == tomllib.loads(shown)
+
+
+def test_the_environment_wins_over_the_file(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("other.toml").write_text("[server]\nport = 4434\n")
+    monkeypatch.setenv("DELEGATOR_CONFIG", "other.toml")
+    assert console.ok("config", "show")["server"]["port"] == 4434
+    monkeypatch.setenv("DELEGATOR_SERVER__PORT", "4435")
+    assert console.ok("config", "show")["server"]["port"] == 4435
+    assert console.ok("config", "show", "--defaults") == msgspec.json.decode(msgspec.json.encode(Settings()))
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    ("[server]\nprt = 1\n", "prt"), ("[sever]\n", "sever"), ("[server]\nport = 'x'\n", "$.server.port"),
+    ("[server]\nport = 99999\n", "$.server.port"), ("server = 1\n", "$.server"), ("[server\n", "delegator.toml"),
+    ("[limits]\nidle = 0\n", "$.limits.idle")])
+@pytest.mark.parametrize("words", [("config", "check"), ("config", "show"), ("customers", "list"), ("serve",)])
+def test_a_wrong_key_is_named_with_its_path(console: Console, text: str, named: str, words: tuple[str, ...]) -> None:
+    Path("delegator.toml").write_text(text)
+    assert named in console.refused(3, *words)
+
+
+def test_a_broken_file_keeps_nobody_from_help_and_the_way_out(console: Console) -> None:
+    Path("delegator.toml").write_text("[sever]\n")
+    assert console.run("customers", "add", "--help").code == 0
+    assert console.run("config", "show", "--defaults").code == 0
+    console.ok("config", "new-key", "other.key")
+
+
+def test_everything_in_order_ends_with_0(mother: Console) -> None:
+    assert _problems(mother, 0) == {}
+    mother.ok("customers", "list")
+    assert _problems(mother, 0) == {}
+
+
+def test_a_machine_with_certificates_only_needs_no_pki_folder(mother: Console) -> None:
+    Path("var/pki/ledger.jsonl").unlink()
+    Path("var/pki/ca.key").unlink()
+    assert _problems(mother, 0) == {}
+
+
+def test_an_empty_machine_is_told_everything_it_needs(place: Path) -> None:
+    found = _problems(Console())
+    assert set(found) == {"PKI folder", "factory anchors", "server certificate", "server key",
+                          "callbacks certificate", "callbacks key", "sealing key"}
+    assert "python -m pki init" in found["PKI folder"]["hint"]
+    assert "python -m pki server delegator" in found["server key"]["hint"]
+    assert "delegator config new-key var/sealing.key" in found["sealing key"]["hint"]
+
+
+@pytest.mark.parametrize(("what", "path", "mode", "hint"), [
+    ("PKI folder", "var/pki", 0o755, "chmod 700"), ("server key", "var/pki/server/delegator.key", 0o644, "chmod 600"),
+    ("callbacks key", "var/pki/delegate-clients/delegator.key", 0o640, "chmod 600"),
+    ("sealing key", "var/sealing.key", 0o644, "chmod 600"), ("database", "var/delegator.db", 0o644, "chmod 600")])
+def test_what_others_could_read_is_found(mother: Console, what: str, path: str, mode: int, hint: str) -> None:
+    mother.ok("customers", "list")
+    Path(path).chmod(mode)
+    found = _problems(mother)
+    assert hint in found[what]["hint"]
+
+
+@pytest.mark.parametrize(("what", "path"), [
+    ("factory anchors", "var/pki/ca.crt"), ("factory anchors", "var/pki/crl.pem"),
+    ("server certificate", "var/pki/server/delegator.crt"), ("server key", "var/pki/server/delegator.key"),
+    ("sealing key", "var/sealing.key"), ("database", "var/delegator.db")])
+def test_what_is_damaged_is_found(mother: Console, what: str, path: str) -> None:
+    mother.ok("customers", "list")
+    Path(path).write_text("nothing that makes sense\n" * 50)
+    assert what in _problems(mother)
+
+
+def test_a_key_of_another_certificate_is_found(mother: Console) -> None:
+    Path("var/pki/server/delegator.key").write_bytes(Path("var/pki/delegate-clients/delegator.key").read_bytes())
+    assert "does not belong" in _problems(mother)["server key"]["detail"]
+
+
+def test_a_database_that_has_no_place_is_found(mother: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELEGATOR_STORE__PATH", "var/sealing.key/delegator.db")
+    assert "cannot be written" in _problems(mother)["database"]["detail"]
+
+
+def test_a_sealing_key_is_made_once_and_never_overwritten(place: Path) -> None:
+    console = Console()
+    assert console.ok("config", "new-key", "var/sealing.key") == {"key_file": "var/sealing.key"}
+    before = Path("var/sealing.key").read_bytes()
+    assert Path("var/sealing.key").stat().st_mode & 0o777 == 0o600
+    console.refused(6, "config", "new-key", "var/sealing.key")
+    assert Path("var/sealing.key").read_bytes() == before
+
+
+def test_without_a_sealing_key_the_way_to_make_one_is_told(place: Path) -> None:
+    said = Console().refused(3, "customers", "list")
+    assert "delegator config new-key var/sealing.key" in said
+
+
+def test_a_database_that_is_none_is_a_configuration_error(console: Console) -> None:
+    Path("var/delegator.db").write_text("nothing that makes sense\n" * 50)
+    console.refused(3, "customers", "list")
+    assert Path("var/delegator.db").read_text().startswith("nothing")

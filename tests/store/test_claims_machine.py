@@ -1,0 +1,205 @@
+"""Contract: any walk of asks, answers, crashes and ends keeps what claims promise (DESIGN 6.3, 6.4).
+
+A model in memory, told anew and simpler than the store, predicts every outcome; a clock that only moves when told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from delegator.model import ClaimState, Policy, Result
+from delegator.store import Outcome
+
+POLICY = Policy("limits", max_devices=3, attempts=2)
+BUSY, LEASE = 2, 10
+ENDED = (ClaimState.EXPIRED, ClaimState.RELEASED)
+tags = st.sampled_from(["TAG0001", "TAG0002", "TAG0003", "TAG0004", "TAG0005"])
+bindings = st.sampled_from(["key:one", "key:two"])
+delegates = st.sampled_from(["acme-1", "acme-2"])
+
+
+@dataclass
+class Known:
+    """What the model remembers of a claim."""
+
+    tag: str
+    by: str
+    delegate: str
+    lapses: int
+    busy: int
+    state: ClaimState = ClaimState.ASKING
+    secret: str | None = None
+
+
+class ClaimsMachine(RuleBasedStateMachine):
+    """The store and the model, walked side by side."""
+
+    def __init__(self, database, ask, at) -> None:
+        super().__init__()
+        self.make, self.at = ask, at
+        self.minute = 0
+        self.known: dict[str, Known] = {}
+        self.runner = asyncio.Runner()
+        self.exits = AsyncExitStack()
+        self.opening = self.run(self.exits.enter_async_context(database()))
+        self.store = self.run(self.opening())
+        self.run(self.empty())
+
+    def run(self, work):
+        return self.runner.run(work)
+
+    async def empty(self) -> None:
+        """Examples share a database: what an earlier one left behind is expired and then released."""
+        await self.store.expire_lapsed(self.at(100_000))
+        for claim in await self.store.claims():
+            await self.store.release(claim.service_tag, self.at(0))
+        self.before = {claim.claim_id for claim in await self.store.claims(most=100_000)}
+
+    def teardown(self) -> None:
+        self.run(self.exits.aclose())
+        self.runner.close()
+
+    # --- the model ---
+
+    def live(self) -> dict[str, tuple[str, Known]]:
+        return {one.tag: (claim_id, one) for claim_id, one in self.known.items() if one.state not in ENDED}
+
+    def lapsed(self, one: Known) -> bool:
+        return one.state in (ClaimState.ASKING, ClaimState.ISSUED) and one.lapses <= self.minute
+
+    def over_limit(self, tag: str) -> bool:
+        used = sum(one.tag == tag and one.state is ClaimState.EXPIRED for one in self.known.values())
+        return len(self.live()) >= POLICY.max_devices or used >= POLICY.attempts
+
+    def expire_lapsed(self) -> int:
+        gone = [one for one in self.known.values() if self.lapsed(one)]
+        for one in gone:
+            one.state, one.secret = ClaimState.EXPIRED, None
+        return len(gone)
+
+    def predicted(self, tag: str, by: str, delegate: str) -> tuple[Outcome, str | None]:
+        claim_id, one = self.live().get(tag, (None, None))
+        if one is not None:
+            outcome = self.standing(one, by, delegate)
+            if outcome is not None:
+                return outcome, claim_id
+            one.state, one.secret = ClaimState.EXPIRED, None
+        if self.over_limit(tag):
+            self.expire_lapsed()
+        return (Outcome.OVER_LIMIT if self.over_limit(tag) else Outcome.OPENED), None
+
+    def standing(self, one: Known, by: str, delegate: str) -> Outcome | None:
+        if self.lapsed(one):
+            return None
+        if one.by != by:
+            return Outcome.TAKEN
+        if one.state is not ClaimState.ASKING:
+            return Outcome.DONE if one.state is ClaimState.CONFIRMED else Outcome.SAME_AGAIN
+        if one.busy > self.minute:
+            return Outcome.BUSY
+        return Outcome.RESUMED if one.delegate == delegate else None
+
+    # --- what can happen ---
+
+    @rule(minutes=st.sampled_from([1, BUSY, LEASE]))
+    def time_passes(self, minutes: int) -> None:
+        self.minute += minutes
+
+    @rule(tag=tags, by=bindings, delegate=delegates, at_hand=st.booleans())
+    def device_asks(self, tag: str, by: str, delegate: str, at_hand: bool) -> None:
+        ask = self.make(tag, by, minute=self.minute, delegate=delegate, policy=POLICY, busy=BUSY, lease=LEASE)
+        expected, claim_id = self.predicted(tag, by, delegate)
+        opened = self.run(self.store.open_and_issue(ask, lambda claim: f"for {by}") if at_hand
+                          else self.store.open_claim(ask))
+        if expected is Outcome.OPENED:
+            claim_id = opened.claim.claim_id
+            self.known[claim_id] = Known(tag, by, delegate, self.minute + LEASE, self.minute + BUSY)
+        if expected is Outcome.RESUMED:
+            self.known[claim_id].busy = self.minute + BUSY
+        if at_hand and expected in (Outcome.OPENED, Outcome.RESUMED):
+            expected = Outcome.ISSUED
+            self.known[claim_id].state, self.known[claim_id].secret = ClaimState.ISSUED, f"for {by}"
+        assert opened.outcome is expected
+        assert claim_id == (opened.claim and opened.claim.claim_id)
+
+    @rule(data=st.data(), stand_in=st.none() | delegates)
+    def delegate_answers(self, data, stand_in: str | None) -> None:
+        if self.known:
+            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            one = self.known[claim_id]
+            issued = self.run(self.store.issue(claim_id, f"for {one.by}", self.at(self.minute), stand_in))
+            assert (issued is not None) == (one.state is ClaimState.ASKING)
+            if issued is not None:
+                one.delegate = stand_in or one.delegate
+                one.state, one.secret = ClaimState.ISSUED, f"for {one.by}"
+
+    @rule(data=st.data())
+    def callback_fails(self, data) -> None:
+        if self.known:
+            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            self.run(self.store.pause(claim_id))
+            self.known[claim_id].busy = 0
+
+    @rule()
+    def server_restarts(self) -> None:
+        self.run(self.store.close())
+        self.store = self.run(self.opening())
+        self.run(self.store.pause_all())
+        for one in self.known.values():
+            one.busy = 0
+
+    @rule(data=st.data(), by=bindings | st.none(), result=st.sampled_from(Result))
+    def device_confirms(self, data, by: str | None, result: Result) -> None:
+        if self.known:
+            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            one = self.known[claim_id]
+            open_to_it = one.by == by and one.state in (ClaimState.ISSUED, ClaimState.CONFIRMED)
+            claim = self.run(self.store.confirm(claim_id, by, result, str(self.minute), self.at(self.minute)))
+            if one.by != by or one.state is ClaimState.ASKING:
+                assert claim is None
+            if open_to_it:
+                assert claim is not None
+                if result is Result.DEPLOYED:
+                    one.state, one.secret = ClaimState.CONFIRMED, None
+
+    @rule(tag=tags)
+    def operator_releases(self, tag: str) -> None:
+        gone = [one for one in self.known.values() if one.tag == tag and one.state is not ClaimState.RELEASED]
+        assert self.run(self.store.release(tag, self.at(self.minute))) == len(gone)
+        for one in gone:
+            one.state, one.secret = ClaimState.RELEASED, None
+
+    @rule()
+    def sweep(self) -> None:
+        expected = self.expire_lapsed()
+        assert self.run(self.store.expire_lapsed(self.at(self.minute))) == expected
+
+    # --- what always holds ---
+
+    @invariant()
+    def record_and_model_agree(self) -> None:
+        claims = [one for one in self.run(self.store.claims(most=100_000)) if one.claim_id not in self.before]
+        live = [one for one in claims if one.state not in ENDED]
+        assert {one.claim_id: (one.state, one.delegate) for one in claims} == {
+            claim_id: (one.state, one.delegate) for claim_id, one in self.known.items()}
+        assert len({one.service_tag for one in live}) == len(live), "one live claim per tag"
+        for one in claims:
+            assert (one.sealed is not None) == (one.state is ClaimState.ISSUED), "sealed only while issued"
+            if one.sealed is not None:
+                assert self.store.reveal(one) == self.known[one.claim_id].secret == f"for {one.binding}"
+        counted = Counter(f"delegate/{one.delegate}" for one in live) + Counter({"customer/acme": len(live)})
+        taken = {**self.run(self.store.taken("acme", "acme-1")), **self.run(self.store.taken("acme", "acme-2"))}
+        assert Counter(taken) == counted, "places are counted exactly"
+        assert len(live) <= POLICY.max_devices
+
+
+def test_6_3_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, ask, at):
+    run_state_machine_as_test(lambda: ClaimsMachine(database, ask, at), settings=settings(
+        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)))

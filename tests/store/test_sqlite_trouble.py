@@ -1,0 +1,148 @@
+"""SQLite in trouble: locked, full, broken. The caller is told, nothing is half done, and it goes on afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Customer
+from delegator.store import Outcome, open_store
+from delegator.store import sqlite as sqlite_driver
+
+ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "delegator.db"
+
+
+@pytest.fixture
+async def store(path, key, monkeypatch):
+    monkeypatch.setattr(sqlite_driver, "BUSY_TIMEOUT", 0.05)
+    store = await open_store(path, key)
+    yield store
+    await store.close()
+
+
+async def all_told(works, kind: Kind = Kind.UNAVAILABLE) -> None:
+    outcomes = await asyncio.wait_for(asyncio.gather(*works, return_exceptions=True), 5)
+    assert {type(one) for one in outcomes} == {DelegatorError}
+    assert {one.kind for one in outcomes} == {kind}
+    assert {one.appearance.fault for one in outcomes} == {"Unavailable"}
+
+
+async def test_5_while_another_process_holds_the_lock_everybody_is_told_and_nothing_is_done(store, ask, path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await all_told(store.open_claim(ask(f"TAG{n:04}")) for n in range(10))
+        assert await store.claims() == [], "reading goes on"
+        other.execute("ROLLBACK")
+    assert (await store.open_claim(ask("TAG0000"))).outcome is Outcome.OPENED
+    assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
+
+
+async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
+    store._driver._writer._connection.execute("PRAGMA busy_timeout = 5000")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.open_claim(ask()))
+        await asyncio.sleep(0.05)
+        other.execute("COMMIT")
+    assert (await waiting).outcome is Outcome.OPENED
+
+
+async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(store, ask):
+    """Full in the midst of a group: none of it stays. With room again the same devices are served."""
+    writer = store._driver._writer._connection
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = "x" * 5000
+    for _ in range(3):
+        await all_told(store.open_and_issue(ask(f"TAG{n:04}"), lambda claim: big) for n in range(20))
+    assert await store.claims() == []
+    assert await store.taken("acme", "acme-1") == {}
+    writer.execute("PRAGMA max_page_count = 1000000")
+    opened = await asyncio.gather(*(store.open_and_issue(ask(f"TAG{n:04}"), lambda claim: big) for n in range(20)))
+    assert {store.reveal(one.claim) for one in opened} == {big}
+
+
+async def test_5_a_full_disk_tells_the_caller_and_keeps_what_it_had_told_before(path, key):
+    """The real thing, by the system's limit for the size of files, in a process of its own."""
+    done = subprocess.run([sys.executable, str(PROCESS), str(path), "300000"], cwd=ROOT, text=True, timeout=30,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    *told, kind, last = done.stdout.splitlines()
+    assert kind == "told unavailable"
+    store = await open_store(path, key)
+    try:
+        assert {one.claim_id for one in await store.claims(most=100_000)} == {*told, last}
+        assert (await store.taken("acme", "acme-1"))["customer/acme"] == len(told) + 1
+    finally:
+        await store.close()
+
+
+# --- files that are no database -----------------------------------------------------------------------------------
+
+
+def threads() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.is_alive()}
+
+
+async def refused(path: Path, key) -> DelegatorError:
+    """Opening is refused with the path in the message, and leaves no thread behind."""
+    before = threads()
+    with pytest.raises(DelegatorError) as refusal:
+        await asyncio.wait_for(open_store(path, key), 5)
+    for one in threads() - before:
+        one.join(0.2)
+    assert threads() == before
+    assert refusal.value.kind is Kind.CONFIGURATION
+    assert str(path) in refusal.value.detail
+    return refusal.value
+
+
+def emptied(content: bytes) -> bytes:
+    """The first page kept but for its rows: the list of tables is broken."""
+    return content[:100] + b"\xff" * 3996 + content[4096:]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda content: b"this is not a database at all, but a text" * 100, lambda content: content[:5000],
+    lambda content: content[:100] + b"\0" * (len(content) - 100), emptied], ids=["text", "cut", "zeroed", "first"])
+async def test_8_a_broken_file_is_a_clear_error_and_no_thread_is_left(path, key, damage):
+    await (await open_store(path, key)).close()
+    path.write_bytes(damage(path.read_bytes()))
+    error = await refused(path, key)
+    assert error.hint
+
+
+async def test_8_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key):
+    (tmp_path / "file").write_text("x")
+    await refused(tmp_path / "file" / "delegator.db", key)
+    await refused(tmp_path, key)
+
+
+async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(path, key, ask):
+    store = await open_store(path, key)
+    await asyncio.gather(*(store.open_claim(ask(f"TAG{n:04}")) for n in range(200)))
+    with closing(sqlite3.connect(path)) as connection:
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'claims_live'").fetchone()[0]
+    await store.close()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * 4096:root * 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    store = await open_store(path, key)
+    try:
+        await all_told([store.open_claim(ask("TAG0001")), store.open_claim(ask("NEW0001"))])
+        await store.add_customer(Customer("acme", "Acme"))
+    finally:
+        await store.close()

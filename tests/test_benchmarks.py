@@ -1,0 +1,113 @@
+"""The benchmark runs, measures something, and leaves nothing behind. How long anything takes is no test here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import figures
+
+ROOT = Path(__file__).resolve().parents[1]
+HANDSHAKES = 20
+
+
+def run(program: str, *arguments: str) -> dict[str, Any]:
+    """A benchmark's JSON document."""
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / program), "--json", *arguments],
+                          capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def with_word(word: str) -> list[int]:
+    """Processes whose command line holds a word."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if word.encode() in (each / "cmdline").read_bytes() and int(each.name) != os.getpid():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates are minted once for all tests here."""
+    return tmp_path_factory.mktemp("benchmark")
+
+
+def small(folder: Path) -> tuple[str, ...]:
+    return "--handshakes", str(HANDSHAKES), "--rounds", "1", "--in-flight", "4", "--dir", str(folder)
+
+
+def test_delegator_alone_claims_durably_for_every_device(folder: Path) -> None:
+    report = run("handshakes.py", *small(folder), "--no-nginx")
+    ours = report["figures"]["delegator"]
+    assert ours["cpu_us"]["median"] > 0
+    assert 1 <= ours["handshakes_per_commit"]["median"] <= 4
+    assert 0 < ours["p50_ms"] <= ours["p99_ms"]
+    assert report["ratio"] is None
+    assert "as asked" in report["remarks"][1]
+    assert with_word(str(folder)) == []
+
+
+@pytest.mark.counterpart("nginx")
+def test_beside_nginx_there_is_a_ratio(folder: Path) -> None:
+    report = run("handshakes.py", *small(folder))
+    assert set(report["figures"]) == {"delegator", "nginx"}
+    assert report["ratio"]["plain"]["min"] > 0
+    assert report["figures"]["nginx"]["handshakes_per_commit"] is None
+    assert with_word(str(folder)) == []
+
+
+def test_pieces_have_names_and_costs(folder: Path) -> None:
+    pieces = run("pieces.py", "--devices", "64", "--dir", str(folder))
+    assert all(cost >= 0 for cost in pieces.values())
+    assert any(name.startswith("TLS") for name in pieces)
+
+
+def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
+               "--dir", str(folder / "stopped"), "--no-nginx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith("round"):
+            assert line, "ended before its first round"
+        process.send_signal(signal.SIGINT)
+        words = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, words
+    assert words.endswith("stopped\n")
+    assert with_word(str(folder / "stopped")) == []
+
+
+def test_a_count_of_nothing_is_refused(folder: Path) -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "0"],
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "at least 1" in done.stderr
+
+
+def test_a_ratio_is_taken_within_pairs_and_steadied_by_the_client() -> None:
+    def one(cpu: float, client: float) -> figures.Round:
+        return figures.Round([0.01], 1.0, cpu, client)
+    ratio = figures.ratio([one(2, 1), one(6, 3), one(3, 1)], [one(1, 1), one(3, 3), one(1, 1)])
+    assert (ratio.plain.min, ratio.plain.median, ratio.plain.max) == (2, 2, 3)
+    assert ratio.steadied.median == 2
+
+
+def test_figures_pool_latencies_and_count_commits() -> None:
+    rounds = [figures.Round([0.001, 0.003], 0.5, 0.002, 0.001, commits=1),
+              figures.Round([0.002, 0.100], 0.25, 0.004, 0.001, commits=2)]
+    told = figures.figures(rounds, (10, 12))
+    assert (told.p50_ms, told.p99_ms) == (3, 100)
+    assert told.per_second.median == 6
+    assert told.handshakes_per_commit == figures.Spread(1, 1.5, 2)

@@ -1,0 +1,56 @@
+"""The sizes that keep the house readable: DESIGN section 3, counted.
+
+Files of about 150 lines and 400 at most; functions of about 6 lines, nine in ten under 30 and none over 60; every
+file opens with a docstring that says what lives in it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for room in ("delegator", "pki") for path in (ROOT / room).rglob("*.py"))
+MOST_LINES_IN_A_FILE = 400
+MOST_LINES_IN_A_FUNCTION = 60
+SHORT = 30
+USUAL_FILE, USUAL_FUNCTION = 200, 10
+"""Medians; "about" 150 and 6, with room to breathe."""
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Each function's place and its lines, from `def` to its last one, the docstring included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def median(sizes: list[int]) -> int:
+    return sorted(sizes)[len(sizes) // 2]
+
+
+def length(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_3_a_file_is_short_and_says_what_it_is(path: Path) -> None:
+    assert length(path) <= MOST_LINES_IN_A_FILE
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring at the top"
+
+
+def test_3_no_function_is_long_and_nine_in_ten_are_short() -> None:
+    sizes = [found for path in FILES for found in functions(path)]
+    assert len(sizes) > 500
+    assert not [place for place, lines in sizes if lines > MOST_LINES_IN_A_FUNCTION]
+    short = sum(lines < SHORT for _, lines in sizes)
+    assert short >= 0.9 * len(sizes), f"{short} of {len(sizes)} are under {SHORT} lines"
+
+
+def test_3_the_usual_file_and_function_are_small() -> None:
+    assert median([length(path) for path in FILES]) <= USUAL_FILE
+    assert median([lines for path in FILES for _, lines in functions(path)]) <= USUAL_FUNCTION
