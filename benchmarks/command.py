@@ -14,7 +14,6 @@ import platform
 import random
 import signal
 import sys
-import sysconfig
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,7 +34,9 @@ SETTLE = 0.05
 MOST = 200_000
 """Devices in all rounds: two files each on disk, and a minute to mint each 100 000."""
 SATURATED = 0.9
-"""A server that is busy for less of the time waits for the client."""
+"""A server that is busy or kept from its core for less of the time waits for the client."""
+DISTURBED = 0.05
+"""Share of the time without its core from which on the machine is not the server's own."""
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -123,31 +124,34 @@ class _Bench:
                  f"{1e6 * done.cpu / done.handshakes:.0f} us of CPU per handshake")
 
     def _round(self, server: Server, devices: list[Device]) -> figures.Round:
-        commits, cpu = server.commits(), server.cpu()
+        commits, before = server.commits(), server.usage()
         seen = load.run(server.address, devices, server.good, self._arguments.in_flight)
         time.sleep(SETTLE)
-        used, after = server.cpu() - cpu, server.commits()
+        used, after = server.usage(), server.commits()
         made = None if commits is None or after is None else after - commits
-        return figures.Round(seen.latencies, seen.wall, used, seen.cpu, made)
+        return figures.Round(seen.latencies, seen.wall, used.cpu - before.cpu, seen.cpu,
+                             used.waited - before.waited, made)
 
     def _report(self, resident: dict[str, tuple[int, int]]) -> figures.Report:
         rounds, arguments = self._rounds, self._arguments
+        told = {name: figures.figures(done, resident[name]) for name, done in rounds.items()}
         ratio = figures.ratio(rounds["delegator"], rounds["nginx"]) if "nginx" in rounds else None
         return figures.Report(
             arguments.handshakes, arguments.rounds, arguments.in_flight,
-            {server.name: _described(server.name) for server in self._servers},
-            {name: figures.figures(done, resident[name]) for name, done in rounds.items()},
-            ratio, self._remarks())
+            {server.name: _described(server.name) for server in self._servers}, told, ratio, self._remarks(told))
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
         cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
                  else "server and client on one core")
         said = [f"{cores}; load average {os.getloadavg()[0]:.1f} at the end"]
         if "nginx" not in self._rounds:
             said.append("nginx was not measured: " + ("as asked" if self._arguments.no_nginx else "not installed"))
-        said += [f"{name} was not saturated: the client was the limit, and idle moments make CPU per handshake dearer"
-                 for name, done in self._rounds.items() if done and
-                 figures.Spread.of([one.cpu / one.wall for one in done]).median < SATURATED]
+        for name, numbers in told.items():
+            kept, busy = numbers.kept_waiting.median, numbers.busy.median
+            if kept > DISTURBED:
+                said.append(f"{name} was kept from its core {kept:.0%} of the time: cold caches make everything dearer")
+            if busy + kept < SATURATED:
+                said.append(f"{name} was not saturated: the client was the limit, and idle moments make CPU dearer")
         return said
 
 
@@ -155,11 +159,5 @@ def _described(name: str) -> str:
     if name == "nginx":
         return servers.nginx_version() + ", static answer of 800 bytes, nothing kept"
     openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
-    return (f"this tree, {openssl}, Python {platform.python_version()} "
-            f"({'optimised' if '--enable-optimizations' in _built_with() else 'not an optimised'} build), "
+    return (f"this tree, {openssl}, Python {platform.python_version()}, "
             "hosted credential, claim committed with synchronous=FULL")
-
-
-def _built_with() -> str:
-    """How the interpreter was configured: profile-guided optimisation is worth 15 % here."""
-    return str(sysconfig.get_config_var("CONFIG_ARGS"))

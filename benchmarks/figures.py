@@ -17,12 +17,14 @@ TARGET = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of one server. Times in seconds; `commits` where the server keeps something."""
+    """One round of one server. Times in seconds: `waited` for its core while others had it; `commits` where the
+    server keeps something."""
 
     latencies: list[float]
     wall: float
     cpu: float
     client_cpu: float
+    waited: float = 0.0
     commits: int | None = None
 
     @property
@@ -48,11 +50,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is told of one server. `busy` is its CPU over wall time: below 0.9 the client was the limit, not it."""
+    """What is told of one server. `busy` is its CPU over wall time and `kept_waiting` the share of time in which it
+    was ready and something else had its core; together below 0.9, the client was the limit and not the server."""
 
     cpu_us: Spread
     per_second: Spread
     busy: Spread
+    kept_waiting: Spread
     client_cpu_us: Spread
     p50_ms: float
     p99_ms: float
@@ -68,6 +72,7 @@ def figures(rounds: Sequence[Round], resident: tuple[int, int]) -> Figures:
         Spread.of([1e6 * each.cpu / each.handshakes for each in rounds]),
         Spread.of([each.handshakes / each.wall for each in rounds]),
         Spread.of([each.cpu / each.wall for each in rounds]),
+        Spread.of([each.waited / each.wall for each in rounds]),
         Spread.of([1e6 * each.client_cpu / each.handshakes for each in rounds]),
         latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
         resident, Spread.of(grouped) if grouped else None)
@@ -123,7 +128,9 @@ def _lines(numbers: Figures) -> list[str]:
         f"  server CPU per handshake  {numbers.cpu_us.text()} us",
         f"  handshakes per second     {numbers.per_second.text()}",
         f"  latency                   p50 {numbers.p50_ms:.1f} ms, p99 {numbers.p99_ms:.1f} ms",
-        f"  busy (CPU over wall)      {numbers.busy.text('.2f')}; client's CPU {numbers.client_cpu_us.text()} us",
+        f"  busy (CPU over wall)      {numbers.busy.text('.2f')}",
+        f"  kept from its core        {numbers.kept_waiting.text('.2f')}",
+        f"  client's CPU              {numbers.client_cpu_us.text()} us",
         f"  resident memory           {numbers.resident_kib[0]} KiB before, {numbers.resident_kib[1]} KiB after",
     ]
     if numbers.handshakes_per_commit is not None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.fleet import HOST, PATTERN, Device, Fleet
 
@@ -32,6 +33,13 @@ PLAIN = (b"<answer>" + b"x" * 783 + b"</answer>")
 
 class ServerError(Exception):
     """A server that does not start, or ended early."""
+
+
+class Usage(NamedTuple):
+    """Seconds of CPU of all threads, and seconds the thread that waited most was ready but had no core."""
+
+    cpu: float
+    waited: float
 
 
 class Cores:
@@ -64,11 +72,12 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [self.process.pid, *map(int, children)]
 
-    def cpu(self) -> float:
-        """Seconds of CPU of all threads so far."""
+    def usage(self) -> Usage:
+        """What all threads have used so far."""
         if self.process.poll() is not None:
             raise ServerError(f"{self.name} ended with code {self.process.returncode}")
-        return sum(_cpu(task) for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir())
+        tasks = [_usage(task) for pid in self._pids() for task in Path(f"/proc/{pid}/task").iterdir()]
+        return Usage(sum(one.cpu for one in tasks), max(one.waited for one in tasks))
 
     def resident(self) -> int:
         """Resident memory in KiB."""
@@ -101,12 +110,13 @@ class Delegator(Server):
         return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
 
 
-def _cpu(task: Path) -> float:
+def _usage(task: Path) -> Usage:
     try:
-        return int((task / "schedstat").read_text().split()[0]) / 1e9
+        cpu, waited = (int(each) / 1e9 for each in (task / "schedstat").read_text().split()[:2])
     except FileNotFoundError:
         fields = (task / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        cpu, waited = (int(fields[11]) + int(fields[12])) / _TICK, 0.0
+    return Usage(cpu, waited)
 
 
 def start_delegator(fleet: Fleet, cores: Cores) -> Server:

@@ -93,7 +93,8 @@ class App:
             await self._store.pause_all()
             self._callbacks = self._make_callbacks(trust)
             self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
-                                        factory_anchor=_pem(trust), confirmed=self._wake.set)
+                                        factory_anchor=_pem(trust), confirmed=self._wake.set,
+                                        alternates=settings.server.alternates)
             server = Server(self._handshake, observe.record, settings.server.url)
             deadlines = Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
                                   idle=limits.idle, writing=limits.writing)

@@ -33,6 +33,8 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     crl: str = "var/pki/crl.pem"
     url: str = ""
     """The address in the WSDL where a proxy or another name stands in front; "" for what the caller used."""
+    alternates: tuple[str, ...] = ()
+    """Other delegators (HOST[:PORT]) that serve the same devices; a device tries them when this one is away."""
 
 
 class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -55,16 +55,18 @@ class DelegatorError(Exception):
     """Anything this program refuses or fails at.
 
     `detail` is for operators and holds no secret; `reasons` lists every reason where there are several;
-    `hint` is the next useful action; `retry_after` (seconds) overrides the table's.
+    `hint` is the next useful action; `retry_after` (seconds) overrides the table's; `alternates` are the delegators
+    that may know better, told to the device.
     """
 
     def __init__(self, kind: Kind, detail: str, *, reasons: tuple[str, ...] = (), hint: str = "",
-                 retry_after: int | None = None) -> None:
+                 retry_after: int | None = None, alternates: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.reasons = reasons or (detail,)
         self.hint = hint
+        self.alternates = alternates
         self.retry_after = APPEARANCES[kind].retry_after if retry_after is None else retry_after
 
     @property

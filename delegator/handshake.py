@@ -78,7 +78,7 @@ async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime
     route = choose(facts, found.registrations, tables.directory)
     if isinstance(route, NoRoute):
         raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
-                             hint="register it with: delegator devices add")
+                             hint="see who owns what with: delegator devices list", alternates=route.delegators)
     customer = tables.customers[route.delegate.customer]
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
     _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
@@ -93,16 +93,18 @@ async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime
 
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
-    `confirmed` is called when there is something to tell delegates (see `notify_delegates`)."""
+    `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
+    delegators that serve the same devices, told with every answer."""
 
     def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
-                 factory_anchor: str, confirmed: Callable[[], None]) -> None:
+                 factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = ()) -> None:
         self._store = store
         self._callbacks = callbacks
         self._now = now
         self._busy_for = timedelta(seconds=busy_for)
         self._factory_anchor = factory_anchor
         self._confirmed = confirmed
+        self._alternates = alternates
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
@@ -179,7 +181,8 @@ class Handshake:
         credential = msgspec.json.decode(self._store.reveal(claim), type=_Sealed)
         delegate = tables.directory.delegates.get(claim.delegate)
         return Answer(Credential(credential.user_name, Secret(credential.password), credential.not_after),
-                      claim.claim_id, None if delegate is None else self._address(delegate))
+                      claim.claim_id, None if delegate is None else self._address(delegate),
+                      alternate_delegators=self._alternates)
 
     def _address(self, delegate: Delegate) -> DelegateAddress | None:
         """Where the device goes next, and whom it shall trust there."""

@@ -40,9 +40,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class NoRoute:
-    """Nobody is known to own the device; `because` says how far the search came."""
+    """Nobody here is known to own the device; `because` says how far the search came, `delegators` who may know."""
 
     because: str
+    delegators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,13 @@ def directory(delegates: Iterable[Delegate], rules: Iterable[Rule]) -> Directory
     """Order the tables: rules with conditions by priority and name, rules without any (the default) at the end;
     a customer's delegates by name, the disabled ones only where there is no other."""
     by_name = {delegate.name: delegate for delegate in delegates}
-    known = [rule for rule in rules if rule.delegate in by_name]
+    known = [rule for rule in rules if rule.delegate in by_name or rule.delegator is not None]
     ordered = tuple(sorted(known, key=lambda rule: (not _conditions(rule), rule.priority, rule.name)))
     rules_of: dict[str, tuple[Rule, ...]] = {}
     for rule in ordered:
-        customer = by_name[rule.delegate].customer
-        rules_of[customer] = (*rules_of.get(customer, ()), rule)
+        if rule.delegate is not None:
+            customer = by_name[rule.delegate].customer
+            rules_of[customer] = (*rules_of.get(customer, ()), rule)
     delegates_of: dict[str, tuple[Delegate, ...]] = {}
     for delegate in sorted(by_name.values(), key=lambda d: (not d.enabled, d.name)):
         before = delegates_of.get(delegate.customer, ())
@@ -113,8 +115,7 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     found = registered(facts.device, candidates)
     if found is None:
         matched = _first_match(tables.rules, facts, None)
-        return NoRoute("not registered, and no rule matches") if matched is None else Route(
-            tables.delegates[matched[0].delegate], matched[1])
+        return NoRoute("not registered, and no rule matches") if matched is None else _by_rule(*matched, tables, None)
     registration, by = found
     own = tables.delegates.get(registration.delegate or "")
     if own is not None and own.customer == registration.customer:
@@ -122,11 +123,18 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     owned = f"its {by} is registered to customer {registration.customer}"
     matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
     if matched is not None:
-        return Route(tables.delegates[matched[0].delegate], f"{owned}; {matched[1]}", registration)
+        return _by_rule(matched[0], f"{owned}; {matched[1]}", tables, registration)
     if registration.customer in tables.delegates_of:
         first, *others = by_preference(tables.delegates_of[registration.customer], facts.device.service_tag)
         return Route(first, owned, registration, tuple(others))
     return NoRoute(f"{owned}, which has no delegate")
+
+
+def _by_rule(rule: Rule, because: str, tables: Directory, registration: Registration | None) -> Route | NoRoute:
+    if rule.delegate is not None:
+        return Route(tables.delegates[rule.delegate], because, registration)
+    assert rule.delegator is not None
+    return NoRoute(f"not registered; {because} sends it to {rule.delegator}", (rule.delegator,))
 
 
 def _first_match(rules: Sequence[Rule], facts: Facts, registration: Registration | None) -> tuple[Rule, str] | None:

@@ -105,9 +105,10 @@ def test_a_ratio_is_taken_within_pairs_and_steadied_by_the_client() -> None:
 
 
 def test_figures_pool_latencies_and_count_commits() -> None:
-    rounds = [figures.Round([0.001, 0.003], 0.5, 0.002, 0.001, commits=1),
-              figures.Round([0.002, 0.100], 0.25, 0.004, 0.001, commits=2)]
+    rounds = [figures.Round([0.001, 0.003], 0.5, 0.002, 0.001, 0.05, commits=1),
+              figures.Round([0.002, 0.100], 0.25, 0.004, 0.001, 0.0, commits=2)]
     told = figures.figures(rounds, (10, 12))
     assert (told.p50_ms, told.p99_ms) == (3, 100)
     assert told.per_second.median == 6
+    assert told.kept_waiting == figures.Spread(0, 0.05, 0.1)
     assert told.handshakes_per_commit == figures.Spread(1, 1.5, 2)

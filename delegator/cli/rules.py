@@ -25,7 +25,9 @@ def group() -> None:
 
 @verb(group, "add", "delegator rules add berlin --delegate acme-berlin --network 192.0.2.0/24 --priority 10")
 @click.argument("name", type=forms.name)
-@click.option("--delegate", type=forms.name, required=True, help="Where the rule leads.")
+@click.option("--delegate", type=forms.name, help="Where the rule leads.")
+@click.option("--delegator", metavar="HOST[:PORT]", type=forms.words,
+              help="Instead: another delegator, which unregistered devices shall ask.")
 @click.option("--priority", type=click.IntRange(0, 1_000_000), default=100, show_default=True,
               help="Lower is tried first.")
 @click.option("--model", type=forms.model_name, help="The device's model, exactly.")
@@ -36,12 +38,14 @@ def group() -> None:
 @click.option("--order", type=forms.words, help="The order it was registered with.")
 @click.option("--replace", is_flag=True, help="Change the rule if there is one of that name.")
 @stored
-async def add(store: Store, name: str, delegate: str, priority: int, replace: bool,
+async def add(store: Store, name: str, delegate: str | None, delegator: str | None, priority: int, replace: bool,
               **conditions: str | None) -> Output:
     """Add the rule NAME. All its conditions must hold; without any it is the default rule."""
-    rule = Rule(name, delegate, priority, **conditions)
+    if (delegate is None) == (delegator is None):
+        raise click.UsageError("name either --delegate or --delegator")
+    rule = Rule(name, delegate, priority, delegator=delegator, **conditions)
     await store.add_rule(rule, replace=replace)
-    return Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate}: {when(rule)}",))
+    return Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate or delegator}: {when(rule)}",))
 
 
 @verb(group, "list", "delegator rules list --json")
@@ -52,9 +56,9 @@ async def list_(store: Store) -> Output:
     Only rules that lead to the customer's own delegates are tried for a device that is registered to a customer.
     """
     rules = (await store.tables()).directory.rules
-    rows = [(number, rule.name, rule.priority, when(rule), rule.delegate) for number, rule in enumerate(rules, 1)]
+    rows = [(number, rule.name, rule.priority, when(rule), rule.delegate or f"ask at {rule.delegator}") for number, rule in enumerate(rules, 1)]
     return Output([{**shapes.rule(rule), "default": _is_default(rule)} for rule in rules],
-                  console.table(("tried", "name", "priority", "when", "delegate"), rows))
+                  console.table(("tried", "name", "priority", "when", "leads to"), rows))
 
 
 @verb(group, "show", "delegator rules show berlin")

@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 from typing import NamedTuple
 
 from delegator.device import reasons
-from delegator.device.addresses import Address, parse_alternate, parse_delegate_url
-from delegator.device.envelope import HttpAnswer, child, content_of, strange, text, value
+from delegator.device.addresses import Address, parse_delegate_url
+from delegator.device.envelope import HttpAnswer, alternates, child, content_of, strange, text, value
 from delegator.device.messages import ASK, CONFIRM, NAMESPACE
 from delegator.device.reasons import Failure
 
@@ -59,7 +59,7 @@ def read_answer(http: HttpAnswer) -> Answer:
     if not claim_id:
         raise strange("no ClaimId")
     return Answer(_credential(response), _delegate(response), claim_id.strip(),
-                  text(response, "HandshakeCertificate"), _alternates(response))
+                  text(response, "HandshakeCertificate"), alternates(response))
 
 
 def read_confirmation(http: HttpAnswer) -> None:
@@ -100,11 +100,3 @@ def _delegate(response: ET.Element) -> Delegate | None:
     except ValueError as error:
         raise strange(str(error)) from None
     return Delegate(url.strip(), anchor)
-
-
-def _alternates(response: ET.Element) -> tuple[Address, ...]:
-    found = response.findall(f"{{{NAMESPACE}}}AlternateDelegator")
-    try:
-        return tuple(parse_alternate(value(element)) for element in found)
-    except ValueError as error:
-        raise strange(str(error)) from None

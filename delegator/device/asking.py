@@ -12,11 +12,13 @@ from __future__ import annotations
 import base64
 import logging
 import ssl
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from delegator.device import messages, tls
+from delegator.device.addresses import Address
 from delegator.device.envelope import HttpAnswer
 from delegator.device.exchange import Limit, Request, exchange
 from delegator.device.reasons import Failure, Misconfigured
@@ -50,20 +52,34 @@ def context_for(settings: Settings, folder: Folder, state: State) -> ssl.SSLCont
     return tls.delegator_context(settings.certificate, settings.key, settings.ca)
 
 
+HOPS = 3
+"""How far a device follows "ask there": far enough for region, country and site, and no chain without end."""
+
+
 def call(settings: Settings, folder: Folder, state: State, operation: str, body: bytes,
-         read: Callable[[HttpAnswer], Read]) -> Read:
-    """One SOAP call to the first delegator that answers it. Raises the Failure that got furthest."""
+         read: Callable[[HttpAnswer], Read], addresses: tuple[Address, ...]) -> tuple[Address, Read]:
+    """One SOAP call to the first delegator that answers it. One that names others instead of itself is followed,
+    to delegators that prove themselves by the same factory CA. Returns who answered, too. Raises the Failure that
+    got furthest."""
     context = context_for(settings, folder, state)
     request = Request("POST", "/", (("Content-Type", "text/xml; charset=utf-8"),
                                     ("SOAPAction", messages.action(operation))), body)
-    failures = []
-    for address in dict.fromkeys(settings.addresses + state.alternates):
+    failures, tried = [], set()
+    to_try = deque((address, 0) for address in addresses)
+    while to_try:
+        address, hops = to_try.popleft()
+        if address in tried:
+            continue
+        tried.add(address)
         try:
-            name = settings.server_name or address.host
-            return read(exchange(address, name, context, request, Limit(settings.timeout, _ANSWER_SIZE)))
+            name = settings.server_name or address.host if hops == 0 else address.host
+            answer = exchange(address, name, context, request, Limit(settings.timeout, _ANSWER_SIZE))
+            return address, read(answer)
         except Failure as failure:
             log.warning("%s: %s [%s]", address, failure, failure.reason.name)
             failures.append(failure)
-            if not failure.reason.elsewhere:
+            there = [(other, hops + 1) for other in failure.ask_at] if hops < HOPS else []
+            to_try.extendleft(reversed(there))
+            if not failure.reason.elsewhere and not there:
                 break
     raise max(failures, key=lambda failure: failure.reason.number)

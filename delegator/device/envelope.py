@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuse
 from typing import NamedTuple
 
 from delegator.device import reasons
+from delegator.device.addresses import Address, parse_alternate
 from delegator.device.messages import NAMESPACE, SOAP
 from delegator.device.reasons import Failure, Reason
 
@@ -80,7 +81,16 @@ def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
     if detail is None or code is None or code.strip() not in FAULTS:
         return strange("a SOAP fault without a code that this client knows")
     wait = seconds(text(detail, "RetryAfter"))
-    return Failure(FAULTS[code.strip()], "", seconds(http.retry_after) if wait is None else wait)
+    return Failure(FAULTS[code.strip()], "", seconds(http.retry_after) if wait is None else wait, alternates(detail))
+
+
+def alternates(parent: ET.Element) -> tuple[Address, ...]:
+    """The other delegators an answer or a fault names."""
+    try:
+        return tuple(parse_alternate(value(element))
+                     for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"))
+    except ValueError as error:
+        raise strange(str(error)) from None
 
 
 def seconds(text: str | None) -> int | None:

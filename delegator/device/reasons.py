@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from delegator.device.addresses import Address
+
 _FIRST_EXIT_CODE = 20
 
 
@@ -110,13 +112,16 @@ REASONS = (
 
 
 class Failure(Exception):
-    """One attempt failed. `detail` is for a person and never holds a secret; `retry_after` is in seconds."""
+    """One attempt failed. `detail` is for a person and never holds a secret; `retry_after` is in seconds;
+    `ask_at` are the delegators that the one that refused named instead of itself."""
 
-    def __init__(self, reason: Reason, detail: str = "", retry_after: int | None = None) -> None:
+    def __init__(self, reason: Reason, detail: str = "", retry_after: int | None = None,
+                 ask_at: tuple[Address, ...] = ()) -> None:
         super().__init__(f"{reason.meaning} ({detail})" if detail else reason.meaning)
         self.reason = reason
         self.detail = detail
         self.retry_after = retry_after
+        self.ask_at = ask_at
 
 
 class Misconfigured(Exception):

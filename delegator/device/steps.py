@@ -30,13 +30,14 @@ log = logging.getLogger("delegator.device")
 def _ask(settings: Settings, folder: Folder, state: State) -> State:
     log.info("212 asking for a provisioning credential")
     body = messages.ask(settings.identity, state.transaction_id, asking.certificate_request(settings, state))
-    answer = asking.call(settings, folder, state, messages.ASK, body, read_answer)
+    by, answer = asking.call(settings, folder, state, messages.ASK, body, read_answer,
+                             settings.addresses + state.alternates)
     check_credential(answer.credential, settings.limits, basic=answer.delegate is not None)
     log.info("216 got a credential, claim %s", answer.claim_id)
     _keep(folder, answer)
     url = answer.delegate.url if answer.delegate else ""
     return state._replace(phase=Phase.ISSUED, claim_id=answer.claim_id, delegate_url=url,
-                          alternates=answer.alternates)
+                          alternates=(by, *answer.alternates))
 
 
 def _keep(folder: Folder, answer: Answer) -> None:
@@ -96,7 +97,8 @@ def _confirm(settings: Settings, folder: Folder, state: State) -> State:
 
 def _say(settings: Settings, folder: Folder, state: State, result: str, detail: str | None) -> None:
     body = messages.confirm(state.claim_id, result, state.transaction_id, detail)
-    asking.call(settings, folder, state, messages.CONFIRM, body, read_confirmation)
+    asking.call(settings, folder, state, messages.CONFIRM, body, read_confirmation,
+                state.alternates + settings.addresses)  # first the one that knows the claim
 
 
 Step = Callable[[Settings, Folder, State], State]

@@ -127,10 +127,11 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Facts that lead to a delegate. Lower priority is tried first; a rule without conditions is the default."""
+    """Facts that lead to a delegate, or (as `delegator`, HOST[:PORT]) to another delegator that a device shall ask
+    instead. Lower priority is tried first; a rule without conditions is the default."""
 
     name: str
-    delegate: str
+    delegate: str | None = None
     priority: int = 100
     model: str | None = None
     tag_prefix: str | None = None
@@ -138,6 +139,11 @@ class Rule:
     network: str | None = None
     domain: str | None = None
     order: str | None = None
+    delegator: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.delegate is None) == (self.delegator is None):
+            raise ValueError(f"rule {self.name} must name a delegate or another delegator, and not both")
 
 
 class IdentityRule(enum.Enum):

@@ -17,7 +17,7 @@ from delegator.store.transaction import Query, Transaction
 
 ALL_CUSTOMERS = Query("SELECT name, title, enabled, policy FROM customers ORDER BY name")
 ALL_POLICIES = Query("SELECT name, body FROM policies ORDER BY name")
-ALL_RULES = Query("SELECT name, delegate, priority, conditions FROM rules ORDER BY name")
+ALL_RULES = Query("SELECT name, delegate, priority, conditions, delegator FROM rules ORDER BY name")
 ALL_DELEGATES = Query("SELECT name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled, "
                       "priority, weight FROM delegates ORDER BY name")
 REVISION = Query("SELECT number FROM revision")
@@ -103,9 +103,9 @@ def add_rule(rule: Rule, replace: bool) -> Transaction[None]:
     if not replace:
         yield from _must_be_new("rule", rule.name)
     yield from must_exist("delegate", rule.delegate)
-    yield Query("INSERT INTO rules (name, delegate, priority, conditions) VALUES ($1, $2, $3, $4) ON CONFLICT (name) "
-                "DO UPDATE SET delegate = $2, priority = $3, conditions = $4",
-                (rule.name, rule.delegate, rule.priority, rows.rule_conditions(rule)))
+    yield Query("INSERT INTO rules (name, delegate, priority, conditions, delegator) VALUES ($1, $2, $3, $4, $5) "
+                "ON CONFLICT (name) DO UPDATE SET delegate = $2, priority = $3, conditions = $4, delegator = $5",
+                (rule.name, rule.delegate, rule.priority, rows.rule_conditions(rule), rule.delegator))
     yield from _raise_revision()
 
 

@@ -25,7 +25,7 @@ from delegator.model import (
 from delegator.sealing import SealingKey
 from delegator.store.transaction import Row, Value
 
-CONDITIONS = tuple(field.name for field in fields(Rule) if field.name not in ("name", "delegate", "priority"))
+CONDITIONS = tuple(field.name for field in fields(Rule) if field.name not in ("name", "delegate", "priority", "delegator"))
 
 
 def _text(value: Value) -> str | None:
@@ -50,7 +50,8 @@ def rule_conditions(rule: Rule) -> str:
 
 
 def rule_of(row: Row) -> Rule:
-    return Rule(str(row[0]), str(row[1]), int(str(row[2])), **msgspec.json.decode(str(row[3]), type=dict[str, str]))
+    conditions = msgspec.json.decode(str(row[3]), type=dict[str, str])
+    return Rule(str(row[0]), _text(row[1]), int(str(row[2])), delegator=_text(row[4]), **conditions)
 
 
 def registration_of(row: Row) -> Registration:

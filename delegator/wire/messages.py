@@ -108,6 +108,7 @@ _DELEGATE = Record("Delegate", DelegateAddress, (
 FAULT = Record("Fault", Fault, (
     Part("Code", "code", scalars.STRING),
     _optional("RetryAfter", "retry_after", scalars.SECONDS),
+    _many("AlternateDelegator", "alternates", scalars.URL),
 ))
 """What stands in a fault's detail, for the WSDL. wire.soap reads and writes it."""
 

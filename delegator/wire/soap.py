@@ -19,7 +19,7 @@ __all__ = ["FAULT_NAMESPACE", "Element", "Envelope", "Fault", "SoapError", "Vers
            "parse", "render", "render_fault"]
 
 FAULT_NAMESPACE = "urn:delegator:provisioning:1"
-"""Where our fault codes live: `Fault{Code, RetryAfter?}` in the detail."""
+"""Where our fault codes live: `Fault{Code, RetryAfter?, AlternateDelegator*}` in the detail."""
 
 
 class Version(enum.Enum):
@@ -42,11 +42,13 @@ _FRAMES = {version: (f'{_XML}<soap:Envelope xmlns:soap="{version.value}"><soap:B
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a peer is told: a code (ours, or a foreign stack's), a sentence, seconds until it may ask again."""
+    """What a peer is told: a code (ours, or a foreign stack's), a sentence, seconds until it may ask again, and
+    the delegators to ask instead."""
 
     code: str
     message: str
     retry_after: int | None = None
+    alternates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +145,13 @@ def fault_of(error: DelegatorError) -> Fault:
     """What a peer is told about an error: its kind's appearance, or the fault SOAP itself asks for."""
     if isinstance(error, SoapError):
         return error.fault
-    return Fault(error.appearance.fault, error.appearance.message, error.retry_after)
+    return Fault(error.appearance.fault, error.appearance.message, error.retry_after, error.alternates)
 
 
 def _detail(fault: Fault) -> str:
     after = "" if fault.retry_after is None else f"<d:RetryAfter>{fault.retry_after}</d:RetryAfter>"
-    return f'<d:Fault xmlns:d="{FAULT_NAMESPACE}"><d:Code>{xml.escape(fault.code)}</d:Code>{after}</d:Fault>'
+    there = "".join(f"<d:AlternateDelegator>{xml.escape(one)}</d:AlternateDelegator>" for one in fault.alternates)
+    return f'<d:Fault xmlns:d="{FAULT_NAMESPACE}"><d:Code>{xml.escape(fault.code)}</d:Code>{after}{there}</d:Fault>'
 
 
 def render_fault(version: Version, fault: Fault) -> bytes:
@@ -190,7 +193,9 @@ def _read_fault(operation: Element, version: Version) -> Fault | None:
     ours = detail if detail and detail.namespace == FAULT_NAMESPACE else None
     seconds = _text(_find(ours, "RetryAfter"))
     return Fault(_text(_find(ours, "Code"), _text(code).rpartition(":")[2]), _text(message),
-                 int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 6 else None)
+                 int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 6 else None,
+                 tuple(one.text.strip() for one in (ours.children if ours else ())
+                       if one.name == "AlternateDelegator"))
 
 
 # --- writing ------------------------------------------------------------------------------------------------------

@@ -234,6 +234,10 @@ class World:
         """Globex registers devices; its credential is kept at the delegator."""
         self.store(lambda store: store.add_devices([Registration("globex", tag) for tag in tags]))
 
+    @staticmethod
+    def reach(delegate: PretendDelegate, authority: Folder) -> SoapCallback:
+        return SoapCallback("localhost", delegate.port, "/", authority.ca_path.read_text(), "127.0.0.1")
+
     def paths(self, tag: str) -> tuple[Path, Path]:
         issued = self.device(tag)
         assert issued.key_path is not None
@@ -281,36 +285,52 @@ def delegate_authority(customer_ca: Folder) -> Folder:
 
 
 @pytest.fixture
-def world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
-          device: Callable[[str], Issued]) -> Iterator[World]:
-    """Acme has a delegate of its own, Globex is hosted; no device is registered yet, nothing runs yet."""
-    settings = config.Settings(
+def make_world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
+               device: Callable[[str], Issued]) -> Iterator[Callable[[str], World]]:
+    """Worlds of one factory, each with its own delegator and delegate. Acme has a delegate of its own, Globex is
+    hosted; no device is registered yet, nothing runs yet."""
+    made: list[World] = []
+
+    def make(name: str) -> World:
+        root = tmp_path / name
+        root.mkdir()
+        world = World(root, factory, PretendDelegate(delegate_authority, factory), device, _settings(root, factory))
+        made.append(world)
+        (root / "delegator.toml").write_text(config.as_toml(world.settings))
+        create_key_file(root / "sealing.key")
+        world.store(lambda store: _registered(store, world, delegate_authority))
+        return world
+
+    yield make
+    for world in made:
+        if world.process is not None and world.process.returncode is None:
+            world.stop()
+        world.delegate.close()
+        assert not re.search(r"Traceback|unhandled", world.log if (world.root / "log").exists() else "")
+
+
+@pytest.fixture
+def world(make_world: Callable[[str], World]) -> World:
+    return make_world("world")
+
+
+def _settings(root: Path, factory: Folder) -> config.Settings:
+    return config.Settings(
         server=config.Server(host="127.0.0.1", port=0, certificate=str(factory.path / "server/delegator.crt"),
                              key=str(factory.path / "server/delegator.key"), ca=str(factory.ca_path),
                              crl=str(factory.crl_path)),
-        store=config.Store(path=str(tmp_path / "delegator.db")),
-        sealing=config.Sealing(key_file=str(tmp_path / "sealing.key")),
+        store=config.Store(path=str(root / "delegator.db")),
+        sealing=config.Sealing(key_file=str(root / "sealing.key")),
         callbacks=config.CallbackSettings(
             certificate=str(factory.path / "delegate-clients/delegator.test.crt"),
             key=str(factory.path / "delegate-clients/delegator.test.key"), budget=1.0),
         outbound=config.OutboundSettings(allow=("127.0.0.0/8",)),
         log=config.Log(json=True))
-    (tmp_path / "delegator.toml").write_text(config.as_toml(settings))
-    create_key_file(tmp_path / "sealing.key")
-    delegate = PretendDelegate(delegate_authority, factory)
-    made = World(tmp_path, factory, delegate, device, settings)
 
-    async def registered(store: Store) -> None:
-        await store.add_policy(Policy("default"))
-        await store.add_customer(Customer("acme", "Acme", policy="default"))
-        await store.add_customer(Customer("globex", "Globex"))
-        await store.add_delegate(Delegate("acme-server", "acme", SoapCallback(
-            "localhost", delegate.port, "/", delegate_authority.ca_path.read_text(), "127.0.0.1")))
-        await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))))
 
-    made.store(registered)
-    yield made
-    if made.process is not None and made.process.returncode is None:
-        made.stop()
-    delegate.close()
-    assert not re.search(r"Traceback|unhandled", made.log if (tmp_path / "log").exists() else "")
+async def _registered(store: Store, world: World, authority: Folder) -> None:
+    await store.add_policy(Policy("default"))
+    await store.add_customer(Customer("acme", "Acme", policy="default"))
+    await store.add_customer(Customer("globex", "Globex"))
+    await store.add_delegate(Delegate("acme-server", "acme", world.reach(world.delegate, authority)))
+    await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))))

@@ -272,8 +272,9 @@ def test_the_der_walk_agrees_with_openssl(factory: Folder, device: Callable[[str
                            "-nameopt", "sep_multiline,utf8"], capture_output=True, text=True, check=True).stdout
     assert f"serial={certificate.serial:X}" in said.replace("serial=0", "serial=")
     assert f"CN={certificate.common_names[0]}" in said
-    key = subprocess.run(f"openssl x509 -in {issued.certificate_path} -noout -pubkey "
-                         "| openssl pkey -pubin -outform DER | openssl dgst -sha256 -r", shell=True, capture_output=True, text=True, check=True).stdout
+    pipe = (f"openssl x509 -in {issued.certificate_path} -noout -pubkey | openssl pkey -pubin -outform DER "
+            "| openssl dgst -sha256 -r")
+    key = subprocess.run(pipe, shell=True, capture_output=True, text=True, check=True).stdout
     assert key.split()[0] == certificate.key_fingerprint
 
 

@@ -35,9 +35,11 @@ CREATE TABLE delegates (
 
 CREATE TABLE rules (
     name TEXT PRIMARY KEY,
-    delegate TEXT NOT NULL REFERENCES delegates (name),
+    delegate TEXT REFERENCES delegates (name),
+    delegator TEXT,
     priority INTEGER NOT NULL,
-    conditions TEXT NOT NULL
+    conditions TEXT NOT NULL,
+    CHECK ((delegate IS NULL) <> (delegator IS NULL))
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE devices (
