@@ -17,8 +17,8 @@ TARGET = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of one server. Times in seconds: `waited` for its core while others had it; `commits` where the
-    server keeps something."""
+    """One round of one server. Times in seconds; `waited` is the longest any thread was ready and had no core,
+    `commits` counts where the server keeps something."""
 
     latencies: list[float]
     wall: float
@@ -30,6 +30,11 @@ class Round:
     @property
     def handshakes(self) -> int:
         return len(self.latencies)
+
+    @property
+    def kept(self) -> float:
+        """Seconds without its core. A thread also waits for another of the same server, while that is busy."""
+        return min(self.waited, max(0.0, self.wall - self.cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ def figures(rounds: Sequence[Round], resident: tuple[int, int]) -> Figures:
         Spread.of([1e6 * each.cpu / each.handshakes for each in rounds]),
         Spread.of([each.handshakes / each.wall for each in rounds]),
         Spread.of([each.cpu / each.wall for each in rounds]),
-        Spread.of([each.waited / each.wall for each in rounds]),
+        Spread.of([each.kept / each.wall for each in rounds]),
         Spread.of([1e6 * each.client_cpu / each.handshakes for each in rounds]),
         latencies[len(latencies) // 2], latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
         resident, Spread.of(grouped) if grouped else None)

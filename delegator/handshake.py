@@ -78,7 +78,7 @@ async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime
     route = choose(facts, found.registrations, tables.directory)
     if isinstance(route, NoRoute):
         raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
-                             hint="see who owns what with: delegator devices list", alternates=route.delegators)
+                             hint="register it with: delegator devices add", alternates=route.delegators)
     customer = tables.customers[route.delegate.customer]
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
     _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "

@@ -158,7 +158,8 @@ def test_a4_rules_are_listed_in_the_order_in_which_they_are_tried(acme: Console)
     given = acme.ok("rules", "add", "first", "--delegate", "acme-small", "--priority", "10", "--network",
                     "192.0.2.0/24", "--mac-prefix", "00-1a-2b", "--domain", "Acme.Example", "--order", "4711")
     assert given == {"name": "first", "delegate": "acme-small", "priority": 10, "model": None, "tag_prefix": None,
-                     "mac_prefix": "00:1A:2B", "network": "192.0.2.0/24", "domain": "acme.example", "order": "4711"}
+                     "mac_prefix": "00:1A:2B", "network": "192.0.2.0/24", "domain": "acme.example", "order": "4711",
+                     "delegator": None}
     assert acme.ok("rules", "show", "first") == {**given, "default": False}
     assert [(one["name"], one["default"]) for one in acme.ok("rules", "list")] == [
         ("first", False), ("second", False), ("the-rest", True)]
