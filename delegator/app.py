@@ -12,24 +12,29 @@ import contextlib
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator import observe
+from delegator import observe, ops
 from delegator.callbacks import Callbacks
+from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
 from delegator.callbacks.soap import SoapCaller
 from delegator.config import Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake
+from delegator.metrics import Metrics
 from delegator.model import CallbackKind
 from delegator.net.serve import Deadlines, Listener
 from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey, read_key_file
 from delegator.server import Server
 from delegator.store import Store, open_store
+from delegator.trail import Trail
 from delegator.wire.tls import TlsContext, server_context
 from pki import PkiError
 from pki.trust import TrustStore
@@ -77,6 +82,11 @@ class App:
         self._settings = settings
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
+        self._notes: set[asyncio.Task[None]] = set()
+        self._ops: asyncio.Server | None = None
+        self._ends: dict[str, datetime] = {}
+        self.metrics = Metrics()
+        self.ops_port: int | None = None
         self._stamp = self._files_stamp()
 
     def _context(self) -> tuple[TrustStore, TlsContext]:
@@ -95,12 +105,13 @@ class App:
             self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
                                         factory_anchor=_pem(trust), confirmed=self._wake.set,
                                         alternates=settings.server.alternates)
-            server = Server(self._handshake, observe.record, settings.server.url)
+            server = Server(self._handshake, self._record, settings.server.url)
             deadlines = Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
                                   idle=limits.idle, writing=limits.writing)
             self._listener = Listener(context, server.answer, deadlines=deadlines, on_refused=server.refused,
                                       max_connections=limits.connections,
                                       requests_per_connection=limits.requests_per_connection)
+            await self._open_ops(trust)
             return self._listener.listen(settings.server.host, settings.server.port)
         except BaseException:
             await self._store.close()
@@ -111,7 +122,44 @@ class App:
         outbound = load_outbound(self._settings)
         soap = SoapCaller(Path(settings.certificate), Path(settings.key), trust, now, settings.budget, outbound)
         limits = Limits(settings.running, settings.waiting, settings.budget)
-        return Callbacks({CallbackKind.SOAP: soap}, Guard(limits))
+        return Callbacks({CallbackKind.SOAP: soap}, Guard(limits, self._breaker_changed))
+
+    def _record(self, trail: Trail, level: int) -> None:
+        observe.record(trail, level)
+        self.metrics.handshake(trail)
+
+    def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
+        """Seen in metrics at once, and by `delegator delegates show` from any process."""
+        log.warning("delegate %s: circuit breaker %s %s", delegate, state.value, why)
+        self.metrics.breaker_changed(delegate, state.value)
+        note = self._store.note_health(delegate, state.value, why, now())
+        self._notes.add(task := asyncio.get_running_loop().create_task(_guarded(lambda: note)))
+        task.add_done_callback(self._notes.discard)
+
+    async def _open_ops(self, trust: TrustStore) -> None:
+        self._watch_ends(trust)
+        settings = self._settings.ops
+        if settings.enabled:
+            self._ops, self.ops_port = await ops.listen(ops.Ops(self.metrics, self._unready), settings.host,
+                                                        settings.port)
+
+    def _watch_ends(self, trust: TrustStore) -> None:
+        """When what we serve with ends, for metrics and readiness."""
+        server = x509.load_pem_x509_certificates(Path(self._settings.server.certificate).read_bytes())[0]
+        self._ends = {"server": server.not_valid_after_utc}
+        if trust.revocation is not None:
+            self._ends["revocation list"] = trust.revocation.next_update
+        for file, moment in self._ends.items():
+            self.metrics.ends(file, moment)
+
+    async def _unready(self) -> dict[str, str]:
+        """What keeps this delegator from serving devices, by part."""
+        wrong = {part: f"ended at {moment.isoformat()}" for part, moment in self._ends.items() if moment <= now()}
+        try:
+            await self._store.check()
+        except DelegatorError as error:
+            wrong["store"] = error.detail
+        return wrong
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
@@ -124,6 +172,9 @@ class App:
         housekeeping.cancel()
         await asyncio.gather(housekeeping, return_exceptions=True)
         await self._listener.close(self._settings.limits.drain)
+        if self._ops is not None:
+            self._ops.close()
+        await asyncio.gather(*self._notes)
         self._callbacks.close()
         await self._store.close()
 
@@ -133,7 +184,8 @@ class App:
     def reload(self) -> None:
         """Read certificates, anchors and revocation lists again; connections that stand keep what they have."""
         try:
-            _, self._listener.context = self._context()
+            trust, self._listener.context = self._context()
+            self._watch_ends(trust)
         except DelegatorError as error:
             log.error("reload refused, serving on with what was loaded: %s", error.detail)
         else:
@@ -175,9 +227,18 @@ def _pem(trust: TrustStore) -> str:
     return "".join(anchor.public_bytes(Encoding.PEM).decode() for anchor in trust.anchors)
 
 
-async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
-    """Run a delegator; `ready` is told the address once it listens."""
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a running delegator listens; `ops` is None where that port is off."""
+
+    host: str
+    port: int
+    ops: int | None
+
+
+async def serve(settings: Settings, ready: Callable[[Listening], None]) -> None:
+    """Run a delegator; `ready` is told the addresses once it listens."""
     app = App(settings)
     host, port = await app.start()
-    ready(host, port)
+    ready(Listening(host, port, app.ops_port))
     await app.run()

@@ -68,6 +68,27 @@ class OutboundSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     allow: tuple[str, ...] = ()
 
 
+class Domains(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Devices that nobody registered, by reverse DNS of their address (docs/domain-association.md). Off unless said."""
+
+    enabled: bool = False
+    label: str = "provisioning-delegate"
+    """The delegate of example.com is <label>.example.com."""
+    nameservers: tuple[str, ...] = ()
+    """Whom to ask, as `192.0.2.53` or `127.0.0.1:5353`; none for those of the system."""
+    budget: Annotated[float, msgspec.Meta(gt=0, le=10)] = 2.0
+    """Seconds for one look-up, all included. Devices give up at 30."""
+    cache: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    """Addresses remembered."""
+    private_networks: tuple[str, ...] = ()
+    """Networks whose addresses are asked about although they are local, private or reserved (see outbound.py)."""
+    policy: str = ""
+    """The policy of all customers that are found so; "" for the safe default."""
+    callback_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 443
+    trust_anchor: str = ""
+    """Who signs delegates' certificates: a PEM file, "system", or "" for the factory."""
+
+
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a peer may take. Seconds per phase are explained in net/serve.py."""
 
@@ -78,6 +99,14 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     drain: Seconds = 30.0
     connections: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     requests_per_connection: Annotated[int, msgspec.Meta(ge=1)] = 100
+
+
+class OpsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The operators' own port with /healthz, /readyz and /metrics. Plain HTTP: keep it inside."""
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Port = 9433
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -95,7 +124,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sealing: Sealing = Sealing()
     callbacks: CallbackSettings = CallbackSettings()
     outbound: OutboundSettings = OutboundSettings()
+    domains: Domains = Domains()
     limits: Limits = Limits()
+    ops: OpsSettings = OpsSettings()
     log: Log = Log()
 
 

@@ -41,8 +41,9 @@ from delegator.model import (
     Secret,
     SoapCallback,
 )
+from delegator.net.reverse import Domains
 from delegator.policy import Applied, Case, Decision, Why, applied, decide, over_limits
-from delegator.routing import Facts, NoRoute, Route, choose
+from delegator.routing import Facts, NoRoute, Route, choose, registered
 from delegator.store import Ask, Opened, Outcome, Store, Tables, milliseconds
 from delegator.trail import Step, Trail
 
@@ -72,32 +73,60 @@ class Judgement:
     decision: Decision
 
 
-async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail) -> Judgement:
-    """Route and decide, without any effect. Raises DelegatorError (NOT_ENTITLED) when nobody owns the device."""
+async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail,
+                domains: Domains | None = None) -> Judgement:
+    """Route and decide, without any effect. Raises DelegatorError: NOT_ENTITLED when nobody owns the device,
+    TRY_LATER when only the DNS could have told, and did not."""
     tables, found = await store.tables(), await store.find(facts.device)
     route = choose(facts, found.registrations, tables.directory)
+    if isinstance(route, NoRoute) and domains is not None and registered(facts.device, found.registrations) is None:
+        route = await _by_domain(facts, route, domains, trail)
     if isinstance(route, NoRoute):
         raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
                              hint="register it with: delegator devices add", alternates=route.delegators)
-    customer = tables.customers[route.delegate.customer]
+    customer = _customer(route.delegate.customer, tables, domains)
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
     _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
                                    f"because {route.because}")
     policies = applied(customer, route.delegate, tables.policies)
-    case = Case(customer, route.delegate, identity, route.registration is not None, found.approved, at)
+    case = Case(customer, route.delegate, identity, route.registration is not None, found.approved, at,
+                route.by_domain)
     decision = decide(policies, case)
     names = ", ".join(one.policy.name for one in policies)
     _mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
     return Judgement(tables, route, customer, policies, decision)
 
 
+async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trail) -> Route | NoRoute:
+    """For a device that nobody registered and no rule matches: whose domain it calls from."""
+    finding = await domains.find(facts.peer_address)
+    _mark(trail, Step.LOOKED_UP, finding.because)
+    if finding.late:
+        raise DelegatorError(Kind.TRY_LATER, f"{facts.device.service_tag}: {route.because}; {finding.because}")
+    if finding.domain is None:
+        return NoRoute(f"{route.because}; {finding.because}")
+    return Route(domains.found(finding), finding.because, by_domain=True)
+
+
+def _customer(name: str, tables: Tables, domains: Domains | None) -> Customer:
+    """The customer of this name, registered or standing for a domain. Raises DelegatorError (CONFIGURATION)."""
+    customer = None if domains is None else domains.customer(name)
+    if customer is None:
+        return tables.customers[name]
+    if customer.policy is not None and customer.policy not in tables.policies:
+        raise DelegatorError(Kind.CONFIGURATION, f"[domains] policy names {customer.policy}, which there is not",
+                             hint=f"delegator policies add {customer.policy}")
+    return customer
+
+
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
     `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
-    delegators that serve the same devices, told with every answer."""
+    delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS."""
 
     def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
-                 factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = ()) -> None:
+                 factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
+                 domains: Domains | None = None) -> None:
         self._store = store
         self._callbacks = callbacks
         self._now = now
@@ -105,6 +134,7 @@ class Handshake:
         self._factory_anchor = factory_anchor
         self._confirmed = confirmed
         self._alternates = alternates
+        self._domains = domains
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
@@ -115,7 +145,7 @@ class Handshake:
         _mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
         judgement = await judge(self._store, Facts(request.device, request.location, peer.address), identity.kind,
-                                self._now(), trail)
+                                self._now(), trail, self._domains)
         if not judgement.decision.allowed:
             raise refusal(judgement.decision)
 
@@ -179,10 +209,15 @@ class Handshake:
 
     def _answer(self, claim: Claim, tables: Tables) -> Answer:
         credential = msgspec.json.decode(self._store.reveal(claim), type=_Sealed)
-        delegate = tables.directory.delegates.get(claim.delegate)
+        delegate = self._delegate(claim.delegate, tables)
         return Answer(Credential(credential.user_name, Secret(credential.password), credential.not_after),
                       claim.claim_id, None if delegate is None else self._address(delegate),
                       alternate_delegators=self._alternates)
+
+    def _delegate(self, name: str, tables: Tables) -> Delegate | None:
+        """The delegate of this name, registered or standing for a domain."""
+        by_domain = None if self._domains is None else self._domains.delegate(name)
+        return by_domain or tables.directory.delegates.get(name)
 
     def _address(self, delegate: Delegate) -> DelegateAddress | None:
         """Where the device goes next, and whom it shall trust there."""
@@ -232,14 +267,16 @@ class Handshake:
         for claim in await self._store.unnotified():
             waiting.setdefault(claim.delegate, []).append(claim)
         if waiting:
-            delegates = (await self._store.tables()).directory.delegates
-            await asyncio.gather(*(self._notify(delegates.get(name), claims) for name, claims in waiting.items()))
+            tables = await self._store.tables()
+            await asyncio.gather(*(self._notify(self._delegate(name, tables), claims)
+                                   for name, claims in waiting.items()))
 
     async def _notify(self, delegate: Delegate | None, claims: list[Claim]) -> None:
         for claim in claims:
             result = claim.result or Result.DEPLOYED
             try:
                 if delegate is not None:
+                    delegate = delegate if self._domains is None else await self._domains.reach(delegate)
                     await self._callbacks.notify(Deployment(claim.claim_id, result, claim.detail), delegate)
             except DelegatorError as error:
                 log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)

@@ -19,7 +19,8 @@ from delegator.model import Customer, Delegate, IdentityKind, IdentityRule, Poli
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Everything a policy may look at. `approved` names the policies whose list holds this tag."""
+    """Everything a policy may look at. `approved` names the policies whose list holds this tag; `by_domain` says that
+    reverse DNS alone led to the customer."""
 
     customer: Customer
     delegate: Delegate
@@ -27,6 +28,7 @@ class Case:
     registered: bool
     approved: frozenset[str]
     now: datetime
+    by_domain: bool = False
 
 
 class Why(enum.Enum):
@@ -39,6 +41,7 @@ class Why(enum.Enum):
     CLOSED = "closed"
     IDENTITY = "identity"
     NOT_APPROVED = "not approved"
+    DOMAIN_ALONE = "domain alone"
     DEVICES_TAKEN = "devices taken"
     ATTEMPTS_USED = "attempts used"
 
@@ -106,7 +109,7 @@ def _standing(case: Case) -> tuple[tuple[bool, Reason], ...]:
     return (
         (case.customer.enabled, Reason(Why.DISABLED, f"customer {case.customer.name} is disabled")),
         (case.delegate.enabled, Reason(Why.DISABLED, f"delegate {case.delegate.name} is disabled")),
-        (case.identity is IdentityKind.OWN or case.registered,
+        (case.identity is IdentityKind.OWN or case.registered or case.by_domain,
          Reason(Why.UNREGISTERED, "a shared certificate needs a device that is registered")),
     )
 
@@ -151,5 +154,12 @@ def _approved(policy: Policy, case: Case) -> _Found:
     return None
 
 
+def _shared_by_domain(policy: Policy, case: Case) -> _Found:
+    """Together they prove no more than "one of ours, at an address whose owner may write any name" (RFC 8601 3)."""
+    if case.by_domain and case.identity is IdentityKind.SHARED and not policy.shared_by_domain:
+        return Why.DOMAIN_ALONE, "a shared certificate and reverse DNS are not enough"
+    return None
+
+
 _CHECKS: tuple[Callable[[Policy, Case], _Found], ...] = (
-    _custom_operations, _callbacks, _opening, _closing, _identity, _approved)
+    _custom_operations, _callbacks, _opening, _closing, _identity, _approved, _shared_by_domain)

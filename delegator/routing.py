@@ -36,6 +36,8 @@ class Route:
     because: str
     registration: Registration | None = None
     others: tuple[Delegate, ...] = ()
+    by_domain: bool = False
+    """Nothing but reverse DNS led there (see domains.py)."""
 
 
 @dataclass(frozen=True, slots=True)

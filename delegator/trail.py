@@ -19,14 +19,15 @@ class Step(enum.Enum):
     AUTHENTICATED = (2, 210, "Both sides proved who they are by certificate")
     ASKED = (3, 212, "The device made its call")
     IDENTIFIED = (4, 213, "The delegator worked out which device this is")
-    ROUTED = (5, 213, "The delegator found the customer that owns it")
-    DECIDED = (6, 214, "The customer's policy was checked")
-    CLAIMED = (7, 214, "The claim was written down before anything left the house")
-    CALLED_BACK = (8, 215, "The customer's delegate gave the credential")
-    ISSUED = (9, 215, "The credential was sealed and made durable")
-    CONFIRMED = (10, 218, "The device told how provisioning ended")
-    REFUSED = (11, 210, "The device was turned away")
-    ANSWERED = (12, 216, "The answer went back to the device")
+    LOOKED_UP = (5, 213, "Nobody registered it: the DNS was asked whose domain its address is in")
+    ROUTED = (6, 213, "The delegator found the customer that owns it")
+    DECIDED = (7, 214, "The customer's policy was checked")
+    CLAIMED = (8, 214, "The claim was written down before anything left the house")
+    CALLED_BACK = (9, 215, "The customer's delegate gave the credential")
+    ISSUED = (10, 215, "The credential was sealed and made durable")
+    CONFIRMED = (11, 218, "The device told how provisioning ended")
+    REFUSED = (12, 210, "The device was turned away")
+    ANSWERED = (13, 216, "The answer went back to the device")
 
     def __init__(self, order: int, block: int, words: str) -> None:
         self.order = order

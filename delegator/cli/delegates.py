@@ -87,11 +87,14 @@ async def list_(store: Store, customer: str | None) -> Output:
 @click.argument("name", type=forms.name)
 @stored
 async def show(store: Store, name: str) -> Output:
-    """Show the delegate NAME, without its password."""
+    """Show the delegate NAME, without its password, and the state of its circuit breaker."""
     found = (await store.tables()).directory.delegates.get(name)
     if found is None:
         raise console.missing("delegate", name, "delegates")
-    data = shapes.delegate(found)
+    health = await store.health(name)
+    breaker = {"breaker": health.state, "breaker_why": health.why, "breaker_since": shapes.at(health.since)
+               } if health else {"breaker": "closed"}
+    data = {**shapes.delegate(found), **breaker}
     return Output(data, console.pairs(data))
 
 

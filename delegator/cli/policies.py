@@ -42,17 +42,20 @@ def group() -> None:
               help="How long a device may ask again for the same credential.")
 @click.option("--callbacks", type=forms.callbacks, metavar="KIND[,KIND]", help="Allowed ways to a delegate: soap, "
               "hosted. All unless said.")
+@click.option("--shared-by-domain", is_flag=True, help="Let a shared certificate be enough where only reverse DNS led "
+              "to the customer. Needs --identity shared or either too.")
 @click.option("--no-custom-operations", is_flag=True, help="Allow nothing: no device is sent to a delegate.")
 @click.option("--replace", is_flag=True, help="Change the policy if there is one of that name; its list stays.")
 @stored
 async def add(store: Store, name: str, identity: str, valid_from: datetime | None, valid_until: datetime | None,
               approved_only: bool, max_devices: int | None, attempts: int, lease: timedelta,
-              callbacks: frozenset[CallbackKind] | None, no_custom_operations: bool, replace: bool) -> Output:
+              callbacks: frozenset[CallbackKind] | None, shared_by_domain: bool, no_custom_operations: bool,
+              replace: bool) -> Output:
     """Add the policy NAME. It applies to those customers and delegates that name it."""
     if valid_from is not None and valid_until is not None and valid_until <= valid_from:
         raise click.UsageError(f"--until {shapes.at(valid_until)} is not after --from {shapes.at(valid_from)}")
     policy = Policy(name, not no_custom_operations, valid_from, valid_until, IdentityRule(identity), approved_only,
-                    max_devices, callbacks, attempts, lease)
+                    max_devices, callbacks, attempts, lease, shared_by_domain)
     await store.add_policy(policy, replace=replace)
     return Output(shapes.policy(policy), words=(f"policy {name} is registered",))
 

@@ -35,9 +35,10 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
     settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
     observe.configure(settings.log.level, settings.log.json)
 
-    def ready(host: str, port: int) -> None:
-        print(f"delegator listening on https://{host}:{port}/", file=sys.stderr)
+    def ready(listening: app.Listening) -> None:
+        print(f"delegator listening on https://{listening.host}:{listening.port}/", file=sys.stderr)
         if as_json:
-            print(json.dumps({"host": host, "port": port, "pid": os.getpid()}), flush=True)
+            print(json.dumps({"host": listening.host, "port": listening.port, "pid": os.getpid(),
+                              "ops": listening.ops}), flush=True)
 
     asyncio.run(app.serve(settings, ready))

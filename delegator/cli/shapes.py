@@ -55,7 +55,7 @@ def policy(value: Policy) -> Shape:
     return {"name": value.name, "identity": value.identity.value, "from": at(value.valid_from),
             "until": at(value.valid_until), "approved_only": value.approved_only, "max_devices": value.max_devices,
             "attempts": value.attempts, "lease": lasting(value.lease), "callbacks": kinds,
-            "custom_operations": value.custom_operations}
+            "custom_operations": value.custom_operations, "shared_by_domain": value.shared_by_domain}
 
 
 def registration(value: Registration) -> Shape:

@@ -18,6 +18,7 @@ from delegator.model.messages import (
     Location,
     Result,
 )
+from delegator.model.notified import Notification, NotificationKind, NotificationState, Telling
 from delegator.model.registered import (
     CALLBACKS,
     Callback,
@@ -37,6 +38,7 @@ from delegator.model.secret import Secret
 from delegator.model.syntax import (
     CLAIM_ID,
     HOST_NAME,
+    MAIL_ADDRESS,
     MODEL,
     NAME,
     SERIAL_NUMBER,
@@ -49,6 +51,7 @@ __all__ = [
     "CALLBACKS",
     "CLAIM_ID",
     "HOST_NAME",
+    "MAIL_ADDRESS",
     "MODEL",
     "NAME",
     "SERIAL_NUMBER",
@@ -75,6 +78,9 @@ __all__ = [
     "IdentityRule",
     "LocalCallback",
     "Location",
+    "Notification",
+    "NotificationKind",
+    "NotificationState",
     "PeerCertificate",
     "Policy",
     "Registration",
@@ -83,5 +89,6 @@ __all__ = [
     "Secret",
     "SoapCallback",
     "SshCallback",
+    "Telling",
     "normal_mac",
 ]

@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from delegator.model.notified import NotificationKind
 from delegator.model.secret import Secret
 from delegator.model.syntax import check_identifiers, normal_macs
 
@@ -67,6 +68,12 @@ class HostedCallback:
     webhook_url: str | None = None
     webhook_secret: Secret | None = None
     webhook_anchor: str | None = None
+
+    @property
+    def told_by(self) -> tuple[NotificationKind, ...]:
+        """In which ways the administrator is told."""
+        targets = {NotificationKind.MAIL: self.mail_to, NotificationKind.WEBHOOK: self.webhook_url}
+        return tuple(kind for kind, target in targets.items() if target is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,8 @@ class Policy:
     callbacks: frozenset[CallbackKind] | None = None
     attempts: int = 10
     lease: timedelta = timedelta(hours=24)
+    shared_by_domain: bool = False
+    """Whether a shared certificate is enough where nothing but reverse DNS led to the customer."""
 
     def __post_init__(self) -> None:
         if any(moment is not None and moment.tzinfo is None for moment in (self.valid_from, self.valid_until)):

@@ -16,6 +16,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """The name of a customer, delegate, rule or policy: what one can type in a shell without quoting."""
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                        r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
+MAIL_ADDRESS = re.compile(r"(?=.{3,254}\Z)(?!.{65,}@)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@" + HOST_NAME.pattern)
+"""A plain mailbox (RFC 5321 section 4.5.3.1): no quoting, no comment, no display name, no line break."""
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:-]{16,128}")
 """At least 16 characters: with a shared certificate this secret alone says which device a claim belongs to."""
 CLAIM_ID = re.compile(r"[0-9a-f]{32}")

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Claim, Customer, Delegate, Device, Policy, Registration, Result, Rule
+from delegator.model import Claim, Customer, Delegate, Device, Policy, Registration, Result, Rule, Telling
 from delegator.routing import Directory, directory
 from delegator.sealing import SealingKey
-from delegator.store import claims, devices, registry, rows
+from delegator.store import claims, devices, outbox, registry, rows
 from delegator.store.claims import Ask, Opened, Outcome, claim_of, milliseconds
 from delegator.store.devices import Imported, Undone
 from delegator.store.migrate import migrate
+from delegator.store.outbox import Outbox
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query, Row, Transaction
 
@@ -51,6 +52,15 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a delegate's circuit breaker, the failure that led there ("" for none), and since when."""
+
+    state: str
+    why: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """What the store knows of a device that asks: registrations to choose from, policies that approve its tag."""
 
@@ -65,6 +75,7 @@ class Store:
         self._driver = driver
         self._key = key
         self._tables: Tables | None = None
+        self.outbox = Outbox(driver)
 
     async def close(self) -> None:
         await self._driver.close()
@@ -99,16 +110,19 @@ class Store:
     async def open_claim(self, ask: Ask) -> Opened:
         return await self._driver.run(claims.open_claim(ask))
 
-    async def open_and_issue(self, ask: Ask, secret: Callable[[Claim], str]) -> Opened:
-        """Open a claim and issue it in one commit; `secret` makes the text to seal from the claim."""
+    async def open_and_issue(self, ask: Ask, secret: Callable[[Claim], str], telling: Telling | None = None) -> Opened:
+        """Open a claim, issue it and note who is to be told, in one commit; `secret` makes the text to seal from the
+        claim."""
         def seal(claim: Claim) -> bytes:
             return self._key.seal(secret(claim), f"claims/{claim.claim_id}")
-        return await self._driver.run(claims.open_and_issue(ask, seal))
+        return await self._driver.run(outbox.open_issue_and_tell(ask, seal, telling))
 
-    async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None) -> Claim | None:
-        """Seal what `delegate` answered (None: the one the claim was opened for) and make it durable."""
+    async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
+                    telling: Telling | None = None) -> Claim | None:
+        """Seal what `delegate` answered (None: the one the claim was opened for) and make it durable, with who is to
+        be told of it."""
         sealed = self._key.seal(secret, f"claims/{claim_id}")
-        return await self._driver.run(claims.issue(claim_id, sealed, milliseconds(now), delegate))
+        return await self._driver.run(outbox.issue_and_tell(claim_id, sealed, milliseconds(now), delegate, telling))
 
     def reveal(self, claim: Claim) -> str:
         """The text that was sealed for a claim in state `issued`."""
@@ -135,7 +149,21 @@ class Store:
     async def notified(self, claim_id: str, result: Result) -> None:
         await self._driver.run(claims.notified(claim_id, result))
 
+    async def note_health(self, delegate: str, state: str, why: str, now: datetime) -> None:
+        """Keep what became of a delegate's circuit breaker, for whoever asks from another process."""
+        await self._driver.run(registry.note_health(delegate, state, why, milliseconds(now)))
+
+    async def check(self) -> None:
+        """Make a durable write that changes nothing. Raises DelegatorError (UNAVAILABLE)."""
+        await self._driver.run(registry.check())
+
     # --- for operators ---
+
+    async def health(self, delegate: str) -> Health | None:
+        """What servers last saw of a delegate's circuit breaker; None when it never failed."""
+        found = await self._driver.read(
+            Query("SELECT state, why, changed_at FROM delegate_health WHERE delegate = $1", (delegate,)))
+        return Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
 
     async def release(self, service_tag: str, now: datetime) -> int:
         return await self._driver.run(claims.release(service_tag, milliseconds(now)))

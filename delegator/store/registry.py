@@ -109,6 +109,17 @@ def add_rule(rule: Rule, replace: bool) -> Transaction[None]:
     yield from _raise_revision()
 
 
+def note_health(delegate: str, state: str, why: str, now: int) -> Transaction[None]:
+    """What became of a delegate's circuit breaker."""
+    yield Query("INSERT INTO delegate_health (delegate, state, why, changed_at) VALUES ($1, $2, $3, $4) ON CONFLICT "
+                "(delegate) DO UPDATE SET state = $2, why = $3, changed_at = $4", (delegate, state, why, now))
+
+
+def check() -> Transaction[None]:
+    """A write that changes nothing: whether the store takes one."""
+    yield Query("UPDATE revision SET number = number WHERE only_row = 1")
+
+
 def remove(noun: str, name: str) -> Transaction[None]:
     """Remove a customer, delegate, rule or policy that nothing refers to any more."""
     yield from must_exist(noun, name)

@@ -185,7 +185,7 @@ class World:
     process: subprocess.Popen[str] | None = None
     _log: Any = field(default=None)
 
-    def start(self, *, kill_at: str = "") -> None:
+    def start(self, *, kill_at: str = "") -> dict[str, Any]:
         """Run `delegator serve`; with `kill_at`, one that kills itself at that step (see dying.py)."""
         script = ["-m", "delegator"] if not kill_at else [str(Path(__file__).with_name("dying.py")), kill_at]
         self._log = (self.root / "log").open("a")
@@ -195,7 +195,9 @@ class World:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.root / "log").read_text()
-        self.port = json.loads(line)["port"]
+        said: dict[str, Any] = json.loads(line)
+        self.port = said["port"]
+        return said
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None

@@ -70,6 +70,13 @@ async def opening(database: Database) -> AsyncIterator[Opening]:
 
 
 @pytest.fixture
+async def opening_sqlite(tmp_path: Path, key: SealingKey) -> AsyncIterator[Opening]:
+    """For what only SQLite promises: opens the file `delegator.db` of this test, as often as wanted."""
+    async with sqlite_database(tmp_path, key) as opening:
+        yield opening
+
+
+@pytest.fixture
 async def store(opening: Opening) -> Store:
     return await opening()
 

@@ -202,4 +202,4 @@ class ClaimsMachine(RuleBasedStateMachine):
 
 def test_6_3_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, ask, at):
     run_state_machine_as_test(lambda: ClaimsMachine(database, ask, at), settings=settings(
-        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)))
+        max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)))

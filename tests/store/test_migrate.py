@@ -12,10 +12,11 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer
-from delegator.store import open_store
 from delegator.store.migrate import SchemaFile, migrate, schema_files
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
+
+NEXT = len(schema_files("sqlite")) + 1
 
 
 @pytest.fixture
@@ -69,60 +70,54 @@ def test_8_files_are_numbered_from_one_without_a_gap():
     assert schema_files("nothing") == []
 
 
-async def test_8_opening_again_keeps_what_is_there(path, key):
-    store = await open_store(path, key)
+async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
+    store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
-    store = await open_store(path, key)
+    store = await opening_sqlite()
     assert await store.customers() == [Customer("acme", "Acme")]
-    await store.close()
 
 
-async def test_8_a_file_that_was_changed_after_use_is_refused(path, key):
-    await (await open_store(path, key)).close()
+async def test_8_a_file_that_was_changed_after_use_is_refused(path, opening_sqlite):
+    await (await opening_sqlite()).close()
     changed(path, "UPDATE schema_files SET checksum = 'another' WHERE number = 1")
-    assert "0001_start was changed after use" in (await refused(open_store(path, key))).detail
+    assert "0001_start was changed after use" in (await refused(opening_sqlite())).detail
 
 
-async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, key):
-    await (await open_store(path, key)).close()
+async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
+    await (await opening_sqlite()).close()
     changed(path, "INSERT INTO schema_files VALUES (9999, '9999_future', 'x')")
-    error = await refused(open_store(path, key))
+    error = await refused(opening_sqlite())
     assert "schema 9999, newer than this program" in error.detail
     assert "newer release" in error.hint
 
 
-async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(path, key, with_files):
-    store = await open_store(path, key)
+async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
+    store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
-    with_files(SchemaFile(2, "0002_more", "CREATE TABLE more (x INTEGER) STRICT; INSERT INTO more VALUES (1);"),
-               SchemaFile(3, "0003_most", "ALTER TABLE more ADD COLUMN y INTEGER; UPDATE more SET y = 2;"))
-    store = await open_store(path, key)
+    with_files(SchemaFile(NEXT, "more", "CREATE TABLE more (x INTEGER) STRICT; INSERT INTO more VALUES (1);"),
+               SchemaFile(NEXT + 1, "most", "ALTER TABLE more ADD COLUMN y INTEGER; UPDATE more SET y = 2;"))
+    store = await opening_sqlite()
     assert await rows(store._driver, "SELECT x, y FROM more") == [(1, 2)]
     assert await store.customers() == [Customer("acme", "Acme")]
-    await store.close()
 
 
 async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
     await migrate(driver)
-    with_files(SchemaFile(2, "0002_broken", "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE nonsense oops;"))
+    with_files(SchemaFile(NEXT, "broken", "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE nonsense oops;"))
     assert "oops" in (await refused(migrate(driver))).detail
     assert await rows(driver, "SELECT name FROM sqlite_schema WHERE name = 'half'") == []
-    assert await rows(driver, "SELECT max(number) FROM schema_files") == [(1,)]
-    with_files(SchemaFile(2, "0002_mended", "CREATE TABLE half (x INTEGER) STRICT;"))
+    assert await rows(driver, "SELECT max(number) FROM schema_files") == [(NEXT - 1,)]
+    with_files(SchemaFile(NEXT, "mended", "CREATE TABLE half (x INTEGER) STRICT;"))
     assert await migrate(driver) == 1, "the connection goes on as before"
 
 
-async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_start(path, key):
-    stores = await asyncio.gather(*(open_store(path, key) for _ in range(4)))
-    try:
-        await stores[0].add_customer(Customer("acme", "Acme"))
-        assert [len((await store.tables()).customers) for store in stores] == [1] * 4
-        assert await rows(stores[3]._driver, "SELECT number FROM revision") == [(2,)]
-    finally:
-        for store in stores:
-            await store.close()
+async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
+    stores = await asyncio.gather(*(opening_sqlite() for _ in range(4)))
+    await stores[0].add_customer(Customer("acme", "Acme"))
+    assert [len((await store.tables()).customers) for store in stores] == [1] * 4
+    assert await rows(stores[3]._driver, "SELECT number FROM revision") == [(2,)]
 
 
 async def test_8_every_table_is_strict(driver):

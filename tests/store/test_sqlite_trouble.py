@@ -76,18 +76,15 @@ async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(sto
     assert {store.reveal(one.claim) for one in opened} == {big}
 
 
-async def test_5_a_full_disk_tells_the_caller_and_keeps_what_it_had_told_before(path, key):
+async def test_5_a_full_disk_tells_the_caller_and_keeps_what_it_had_told_before(path, opening_sqlite):
     """The real thing, by the system's limit for the size of files, in a process of its own."""
     done = subprocess.run([sys.executable, str(PROCESS), str(path), "300000"], cwd=ROOT, text=True, timeout=30,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     *told, kind, last = done.stdout.splitlines()
     assert kind == "told unavailable"
-    store = await open_store(path, key)
-    try:
-        assert {one.claim_id for one in await store.claims(most=100_000)} == {*told, last}
-        assert (await store.taken("acme", "acme-1"))["customer/acme"] == len(told) + 1
-    finally:
-        await store.close()
+    store = await opening_sqlite()
+    assert {one.claim_id for one in await store.claims(most=100_000)} == {*told, last}
+    assert (await store.taken("acme", "acme-1"))["customer/acme"] == len(told) + 1
 
 
 # --- files that are no database -----------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ async def refused(path: Path, key) -> DelegatorError:
     """Opening is refused with the path in the message, and leaves no thread behind."""
     before = threads()
     with pytest.raises(DelegatorError) as refusal:
-        await asyncio.wait_for(open_store(path, key), 5)
+        await (await asyncio.wait_for(open_store(path, key), 5)).close()
     for one in threads() - before:
         one.join(0.2)
     assert threads() == before
@@ -131,8 +128,21 @@ async def test_8_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key
     await refused(tmp_path, key)
 
 
-async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(path, key, ask):
-    store = await open_store(path, key)
+async def test_8_when_the_reading_connection_cannot_be_had_the_writing_one_is_let_go(path, key, monkeypatch):
+    connect, made = sqlite_driver._connect, []
+
+    def failing(path: Path, *, check_same_thread: bool) -> sqlite3.Connection:
+        if check_same_thread and False in made:
+            raise sqlite3.OperationalError("unable to open database file")
+        made.append(check_same_thread)
+        return connect(path, check_same_thread=check_same_thread)
+
+    monkeypatch.setattr(sqlite_driver, "_connect", failing)
+    await refused(path, key)
+
+
+async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(path, opening_sqlite, ask):
+    store = await opening_sqlite()
     await asyncio.gather(*(store.open_claim(ask(f"TAG{n:04}")) for n in range(200)))
     with closing(sqlite3.connect(path)) as connection:
         root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'claims_live'").fetchone()[0]
@@ -140,9 +150,6 @@ async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(
     content = bytearray(path.read_bytes())
     content[(root - 1) * 4096:root * 4096] = b"\xff" * 4096
     path.write_bytes(content)
-    store = await open_store(path, key)
-    try:
-        await all_told([store.open_claim(ask("TAG0001")), store.open_claim(ask("NEW0001"))])
-        await store.add_customer(Customer("acme", "Acme"))
-    finally:
-        await store.close()
+    store = await opening_sqlite()
+    await all_told([store.open_claim(ask("TAG0001")), store.open_claim(ask("NEW0001"))])
+    await store.add_customer(Customer("acme", "Acme"))

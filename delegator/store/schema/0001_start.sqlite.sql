@@ -95,6 +95,14 @@ CREATE TABLE places (
     taken INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What servers last saw of a delegate's circuit breaker, for whoever asks from another process.
+CREATE TABLE delegate_health (
+    delegate TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    why TEXT NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Raised with every change of a small table, so that a server knows when its copy is old.
 CREATE TABLE revision (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),

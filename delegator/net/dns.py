@@ -1,0 +1,99 @@
+"""Questions to the DNS: each is answered, has no answer (both for a time), or raises DnsTrouble. B4.
+
+dnspython speaks the protocol: random ids and ports, wrong ids ignored, TCP after a truncated answer, CNAME chains
+followed (in reverse zones too: RFC 2317) and bounded. Nothing here ever runs on a thread: the loop's default executor
+has six on two cores, and six slow names would stall everything.
+The invariant: a question is sent to the name servers that were set and to nobody else.
+Must not live here: what an answer means (domains), caching and deadlines (net.reverse).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.message
+import dns.name
+import dns.nameserver
+import dns.rdatatype
+import dns.resolver
+import dns.reversename
+
+from delegator.domains import DnsTrouble
+from delegator.outbound import Address
+
+T = TypeVar("T")
+PORT = 53
+PAYLOAD = 1232
+"""Bytes of a UDP answer that no path cuts into pieces (DNS flag day 2020)."""
+_TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What there is, possibly nothing, and for how many seconds that may be believed."""
+
+    values: tuple[T, ...]
+    ttl: int
+
+
+class Resolver:
+    """Asks the name servers, one after the other, each for at most `patience` seconds, `lifetime` for all tries."""
+
+    def __init__(self, nameservers: Sequence[str], patience: float, lifetime: float) -> None:
+        """No name servers: those of the system. Raises ValueError for what is no address of one."""
+        try:
+            self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
+        except dns.resolver.NoResolverConfiguration:
+            raise ValueError("the system names no name server") from None
+        if nameservers:
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*place(text)) for text in nameservers]
+        self._resolver.use_edns(0, 0, PAYLOAD)
+        self._resolver.timeout, self._resolver.lifetime = patience, lifetime
+        self._backend = dns.asyncbackend.get_backend("asyncio")
+
+    async def names(self, address: Address) -> Answer[tuple[bytes, ...]]:
+        """The names of an address (PTR), as raw labels: what a label holds is for others to judge."""
+        answer = await self._ask(dns.reversename.from_address(str(address)), dns.rdatatype.PTR)
+        return Answer(tuple(record.target.labels[:-1] for record in answer.values), answer.ttl)
+
+    async def addresses(self, name: str, version: int) -> Answer[Address]:
+        """The addresses of a name, of IP version 4 or 6."""
+        answer = await self._ask(dns.name.from_text(name), _TYPES[version])
+        return Answer(tuple(ipaddress.ip_address(record.address) for record in answer.values), answer.ttl)
+
+    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Answer:  # type: ignore[type-arg]
+        try:
+            found = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False,
+                                                 backend=self._backend)
+        except dns.resolver.NXDOMAIN as error:
+            return Answer((), min(_ttl(response) for response in error.responses().values()))
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            said = ascii(str(error))[1:-1][:200] or type(error).__name__
+            raise DnsTrouble(f"{name} {kind.name}: {said}") from None
+        return Answer(tuple(found.rrset or ()), found.chaining_result.minimum_ttl)
+
+
+def _ttl(response: dns.message.Message) -> int:
+    """How long an answer may be believed; one that there is nothing, as its SOA record says (RFC 2308 5)."""
+    assert isinstance(response, dns.message.QueryMessage)
+    return response.resolve_chaining().minimum_ttl
+
+
+def place(text: str) -> tuple[str, int]:
+    """Address and port of a name server: `192.0.2.53`, `192.0.2.53:5353`, `2001:db8::53`, `[2001:db8::53]:5353`.
+    Raises ValueError."""
+    host, port = text, str(PORT)
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":") or str(PORT)
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!a} names no port of a name server")
+    return str(ipaddress.ip_address(host)), int(port)

@@ -1,0 +1,130 @@
+"""One mail to the operator's relay by SMTP: STARTTLS or TLS, then authentication (RFC 6409, 3207, 4954).
+
+aiosmtplib comes with the extra `mail` and is loaded at the first mail, so that nobody else needs it.
+The invariants: without TLS nothing leaves this machine, and no relay can talk us out of it (RFC 3207 section 6);
+every attempt ends within the relay's time-out.
+Must not live here: what a mail says, signing (wire.mail), when to try again (notify).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Secret
+
+_LONGEST_REPLY = 200
+_GOODBYE = 1.0
+
+
+class Security(enum.Enum):
+    """How the connection to the relay is protected."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Where mail is handed over. `ca` is the file of whom to trust there, "" for the system's authorities; `name` is
+    what we say who we are."""
+
+    host: str
+    port: int
+    security: Security
+    name: str
+    timeout: float
+    user: str = ""
+    password: Secret | None = None
+    ca: str = ""
+
+    def check(self) -> None:
+        """Raises DelegatorError (CONFIGURATION) for a relay that must not be used like that."""
+        if self.security is Security.NONE and not _is_here(self.host):
+            raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: security none is for this machine only",
+                                 hint='set [mail] security = "starttls"')
+        if self.security is Security.NONE and self.user:
+            raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: no password is sent without TLS",
+                                 hint='set [mail] security = "starttls", or leave user away')
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def smtp_library() -> ModuleType:
+    """aiosmtplib. Raises DelegatorError (CONFIGURATION) where it is not installed."""
+    try:
+        import aiosmtplib
+    except ImportError:
+        raise DelegatorError(Kind.CONFIGURATION, "mail needs aiosmtplib, which is not installed",
+                             hint="install the extra: pip install 'secure-service-delegator[mail]'") from None
+    return aiosmtplib
+
+
+async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str:
+    """Hand a mail over; what the relay said. Raises DelegatorError (UNREACHABLE, CONFIGURATION)."""
+    relay.check()
+    library = smtp_library()
+    try:
+        async with asyncio.timeout(relay.timeout):
+            return await _send(library, relay, sender, recipient, message)
+    except TimeoutError:
+        raise _failed(relay, f"no answer within {relay.timeout:g} s") from None
+    except (OSError, library.SMTPException) as error:
+        raise _failed(relay, _said(error)) from None
+
+
+async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
+    client = library.SMTP(
+        hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
+        use_tls=relay.security is Security.TLS, start_tls=relay.security is Security.STARTTLS,
+        username=relay.user or None, password=None if relay.password is None else relay.password.reveal(),
+        tls_context=None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca))
+    try:
+        await client.connect()
+        _, reply = await client.sendmail(sender, [recipient], message)
+        await _goodbye(library, client)
+    finally:
+        client.close()
+    return str(reply)[:_LONGEST_REPLY]
+
+
+async def _goodbye(library: ModuleType, client: Any) -> None:
+    """The relay has taken the mail already: whatever becomes of QUIT, it is not to be sent again."""
+    with contextlib.suppress(OSError, TimeoutError, library.SMTPException):
+        async with asyncio.timeout(_GOODBYE):
+            await client.quit()
+
+
+def _context(ca: str) -> ssl.SSLContext:
+    """In a thread: reading the system's hundred and more authorities takes milliseconds."""
+    context = ssl.create_default_context(cafile=str(Path(ca)) if ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _failed(relay: Relay, why: str) -> DelegatorError:
+    return DelegatorError(Kind.UNREACHABLE, f"mail relay {relay.host}:{relay.port}: {why}")
+
+
+def _said(error: Exception) -> str:
+    """The relay's own words where there are some; aiosmtplib keeps refusals of a recipient one level down."""
+    inner = getattr(error, "recipients", None)
+    if inner:
+        error = inner[0]
+    code, text = getattr(error, "code", None), getattr(error, "message", None)
+    said = f"{code} {text}" if code is not None else str(text or error) or type(error).__name__
+    return said[:_LONGEST_REPLY]

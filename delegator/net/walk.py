@@ -1,0 +1,85 @@
+"""One walk through the DNS, from an address to the domain it is in and that domain's delegate. A5, B4.
+
+PTR names; those of them whose own look-up leads back (RFC 8601 2.7.3); the longest domain they stand in that has a
+delegate. Several names must agree: whoever owns the address may write any PTR, so a choice would be theirs.
+The invariant: a question without an answer ends the walk (DnsTrouble); it never leads to a shorter domain.
+Must not live here: deadlines and what is remembered (net.reverse), the protocol (net.dns).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from delegator.domains import Finding, Naming, Registrable, candidates, host_names
+from delegator.outbound import Address
+
+if TYPE_CHECKING:
+    from delegator.net.dns import Answer, Resolver
+
+T = TypeVar("T")
+BELIEVED = 2**31
+"""Seconds: no answer asks for more (RFC 2181 8)."""
+
+
+class Walk:
+    """One look-up. `ttl` is the least of all its answers', those that said "nothing" too."""
+
+    def __init__(self, resolver: Resolver, registrable: Registrable, naming: Naming) -> None:
+        self._resolver = resolver
+        self._registrable = registrable
+        self._naming = naming
+        self._asked: dict[str, str | None] = {}
+        self.ttl = BELIEVED
+
+    async def finding(self, address: Address) -> Finding:
+        """Whose domain the address is in. Raises DnsTrouble."""
+        said = f"reverse DNS of {address}"
+        names = host_names(self._heard(await self._resolver.names(address)))
+        if not names:
+            return Finding(f"{said}: no host name")
+        confirmed = await self._confirmed(names, address)
+        if not confirmed:
+            return Finding(f"{said}: host {', '.join(names)}, whose own address it is not")
+        said += f": host {', '.join(confirmed)}, forward-confirmed"
+        owners = {self._registrable(name) for name in confirmed} - {None}
+        if len(owners) != 1:
+            return Finding(f"{said}, ambiguous: in several domains" if owners else f"{said}, in no domain")
+        return await self._in_domain(said, confirmed)
+
+    async def _confirmed(self, names: Sequence[str], address: Address) -> list[str]:
+        found = await asyncio.gather(*(self._resolver.addresses(name, address.version) for name in names))
+        return [name for name, answer in zip(names, found, strict=True) if address in self._heard(answer)]
+
+    async def _in_domain(self, said: str, confirmed: Sequence[str]) -> Finding:
+        found = dict([await self._longest(name) for name in confirmed])
+        found.pop(None, None)
+        if not found:
+            return Finding(f"{said}, no domain of it has a host {self._naming.label}")
+        if len(found) > 1:
+            return Finding(f"{said}, ambiguous: domains {', '.join(map(str, found))} have a delegate each")
+        ((domain, address),) = found.items()
+        return Finding(f"{said}, domain {domain}", domain, address)
+
+    async def _longest(self, name: str) -> tuple[str | None, str | None]:
+        """The longest domain of a host that has a delegate, and an address of that."""
+        for domain in candidates(name, self._registrable(name)):
+            address = await self.delegate_address(domain)
+            if address is not None:
+                return domain, address
+        return None, None
+
+    async def delegate_address(self, domain: str) -> str | None:
+        """An address of a domain's delegate, IPv4 first: a delegator without IPv6 is still common; None where there
+        is no such host. Raises DnsTrouble."""
+        host = self._naming.host(domain)
+        if host is not None and domain not in self._asked:
+            both = await asyncio.gather(*(self._resolver.addresses(host, version) for version in (4, 6)))
+            addresses = [str(address) for answer in both for address in self._heard(answer)]
+            self._asked[domain] = addresses[0] if addresses else None
+        return self._asked.get(domain)
+
+    def _heard(self, answer: Answer[T]) -> tuple[T, ...]:
+        self.ttl = min(self.ttl, answer.ttl)
+        return answer.values

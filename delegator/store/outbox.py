@@ -1,0 +1,222 @@
+"""The outbox: what administrators are still to be told. At least once, never lost, never in a device's way.
+
+A notification is written by the very transaction that issues its claim (`tell`, composed by `yield from`): a crash
+loses none, and a device that asks again adds none. For each kind and delegate there is a queue, a row that says
+when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
+The invariants: a claim is told once in each way; no secret is in any row.
+Must not live here: wording, sending, how long to wait (notify).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol, TypeVar
+
+from delegator.model import Claim, Notification, NotificationKind, NotificationState, Telling
+from delegator.store.claims import Ask, Opened, Outcome, issue, milliseconds, moment, open_and_issue
+from delegator.store.transaction import Query, Row, Transaction
+
+T = TypeVar("T")
+COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
+           "give_up_at, attempts, state, last_error, ended_at")
+PATIENCE = timedelta(days=3)
+"""How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
+_AT_A_TIME = 500
+"""Rows changed by one transaction of upkeep, so that no device waits for it."""
+_LONGEST_ERROR = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue as it was seen. Whoever changes `due_at` from that first has it."""
+
+    kind: NotificationKind
+    delegate: str
+    due_at: int
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A notification to send now, and its queue as it is held for that."""
+
+    notification: Notification
+    queue: Queue
+
+
+def notification_of(row: Row) -> Notification:
+    """A row of COLUMNS as a value."""
+    text = [None if value is None else str(value) for value in row]
+    return Notification(
+        number=int(str(row[0])), claim_id=str(row[1]), kind=NotificationKind(row[2]), customer=str(row[3]),
+        delegate=str(row[4]), delegator=str(row[5]), service_tag=str(row[6]), peer=text[7], claimed_address=text[8],
+        created_at=moment(row[9]), give_up_at=moment(row[10]), attempts=int(str(row[11])),
+        state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]))
+
+
+def open_issue_and_tell(ask: Ask, seal: Callable[[Claim], bytes], telling: Telling | None) -> Transaction[Opened]:
+    opened = yield from open_and_issue(ask, seal)
+    if opened.outcome is Outcome.ISSUED and opened.claim is not None:
+        yield from tell(opened.claim, telling)
+    return opened
+
+
+def issue_and_tell(claim_id: str, sealed: bytes, now: int, delegate: str | None,
+                   telling: Telling | None) -> Transaction[Claim | None]:
+    claim = yield from issue(claim_id, sealed, now, delegate)
+    if claim is not None:
+        yield from tell(claim, telling)
+    return claim
+
+
+def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
+    """Note what is to be told of a claim that was just issued, and open the queues for it. A queue that is there
+    stays as it is: somebody works on it, or its target is down."""
+    if telling is None:
+        return
+    now = milliseconds(claim.issued_at or claim.asked_at)
+    for kind in telling.kinds:
+        yield Query(
+            "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, "
+            "created_at, give_up_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+            "ON CONFLICT (claim_id, kind) DO NOTHING",
+            (claim.claim_id, kind.value, claim.customer, telling.delegate, telling.delegator, claim.service_tag,
+             claim.peer, telling.claimed_address, now, now + milliseconds_of(PATIENCE)))
+        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+                    "ON CONFLICT (kind, delegate) DO NOTHING", (kind.value, telling.delegate, now))
+
+
+def milliseconds_of(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+def due(kind: NotificationKind, now: int, most: int) -> Query:
+    """Queues that may be worked on now, the longest waiting first."""
+    return Query("SELECT kind, delegate, due_at, failures FROM outbox_queues WHERE kind = $1 AND due_at <= $2 "
+                 "ORDER BY due_at LIMIT $3", (kind.value, now, most))
+
+
+def queue_of(row: Row) -> Queue:
+    return Queue(NotificationKind(row[0]), str(row[1]), int(str(row[2])), int(str(row[3])))
+
+
+def _swap(queue: Queue, due_at: int, failures: int) -> Transaction[Queue | None]:
+    """Push the queue's time from what it was seen as; None when somebody else has it."""
+    rows = yield Query(
+        "UPDATE outbox_queues SET due_at = $4, failures = $5 WHERE kind = $1 AND delegate = $2 AND due_at = $3 "
+        "RETURNING due_at", (queue.kind.value, queue.delegate, queue.due_at, due_at, failures))
+    return replace(queue, due_at=due_at, failures=failures) if rows else None
+
+
+def take(queue: Queue, until: int) -> Transaction[Taken | None]:
+    """Hold a queue until then and take its next notification, the least tried first, so that one that nobody
+    accepts is not in the way of the others. None when there is nothing to do: somebody else holds the queue, or it
+    is empty, and then it is gone. A holder that crashes loses it at `until`."""
+    held = yield from _swap(queue, max(until, queue.due_at + 1), queue.failures)
+    if held is None:
+        return None
+    which = (queue.kind.value, queue.delegate)
+    rows = yield Query(
+        "UPDATE outbox SET attempts = attempts + 1 WHERE number = (SELECT number FROM outbox WHERE kind = $1 AND "
+        f"delegate = $2 AND state = 'waiting' ORDER BY attempts, number LIMIT 1) RETURNING {COLUMNS}", which)
+    if rows:
+        return Taken(notification_of(rows[0]), held)
+    yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2", which)
+    return None
+
+
+def sent(taken: Taken, now: int) -> Transaction[Queue | None]:
+    """It was delivered. The queue as it is still held, or None when that took too long and another has it."""
+    yield from _end(taken.notification.number, "sent", None, now)
+    return (yield from _swap(taken.queue, taken.queue.due_at + 1, 0))
+
+
+def given_up(taken: Taken, why: str, now: int) -> Transaction[Queue | None]:
+    """There is nobody to tell it to any more. The queue as it is still held."""
+    yield from _end(taken.notification.number, "given up", why, now)
+    return (yield from _swap(taken.queue, taken.queue.due_at + 1, taken.queue.failures))
+
+
+def _end(number: int, state: str, why: str | None, now: int) -> Transaction[None]:
+    yield Query("UPDATE outbox SET state = $2, last_error = $3, ended_at = $4 WHERE number = $1",
+                (number, state, why and why[:_LONGEST_ERROR], now))
+
+
+def failed(taken: Taken, why: str, now: int, due_at: int) -> Transaction[list[Notification]]:
+    """It could not be delivered; the whole queue waits until `due_at`. The ones whose time is over are given up,
+    and returned."""
+    yield Query("UPDATE outbox SET last_error = $2 WHERE number = $1",
+                (taken.notification.number, why[:_LONGEST_ERROR]))
+    yield from _swap(taken.queue, due_at, taken.queue.failures + 1)
+    rows = yield Query(
+        "UPDATE outbox SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
+        "outbox WHERE kind = $1 AND delegate = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
+        f"number LIMIT {_AT_A_TIME}) RETURNING {COLUMNS}",
+        (taken.queue.kind.value, taken.queue.delegate, now, why[:_LONGEST_ERROR]))
+    return [notification_of(row) for row in rows]
+
+
+def retry(now: int, claim_id: str | None, delegate: str | None) -> Transaction[int]:
+    """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
+    being worked on may be worked on twice then: receivers drop duplicates by their id."""
+    rows = yield Query(
+        "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $2 WHERE state <> 'sent' "
+        "AND (CAST($1 AS TEXT) IS NULL OR claim_id = $1) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) "
+        "RETURNING kind, delegate", (claim_id, now + milliseconds_of(PATIENCE), delegate))
+    for kind, whose in sorted({(str(row[0]), str(row[1])) for row in rows}):
+        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+                    "ON CONFLICT (kind, delegate) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
+    return len(rows)
+
+
+def forget(before: int) -> Transaction[int]:
+    """Drop what ended before then: a log of who was told what is not ours to keep for ever."""
+    rows = yield Query("DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE ended_at < $1 "
+                       f"LIMIT {_AT_A_TIME}) RETURNING number", (before,))
+    return len(rows)
+
+
+class Running(Protocol):
+    """What a driver must offer to the outbox."""
+
+    async def run(self, work: Transaction[T]) -> T: ...
+    async def read(self, query: Query) -> Sequence[Row]: ...
+
+
+class Outbox:
+    """The verbs above on a driver, with aware UTC for times."""
+
+    def __init__(self, driver: Running) -> None:
+        self._driver = driver
+
+    async def due(self, kind: NotificationKind, now: datetime, most: int) -> list[Queue]:
+        return [queue_of(row) for row in await self._driver.read(due(kind, milliseconds(now), most))]
+
+    async def take(self, queue: Queue, until: datetime) -> Taken | None:
+        return await self._driver.run(take(queue, milliseconds(until)))
+
+    async def sent(self, taken: Taken, now: datetime) -> Queue | None:
+        return await self._driver.run(sent(taken, milliseconds(now)))
+
+    async def given_up(self, taken: Taken, why: str, now: datetime) -> Queue | None:
+        return await self._driver.run(given_up(taken, why, milliseconds(now)))
+
+    async def failed(self, taken: Taken, why: str, now: datetime, due_at: datetime) -> list[Notification]:
+        return await self._driver.run(failed(taken, why, milliseconds(now), milliseconds(due_at)))
+
+    async def retry(self, now: datetime, *, claim_id: str | None = None, delegate: str | None = None) -> int:
+        return await self._driver.run(retry(milliseconds(now), claim_id, delegate))
+
+    async def forget(self, before: datetime) -> int:
+        return await self._driver.run(forget(milliseconds(before)))
+
+    async def list(self, *, customer: str | None = None, state: NotificationState | None = None,
+                   most: int = 1000) -> list[Notification]:
+        """Notifications, newest first."""
+        rows = await self._driver.read(Query(
+            f"SELECT {COLUMNS} FROM outbox WHERE (CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) "
+            "IS NULL OR state = $2) ORDER BY number DESC LIMIT $3",
+            (customer, None if state is None else state.value, most)))
+        return [notification_of(row) for row in rows]
