@@ -29,7 +29,10 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake
 from delegator.metrics import Metrics
 from delegator.model import CallbackKind
+from delegator.net.reverse import load_domains
 from delegator.net.serve import Deadlines, Listener
+from delegator.notify import Notifier
+from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey, read_key_file
 from delegator.server import Server
@@ -98,13 +101,16 @@ class App:
         """Check everything, open the store, listen. Raises DelegatorError (CONFIGURATION)."""
         settings, limits = self._settings, self._settings.limits
         trust, context = self._context()
+        self._domains = load_domains(settings.domains)
         self._store = await open_settings_store(settings)
         try:
             await self._store.pause_all()
             self._callbacks = self._make_callbacks(trust)
+            self._notifier = Notifier(self._store, carriers(settings, load_outbound(settings), now), now)
             self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
                                         factory_anchor=_pem(trust), confirmed=self._wake.set,
-                                        alternates=settings.server.alternates)
+                                        alternates=settings.server.alternates, domains=self._domains,
+                                        name=delegator_name(settings), issued=self._notifier.wake)
             server = Server(self._handshake, self._record, settings.server.url)
             deadlines = Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
                                   idle=limits.idle, writing=limits.writing)
@@ -167,15 +173,18 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
-        housekeeping = loop.create_task(self._housekeeping())
+        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notifier.run())]
         await self._stopping.wait()
-        housekeeping.cancel()
-        await asyncio.gather(housekeeping, return_exceptions=True)
+        for task in upkeep:
+            task.cancel()
+        await asyncio.gather(*upkeep, return_exceptions=True)
         await self._listener.close(self._settings.limits.drain)
         if self._ops is not None:
             self._ops.close()
         await asyncio.gather(*self._notes)
         self._callbacks.close()
+        if self._domains is not None:
+            self._domains.close()
         await self._store.close()
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -33,6 +33,8 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     crl: str = "var/pki/crl.pem"
     url: str = ""
     """The address in the WSDL where a proxy or another name stands in front; "" for what the caller used."""
+    name: str = ""
+    """What customers' administrators are told this delegator is called; "" for the machine's host name."""
     alternates: tuple[str, ...] = ()
     """Other delegators (HOST[:PORT]) that serve the same devices; a device tries them when this one is away."""
 
@@ -89,6 +91,25 @@ class Domains(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who signs delegates' certificates: a PEM file, "system", or "" for the factory."""
 
 
+class MailSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The relay that takes mail to administrators (docs/notifications.md). Without `host` such mail waits."""
+
+    host: str = ""
+    port: Port = 587
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """`none` is for a relay on this machine only."""
+    user: str = ""
+    password_file: str = ""
+    sender: str = ""
+    """The address in From; the mail signer's certificate must be for it."""
+    ca: str = ""
+    """Who signed the relay's certificate (PEM); "" for the system's authorities."""
+    certificate: str = ""
+    """The mail signer's; "" for mail/<sender>.crt and .key beside [server] ca."""
+    key: str = ""
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 30.0
+
+
 class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What a peer may take. Seconds per phase are explained in net/serve.py."""
 
@@ -125,6 +146,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     callbacks: CallbackSettings = CallbackSettings()
     outbound: OutboundSettings = OutboundSettings()
     domains: Domains = Domains()
+    mail: MailSettings = MailSettings()
     limits: Limits = Limits()
     ops: OpsSettings = OpsSettings()
     log: Log = Log()

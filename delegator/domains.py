@@ -59,7 +59,7 @@ def asked_about(peer: str, private: Sequence[Network]) -> tuple[Address | None, 
     return address, ""
 
 
-def host_names(found: Iterable[Sequence[bytes]]) -> tuple[str, ...]:
+def host_names(found: Iterable[tuple[bytes, ...]]) -> tuple[str, ...]:
     """The host names among PTR answers (each a sequence of raw labels), at most MOST_NAMES, in a fixed order."""
     return tuple(sorted({name for labels in found if (name := host_name(labels)) is not None}))[:MOST_NAMES]
 

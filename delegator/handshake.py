@@ -34,12 +34,14 @@ from delegator.model import (
     DelegateAddress,
     DelegateRequest,
     Deployment,
+    HostedCallback,
     Identity,
     IdentityKind,
     PeerCertificate,
     Result,
     Secret,
     SoapCallback,
+    Telling,
 )
 from delegator.net.reverse import Domains
 from delegator.policy import Applied, Case, Decision, Why, applied, decide, over_limits
@@ -122,11 +124,13 @@ def _customer(name: str, tables: Tables, domains: Domains | None) -> Customer:
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
     `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
-    delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS."""
+    delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
+    this delegator's in what administrators are told, and `issued` is called when there is something to tell them."""
 
     def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
                  factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
-                 domains: Domains | None = None) -> None:
+                 domains: Domains | None = None,
+                 name: str = "localhost", issued: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._callbacks = callbacks
         self._now = now
@@ -134,6 +138,7 @@ class Handshake:
         self._factory_anchor = factory_anchor
         self._confirmed = confirmed
         self._alternates = alternates
+        self._name, self._issued = name, issued
         self._domains = domains
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
@@ -174,9 +179,11 @@ class Handshake:
         if credential is None:
             opened = await self._store.open_claim(ask)
         else:
-            opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential))
+            opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential),
+                                                      self._telling(request, delegate))
         _mark(trail, Step.CLAIMED, opened.outcome.value)
         if opened.outcome is Outcome.ISSUED:
+            self._issued()
             _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
         return opened
 
@@ -192,14 +199,22 @@ class Handshake:
                 failures.append(error)
                 continue
             _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
-            issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name)
+            issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
+                                             self._telling(request, delegate))
             if issued is None:
                 raise DelegatorError(Kind.TRY_LATER, f"claim {claim.claim_id} was ended while its delegate was asked")
+            self._issued()
             return issued
         await self._store.pause(claim.claim_id)
         reasons = tuple(f"callback failed: {error.detail}" for error in failures)
         raise DelegatorError(Kind.TRY_LATER, "; ".join(reasons), reasons=reasons,
                              retry_after=max(error.retry_after or 0 for error in failures) or None)
+
+    def _telling(self, request: CredentialRequest, delegate: Delegate) -> Telling | None:
+        """What its administrator is to be told: only of what is kept here, a delegate of its own knows already."""
+        if not isinstance(delegate.callback, HostedCallback):
+            return None
+        return Telling(delegate.callback.told_by, delegate.name, self._name, request.location.ip_address)
 
     def _candidates(self, route: Route) -> list[Delegate]:
         """The delegates to ask, in order. One that rests is asked only if all do: that costs no call, and says

@@ -2,7 +2,8 @@
 
 The table of metrics is this file. It is fed by trails (observe), by the guard before delegates, and by the app for
 certificates.
-The invariant: a label takes its values from a small fixed set, or is a delegate's registered name.
+The invariant: a label takes its values from a small fixed set, or is a delegate's registered name; all delegates
+that stand for a domain share one.
 Must not live here: the port they are read at (ops).
 """
 
@@ -12,6 +13,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from delegator.domains import PREFIX, domain_of
 from delegator.trail import Step, Trail
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -49,11 +51,11 @@ class Metrics:
         at = {mark.step: mark.at for mark in trail.marks}
         if Step.CALLED_BACK in at and Step.CLAIMED in at:
             seconds = (at[Step.CALLED_BACK] - at[Step.CLAIMED]) / 1e9
-            self.callback_duration.labels(trail.facts["delegate"]).observe(seconds)
+            self.callback_duration.labels(_delegate(trail.facts["delegate"])).observe(seconds)
 
     def breaker_changed(self, delegate: str, state: str) -> None:
         for one in BREAKER_STATES:
-            self.breaker.labels(delegate, one).set(one == state)
+            self.breaker.labels(_delegate(delegate), one).set(one == state)
 
     def ends(self, file: str, moment: datetime) -> None:
         self.not_after.labels(file).set(moment.timestamp())
@@ -61,3 +63,8 @@ class Metrics:
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
         return generate_latest(self.registry)
+
+
+def _delegate(name: str) -> str:
+    """A delegate as a label: domains are without number, and strangers name them."""
+    return name if domain_of(name) is None else PREFIX

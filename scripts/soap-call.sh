@@ -112,14 +112,17 @@ def tell(facts, code):
         print(json.dumps(facts))
     else:
         for name, value in facts.items():
-            if value is not None and name != "trust_anchor":
-                print(name + ": " + str(value))
+            if value not in (None, []) and name != "trust_anchor":
+                print(name + ": " + (" ".join(value) if isinstance(value, list) else str(value)))
     sys.exit(code)
 
-def refuse(fault, message, retry_after=None, code=1):
+def alternates(root):
+    return [one.text for one in root.iter("{urn:delegator:provisioning:1}AlternateDelegator")]
+
+def refuse(fault, message, retry_after=None, code=1, others=()):
     later = "" if retry_after is None else "; ask again in " + str(retry_after) + " s with the same transaction id"
     print("soap-call.sh:", *([fault + ":"] if fault else []), message + later, file=sys.stderr)
-    tell({"fault": fault, "retry_after": retry_after}, code)
+    tell({"fault": fault, "retry_after": retry_after, "alternate_delegators": list(others)}, code)
 
 if os.environ["CURL_CODE"] != "0":
     refuse(None, "no answer from " + os.environ["HOST"] + ", see above", code=4)
@@ -132,10 +135,11 @@ except ElementTree.ParseError:
 fault = text(root, "Code")
 if fault is not None:
     after = text(root, "RetryAfter")
-    refuse(fault, root.findtext(".//faultstring") or "", after and int(after), EXIT.get(fault, 1))
+    refuse(fault, root.findtext(".//faultstring") or "", after and int(after), EXIT.get(fault, 1), alternates(root))
 if text(root, "Password") is None:
     refuse(None, "HTTP " + status.decode() + ", and no credential in the answer: is this a delegator?")
-tell({name: text(root, element) for name, element in NAMES.items()}, 0)
+facts = {name: text(root, element) for name, element in NAMES.items()}
+tell({**facts, "alternate_delegators": alternates(root)}, 0)
 '
 printf '%s' "$answer" |
     TRANSACTION_ID=$transaction AS_JSON=$as_json CURL_CODE=$code HOST=$host python3 -I -c "$READ"

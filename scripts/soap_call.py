@@ -76,7 +76,7 @@ def _file(name: str) -> str:
 
 def _asked(words: argparse.Namespace, transaction: str) -> tuple[dict[str, Any], str, int]:
     """What came of it: facts for standard output, words for standard error, the exit code."""
-    nothing: dict[str, Any] = {"fault": None, "retry_after": None}
+    nothing: dict[str, Any] = {"fault": None, "retry_after": None, "alternate_delegators": []}
     try:
         answer = _client(words).service.GetProvisioningCredential(
             Device={"ServiceTag": words.tag}, TransactionId=transaction)
@@ -112,17 +112,19 @@ def _credential(answer: Any) -> dict[str, Any]:
         "not_after": None if ends is None else ends.isoformat().replace("+00:00", "Z"),
         "claim_id": answer.ClaimId, "delegate_url": delegate and delegate.URL,
         "trust_anchor": delegate and delegate.TrustAnchor,
+        "alternate_delegators": list(answer.AlternateDelegator or ()),
     }
 
 
 def _refused(fault: zeep.exceptions.Fault) -> tuple[dict[str, Any], str, int]:
-    """Our code and Retry-After stand in the fault's detail; the message is one sentence for all."""
+    """All that counts stands in the fault's detail; the message is one sentence for all."""
     detail = etree.Element("none") if fault.detail is None else fault.detail
     code = detail.findtext(f".//{NAMESPACE}Code") or fault.code or "a fault without a code"
     seconds = detail.findtext(f".//{NAMESPACE}RetryAfter")
     later = f"; ask again in {seconds} s with the same transaction id" if seconds else ""
-    return ({"fault": code, "retry_after": int(seconds) if seconds else None}, f"{code}: {fault.message}{later}",
-            EXIT_CODES.get(code, FAULTY))
+    facts = {"fault": code, "retry_after": int(seconds) if seconds else None,
+             "alternate_delegators": [one.text for one in detail.iter(f"{NAMESPACE}AlternateDelegator")]}
+    return facts, f"{code}: {fault.message}{later}", EXIT_CODES.get(code, FAULTY)
 
 
 def _tell(facts: dict[str, Any], as_json: bool) -> None:
@@ -130,8 +132,8 @@ def _tell(facts: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(facts))
         return
     for name, value in facts.items():
-        if value is not None and name != "trust_anchor":
-            print(f"{name}: {value}")
+        if value not in (None, []) and name != "trust_anchor":
+            print(f"{name}: {' '.join(value) if isinstance(value, list) else value}")
 
 
 if __name__ == "__main__":

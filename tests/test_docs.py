@@ -256,21 +256,25 @@ def test_the_integrators_page_names_every_operation() -> None:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
+def packages(listed: str) -> set[str]:
+    return set(re.findall(r"^([\w-]+)", listed, re.MULTILINE))
+
+
 def test_the_dependencies_are_those_of_setup_cfg() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    page = TEXT["docs/dependencies.md"]
-    wanted = {"At run time": setup["options"]["install_requires"],
-              "For development": setup["options.extras_require"]["dev"]}
-    for heading, listed in wanted.items():
-        names = [re.split(r"[<>=!~ ;\[]", line)[0] for line in listed.split("\n") if line]
-        table = rows(page, heading, 4)
-        assert sorted(names) == [row[0] for row in table]
+    extras = {extra: packages(listed) for extra, listed in setup["options.extras_require"].items()}
+    dev = extras.pop("dev")
+    optional = set().union(*extras.values())
+    wanted = {"At run time": packages(setup["options"]["install_requires"]), "Optional": optional,
+              "For development": dev - optional}
+    for heading, names in wanted.items():
+        table = rows(TEXT["docs/dependencies.md"], heading, 4)
+        assert [row[0] for row in table] == sorted(names)
         assert all(all(row) for row in table), "each has a licence, a reason, and something it was chosen over"
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()
-              if not line.startswith("#")}
-    named = {name for listed in wanted.values() for name in re.findall(r"^[\w-]+", listed, re.MULTILINE)}
-    assert named <= pinned
+    pinned = {re.sub("[-_]+", "-", line.split("==")[0].lower())
+              for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")}
+    assert set().union(*wanted.values()) <= pinned
 
 
 def functions(path: Path) -> set[str]:

@@ -27,19 +27,21 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CUSTOMER, DELEGATE = Customer("acme", "Acme"), Delegate("acme-1", "acme", SoapCallback("d.example"))
 CASE = Case(CUSTOMER, DELEGATE, IdentityKind.OWN, True, frozenset(), NOON)
 LIFTED = {"custom_operations": True, "valid_from": None, "valid_until": None, "identity": IdentityRule.EITHER,
-          "approved_only": False, "max_devices": None, "callbacks": None, "attempts": 1_000_000}
+          "approved_only": False, "max_devices": None, "callbacks": None, "attempts": 1_000_000,
+          "shared_by_domain": True}
 """Each restriction with the value that lifts it."""
 
 hours = st.none() | st.integers(-2, 2).map(lambda n: NOON + timedelta(hours=n))
 policies = st.builds(
     Policy, st.sampled_from(["p", "q", "r"]), st.booleans(), hours, hours, st.sampled_from(IdentityRule),
     st.booleans(), st.none() | st.integers(0, 3),
-    st.none() | st.frozensets(st.sampled_from([CallbackKind.SOAP, CallbackKind.HOSTED])), st.integers(1, 3))
+    st.none() | st.frozensets(st.sampled_from([CallbackKind.SOAP, CallbackKind.HOSTED])), st.integers(1, 3),
+    shared_by_domain=st.booleans())
 delegates = st.builds(Delegate, st.just("acme-1"), st.just("acme"), st.sampled_from(
     [SoapCallback("d.example"), HostedCallback("root", Secret("x"))]), enabled=st.booleans())
 cases = st.builds(Case, st.builds(Customer, st.just("acme"), st.just("Acme"), st.booleans()), delegates,
                   st.sampled_from(IdentityKind), st.booleans(), st.frozensets(st.sampled_from(["p", "q"])), hours.map(
-                      lambda moment: moment or NOON))
+                      lambda moment: moment or NOON), st.booleans())
 holders = st.sampled_from(["customer/acme", "delegate/acme-1"])
 applied_lists = st.lists(st.builds(Applied, policies, holders), max_size=3)
 
@@ -54,13 +56,14 @@ def violated(policy: Policy, case: Case) -> list[Why]:
         (Why.NOT_YET, case.now < (policy.valid_from or case.now)),
         (Why.CLOSED, policy.valid_until is not None and not case.now < policy.valid_until),
         (Why.IDENTITY, case.identity not in wanted),
-        (Why.NOT_APPROVED, policy.approved_only and policy.name not in case.approved)]
+        (Why.NOT_APPROVED, policy.approved_only and policy.name not in case.approved),
+        (Why.DOMAIN_ALONE, case.by_domain and case.identity.value == "shared" and not policy.shared_by_domain)]
     return [why for why, broken in conditions if broken]
 
 
 def standing(case: Case) -> list[Why]:
     conditions = [(Why.DISABLED, not case.customer.enabled), (Why.DISABLED, not case.delegate.enabled),
-                  (Why.UNREGISTERED, case.identity is IdentityKind.SHARED and not case.registered)]
+                  (Why.UNREGISTERED, case.identity is IdentityKind.SHARED and not (case.registered or case.by_domain))]
     return [why for why, broken in conditions if broken]
 
 
@@ -132,7 +135,7 @@ def test_6_1_without_any_policy_the_own_certificate_is_asked_for():
 
 @given(cases)
 def test_6_1_a_shared_certificate_opens_nothing_for_a_device_that_is_not_registered(case):
-    case = replace(case, identity=IdentityKind.SHARED, registered=False)
+    case = replace(case, identity=IdentityKind.SHARED, registered=False, by_domain=False)
     either = Applied(Policy(identity=IdentityRule.EITHER), "h")
     assert Why.UNREGISTERED in [reason.why for reason in decide([either], case).reasons]
 
@@ -153,6 +156,14 @@ def test_A6_a_list_approves_for_its_own_policy_only():
 
 def test_A6_an_empty_set_of_callbacks_allows_none():
     assert whys(Policy(callbacks=frozenset())) == [Why.NOT_ALLOWED]
+
+
+def test_A5_a_shared_certificate_and_reverse_dns_are_not_enough_unless_the_customer_says_so():
+    """Both together prove "one of ours, at an address whose owner may write any name", and no more."""
+    by_domain = {"identity": IdentityKind.SHARED, "registered": False, "by_domain": True}
+    assert whys(Policy(identity=IdentityRule.EITHER), **by_domain) == [Why.DOMAIN_ALONE]
+    assert whys(Policy(identity=IdentityRule.EITHER, shared_by_domain=True), **by_domain) == []
+    assert whys(Policy(), **by_domain | {"identity": IdentityKind.OWN}) == []
 
 
 # --- limits -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ TAGS, SERIALS, MODELS, ORDERS = ["ABC1234", "ABC1299", "XYZ9999"], ["S1", "S2"],
 MACS = ["00:1A:2B:00:00:01", "00:1A:2B:00:00:02", "00:1A:2C:00:00:03"]
 CUSTOMERS = ["acme", "umbra", "zeta"]
 DOMAINS = ["example.com", "corp.example.com", "evil-example.com", "EXAMPLE.com"]
+ELSEWHERE = "delegator-2.example:4433"
 PEERS = ["10.0.0.1", "10.1.0.1", "::ffff:10.0.0.1", "2001:db8::1"]
 DELEGATES = [Delegate(f"{customer}-{n}", customer, SoapCallback("d.example"), enabled=n != 1, priority=n)
              for customer in CUSTOMERS for n in (1, 2, 3)]
@@ -40,7 +41,9 @@ rules = defaults | st.builds(
     Rule, st.sampled_from("abcdefgh"), st.sampled_from([one.name for one in DELEGATES] + ["gone"]), st.integers(1, 3),
     model=maybe(MODELS), tag_prefix=maybe(["ABC", "ABC12", "X"]), mac_prefix=maybe(["00:1a:2b", "00:1A"]),
     network=maybe(["10.0.0.0/16", "10.0.0.1/8", "2001:db8::/32"]), domain=maybe(["example.com", "Example.COM"]),
-    order=maybe(ORDERS))
+    order=maybe(ORDERS)) | st.builds(
+    Rule, st.sampled_from("abcdefgh"), st.none(), st.integers(1, 3), tag_prefix=maybe(["ABC", "X"]),
+    delegator=st.just(ELSEWHERE))
 rule_lists = st.lists(rules, max_size=6, unique_by=lambda rule: rule.name)
 delegate_lists = st.lists(st.sampled_from(DELEGATES), unique_by=lambda one: one.name)
 tables = st.builds(directory, delegate_lists, rule_lists)
@@ -106,17 +109,18 @@ def fits(rule: Rule, seen: Facts) -> bool:
 
 
 def is_default(rule: Rule) -> bool:
-    return rule == Rule(rule.name, rule.delegate, rule.priority)
+    return rule == Rule(rule.name, rule.delegate, rule.priority, delegator=rule.delegator)
 
 
 @given(facts, delegate_lists, rule_lists)
 def test_A4_rules_go_by_priority_then_name_and_the_default_comes_last(seen, known, said):
     names = {one.name for one in known}
-    fitting = sorted((rule for rule in said if rule.delegate in names and fits(rule, seen)),
+    fitting = sorted((rule for rule in said if (rule.delegate in names or rule.delegator) and fits(rule, seen)),
                      key=lambda rule: (is_default(rule), rule.priority, rule.name))
     found = choose(seen, [], directory(known, said))
-    if not fitting:
+    if not fitting or fitting[0].delegator:
         assert isinstance(found, NoRoute)
+        assert found.delegators == tuple(rule.delegator for rule in fitting[:1])
     else:
         assert isinstance(found, Route)
         assert found.delegate.name == fitting[0].delegate
@@ -128,7 +132,7 @@ def test_A4_rules_go_by_priority_then_name_and_the_default_comes_last(seen, know
 def test_A4_an_unrelated_rule_or_registration_changes_nothing(seen, known, served, said, extra, random):
     """A rule that does not fit, a registration without a common identifier, and the order of all of them."""
     before = choose(seen, known, directory(served, said))
-    elsewhere = [replace(extra, name="extra", tag_prefix="NEVER"), replace(extra, name="other", delegate="gone")]
+    elsewhere = [replace(extra, name="extra", tag_prefix="NEVER"), Rule("other", "gone")]
     stranger = Registration("umbra", "ZZZ9999", "S9", ("00:00:00:00:00:09",), device_id=10)
     unnamed = Registration("umbra", device_id=11)
     all_rules, all_known = [*said, *elsewhere], [*known, stranger, unnamed]
@@ -141,9 +145,10 @@ def test_A4_an_unrelated_rule_or_registration_changes_nothing(seen, known, serve
 def test_A4_another_customers_rule_never_touches_a_registered_device(pair, table, extra):
     seen, known = pair
     owner = strongest(seen.device, known)
-    elsewhere = [one.name for one in DELEGATES if one.customer != owner.customer]
-    more = directory(table.delegates.values(), [*table.rules, *(replace(extra, name=f"z-{n}", delegate=name)
-                                                                for n, name in enumerate(elsewhere))])
+    elsewhere = [{"delegate": one.name, "delegator": None} for one in DELEGATES if one.customer != owner.customer]
+    elsewhere.append({"delegate": None, "delegator": ELSEWHERE})
+    more = directory(table.delegates.values(), [*table.rules, *(replace(extra, name=f"z-{n}", **there)
+                                                                for n, there in enumerate(elsewhere))])
     assert choose(seen, known, more) == choose(seen, known, table)
 
 

@@ -74,7 +74,7 @@ def test_it_is_told_in_plain_words_a_line_a_step():
 @pytest.mark.parametrize("step", Step)
 def test_words_are_a_short_plain_sentence(step):
     assert step.words[0].isupper()
-    assert len(step.words) < 70
+    assert len(step.words) <= 80
     assert "_" not in step.words
 
 

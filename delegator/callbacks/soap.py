@@ -23,6 +23,8 @@ from delegator.wire.tls import TlsContext, client_context
 from pki.trust import TrustStore
 
 _CONTENT_TYPE = b"text/xml; charset=utf-8"
+MOST_ENDPOINTS = 1000
+"""Kept at once: reverse DNS can lead to any number of domains. What is let go of is made anew."""
 
 
 class SoapCaller:
@@ -73,6 +75,8 @@ class SoapCaller:
             if known[0] == settings:
                 return known[1]
             close(known[1])
+        elif len(self._endpoints) >= MOST_ENDPOINTS:
+            close(self._endpoints.pop(next(iter(self._endpoints)))[1])
         endpoint = Endpoint(settings.host, settings.port, self._context(name, settings), settings.address,
                             self._outbound)
         self._endpoints[name] = settings, endpoint

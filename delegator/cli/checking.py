@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from delegator.config import Settings
 from delegator.errors import DelegatorError
+from delegator.net.reverse import load_domains
 from delegator.sealing import read_key_file
 from pki import Folder, PkiError
 from pki.trust import TrustStore
@@ -68,6 +69,8 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name)
+    if settings.domains.enabled:
+        yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
     yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
 
 
@@ -137,6 +140,11 @@ def _key(path: str, certificate: str, mint: str) -> str:
 def _sealing(name: str) -> str:
     read_key_file(Path(name))
     return "private, 32 bytes"
+
+
+def _domains(settings: Settings) -> str:
+    load_domains(settings.domains)
+    return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
 
 
 def _database(path: Path) -> str:

@@ -27,7 +27,7 @@ def group() -> None:
 
 
 @verb(group, "list", "delegator claims list --customer acme --state issued")
-@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
 @click.option("--state", type=click.Choice([state.value for state in ClaimState]), help="Only those in this state.")
 @click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")

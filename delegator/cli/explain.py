@@ -14,7 +14,7 @@ import click
 
 from delegator.cli import console, forms, shapes
 from delegator.cli.console import Output
-from delegator.cli.session import stored
+from delegator.cli.session import settings, stored
 from delegator.errors import APPEARANCES, Kind
 from delegator.model import Device, IdentityKind, Location
 from delegator.routing import registered
@@ -42,15 +42,19 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
                   serial: str | None, mac: tuple[str, ...], domain: str | None) -> Output:
     """Why the device TAG would, or would not, be given a credential.
 
-    Answers with the code that serves devices, and changes nothing.
+    Answers with the code that serves devices, and changes nothing. Where reverse DNS is enabled and nothing else leads
+    to an owner, the DNS is asked about the address given with --from.
     """
     from delegator.cli.explanation import Question, explain
+    from delegator.net.reverse import load_domains
 
+    domains = load_domains(settings().domains)
     device = await _as_registered(store, Device(tag, serial, mac, model))
     question = Question(device, Location(domain=domain), peer or _NOWHERE, IdentityKind(identity),
                         at or datetime.now(UTC))
-    explanation = await explain(store, question)
-    words = _words(explanation, peer is None and any(rule.network for rule in await store.rules()))
+    explanation = await explain(store, question, domains)
+    unsaid = peer is None and any(rule.network for rule in await store.rules())
+    words = (*_asked_dns(explanation, domains is not None), *_words(explanation, unsaid))
     return Output(_data(explanation), _lines(explanation), words, _REFUSED if explanation.verdict.error else 0)
 
 
@@ -69,6 +73,16 @@ def _words(explanation: Explanation, unsaid: bool) -> tuple[str, ...]:
     error = explanation.verdict.error
     note = ("note: rules by network were not matched; say the device's address with --from",) if unsaid else ()
     return (*note, f"  next: {error.hint}") if error is not None and error.hint else note
+
+
+def _asked_dns(explanation: Explanation, enabled: bool) -> tuple[str, ...]:
+    """Why a device that nobody registered and no rule matches was not looked up in the DNS."""
+    if explanation.judgement is not None or explanation.registration is not None:
+        return ()
+    if not enabled:
+        return ("note: reverse DNS was not asked, it is off: [domains] enabled",)
+    unknown = explanation.question.peer_address == _NOWHERE
+    return ("note: reverse DNS was not asked; say the device's address with --from",) if unknown else ()
 
 
 def _data(explanation: Explanation) -> shapes.Shape:

@@ -16,6 +16,7 @@ from datetime import datetime
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import OBSTACLES, Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
+from delegator.net.reverse import Domains
 from delegator.policy import Decision, over_limits
 from delegator.routing import Facts, registered
 from delegator.store import Outcome, Store
@@ -66,8 +67,8 @@ class Explanation:
     verdict: Verdict
 
 
-async def explain(store: Store, question: Question) -> Explanation:
-    """Answer a question. Changes nothing."""
+async def explain(store: Store, question: Question, domains: Domains | None = None) -> Explanation:
+    """Answer a question, with a look-up in the DNS where the server would make one. Changes nothing."""
     facts = Facts(question.device, question.location, question.peer_address)
     history = await store.claims(service_tag=question.device.service_tag, most=_EVERY)
     standing = next((claim for claim in history if claim.state in _LIVE), None)
@@ -75,7 +76,8 @@ async def explain(store: Store, question: Question) -> Explanation:
     owned = registered(question.device, (await store.find(question.device)).registrations)
     registration = None if owned is None else owned[0]
     try:
-        judgement = await judge(store, facts, question.identity, question.at, Trail("explain", question.peer_address))
+        judgement = await judge(store, facts, question.identity, question.at, Trail("explain", question.peer_address),
+                                domains)
     except DelegatorError as error:
         return Explanation(question, registration, None, Counts({}, attempts), standing,
                            Verdict(error, reasons=(("no route", error.detail),)))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from delegator import model
+from delegator.domains import PREFIX, domain_of
 from delegator.model import CallbackKind, SoapCallback
 
 _NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
@@ -42,6 +43,12 @@ def _guess(pattern: re.Pattern[str], text: str) -> str:
 
 def name(text: str) -> str:
     return matching(model.NAME, text, _NAME_WORDS)
+
+
+def owner(text: str) -> str:
+    """A customer: registered, or one that stands for a domain, as claims name it."""
+    found = domain_of(text)
+    return name(text) if found is None else PREFIX + domain(found)
 
 
 def tag(text: str) -> str:

@@ -56,7 +56,8 @@ async def list_(store: Store) -> Output:
     Only rules that lead to the customer's own delegates are tried for a device that is registered to a customer.
     """
     rules = (await store.tables()).directory.rules
-    rows = [(number, rule.name, rule.priority, when(rule), rule.delegate or f"ask at {rule.delegator}") for number, rule in enumerate(rules, 1)]
+    rows = [(number, rule.name, rule.priority, when(rule), rule.delegate or f"ask at {rule.delegator}")
+            for number, rule in enumerate(rules, 1)]
     return Output([{**shapes.rule(rule), "default": _is_default(rule)} for rule in rules],
                   console.table(("tried", "name", "priority", "when", "leads to"), rows))
 

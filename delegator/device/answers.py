@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from delegator.device import reasons
 from delegator.device.addresses import Address, parse_delegate_url
-from delegator.device.envelope import HttpAnswer, alternates, child, content_of, strange, text, value
-from delegator.device.messages import ASK, CONFIRM, NAMESPACE
+from delegator.device.envelope import HttpAnswer, alternates, child, content_of, strange, text
+from delegator.device.messages import ASK, CONFIRM
 from delegator.device.reasons import Failure
 
 

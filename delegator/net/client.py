@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import time
 from collections.abc import Mapping
@@ -167,13 +168,23 @@ async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Resp
 async def resolved(host: str, port: int, outbound: Outbound) -> Resolved:
     """The first address of a host that may be connected to. Raises DelegatorError (UNREACHABLE), OSError."""
     refusal = "no address"
-    for family, kind, protocol, _, address in await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in await _found(host, port):
         refused = outbound.refusal(str(address[0]), port)
         if refused is None:
             return Resolved(family, kind, protocol, address)
         refusal = refused
     raise DelegatorError(Kind.UNREACHABLE, f"{host} is not to be connected to: {refusal}")
+
+
+async def _found(host: str, port: int) -> list[tuple[Any, ...]]:
+    """What a host resolves to. An address needs no look-up, so it waits for no thread that a slow name holds."""
+    try:
+        address = ipaddress.ip_address("" if "%" in host else host)  # a scope is the system's to read
+    except ValueError:
+        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    where = (str(address), port) if address.version == 4 else (str(address), port, 0, 0)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where)]
 
 
 async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:

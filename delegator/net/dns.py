@@ -72,7 +72,7 @@ class Resolver:
             found = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False,
                                                  backend=self._backend)
         except dns.resolver.NXDOMAIN as error:
-            return Answer((), min(_ttl(response) for response in error.responses().values()))
+            return Answer((), min(_ttl(response) for response in error.responses().values()))  # type: ignore[no-untyped-call]
         except (dns.exception.DNSException, OSError, EOFError) as error:
             said = ascii(str(error))[1:-1][:200] or type(error).__name__
             raise DnsTrouble(f"{name} {kind.name}: {said}") from None

@@ -25,7 +25,8 @@ from delegator.model import (
 from delegator.sealing import SealingKey
 from delegator.store.transaction import Row, Value
 
-CONDITIONS = tuple(field.name for field in fields(Rule) if field.name not in ("name", "delegate", "priority", "delegator"))
+_NO_CONDITION = ("name", "delegate", "priority", "delegator")
+CONDITIONS = tuple(field.name for field in fields(Rule) if field.name not in _NO_CONDITION)
 
 
 def _text(value: Value) -> str | None:

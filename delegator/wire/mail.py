@@ -10,6 +10,7 @@ Must not live here: what a mail says (notify), sending (net.mail).
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
@@ -26,6 +27,7 @@ from delegator.model import HOST_NAME, MAIL_ADDRESS
 
 _DETACHED = (pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary)
 """Binary: the bytes are in canonical form already, and are signed as they are sent."""
+_PLAIN = re.compile("[0-9a-z]+([.][0-9a-z]+)*")
 _BOUNDARY = b"=_signed_"
 """`=_` stands in neither quoted-printable nor base64 (RFC 2045 section 6.7), so in no part of ours."""
 
@@ -99,17 +101,17 @@ def signed(letter: Letter, signer: Signer) -> bytes:
 def _headers(letter: Letter) -> bytes:
     """The standard library refuses every line break in a value. Auto-Submitted keeps answering machines silent
     (RFC 3834 section 5)."""
-    if HOST_NAME.fullmatch(letter.delegator) is None or not letter.message_id.replace(".", "").isalnum():
-        raise ValueError("the delegator's name is no host name")
+    if HOST_NAME.fullmatch(letter.delegator) is None or _PLAIN.fullmatch(letter.message_id) is None:
+        raise ValueError("a Message-ID is of letters, digits and dots, at a host name")
     message = EmailMessage(policy=SMTP)
     message["From"] = address(letter.sender)
     message["To"] = address(letter.recipient)
     message["Subject"] = letter.subject
     message["Date"] = letter.date
-    message["Message-ID"] = f"<{letter.message_id}@{letter.delegator}>"
     message["Auto-Submitted"] = "auto-generated"
     message["MIME-Version"] = "1.0"
-    return message.as_bytes().removesuffix(b"\r\n")
+    identity = f"Message-ID: <{letter.message_id}@{letter.delegator}>\r\n"  # long ones would be folded within
+    return message.as_bytes().removesuffix(b"\r\n") + identity.encode("ascii")
 
 
 def _content(text: str) -> bytes:

@@ -22,7 +22,7 @@ import zeep
 import zeep.exceptions
 from zeep.transports import Transport
 
-from delegator.model import ClaimState
+from delegator.model import ClaimState, Rule
 from pki import Folder, Reason
 
 from .conftest import NS, ROOT, SOAP11, TRANSACTION, Reply, World, confirmation, envelope
@@ -239,14 +239,15 @@ class TestTheScripts:
         assert (done.returncode, done.stderr) == (0, "")
         facts = json.loads(done.stdout)
         assert set(facts) == {"user_name", "password", "not_after", "claim_id", "delegate_url", "trust_anchor",
-                              "transaction_id"}
+                              "alternate_delegators", "transaction_id"}
         assert {name: facts[name] for name in told} == told
         assert facts["trust_anchor"].startswith("-----BEGIN CERTIFICATE-----")
 
     def test_a3_each_refusal_has_its_exit_code(self, script: str, world: World) -> None:
         """A3: NotEntitled, IdentityRejected, MalformedRequest 5; TryLater 75; Unavailable 1. The transaction id is
-        told with each, because a retry needs the same one."""
+        told with each, because a retry needs the same one; and who may know better, where somebody may."""
         world.own("INTEG0008")
+        world.store(lambda store: store.add_rule(Rule("elsewhere", delegator="second.example:4433")))
         world.start()
         other = world.paths("INTEG0007")
         world.delegate.mode = "fault"
@@ -265,9 +266,11 @@ class TestTheScripts:
             assert (done.returncode, facts["fault"]) == (code, fault), done.stderr
             assert facts["retry_after"] == (30 if fault == "TryLater" else None)
             assert len(facts["transaction_id"]) == 32
+            assert facts["alternate_delegators"] == (["second.example:4433"] if fault == "NotEntitled" else [])
             assert f": {fault}: " in done.stderr
             assert ("ask again in 30 s" in done.stderr) is (fault == "TryLater")
-        assert lines(call(script, world, "INTEG0006").stdout)["fault"] == "NotEntitled"
+        told = lines(call(script, world, "INTEG0006").stdout)
+        assert (told["fault"], told["alternate_delegators"]) == ("NotEntitled", "second.example:4433")
 
     def test_a1_unreachable_or_not_believed_is_4(self, script: str, world: World, customer_ca: Folder,
                                                  no_longer_welcome: dict[str, Pair]) -> None:

@@ -1,4 +1,4 @@
-"""Isolation: one customer's trouble is seen in its own devices, in `delegates show` and in metrics, and nowhere else."""
+"""Isolation: one customer's trouble is seen by its own devices, in `delegates show` and in metrics, nowhere else."""
 
 from __future__ import annotations
 

@@ -55,6 +55,13 @@ async def test_A4_what_goes_in_comes_out_equal(store):
     assert await store.rules() == [RULE]
 
 
+async def test_A10_a_rule_can_lead_to_another_delegator(store):
+    rule = Rule("elsewhere", None, 9, tag_prefix="X", delegator="delegator-2.example:4433")
+    await store.add_rule(rule)
+    assert await store.rules() == [rule]
+    assert (await store.tables()).directory.rules == (rule,)
+
+
 @pytest.mark.parametrize("callback", [
     SoapCallback("d.acme.example"), SshCallback("d.acme.example", "ztp", Secret("KEY\n&\n"), "ssh-ed25519 AAAA", 2222),
     HostedCallback("root", Secret("PASSWORD"), "it@acme.example", "https://acme.example/told", Secret("SHARED"), "PEM"),

@@ -1,0 +1,96 @@
+"""What a customer's own program answers: an XML document or a JSON object on standard output becomes a credential.
+
+`<Credential><UserName/><Password/><NotAfter/>?<ServiceTag/>?</Credential>`, in our namespace or in none, or the same as
+`{"user_name", "password", "not_after"?, "service_tag"?}`. Both are one mapping here, judged by one set of rules.
+The invariants: a tag that the answer names is the one that was asked for; a refusal says what is wrong and shows no
+value that the program wrote, because any of them may be the password.
+Must not live here: running the program (ssh, local).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from delegator.model import Credential, Secret
+from delegator.wire import xml
+from delegator.wire.soap import FAULT_NAMESPACE
+
+MAX_OUTPUT = xml.MAX_BYTES
+"""Bytes on standard output, and the same again on standard error; an answer has about 200."""
+MAX_WORDS = 200
+"""Characters of standard error that go to the trail."""
+_ELEMENTS = {"UserName": "user_name", "Password": "password", "NotAfter": "not_after", "ServiceTag": "service_tag"}
+_BLANK = " \t\r\n"
+_ZONED = msgspec.Meta(tz=True)
+
+
+class NotAnAnswer(ValueError):
+    """The output is no credential for this device; the text says why and shows none of it."""
+
+
+class _Answer(msgspec.Struct, forbid_unknown_fields=True):
+    user_name: str
+    password: str
+    not_after: Annotated[datetime, _ZONED] | None = None
+    service_tag: str | None = None
+
+
+def credential_in(output: bytes, tag: str) -> Credential:
+    """The credential that a program wrote for the device `tag`. Raises NotAnAnswer."""
+    output = output.strip()
+    try:
+        answer = msgspec.json.decode(output, type=_Answer) if output[:1] == b"{" else _from_xml(output)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # both tell a place and a name, never a value
+        raise NotAnAnswer(_printable(str(error))) from None
+    if answer.service_tag not in (None, tag):
+        raise NotAnAnswer(f"it answers for another device than {tag}")
+    try:
+        return Credential(answer.user_name, Secret(answer.password), answer.not_after)
+    except ValueError as error:
+        raise NotAnAnswer(str(error)) from None
+
+
+def _from_xml(output: bytes) -> _Answer:
+    if output[:1] != b"<":
+        raise NotAnAnswer("it is neither XML nor JSON" if output else "there is nothing on standard output")
+    try:
+        root, marked = xml.read(output)
+    except xml.NotXml as error:
+        raise NotAnAnswer(f"its XML is not taken: {str(error).rpartition('; ')[2]}") from None  # drops the bytes shown
+    if root.namespace not in ("", FAULT_NAMESPACE) or root.name != "Credential":
+        raise NotAnAnswer(f"its XML is not a Credential in {FAULT_NAMESPACE} or in no namespace")
+    if marked:
+        raise NotAnAnswer("its XML has attributes")
+    return msgspec.convert(_values(root), _Answer)
+
+
+def _values(root: xml.Element) -> dict[str, str]:
+    """The texts by the names of JSON. An outer blank of a name or a password counts, of the others it does not."""
+    values: dict[str, str] = {}
+    for child in root.children:
+        name = _ELEMENTS.get(child.name)
+        if name is None or child.namespace != root.namespace or child.children:
+            raise NotAnAnswer(f"its Credential may hold {', '.join(_ELEMENTS)} and nothing else")
+        if name in values:
+            raise NotAnAnswer(f"{child.name} stands there twice")
+        values[name] = child.text if name in ("user_name", "password") else child.text.strip(_BLANK)
+    return values
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def first_line(errors: bytes) -> str:
+    """The line of standard error that tells most, fit for a log: the first with words in it. Python's own
+    complaint says what happened in its last."""
+    lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()] or [""]
+    return _printable(lines[-1] if lines[0].startswith("Traceback (") else lines[0])
+
+
+def _printable(text: str) -> str:
+    """Cut, and without anything that moves a cursor."""
+    return re.sub(r"[^ -~\u00a1-\uffff]", lambda found: f"\\x{ord(found[0]):02x}", text.strip()[:MAX_WORDS])

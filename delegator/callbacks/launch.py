@@ -1,0 +1,232 @@
+"""Runs one call of a customer's own logic, as a script of its own: `python -I -S launch.py ORDER`, standard library only.
+
+Two processes: this one watches; its child takes on the limits and becomes the program, or calls the Python function.
+The request (JSON) is on standard input, the answer goes to standard output. ORDER (JSON) says what and how much.
+The invariant: when this process ends, in whichever way, nothing that the program started is running any more. It
+adopts whatever its child leaves behind (subreaper), counts processes while it watches, and kills to the last one.
+Must not live here: what an answer means, time limits of a call (both: local).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MOST_PROCESSES = 64
+"""One call's, threads not counted. A shell pipeline has five."""
+LOOK = 0.05
+"""Seconds between two counts: a fork bomb gets to a few hundred processes in that time, never to the machine's end."""
+SWEEP = 2.0
+"""Seconds to kill what is left."""
+MEBIBYTE = 1024 * 1024
+FILE_SIZE = 16 * MEBIBYTE
+OPEN_FILES = 64
+OURS = "launcher: "
+"""Starts a line of standard error that this script wrote, and not the program."""
+_SUBREAPER, _PARENT_DEATH, _NO_NEW_PRIVILEGES = 36, 1, 38  # linux/prctl.h
+_ASKED = (signal.SIGCHLD, signal.SIGTERM)
+
+Order = dict[str, Any]
+"""program, arguments, python (module:function or null), memory (MiB), cpu (s), seconds, user ([uid, gid] or null),
+parent (the process id of who ordered)."""
+
+
+def main(order: Order) -> int:
+    """The exit code, or the negative number of the signal that ended the program."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_SUBREAPER, 1)
+    _prctl(_PARENT_DEATH, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
+    if os.getppid() != order["parent"]:  # it died before we could ask to be told
+        return -signal.SIGTERM
+    child = os.fork()
+    if child == 0:
+        _become(order)
+    os.close(0)
+    os.close(1)
+    try:
+        return _watch(child, time.monotonic() + order["seconds"])
+    finally:
+        _sweep(child)
+
+
+# --- watching -----------------------------------------------------------------------------------------------------
+
+
+def _watch(child: int, until: float) -> int:
+    while time.monotonic() < until:
+        met = signal.sigtimedwait(_ASKED, LOOK)
+        if met is None and _family() > MOST_PROCESSES:
+            _say(f"more than {MOST_PROCESSES} processes")
+            return 125
+        if met is not None and met.si_signo == signal.SIGTERM:
+            break
+        status = _reap(child)
+        if status is not None:
+            return status
+    return -signal.SIGTERM
+
+
+def _reap(child: int) -> int | None:
+    """Takes in every process that ended; how the child did, if it is among them."""
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == child:
+                found = os.waitstatus_to_exitcode(status)
+    return found
+
+
+def _children(pid: int | str) -> Iterator[int]:
+    """Of every thread of a process. It may be gone at any moment."""
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            yield from map(int, (task / "children").read_text().split())
+
+
+def _family() -> int:
+    """How many descendants there are, counted no further than it matters."""
+    count, generation = 0, list(_children("self"))
+    while generation and count <= MOST_PROCESSES:
+        count += len(generation)
+        generation = [each for one in generation[:MOST_PROCESSES] for each in _children(one)]
+    return count
+
+
+def _sweep(child: int) -> None:
+    """Kill the child's group at one stroke, then whatever hid in groups of its own and came to us as orphans."""
+    until = time.monotonic() + SWEEP
+    _kill_group(child)
+    while time.monotonic() < until:
+        _reap(child)
+        left = list(_children("self"))
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                _kill_group(os.getpgid(pid))
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.002)
+
+
+def _kill_group(group: int) -> None:
+    if group != os.getpgrp():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+# --- the child ----------------------------------------------------------------------------------------------------
+
+
+def _become(order: Order) -> None:
+    """Never returns."""
+    code = 126
+    try:
+        os.setsid()
+        _limit(order)
+        if order["python"]:
+            code = _call(order["program"], order["python"])
+        else:
+            _unblock()
+            os.execve(order["program"], [order["program"], *order["arguments"]], {})  # noqa: S606 - that is the job
+    except OSError as error:
+        _say(f"{order['program']} cannot be run: {error.strerror}")
+    finally:
+        os._exit(code)
+
+
+def _limit(order: Order) -> None:
+    memory, cpu = order["memory"] * MEBIBYTE, order["cpu"]
+    limits = {resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: FILE_SIZE, resource.RLIMIT_NOFILE: OPEN_FILES,
+              resource.RLIMIT_CORE: 0}
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel ends this one first
+    os.nice(5)
+    os.umask(0o077)
+    if order["user"]:
+        _become_user(*order["user"])
+    for which, most in limits.items():
+        resource.setrlimit(which, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # first SIGXCPU, which can be told, then SIGKILL
+    _prctl(_NO_NEW_PRIVILEGES, 1)
+    _prctl(_PARENT_DEATH, signal.SIGKILL)
+
+
+def _become_user(user: int, group: int) -> None:
+    """A user of its own has a number of processes of its own; with ours, the limit would count the delegator too."""
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    resource.setrlimit(resource.RLIMIT_NPROC, (4 * MOST_PROCESSES, 4 * MOST_PROCESSES))
+
+
+def _unblock() -> None:
+    """Python ignores some signals; a program expects their defaults."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _call(folder: str, name: str) -> int:
+    """The function gets the request as a dict and gives a dict, or a text. What it prints goes to standard error."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
+    answer_to = os.dup(1)
+    os.dup2(2, 1)
+    module, _, function = name.partition(":")
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    try:
+        answer = getattr(importlib.import_module(module), function)(json.load(sys.stdin))
+        text = answer if isinstance(answer, str) else json.dumps(answer, default=lambda value: value.isoformat())
+        with open(answer_to, "w", encoding="utf-8") as out:  # noqa: PTH123 - a descriptor, not a path
+            out.write(text)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        traceback.print_exc()
+        return 1
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    return 0
+
+
+# --- the system ---------------------------------------------------------------------------------------------------
+
+
+def _say(words: str) -> None:
+    os.write(2, f"\n{OURS}{words}\n".encode())
+
+
+def _prctl(what: int, value: int) -> None:
+    """Linux only; elsewhere the group is killed and nothing more is promised."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(what, value, 0, 0, 0)
+
+
+def _end(code: int) -> None:
+    """As the program ended, so that who waits for us sees it."""
+    if code < 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(abs(code))
+
+
+if __name__ == "__main__":
+    _end(main(json.loads(sys.argv[1])))

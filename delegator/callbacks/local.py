@@ -1,0 +1,203 @@
+"""Callback `local`: the customer's own logic on this machine, an executable or a Python function, one process a call.
+
+`launch.py` stands between the program and us; see there for what holds the program in. Whoever may register such a
+delegate may run programs here: that is the operator, with the command line, and nobody over the network.
+The invariant: whatever the program does, this call ends within its time, its processes and its folder are gone after
+it, and no other call noticed. (Not promised where the program runs as the delegator's own user: that it does not read
+or harm what that user may. `[callbacks] local_user` is for that.)
+Must not live here: how an answer is written (answers), limits per delegate (guard).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, credential_in, first_line
+from delegator.callbacks.launch import OURS
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
+
+log = logging.getLogger(__name__)
+LAUNCHER = Path(__file__).with_name("launch.py")
+GRACE = 3.0
+"""Seconds for the launcher to end everything, a little more than it allows itself."""
+_ENDINGS = {signal.SIGXCPU: "its CPU time was over", signal.SIGXFSZ: "it wrote too large a file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one call may take: seconds of time and of CPU, MiB of address space for each process; and as whom it
+    runs (user and group number), None for the delegator's own user."""
+
+    seconds: float = 10.0
+    cpu: int = 5
+    memory: int = 512
+    user: tuple[int, int] | None = None
+
+
+def user_named(name: str) -> tuple[int, int] | None:
+    """The numbers of `[callbacks] local_user`; None for "". Raises DelegatorError (CONFIGURATION)."""
+    if not name:
+        return None
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.callbacks.local_user: there is no user {name!r}",
+                             hint=f"useradd --system --shell /usr/sbin/nologin {name}") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise DelegatorError(Kind.CONFIGURATION, "$.callbacks.local_user: only root can become another user",
+                             hint="leave it empty, or start the delegator as root")
+    return (found.pw_uid, found.pw_gid) if os.geteuid() == 0 else None
+
+
+class LocalCaller:
+    """Runs delegates' programs."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+
+    async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
+        """Run a delegate's program for a claim. Raises DelegatorError (UNREACHABLE)."""
+        assert isinstance(delegate.callback, LocalCallback)
+        folder = Path(tempfile.mkdtemp(prefix="delegator-local-"))
+        try:
+            if self._allowance.user is not None:
+                os.chown(folder, *self._allowance.user)
+            run = await self._run(delegate.callback, request, folder)
+            _check(run, self._allowance)
+            return credential_in(bytes(run.output), request.device.service_tag)
+        except NotAnAnswer as error:
+            raise _failed(delegate.name, f"exit 0, but {error}") from None
+        except (OSError, ValueError) as error:
+            raise _failed(delegate.name, str(error)) from None
+        finally:
+            await asyncio.to_thread(_removed, folder)
+
+    async def _run(self, settings: LocalCallback, request: DelegateRequest, folder: Path) -> _Run:
+        transport, run = await asyncio.get_running_loop().subprocess_exec(
+            _Run, sys.executable, "-I", "-S", str(LAUNCHER), self._order(settings), cwd=folder, env={},
+            start_new_session=True, stdin=-1, stdout=-1, stderr=-1)  # -1: a pipe
+        try:
+            run.tell(said(request))
+            async with asyncio.timeout(self._allowance.seconds):
+                await run.ended.wait()
+        except TimeoutError:
+            raise ValueError(f"no answer within {self._allowance.seconds:g} s") from None
+        finally:
+            await run.end()
+            transport.close()
+        return run
+
+    def _order(self, settings: LocalCallback) -> str:
+        allowed = self._allowance
+        return msgspec.json.encode({
+            "program": settings.program, "arguments": settings.arguments, "python": settings.python,
+            "memory": allowed.memory, "cpu": allowed.cpu, "seconds": allowed.seconds + 1, "user": allowed.user,
+            "parent": os.getpid()}).decode()
+
+    async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
+        """There is nothing to tell."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def said(request: DelegateRequest) -> bytes:
+    """What a program reads on standard input: one JSON object with all of these names, null for what is not known."""
+    device, location = request.device, request.location
+    return msgspec.json.encode({
+        "claim_id": request.claim_id, "service_tag": device.service_tag, "serial_number": device.serial_number,
+        "mac_addresses": device.mac_addresses, "model": device.model, "ip_address": location.ip_address,
+        "host_name": location.host_name, "domain": location.domain, "peer_address": request.peer_address or None})
+
+
+class _Run(asyncio.SubprocessProtocol):
+    """One launcher and what it wrote, up to the limit; beyond that it is stopped."""
+
+    def __init__(self) -> None:
+        self.output, self.errors = bytearray(), bytearray()
+        self.too_much = False
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+
+    def tell(self, request: bytes) -> None:
+        stdin = self._transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin.write(request)
+        stdin.write_eof()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        kept = self.errors if fd == 2 else self.output
+        if len(kept) + len(data) <= MAX_OUTPUT:
+            kept += data
+        elif not self.too_much:
+            self.too_much = True
+            self._signal(signal.SIGTERM)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The launcher has ended and nobody holds a pipe any more."""
+        self.ended.set()
+
+    @property
+    def code(self) -> int | None:
+        return self._transport.get_returncode()
+
+    async def end(self) -> None:
+        """Have the launcher end everything, if it has not."""
+        if self._transport.get_returncode() is None:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), GRACE)
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._transport.send_signal(number)
+
+
+def _check(run: _Run, allowed: Allowance) -> None:
+    """Only exit code 0 is an answer. Raises ValueError."""
+    if run.too_much:
+        raise ValueError(f"it wrote more than {MAX_OUTPUT} bytes and was stopped")
+    if run.code == 0:
+        return
+    errors = bytes(run.errors)
+    ours = errors.rpartition(f"\n{OURS}".encode())
+    words = first_line(ours[2] if ours[1] else errors)
+    raise ValueError(f"{_ending(run.code or 0)}: {words}".removesuffix(": "))
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit {code}"
+    number = signal.Signals(-code)
+    return f"killed by {number.name}" + (f", {_ENDINGS[number]}" if number in _ENDINGS else "")
+
+
+def _failed(name: str, why: str) -> DelegatorError:
+    return DelegatorError(Kind.UNREACHABLE, f"delegate {name}: {why}",
+                          hint="try the program by hand with a request as in docs/callbacks.md on standard input")
+
+
+def _removed(folder: Path) -> None:
+    """As far as it goes: folders nested a thousand deep are left, and told."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except RecursionError:
+        log.warning("%s could not be removed", folder)

@@ -1,0 +1,111 @@
+"""Callback `ssh`: the customer's command on the customer's machine, `getCred <service tag> <ip>`; its output is read.
+
+The library behind it is an extra (`pip install secure-service-delegator[ssh]`) and loaded at the first call, so the
+delegator starts without it. There is nothing to tell such a delegate when provisioning has ended: its command was
+told the claim, if it asked for it, and the credential it gave ends by itself.
+The invariants: a changed host key is refused, reported and never learned; what goes to the trail is the exit code and
+one line of standard error, never standard output.
+Must not live here: SSH itself (ssh_session), how an answer is written (answers), limits per delegate (guard).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+from datetime import datetime
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, credential_in, first_line
+from delegator.callbacks.ssh_command import command_for
+from delegator.callbacks.ssh_keys import HostKey, host_key_in
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
+from delegator.outbound import Outbound
+
+if TYPE_CHECKING:
+    from delegator.callbacks.ssh_session import Finished, Login
+
+log = logging.getLogger(__name__)
+CONNECTING = 8
+"""Connections being opened to one delegate at once: OpenSSH drops some at random from the tenth on (MaxStartups)."""
+MISSING = "the extra `ssh` is not installed here"
+HINT = "pip install 'secure-service-delegator[ssh]'"
+
+
+async def library(kind: Kind = Kind.UNREACHABLE) -> ModuleType:
+    """`ssh_session`. The first time it takes half a second, in a thread, so that other devices do not wait for it.
+    Raises DelegatorError of that kind where asyncssh is missing."""
+    try:
+        return await asyncio.to_thread(importlib.import_module, "delegator.callbacks.ssh_session")
+    except ModuleNotFoundError:
+        raise DelegatorError(kind, f"callback ssh: {MISSING}", hint=HINT) from None
+
+
+class SshCaller:
+    """Runs delegates' commands. Keeps each delegate's keys ready, and no connection."""
+
+    def __init__(self, outbound: Outbound) -> None:
+        self._outbound = outbound
+        self._logins: dict[str, Login] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
+        """Run a delegate's command for a claim. Raises DelegatorError (UNREACHABLE)."""
+        assert isinstance(delegate.callback, SshCallback)
+        name, settings = delegate.name, delegate.callback
+        session = await library()
+        try:
+            command = command_for(settings.command, request)
+            turn = self._turns.setdefault(name, asyncio.Semaphore(CONNECTING))
+            done: Finished = await session.run(self._login(session, name, settings), command, self._outbound, turn)
+            _check(done)
+            return credential_in(done.output, request.device.service_tag)
+        except session.HostKeyChanged as changed:
+            raise _changed(name, settings, changed.shown) from None
+        except NotAnAnswer as error:
+            raise _failed(name, f"exit 0, but {error}") from None
+        except (session.SshFailure, ValueError) as error:
+            raise _failed(name, str(error)) from None
+        except OSError as error:
+            raise _failed(name, f"{settings.host}:{settings.port}: {error.strerror or error}") from None
+        except DelegatorError as error:
+            raise _failed(name, error.detail) from None
+
+    def _login(self, session: ModuleType, name: str, settings: SshCallback) -> Login:
+        known = self._logins.get(name)
+        if known is None or known.settings != settings:
+            known = self._logins[name] = session.Login(settings, host_key_in(settings.host_key))
+        return known
+
+    async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
+        """There is nothing to tell."""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def _failed(name: str, why: str, hint: str = "") -> DelegatorError:
+    return DelegatorError(Kind.UNREACHABLE, f"delegate {name}: {why}", hint=hint)
+
+
+def _check(done: Finished) -> None:
+    """Only exit code 0 is an answer. Raises ValueError."""
+    if done.too_much:
+        raise ValueError(f"it wrote more than {MAX_OUTPUT} bytes and was stopped")
+    if done.status != 0:
+        ending = (f"killed by SIG{done.signal}" if done.signal else "the connection ended before the command"
+                  if done.status is None else f"exit {done.status}")
+        raise ValueError(f"{ending}: {first_line(done.errors)}".removesuffix(": "))
+
+
+def _changed(name: str, settings: SshCallback, shown: HostKey | None) -> DelegatorError:
+    """The alarm: somebody stands in between, or the customer's machine is a new one. Only people can tell."""
+    pinned = host_key_in(settings.host_key)
+    met = "one of another kind" if shown is None else f"{shown.kind} {shown.fingerprint}"
+    error = _failed(name, f"the host key of {settings.host}:{settings.port} has changed: pinned is {pinned.kind} "
+                          f"{pinned.fingerprint}, shown was {met}; nothing was sent",
+                    f"ask the customer; if it is theirs: delegator delegates scan-host-key {settings.host}")
+    log.warning("%s", error.detail)
+    return error

@@ -1,0 +1,178 @@
+"""One command on one SSH connection: the only place that knows asyncssh, imported when first needed.
+
+The invariants: the peer shows the pinned host key or is told nothing, no user name, no signature; only our one key is
+offered; no file of the user we run as is read, no agent, no forwarding, no terminal, no environment; the socket goes
+to the address that the outbound rule judged; output is bounded while it comes in.
+One connection for each call. It costs the delegator 9 ms of CPU (docs/callbacks.md); a kept one would save 6 of them,
+and hold a login at the customer's open for a credential that is asked for once in a device's life.
+Must not live here: what the output means (answers), what a delegate is (ssh).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import asyncssh
+
+from delegator.callbacks.answers import MAX_OUTPUT
+from delegator.callbacks.ssh_keys import SIGNATURES, HostKey
+from delegator.model import SshCallback
+from delegator.net.client import connected
+from delegator.outbound import Outbound
+
+logging.getLogger("asyncssh").setLevel(logging.WARNING)  # at INFO it tells each command and connection
+_STANDARD_ERROR = asyncssh.EXTENDED_DATA_STDERR
+
+
+class SshFailure(Exception):
+    """The command was not run, or not to its end; the text says why."""
+
+
+class HostKeyChanged(SshFailure):
+    """The peer has another host key than the pinned one."""
+
+    def __init__(self, shown: HostKey | None) -> None:
+        super().__init__("the host key is not the pinned one")
+        self.shown = shown
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command ended: `status` is None where the connection went first; `signal` where one killed it."""
+
+    output: bytes
+    errors: bytes
+    status: int | None
+    signal: str | None
+    too_much: bool
+
+
+class Login:
+    """Everything that is the same for each call of one delegate; keys are read once."""
+
+    def __init__(self, settings: SshCallback, pinned: HostKey) -> None:
+        """Raises SshFailure for a key or a user name that asyncssh does not take."""
+        self.settings = settings
+        self.pinned = pinned
+        try:
+            key = asyncssh.import_private_key(settings.private_key.reveal())
+            self.options = _options(settings.user, [key], SIGNATURES[pinned.kind])
+        except (asyncssh.KeyImportError, ValueError) as error:
+            raise SshFailure(f"its settings cannot be used: {error}") from None
+
+
+async def run(login: Login, command: str, outbound: Outbound, turn: asyncio.Semaphore) -> Finished:
+    """Run a command. `turn` bounds how many connections are being opened. Raises SshFailure, OSError,
+    DelegatorError (UNREACHABLE)."""
+    settings = login.settings
+    async with turn:
+        connection = await _connected(settings.address or settings.host, settings.port, outbound, login.options,
+                                      login.pinned)
+    try:
+        return await _exchange(connection, command)
+    except asyncssh.Error as error:
+        raise SshFailure(f"the command was not run: {error.reason}") from None
+    finally:
+        connection.close()
+
+
+async def scan(host: str, port: int, outbound: Outbound) -> HostKey:
+    """The host key that a machine shows, the best of its kinds. Raises SshFailure, OSError, DelegatorError."""
+    try:
+        await _connected(host, port, outbound, _options("nobody", [], ",".join(SIGNATURES.values())), None)
+    except HostKeyChanged as met:
+        if met.shown is not None and met.shown.kind in SIGNATURES:
+            return met.shown
+    raise SshFailure(f"it shows no host key of a kind we take: {', '.join(SIGNATURES)}")
+
+
+async def _exchange(connection: asyncssh.SSHClientConnection, command: str) -> Finished:
+    channel, session = await connection.create_session(
+        _Collected, command, encoding=None, request_pty=False, env={}, send_env=[], window=MAX_OUTPUT)
+    try:
+        channel.write_eof()
+        await session.ended.wait()
+    except BaseException:
+        session.stop()
+        raise
+    exit_signal = channel.get_exit_signal()
+    return Finished(bytes(session.output), bytes(session.errors), channel.get_exit_status(),
+                    None if exit_signal is None else str(exit_signal[0]), session.too_much)
+
+
+class _Collected(asyncssh.SSHClientSession[bytes]):
+    """Takes in what a command writes, up to the limit; then the command is killed."""
+
+    def __init__(self) -> None:
+        self.output, self.errors = bytearray(), bytearray()
+        self.too_much = False
+        self.ended = asyncio.Event()
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        kept = self.errors if datatype == _STANDARD_ERROR else self.output
+        if len(kept) + len(data) <= MAX_OUTPUT:
+            kept += data
+        elif not self.too_much:
+            self.too_much = True
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the far side to kill the command (sshd does so for all but forced ones), and hear no more of it."""
+        if not self._channel.is_closing():
+            self._channel.kill()
+            self._channel.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+
+
+class _Pin(asyncssh.SSHClient):
+    """Judges the host key. No known_hosts is given, so asyncssh asks here for every key and trusts none itself."""
+
+    def __init__(self, pinned: HostKey | None) -> None:
+        self._pinned = pinned
+        self.shown: HostKey | None = None
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        self.shown = HostKey(key.get_algorithm(), key.public_data)
+        return self.shown == self._pinned
+
+
+def _options(user: str, keys: list[asyncssh.SSHKey], algorithms: str) -> asyncssh.SSHClientConnectionOptions:
+    """`algorithms` come first and all others after them: a host that lost the pinned key still shows another, which
+    can then be reported."""
+    return asyncssh.SSHClientConnectionOptions(
+        config=None, known_hosts=([], [], []), server_host_key_algs="^" + algorithms, x509_trusted_certs=None,
+        x509_trusted_cert_paths=[], username=user, client_keys=keys or None, client_certs=[], agent_path=None,
+        agent_identities=None, pkcs11_provider=None, preferred_auth="publickey", public_key_auth=True,
+        password_auth=False, kbdint_auth=False, host_based_auth=False, gss_host=None, gss_auth=False, gss_kex=False,
+        disable_trivial_auth=True, agent_forwarding=False, x11_forwarding=False, request_pty=False, send_env=[],
+        env={}, compression_algs=None)
+
+
+async def _connected(host: str, port: int, outbound: Outbound, options: asyncssh.SSHClientConnectionOptions,
+                     pinned: HostKey | None) -> asyncssh.SSHClientConnection:
+    """A connection that is logged in. Raises SshFailure, OSError, DelegatorError (UNREACHABLE)."""
+    pin = _Pin(pinned)
+    sock = await connected(host, port, outbound)
+    try:
+        return await asyncssh.connect(sock=sock, config=None, options=options, client_factory=lambda: pin)
+    except BaseException as error:
+        sock.close()
+        raise _said(error, pin, options.username) from None
+
+
+def _said(error: BaseException, pin: _Pin, user: str) -> BaseException:
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            return HostKeyChanged(pin.shown)
+        case asyncssh.PermissionDenied():
+            return SshFailure(f"user {user} is not let in with this key")
+        case asyncssh.Error():
+            return SshFailure(f"no SSH connection: {error.reason}")
+    return error

@@ -1,0 +1,180 @@
+"""Telling administrators: a worker that empties the outbox, a few queues at a time, each on its own. Block 215.
+
+It only ever reads the outbox; devices are answered before it looks. One task for each queue (a kind and a delegate):
+a target that is down, slow or silent delays its own queue and nobody else's.
+The invariants: a notification stays in the outbox until its target has accepted it or its time is over; no queue is
+worked on by two tasks; a failure is one line in the log with its reason, never a secret.
+Must not live here: wording (words), sending (carriers), SQL (store.outbox).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Customer, HostedCallback, Notification, NotificationKind
+from delegator.store import Store
+from delegator.store.outbox import Queue, Taken
+
+__all__ = ["Carrier", "Notifier", "pause"]
+log = logging.getLogger(__name__)
+ROUND = 5.0
+"""Seconds between looks at the outbox, for what is due again and what other processes left."""
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
+HOLD = timedelta(minutes=2)
+"""How long a queue is held for one notification: longer than any carrier takes, so that only a crash lets go."""
+AT_ONCE = {NotificationKind.MAIL: 4, NotificationKind.WEBHOOK: 32}
+"""Queues of a kind under way at once. All mail goes to one relay; webhooks go to as many hosts."""
+KEPT = timedelta(days=30)
+"""How long it can be seen who was told what."""
+GRACE = 3.0
+"""Seconds at the end for what is under way, so that it need not be sent again at the next start."""
+
+
+class Carrier(Protocol):
+    """One way to tell somebody."""
+
+    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
+        """Deliver; what the other side said. Raises DelegatorError."""
+
+
+def pause(failures: int, chance: float) -> timedelta:
+    """How long a queue rests after so many failures in a row; `chance` (0 to 1) spreads those that fail together
+    over the second half of it."""
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(failures, 10)))
+    return max(FIRST_PAUSE, longest * (1 + chance) / 2)
+
+
+class Notifier:
+    """The worker. A kind without a carrier waits in the outbox, and the log says so once."""
+
+    def __init__(self, store: Store, carriers: Mapping[NotificationKind, Carrier], now: Callable[[], datetime],
+                 chance: Callable[[], float] = random.random) -> None:
+        self._store = store
+        self._carriers = carriers
+        self._now = now
+        self._chance = chance
+        self._wake = asyncio.Event()
+        self._working: dict[tuple[NotificationKind, str], asyncio.Task[None]] = {}
+        self._warned: set[NotificationKind] = set()
+
+    def wake(self) -> None:
+        """There is something new to tell."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                await self._look()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), ROUND)
+        finally:
+            await self._let_go()
+
+    async def _look(self) -> None:
+        """A look that fails is logged, and the next one comes all the same."""
+        try:
+            await self.look()
+            await self._store.outbox.forget(self._now() - KEPT)
+        except DelegatorError as error:
+            log.error("notifications: %s", error.detail)
+        except Exception:
+            log.exception("notifications: a fault of ours")
+
+    async def look(self) -> None:
+        """Start work on every queue that is due, as far as there is room."""
+        for kind in NotificationKind:
+            room = AT_ONCE[kind] - sum(one is kind for one, _ in self._working)
+            if kind not in self._carriers:
+                await self._warn(kind)
+            elif room > 0:
+                for queue in await self._store.outbox.due(kind, self._now(), room):
+                    self._start(queue)
+
+    async def _warn(self, kind: NotificationKind) -> None:
+        if kind not in self._warned and await self._store.outbox.due(kind, self._now(), 1):
+            self._warned.add(kind)
+            log.warning("notifications by %s wait: [%s] is not configured; see: delegator config check", kind.value,
+                        kind.value)
+
+    def _start(self, queue: Queue) -> None:
+        which = (queue.kind, queue.delegate)
+        if which in self._working:
+            return
+        self._working[which] = task = asyncio.get_running_loop().create_task(self._work(queue))
+        task.add_done_callback(lambda _: self._done(which))
+
+    def _done(self, which: tuple[NotificationKind, str]) -> None:
+        """Look again: there is room now, and something may have come for this very queue at its last moment."""
+        del self._working[which]
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way."""
+        while self._working:
+            await asyncio.wait(self._working.values())
+            await asyncio.sleep(0)
+
+    async def _let_go(self) -> None:
+        if self._working:
+            _, late = await asyncio.wait(self._working.values(), timeout=GRACE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _work(self, queue: Queue) -> None:
+        """Send what is in a queue, one after the other, until it is empty or its target fails."""
+        left: Queue | None = queue
+        try:
+            while left is not None:
+                taken = await self._store.outbox.take(left, self._now() + HOLD)
+                left = None if taken is None else await self._one(taken)
+        except DelegatorError as error:
+            log.error("notifications to %s: %s", queue.delegate, error.detail)
+
+    async def _one(self, taken: Taken) -> Queue | None:
+        """Deliver one; the queue if it is still held and worth going on with."""
+        told = taken.notification
+        tables = await self._store.tables()
+        delegate, customer = tables.directory.delegates.get(told.delegate), tables.customers.get(told.customer)
+        target = None if delegate is None else delegate.callback
+        if customer is None or not isinstance(target, HostedCallback) or told.kind not in target.told_by:
+            log.warning("notification of claim %s by %s is given up: delegate %s tells nobody that way any more",
+                        told.claim_id, told.kind.value, told.delegate)
+            return await self._store.outbox.given_up(taken, "nobody to tell any more", self._now())
+        try:
+            said = await self._carriers[told.kind].deliver(told, customer, target)
+        except Exception as error:
+            await self._failed(taken, error)
+            return None
+        log.info("notification of claim %s by %s was sent, attempt %d: %s", told.claim_id, told.kind.value,
+                 told.attempts, said)
+        return await self._store.outbox.sent(taken, self._now())
+
+    async def _failed(self, taken: Taken, error: Exception) -> None:
+        """The whole queue rests: what this target refuses or does not hear, it will not hear a moment later."""
+        told, why = taken.notification, _why(error)
+        if not isinstance(error, DelegatorError):
+            log.error("notification of claim %s: a fault of ours", told.claim_id, exc_info=error)
+        rest = pause(taken.queue.failures, self._chance())
+        log.warning("notification of claim %s by %s failed, attempt %d, again in %d s: %s", told.claim_id,
+                    told.kind.value, told.attempts, rest.total_seconds(), why)
+        for lost in await self._store.outbox.failed(taken, why, self._now(), self._now() + rest):
+            log.error("notification of claim %s by %s to delegate %s is given up after %d attempts: %s; again with: "
+                      "delegator notifications retry --claim %s", lost.claim_id, lost.kind.value, lost.delegate,
+                      lost.attempts, why, lost.claim_id)
+
+
+def _why(error: Exception) -> str:
+    """What may be shown and kept. A fault of ours may hold anything in its words, so only its type is told."""
+    if isinstance(error, DelegatorError):
+        return f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
+    return f"a fault of ours, {type(error).__name__}"

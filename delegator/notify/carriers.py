@@ -1,0 +1,143 @@
+"""How a notification leaves: signed mail through the operator's relay, a signed call to the customer's receiver.
+
+Certificate, key and password are read at each mail: a renewed signer is used without a reload, and a file that is
+not in order delays mail and nothing else.
+The invariant: whatever goes wrong is a DelegatorError whose words hold no secret.
+Must not live here: retries, the outbox (notify), sockets (net).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from delegator.config import MailSettings, Settings
+from delegator.errors import DelegatorError, Kind
+from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind, Secret
+from delegator.net import mail, webhook
+from delegator.notify import Carrier, words
+from delegator.outbound import Outbound
+from delegator.wire.mail import Signer, address, read_signer, signed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MailCarrier:
+    """Signed mail. `chain` and `key` are the mail signer's files; `name` is what we call ourselves at the relay."""
+
+    settings: MailSettings
+    chain: Path
+    key: Path
+    name: str
+    now: Callable[[], datetime]
+
+    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
+        assert target.mail_to is not None
+        try:
+            letter = words.letter(notification, customer, self.settings.sender, target.mail_to)
+            message = signed(letter, self.signer())
+        except ValueError as error:
+            raise DelegatorError(Kind.CONFIGURATION, f"mail to delegate {notification.delegate}: {error}") from None
+        return await mail.send(self.relay(), self.settings.sender, target.mail_to, message)
+
+    def signer(self) -> Signer:
+        """Raises DelegatorError (CONFIGURATION) when it is not in order."""
+        hint = f"python -m pki mail {self.settings.sender}; or name yours in [mail] certificate and key"
+        try:
+            if stat.S_IMODE(self.key.stat().st_mode) & 0o077:
+                raise DelegatorError(Kind.CONFIGURATION, f"mail signer's key {self.key} can be read by others",
+                                     hint=f"chmod 600 {self.key}")
+            return read_signer(self.chain.read_bytes(), self.key.read_bytes(), self.settings.sender, self.now())
+        except OSError as error:
+            raise DelegatorError(Kind.CONFIGURATION, f"mail signer {error.filename}: {error.strerror}",
+                                 hint=hint) from None
+        except ValueError as error:
+            raise DelegatorError(Kind.CONFIGURATION, f"mail signer {self.chain}: {error}", hint=hint) from None
+
+    def relay(self) -> mail.Relay:
+        """Raises DelegatorError (CONFIGURATION) when its password cannot be had."""
+        said = self.settings
+        password = password_in(Path(said.password_file)) if said.password_file else None
+        return mail.Relay(said.host, said.port, mail.Security(said.security), self.name, said.timeout, said.user,
+                          password, said.ca)
+
+
+def password_in(path: Path) -> Secret:
+    """The first line of a private file. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        text = path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise DelegatorError(Kind.CONFIGURATION, f"password file {path} can be read by others",
+                                 hint=f"chmod 600 {path}")
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"password file {path}: {error.strerror}",
+                             hint="see [mail] password_file") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise DelegatorError(Kind.CONFIGURATION, f"password file {path} holds no password in UTF-8 on its first line")
+    return Secret(text)
+
+
+def delegator_name(settings: Settings) -> str:
+    """What this delegator is called. A machine's host name may be anything; what is no host name is not shown."""
+    said = settings.server.name or socket.gethostname()
+    return said if HOST_NAME.fullmatch(said) else "delegator.invalid"
+
+
+def carriers(settings: Settings, outbound: Outbound, now: Callable[[], datetime]) -> dict[NotificationKind, Carrier]:
+    """Every way to tell somebody that settings allow for. Mail that is not in order is logged: devices are served
+    all the same, and it is tried again until it is."""
+    found: dict[NotificationKind, Carrier] = {NotificationKind.WEBHOOK: WebhookCarrier(outbound, now)}
+    carrier = mail_carrier(settings, delegator_name(settings), now)
+    if carrier is not None:
+        found[NotificationKind.MAIL] = carrier
+        try:
+            check(carrier)
+        except DelegatorError as error:
+            log.error("mail is not in order: %s; %s", error.detail, error.hint)
+    return found
+
+
+def mail_carrier(settings: Settings, name: str, now: Callable[[], datetime]) -> MailCarrier | None:
+    """The carrier that settings name; None where no relay is named."""
+    said = settings.mail
+    if not said.host:
+        return None
+    stem = Path(settings.server.ca).parent / "mail" / said.sender
+    chain = Path(said.certificate) if said.certificate else stem.with_name(f"{said.sender}.crt")
+    key = Path(said.key) if said.key else stem.with_name(f"{said.sender}.key")
+    return MailCarrier(said, chain, key, name, now)
+
+
+def check(carrier: MailCarrier) -> str:
+    """Everything a mail would need, short of the relay itself. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        address(carrier.settings.sender)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.mail.sender: {error}",
+                             hint="set [mail] sender, such as delegator@example.com") from None
+    mail.smtp_library()
+    carrier.relay().check()
+    end = carrier.signer().certificate.not_valid_after_utc
+    return f"signs as {carrier.settings.sender}, until {end:%Y-%m-%d}"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCarrier:
+    """Signed HTTPS calls."""
+
+    outbound: Outbound
+    now: Callable[[], datetime]
+
+    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
+        if target.webhook_url is None or target.webhook_secret is None:
+            raise DelegatorError(Kind.CONFIGURATION, f"delegate {notification.delegate} has no webhook secret")
+        to = webhook.Webhook(target.webhook_url, target.webhook_secret, target.webhook_anchor)
+        return f"HTTP {await webhook.post(to, words.body(notification), self.outbound, self.now)}"
