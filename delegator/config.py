@@ -176,6 +176,11 @@ def _read(path: Path | None) -> dict[str, Any]:
         raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}") from None
 
 
+_LISTS = {(section, key) for section, values in msgspec.to_builtins(Settings()).items()
+          for key, value in values.items() if isinstance(value, (list, tuple))}
+"""Settings that hold several values: in the environment they are parted by commas."""
+
+
 def _overridden(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     """`DELEGATOR_SERVER__PORT=4434` sets [server] port. Names without two underscores are not ours."""
     for variable in sorted(environment):
@@ -183,7 +188,9 @@ def _overridden(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[st
         if variable.startswith(PREFIX) and parted:
             values = tree.get(section, {})
             if isinstance(values, dict):  # anything else is the file's own mistake, and reported as that
-                tree = {**tree, section: {**values, key: environment[variable]}}
+                value = environment[variable]
+                said = value.split(",") if (section, key) in _LISTS and value else value
+                tree = {**tree, section: {**values, key: said}}
     return tree
 
 

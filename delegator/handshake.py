@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -90,10 +90,12 @@ async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
     _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
                                    f"because {route.because}")
+    by_tag = route.registration is not None and route.registration.service_tag is not None
+    case = Case(customer, route.delegate, identity, by_tag, found.approved, at, route.by_domain)
     policies = applied(customer, route.delegate, tables.policies)
-    case = Case(customer, route.delegate, identity, route.registration is not None, found.approved, at,
-                route.by_domain)
     decision = decide(policies, case)
+    route = replace(route, others=tuple(other for other in route.others if decide(
+        applied(customer, other, tables.policies), replace(case, delegate=other)).allowed))
     names = ", ".join(one.policy.name for one in policies)
     _mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
     return Judgement(tables, route, customer, policies, decision)
@@ -174,7 +176,7 @@ class Handshake:
             claim_id=secrets.token_hex(16), identity=identity, customer=judgement.customer.name,
             delegate=delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
-            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
+            unnamed=_unnamed(judgement.route), limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
         credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id, peer), until)
         if credential is None:
             opened = await self._store.open_claim(ask)
@@ -315,6 +317,12 @@ _CERTIFICATES = {IdentityKind.OWN: "own handshake certificate", IdentityKind.SHA
 _TO_ASK = (Outcome.OPENED, Outcome.RESUMED)
 _GOOD = (*_TO_ASK, Outcome.ISSUED, Outcome.SAME_AGAIN)
 OBSTACLES = {Outcome.BUSY: Kind.TRY_LATER, Outcome.TAKEN: Kind.NOT_ENTITLED, Outcome.DONE: Kind.NOT_ENTITLED}
+
+
+def _unnamed(route: Route) -> int | None:
+    """The registration that was found by serial number or MAC address alone: the first claim gives it its tag."""
+    registration = route.registration
+    return None if registration is None or registration.service_tag is not None else registration.device_id
 
 
 def _sealable(credential: Credential) -> str:

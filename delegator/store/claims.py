@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from delegator.model import Claim, ClaimState, Identity, IdentityKind, Result
-from delegator.policy import Reason
+from delegator.policy import Reason, Why
 from delegator.store.transaction import Query, Row, Transaction
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
@@ -49,7 +49,8 @@ def claim_of(row: Row) -> Claim:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or ()."""
+    """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
+    a registration without a service tag, which takes the tag of the first claim."""
 
     claim_id: str
     identity: Identity
@@ -60,6 +61,7 @@ class Ask:
     busy_until: int
     lease_until: int
     limits: Callable[[dict[str, int], int], tuple[Reason, ...]]
+    unnamed: int | None = None
 
     @property
     def holders(self) -> tuple[str, str]:
@@ -128,6 +130,8 @@ def _fresh(ask: Ask) -> Transaction[Opened]:
     rows = yield Query("SELECT count(*) FROM claims WHERE service_tag = $1 AND state = 'expired'", (tag,))
     attempts = int(str(rows[0][0]))
     reasons = yield from _over_limits(ask, attempts)
+    if not reasons and ask.unnamed is not None:
+        reasons = yield from _name_registration(ask.unnamed, tag)
     if reasons:
         return Opened(Outcome.OVER_LIMIT, None, reasons)
     rows = yield Query(
@@ -139,6 +143,14 @@ def _fresh(ask: Ask) -> Transaction[Opened]:
     for holder in ask.holders:
         yield from _take_place(holder)
     return Opened(Outcome.OPENED, claim_of(rows[0]))
+
+
+def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ...]]:
+    """A serial number or MAC address is only said. The first claim binds it to a tag, so that it cannot be said again
+    under another one."""
+    rows = yield Query("UPDATE devices SET service_tag = $2 WHERE device_id = $1 AND service_tag IS NULL RETURNING 1",
+                       (device_id, tag))
+    return () if rows else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
 def _over_limits(ask: Ask, attempts: int) -> Transaction[tuple[Reason, ...]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy, Rule, SoapCallback
+from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy, Registration, Rule, SoapCallback
 from pki import Folder, Reason
 
 from .conftest import TRANSACTION, World, envelope
@@ -351,3 +351,18 @@ def test_sigterm_lets_a_request_in_hand_be_answered(world: World) -> None:
         assert world.delegate.in_hand.wait(5)
         assert world.stop() == 0
         assert asked.result().status == 200
+
+
+def test_6_1_a_serial_number_is_only_said_so_the_first_claim_binds_it(world: World, shared: tuple[Path, Path]) -> None:
+    """A device registered by its serial number alone: the first own certificate takes it, no other tag after it, and
+    a shared certificate, which proves no tag, never does."""
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
+    world.store(lambda store: store.add_devices([Registration("globex", serial_number="SN-77")]))
+    world.start()
+    said = "<SerialNumber>SN-77</SerialNumber>"
+    assert world.ask("SERI001", shown=shared, extra=said).fault == "NotEntitled"
+    first = world.ask("SERI002", extra=said)
+    assert first.status == 200
+    assert world.ask("SERI003", extra=said).fault == "NotEntitled"
+    assert world.ask("SERI002", extra=said).body == first.body
