@@ -23,7 +23,7 @@ CONFIG_FILE = Path("delegator.toml")
 
 NOUNS = {
     "serve": Place("delegator.cli.serve:command", "Run the delegator: serve devices."),
-    "demo": Place("delegator.cli.demo:command", "Watch one device being provisioned, on this machine alone."),
+    "demo": Place("delegator.cli.demo:command", "See the whole thing work: three devices, two customers, one machine."),
     "customers": Place("delegator.cli.customers:group", "Who owns devices."),
     "delegates": Place("delegator.cli.delegates:group", "The customers' servers, or what stands for them."),
     "devices": Place("delegator.cli.devices:group", "Which device is whose."),
