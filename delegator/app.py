@@ -20,10 +20,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import observe, ops
-from delegator.callbacks import Callbacks
+from delegator.callbacks import Callbacks, Caller
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
+from delegator.callbacks.local import Allowance, LocalCaller, user_named
 from delegator.callbacks.soap import SoapCaller
+from delegator.callbacks.ssh import SshCaller
 from delegator.config import Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake
@@ -127,8 +129,12 @@ class App:
         settings = self._settings.callbacks
         outbound = load_outbound(self._settings)
         soap = SoapCaller(Path(settings.certificate), Path(settings.key), trust, now, settings.budget, outbound)
+        local = LocalCaller(Allowance(settings.budget, settings.local_cpu, settings.local_memory,
+                                      user_named(settings.local_user)))
         limits = Limits(settings.running, settings.waiting, settings.budget)
-        return Callbacks({CallbackKind.SOAP: soap}, Guard(limits, self._breaker_changed))
+        callers: dict[CallbackKind, Caller] = {CallbackKind.SOAP: soap, CallbackKind.SSH: SshCaller(outbound),
+                                               CallbackKind.LOCAL: local}
+        return Callbacks(callers, Guard(limits, self._breaker_changed))
 
     def _record(self, trail: Trail, level: int) -> None:
         observe.record(trail, level)

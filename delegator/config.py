@@ -62,6 +62,12 @@ class CallbackSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Calls to one delegate at once."""
     waiting: Annotated[int, msgspec.Meta(ge=0)] = 64
     """Calls to one delegate that wait for their turn; further devices are told to try later."""
+    local_user: str = ""
+    """As whom local programs run, if the delegator is root; "" for the delegator's own user."""
+    local_memory: Annotated[int, msgspec.Meta(ge=16)] = 512
+    """MiB of address space for each process of a local program."""
+    local_cpu: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
+    """Seconds of CPU time for each process of a local program."""
 
 
 class OutboundSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

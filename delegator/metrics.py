@@ -31,6 +31,7 @@ class Metrics:
         self.handshakes = Counter(
             "delegator_handshakes", "Handshakes by outcome: Answered, a fault, or TlsRefused.",
             ("outcome",), registry=self.registry)
+        self._counters: dict[str, Counter] = {}
         self.duration = Histogram(
             "delegator_handshake_duration_seconds", "From the connection to the answer, callback included.",
             registry=self.registry, buckets=_BUCKETS)
@@ -46,7 +47,11 @@ class Metrics:
 
     def handshake(self, trail: Trail) -> None:
         """Count a finished trail."""
-        self.handshakes.labels(trail.facts.get("outcome", "Unknown")).inc()
+        outcome = trail.facts.get("outcome", "Unknown")
+        counter = self._counters.get(outcome)
+        if counter is None:
+            counter = self._counters[outcome] = self.handshakes.labels(outcome)
+        counter.inc()
         self.duration.observe(trail.milliseconds / 1000)
         at = {mark.step: mark.at for mark in trail.marks}
         if Step.CALLED_BACK in at and Step.CLAIMED in at:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 class Step(enum.Enum):
@@ -35,8 +36,7 @@ class Step(enum.Enum):
         self.words = words
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """One step taken: when (nanoseconds of the monotonic clock) and what there is to say about it."""
 
     step: Step

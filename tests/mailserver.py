@@ -100,7 +100,11 @@ class MailServer:
         raise AssertionError("exim does not listen: " + self.log)
 
     def stop(self) -> None:
+        """Once what it has accepted is delivered: deliveries are processes of their own, and outlive it."""
         if self.process is not None:
+            until = time.monotonic() + 2
+            while self.log.count(" <= ") > self.log.count(" Completed") and time.monotonic() < until:
+                time.sleep(0.02)
             self.process.kill()
             self.process.wait()
             self.process = None
@@ -134,7 +138,10 @@ def mail_server(authority: Folder) -> Iterator[MailServer]:
         yield server
     finally:
         server.stop()
-        shutil.rmtree(root, ignore_errors=True)
+        (root / "exim.conf").unlink(missing_ok=True)
+        for _ in range(20):  # a connection's own process may write its last line to the log a moment later
+            shutil.rmtree(root, ignore_errors=True)
+            time.sleep(0.01)
 
 
 @dataclass

@@ -14,7 +14,15 @@ from typing import Protocol
 from delegator.callbacks import hosted
 from delegator.callbacks.guard import Guard
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, Credential, Delegate, DelegateRequest, Deployment, HostedCallback
+from delegator.model import (
+    CallbackKind,
+    Credential,
+    Delegate,
+    DelegateRequest,
+    Deployment,
+    HostedCallback,
+    SoapCallback,
+)
 
 __all__ = ["Callbacks", "Caller"]
 
@@ -59,8 +67,9 @@ class Callbacks:
         return await self._guard.run(delegate.name, lambda: caller.obtain(request, delegate, until))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
-        """Tell the delegate how provisioning ended, where there is one to tell."""
-        if not isinstance(delegate.callback, HostedCallback):
+        """Tell the delegate how provisioning ended, where there is one to tell: a server. A command or a program
+        has nobody in it once it has answered, and a call that does nothing would be a success to the breaker."""
+        if isinstance(delegate.callback, SoapCallback):
             caller = self._caller(delegate)
             await self._guard.run(delegate.name, lambda: caller.notify(deployment, delegate))
 

@@ -1,6 +1,6 @@
 """Callback `hosted`: there is no server of the customer's; the credential is set here, fixed or by a pattern.
 
-In a pattern `{tag}` becomes the service tag and `{random}` twenty random letters and digits (119 bits).
+In a pattern `{tag}` becomes the service tag and `{random}` twenty random characters of A-Z a-z 0-9 - _ (120 bits).
 The invariant: it needs nobody else, so opening and issuing the claim can share one commit.
 Must not live here: sealing, notification of the administrator.
 """
@@ -8,17 +8,11 @@ Must not live here: sealing, notification of the administrator.
 from __future__ import annotations
 
 import secrets
-import string
 from datetime import datetime
 
 from delegator.model import Credential, DelegateRequest, HostedCallback, Secret
 
-_ALPHABET = string.ascii_letters + string.digits
-_RANDOM_LENGTH = 20
-
-
-def _random() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_LENGTH))
+_RANDOM_BYTES = 15
 
 
 def _filled(pattern: str, tag: str) -> str:
@@ -26,7 +20,7 @@ def _filled(pattern: str, tag: str) -> str:
     if "{" not in pattern:
         return pattern
     filled = pattern.replace("{tag}", tag)
-    return filled.replace("{random}", _random()) if "{random}" in filled else filled
+    return filled.replace("{random}", secrets.token_urlsafe(_RANDOM_BYTES)) if "{random}" in filled else filled
 
 
 def compose(request: DelegateRequest, settings: HostedCallback, not_after: datetime) -> Credential:

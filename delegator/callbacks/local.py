@@ -3,8 +3,8 @@
 `launch.py` stands between the program and us; see there for what holds the program in. Whoever may register such a
 delegate may run programs here: that is the operator, with the command line, and nobody over the network.
 The invariant: whatever the program does, this call ends within its time, its processes and its folder are gone after
-it, and no other call noticed. (Not promised where the program runs as the delegator's own user: that it does not read
-or harm what that user may. `[callbacks] local_user` is for that.)
+it, and no other call noticed. (Not promised where the program runs as the delegator's own user: that it does not do
+what that user may, such as reading its files or killing its own launcher. `[callbacks] local_user` is for that.)
 Must not live here: how an answer is written (answers), limits per delegate (guard).
 """
 
@@ -32,8 +32,10 @@ from delegator.model import Credential, Delegate, DelegateRequest, Deployment, L
 
 log = logging.getLogger(__name__)
 LAUNCHER = Path(__file__).with_name("launch.py")
-GRACE = 3.0
+GRACE = 6.0
 """Seconds for the launcher to end everything, a little more than it allows itself."""
+PIPES = 0.5
+"""Seconds to read what is left in the pipes of a launcher that has ended."""
 _ENDINGS = {signal.SIGXCPU: "its CPU time was over", signal.SIGXFSZ: "it wrote too large a file"}
 
 
@@ -88,7 +90,7 @@ class LocalCaller:
 
     async def _run(self, settings: LocalCallback, request: DelegateRequest, folder: Path) -> _Run:
         transport, run = await asyncio.get_running_loop().subprocess_exec(
-            _Run, sys.executable, "-I", "-S", str(LAUNCHER), self._order(settings), cwd=folder, env={},
+            _Run, sys.executable, "-I", "-S", str(LAUNCHER), *self._order(settings), cwd=folder, env={},
             start_new_session=True, stdin=-1, stdout=-1, stderr=-1)  # -1: a pipe
         try:
             run.tell(said(request))
@@ -101,12 +103,13 @@ class LocalCaller:
             transport.close()
         return run
 
-    def _order(self, settings: LocalCallback) -> str:
+    def _order(self, settings: LocalCallback) -> tuple[str, ...]:
+        """The words of `launch.Order`. Its own time limit is for the case that nobody is there to stop it."""
         allowed = self._allowance
-        return msgspec.json.encode({
-            "program": settings.program, "arguments": settings.arguments, "python": settings.python,
-            "memory": allowed.memory, "cpu": allowed.cpu, "seconds": allowed.seconds + 1, "user": allowed.user,
-            "parent": os.getpid()}).decode()
+        user, group = allowed.user or ("", "")
+        words = (os.getpid(), allowed.seconds + 1, allowed.cpu, allowed.memory, user, group, settings.python or "",
+                 settings.program, *settings.arguments)
+        return tuple(map(str, words))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
         """There is nothing to tell."""
@@ -149,6 +152,10 @@ class _Run(asyncio.SubprocessProtocol):
         elif not self.too_much:
             self.too_much = True
             self._signal(signal.SIGTERM)
+
+    def process_exited(self) -> None:
+        """Pipes are read to their ends, which have come, unless the program killed its launcher and left children."""
+        asyncio.get_running_loop().call_later(PIPES, self.ended.set)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The launcher has ended and nobody holds a pipe any more."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 from datetime import datetime
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -69,7 +70,8 @@ class SshCaller:
         except (session.SshFailure, ValueError) as error:
             raise _failed(name, str(error)) from None
         except OSError as error:
-            raise _failed(name, f"{settings.host}:{settings.port}: {error.strerror or error}") from None
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            raise _failed(name, f"{settings.host}:{settings.port}: {why}") from None
         except DelegatorError as error:
             raise _failed(name, error.detail) from None
 

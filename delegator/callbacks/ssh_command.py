@@ -2,7 +2,7 @@
 
 The invariant: no character that a device can choose means anything to a shell. Three walls, each enough alone: a tag
 is letters and digits, an address is printed by `ipaddress`, a claim is our own hexadecimal number; each is quoted on
-top; and a template that would make one a command's, a variable's or a file's name is refused at registration.
+top; and a template that plainly makes one the name of a command, a variable or a file is refused at registration.
 Must not live here: connections (ssh_session).
 """
 
@@ -18,7 +18,7 @@ from delegator.model import CLAIM_ID, SERVICE_TAG, DelegateRequest
 MAX_COMMAND = 1000
 _FIELD = re.compile(r"\{([A-Za-z_]+)\}")
 """Other braces are the customer's own (`awk '{ print }'`)."""
-_NAMING = tuple("$;|&(){}!<>`\\")
+_NAMING = tuple("$;|&(){!<>`\\")
 """After one of these, blanks apart, a word is the name of a variable, a command or a file."""
 
 

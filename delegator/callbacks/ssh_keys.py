@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -68,7 +69,7 @@ def _key_of(line: str) -> HostKey | None:
     words = line.split()
     if not words or words[0].startswith(("#", "@")):  # marks of known_hosts: an authority, a revoked key
         return None
-    for kind, encoded in zip(words, words[1:], strict=False):
+    for kind, encoded in itertools.pairwise(words):
         if kind in SIGNATURES:
             return _checked(kind, encoded)
     return None

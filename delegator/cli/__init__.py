@@ -30,6 +30,7 @@ NOUNS = {
     "rules": Place("delegator.cli.rules:group", "Facts about a device that lead to a delegate."),
     "policies": Place("delegator.cli.policies:group", "What a customer allows."),
     "claims": Place("delegator.cli.claims:group", "What devices asked for, and what became of it."),
+    "notifications": Place("delegator.cli.notifications:group", "Who was told of what, by mail or webhook."),
     "explain": Place("delegator.cli.explain:command", "Why a device is, or is not, given a credential."),
     "config": Place("delegator.cli.configuration:group", "The settings, and whether what they name is in order."),
     "delegate": Place("delegator.cli.delegate_server:group", "Run a delegate, the customer's side."),

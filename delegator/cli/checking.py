@@ -6,6 +6,7 @@ Must not live here: making any of it (pki, sealing, store).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -71,7 +72,44 @@ def _checks(settings: Settings) -> Iterator[_Check]:
         yield "sealing key", name, partial(_sealing, name)
     if settings.domains.enabled:
         yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
+    yield from _mail(settings)
     yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+
+
+def _mail(settings: Settings) -> Iterator[_Check]:
+    """Mail to administrators: all of it where a relay is named; else only whether somebody waits for it."""
+    if settings.mail.host:
+        yield "mail", settings.mail.host, lambda: _mail_in_order(settings)
+    elif Path(settings.store.path).exists():
+        waiting = _wants_mail(Path(settings.store.path))
+        if waiting:
+            yield "mail", waiting, _no_mail
+
+
+def _mail_in_order(settings: Settings) -> str:
+    from delegator.notify import carriers
+
+    carrier = carriers.mail_carrier(settings, carriers.delegator_name(settings), lambda: datetime.now(UTC))
+    assert carrier is not None
+    return carriers.check(carrier)
+
+
+def _no_mail() -> str:
+    raise _Wrong("is to be told by mail, but no relay is named: such mail waits", "set [mail] host and sender, see "
+                 "docs/notifications.md")
+
+
+def _wants_mail(path: Path) -> str:
+    """Delegates with an address to mail to; none from a database that does not open, which is told on its own."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+        rows = connection.execute("SELECT name FROM delegates WHERE kind = 'hosted' AND "
+                                  "json_extract(settings, '$.mail_to') IS NOT NULL ORDER BY name LIMIT 5")
+        return ", ".join(str(row[0]) for row in rows)
+    return ""
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
@@ -153,11 +191,8 @@ def _database(path: Path) -> str:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise _Wrong("can be read by others", f"chmod 600 {path}")
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
+        with contextlib.closing(_read_only(path)) as connection:
             connection.execute("PRAGMA schema_version")
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise _Wrong(f"does not open: {error}", "restore it from a backup, or name another in [store] path") from None
     return "opens"

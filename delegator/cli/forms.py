@@ -26,6 +26,9 @@ _HOST_WORDS = "letters, digits and '-' between dots"
 _LONGEST_LEASE = timedelta(days=366)
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SSH = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)"
+                  r"(:(?P<port>\d{1,5}))?")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>\d{1,5}))?(?P<path>/[!-~]*)?")
 
 
@@ -132,6 +135,45 @@ def soap(text: str) -> SoapCallback:
     return SoapCallback(address(found["host"].strip("[]")), port, found["path"] or "/")
 
 
+def ssh(text: str) -> tuple[str, str, int]:
+    """USER@HOST[:PORT] of the customer's machine."""
+    found = _SSH.fullmatch(text)
+    port = int(found["port"] or 22) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise click.BadParameter(f"{text[:80]!a} must be USER@HOST[:PORT], such as delegator@delegate.acme.example:22")
+    return found["user"], address(found["host"].strip("[]")), port
+
+
+def host(text: str) -> tuple[str, int]:
+    """HOST[:PORT] of a machine that speaks SSH."""
+    return ssh(f"nobody@{text}")[1:]
+
+
+def host_key(text: str) -> str:
+    """A public key as it stands in known_hosts or in a .pub file."""
+    from delegator.callbacks.ssh_keys import host_key_in
+
+    try:
+        return str(host_key_in(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def ssh_command(text: str) -> str:
+    """A command for the customer's machine, with {tag}, {ip}, {peer} and {claim}."""
+    from delegator.callbacks.ssh_command import check_command
+
+    try:
+        check_command(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
+
+
+def function(text: str) -> str:
+    return matching(_FUNCTION, text, "MODULE:FUNCTION, such as delegate:credential")
+
+
 def url(text: str) -> str:
     """Where devices go next: https, a host, no credentials."""
     try:
@@ -142,6 +184,20 @@ def url(text: str) -> str:
     if not fits or not re.fullmatch("[!-~]{1,2000}", text):
         raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
     return text
+
+
+NOBODY = "none"
+
+
+def mail_address(text: str) -> str:
+    """A plain mailbox, or `none`."""
+    return text if text == NOBODY else matching(model.MAIL_ADDRESS, text, "a plain mail address, such as "
+                                                "admin@acme.example")
+
+
+def webhook_url(text: str) -> str:
+    """An https address to call, or `none`."""
+    return text if text == NOBODY else url(text)
 
 
 def moment(text: str) -> datetime:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
-from delegator.model import Claim, Customer, Delegate, Policy, Registration, Rule
+from delegator.model import Claim, Customer, Delegate, Notification, Policy, Registration, Rule
 
 Shape = dict[str, object]
 
@@ -43,7 +43,8 @@ def callback(value: Delegate) -> Shape:
 
 def delegate(value: Delegate) -> Shape:
     return {"name": value.name, "customer": value.customer, "callback": callback(value), "url": value.url,
-            "trust_anchor": value.trust_anchor, "policy": value.policy, "enabled": value.enabled}
+            "trust_anchor": value.trust_anchor, "policy": value.policy, "enabled": value.enabled,
+            "priority": value.priority, "weight": value.weight}
 
 
 def rule(value: Rule) -> Shape:
@@ -70,3 +71,10 @@ def claim(value: Claim) -> Shape:
     return {**plain, "state": value.state.value, "identity": value.identity.value, "attempt": value.attempt,
             **{name: at(getattr(value, name)) for name in _TIMES},
             "result": result, "detail": value.detail, "peer": value.peer}
+
+
+def notification(value: Notification) -> Shape:
+    names = ("claim_id", "service_tag", "customer", "delegate", "delegator", "attempts", "last_error", "peer")
+    times = ("created_at", "give_up_at", "ended_at")
+    return {"kind": value.kind.value, "state": value.state.value, **{name: getattr(value, name) for name in names},
+            **{name: at(getattr(value, name)) for name in times}}

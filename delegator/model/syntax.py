@@ -21,6 +21,7 @@ MAIL_ADDRESS = re.compile(r"(?=.{3,254}\Z)(?!.{65,}@)[A-Za-z0-9_+-]+(\.[A-Za-z0-
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:-]{16,128}")
 """At least 16 characters: with a shared certificate this secret alone says which device a claim belongs to."""
 CLAIM_ID = re.compile(r"[0-9a-f]{32}")
+_NORMAL_MAC = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?)(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}")
 
 
@@ -31,6 +32,8 @@ def must_match(pattern: re.Pattern[str], text: str, what: str) -> None:
 
 def normal_mac(text: str) -> str:
     """A MAC address as `AA:BB:CC:DD:EE:FF`, from colons, dashes or none. Raises ValueError."""
+    if _NORMAL_MAC.fullmatch(text) is not None:
+        return text
     if _MAC.fullmatch(text) is None:
         raise ValueError(f"MAC address {text[:64]!a} is not six pairs of hexadecimal digits")
     digits = re.sub("[^0-9A-Fa-f]", "", text).upper()

@@ -121,7 +121,7 @@ class Connection:
             self._parse(plaintext)
         if session.closed and self.phase in (Phase.IDLE, Phase.REQUEST):
             self.finish()
-        elif self.phase is not Phase.CLOSED:
+        elif self.phase is not Phase.CLOSED and self.phase is not Phase.ANSWERING:
             self._flush()
 
     def _refuse(self, refused: Refused) -> None:
@@ -232,6 +232,8 @@ class Connection:
 
     def _send_last(self) -> None:
         assert self._session is not None
+        if self._out:
+            self._listener.loop.remove_writer(self._socket.fileno())
         try:
             self._socket.send(self._out + self._session.outgoing())
         except OSError:
@@ -244,7 +246,8 @@ class Connection:
             return
         self.phase = Phase.CLOSED
         self._listener.loop.remove_reader(self._socket.fileno())
-        self._listener.loop.remove_writer(self._socket.fileno())
+        if self._out:
+            self._listener.loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._listener.gone(self)
 

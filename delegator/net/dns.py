@@ -3,18 +3,21 @@
 dnspython speaks the protocol: random ids and ports, wrong ids ignored, TCP after a truncated answer, CNAME chains
 followed (in reverse zones too: RFC 2317) and bounded. Nothing here ever runs on a thread: the loop's default executor
 has six on two cores, and six slow names would stall everything.
-The invariant: a question is sent to the name servers that were set and to nobody else.
+The invariants: a question goes to the name servers that were set and to nobody else; no answer, however it was
+filled, holds up the loop.
 Must not live here: what an answer means (domains), caching and deadlines (net.reverse).
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import dns.asyncbackend
+import dns.asyncquery
 import dns.asyncresolver
 import dns.exception
 import dns.message
@@ -31,6 +34,9 @@ T = TypeVar("T")
 PORT = 53
 PAYLOAD = 1232
 """Bytes of a UDP answer that no path cuts into pieces (DNS flag day 2020)."""
+MOST_BYTES = 4096
+"""Of an answer by TCP: 250 addresses. Reading the 65,535 that the protocol allows would hold up the loop for 100 ms
+and more (measured), and whoever owns the reverse zone may fill them."""
 _TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 
 
@@ -51,8 +57,8 @@ class Resolver:
             self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
         except dns.resolver.NoResolverConfiguration:
             raise ValueError("the system names no name server") from None
-        if nameservers:
-            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*place(text)) for text in nameservers]
+        servers = nameservers or [str(server) for server in self._resolver.nameservers]
+        self._resolver.nameservers = [_Server(*place(text)) for text in servers]
         self._resolver.use_edns(0, 0, PAYLOAD)
         self._resolver.timeout, self._resolver.lifetime = patience, lifetime
         self._backend = dns.asyncbackend.get_backend("asyncio")
@@ -67,12 +73,12 @@ class Resolver:
         answer = await self._ask(dns.name.from_text(name), _TYPES[version])
         return Answer(tuple(ipaddress.ip_address(record.address) for record in answer.values), answer.ttl)
 
-    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Answer:  # type: ignore[type-arg]
+    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Answer[Any]:
         try:
             found = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False,
                                                  backend=self._backend)
         except dns.resolver.NXDOMAIN as error:
-            return Answer((), min(_ttl(response) for response in error.responses().values()))  # type: ignore[no-untyped-call]
+            return Answer((), min(_ttl(one) for one in error.responses().values()))  # type: ignore[no-untyped-call]
         except (dns.exception.DNSException, OSError, EOFError) as error:
             said = ascii(str(error))[1:-1][:200] or type(error).__name__
             raise DnsTrouble(f"{name} {kind.name}: {said}") from None
@@ -80,9 +86,45 @@ class Resolver:
 
 
 def _ttl(response: dns.message.Message) -> int:
-    """How long an answer may be believed; one that there is nothing, as its SOA record says (RFC 2308 5)."""
+    """For how long there is nothing, as the SOA record says (RFC 2308 5)."""
     assert isinstance(response, dns.message.QueryMessage)
     return response.resolve_chaining().minimum_ttl
+
+
+class _Server(dns.nameserver.Do53Nameserver):
+    """A name server from which no long answer is taken."""
+
+    async def async_query(self, request: dns.message.QueryMessage,
+                          timeout: float,  # noqa: ASYNC109 - the signature is dnspython's, here and below
+                          source: str | None, source_port: int, max_size: bool, backend: Any,
+                          one_rr_per_rrset: bool = False, ignore_trailing: bool = False) -> dns.message.Message:
+        if not max_size:
+            return await super().async_query(request, timeout, source, source_port, max_size, backend,
+                                             one_rr_per_rrset, ignore_trailing)
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        made = await backend.make_socket(family, socket.SOCK_STREAM, 0, None, (self.address, self.port), timeout)
+        async with made:
+            stream: Any = _Sparing(made)
+            return await dns.asyncquery.tcp(request, self.address, timeout, sock=stream)
+
+
+class _Sparing:
+    """A connection, as dnspython takes it, on which an answer that says it is too long ends the exchange."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        if size > MOST_BYTES:
+            raise dns.exception.FormError(f"an answer of {size} bytes")  # type: ignore[no-untyped-call]
+        data: bytes = await self._stream.recv(size, timeout)
+        return data
+
+    async def sendall(self, what: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+        await self._stream.sendall(what, timeout)
+
+    async def getpeername(self) -> Any:
+        return await self._stream.getpeername()
 
 
 def place(text: str) -> tuple[str, int]:

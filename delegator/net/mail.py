@@ -88,16 +88,20 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
 
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
-    client = library.SMTP(
-        hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
-        use_tls=relay.security is Security.TLS, start_tls=relay.security is Security.STARTTLS,
-        username=relay.user or None, password=None if relay.password is None else relay.password.reveal(),
-        tls_context=None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca))
+    context = None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca)
+    client = library.SMTP(hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
+                          use_tls=relay.security is Security.TLS, start_tls=False, tls_context=context)
     try:
         await client.connect()
+        if relay.security is Security.STARTTLS:
+            await client.starttls()
+        if relay.password is not None:
+            await client.login(relay.user, relay.password.reveal())
         _, reply = await client.sendmail(sender, [recipient], message)
         await _goodbye(library, client)
     finally:
+        if client.transport is not None:
+            client.transport.abort()  # close() would wait half a minute for a silent relay's close_notify
         client.close()
     return str(reply)[:_LONGEST_REPLY]
 

@@ -31,6 +31,8 @@ HOLD = timedelta(minutes=2)
 """How long a queue is held for one notification: longer than any carrier takes, so that only a crash lets go."""
 AT_ONCE = {NotificationKind.MAIL: 4, NotificationKind.WEBHOOK: 32}
 """Queues of a kind under way at once. All mail goes to one relay; webhooks go to as many hosts."""
+UPKEEP = timedelta(minutes=1)
+"""Between two removals of old notifications; a look that finds nothing to do writes nothing."""
 KEPT = timedelta(days=30)
 """How long it can be seen who was told what."""
 GRACE = 3.0
@@ -63,6 +65,7 @@ class Notifier:
         self._wake = asyncio.Event()
         self._working: dict[tuple[NotificationKind, str], asyncio.Task[None]] = {}
         self._warned: set[NotificationKind] = set()
+        self._upkeep_at = now()
 
     def wake(self) -> None:
         """There is something new to tell."""
@@ -83,7 +86,9 @@ class Notifier:
         """A look that fails is logged, and the next one comes all the same."""
         try:
             await self.look()
-            await self._store.outbox.forget(self._now() - KEPT)
+            if self._now() >= self._upkeep_at:
+                self._upkeep_at = self._now() + UPKEEP
+                await self._store.outbox.forget(self._now() - KEPT)
         except DelegatorError as error:
             log.error("notifications: %s", error.detail)
         except Exception:

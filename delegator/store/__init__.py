@@ -101,9 +101,10 @@ class Store:
             directory(await self.delegates(), await self.rules()))
 
     async def find(self, device: Device) -> Candidates:
-        """The registrations and approvals that concern a device."""
+        """The registrations and approvals that concern a device; lists are read only where a policy has one."""
         found = await self._driver.read(devices.candidates_for(device))
-        approved = await self._driver.read(devices.approving(device.service_tag))
+        listed = self._tables is None or any(one.approved_only for one in self._tables.policies.values())
+        approved = await self._driver.read(devices.approving(device.service_tag)) if listed else []
         return Candidates(tuple(rows.registration_of(row) for row in found),
                           frozenset(str(row[0]) for row in approved))
 
@@ -171,10 +172,10 @@ class Store:
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        wanted = {"customer": customer, "service_tag": service_tag}
-        said = [(column, value) for column, value in wanted.items() if value is not None]
-        where = " AND ".join(f"{column} = ${number}" for number, (column, _) in enumerate(said, 2)) or "1 = 1"
-        query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY asked_at DESC LIMIT $1"
+        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag}
+        said = [(condition, value) for condition, value in wanted.items() if value is not None]
+        where = " AND ".join(condition.format(f"${number}") for number, (condition, _) in enumerate(said, 2)) or "1 = 1"
+        query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"
         return [claim_of(row) for row in
                 await self._driver.read(Query(query, (most, *(value for _, value in said))))]
 

@@ -8,6 +8,7 @@ Must not live here: claims, the small tables.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -24,13 +25,19 @@ _DEVICE = ("SELECT d.device_id, d.customer, d.service_tag, d.serial_number, d.mo
 
 def candidates(service_tag: str | None, serial_number: str | None, macs: tuple[str, ...]) -> Query:
     """Every registration that shares an identifier: a few key look-ups in one statement."""
-    asked = [("d.service_tag", service_tag), ("d.serial_number", serial_number)]
-    said = [(column, value) for column, value in asked if value is not None]
-    branches = [f"{_DEVICE} WHERE {column} = ${number}" for number, (column, _) in enumerate(said, 1)]
+    said = tuple(value for value in (service_tag, serial_number) if value is not None)
+    return Query(_candidates(service_tag is not None, serial_number is not None, len(macs)), (*said, *macs))
+
+
+@functools.cache
+def _candidates(tag: bool, serial: bool, macs: int) -> str:
+    """The statement for a question of this shape. There are few shapes: a device says 16 MAC addresses at most."""
+    columns = [column for column, said in (("service_tag", tag), ("serial_number", serial)) if said]
+    keys = [f"SELECT device_id FROM devices WHERE {column} = ${number}" for number, column in enumerate(columns, 1)]
     if macs:
-        places = ", ".join(f"${number}" for number in range(len(said) + 1, len(said) + 1 + len(macs)))
-        branches.append(f"{_DEVICE} WHERE d.device_id IN (SELECT device_id FROM device_macs WHERE mac IN ({places}))")
-    return Query(" UNION ".join(branches), (*(value for _, value in said), *macs))
+        places = ", ".join(f"${number}" for number in range(len(columns) + 1, len(columns) + 1 + macs))
+        keys.append(f"SELECT device_id FROM device_macs WHERE mac IN ({places})")
+    return f"{_DEVICE} WHERE d.device_id IN ({' UNION ALL '.join(keys)})"
 
 
 def candidates_for(device: Device) -> Query:

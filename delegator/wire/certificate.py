@@ -59,13 +59,23 @@ def _text(der: bytes, at: int) -> str:
     return der[start:end].decode(encoding)
 
 
-def read_certificate(der: bytes) -> PeerCertificate:
-    """What the handshake needs of a certificate. Raises ValueError."""
+def _serial(der: bytes) -> tuple[int, int]:
+    """The serial number, and where it ends."""
     at = _element(der, _element(der, 0, _SEQUENCE)[0], _SEQUENCE)[0]
     if der[at:at + 1] == bytes([_VERSION]):
         at = _end(der, at)
-    serial_at, at = _element(der, at, _INTEGER)
-    serial = int.from_bytes(der[serial_at:at], "big")
+    start, end = _element(der, at, _INTEGER)
+    return int.from_bytes(der[start:end], "big", signed=True), end
+
+
+def serial_of(der: bytes) -> int:
+    """The serial number of a certificate. Raises ValueError."""
+    return _serial(der)[0]
+
+
+def read_certificate(der: bytes) -> PeerCertificate:
+    """What the handshake needs of a certificate. Raises ValueError."""
+    serial, at = _serial(der)
     for _ in ("signature", "issuer", "validity"):
         at = _end(der, at)
     subject, key_at = _element(der, at, _SEQUENCE)

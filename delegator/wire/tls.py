@@ -25,7 +25,7 @@ from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
-from delegator.wire.certificate import read_certificate
+from delegator.wire.certificate import read_certificate, serial_of
 from pki.ledger import serial_text
 from pki.trust import Refusal, TrustStore, refusal_of
 
@@ -62,6 +62,7 @@ class TlsContext:
     def __init__(self, method: int, trust: TrustStore, now: Callable[[], datetime], mode: int) -> None:
         self.trust = trust
         self.last_refused: Refused | None = None
+        self.last_leaf: bytes | None = None
         self._now = now
         self.ssl = SSL.Context(method)
         self.ssl.set_min_proto_version(SSL.TLS1_2_VERSION)
@@ -86,8 +87,10 @@ class TlsContext:
         _lib.X509_up_ref(raw)
         certificate = crypto.X509._from_raw_x509_ptr(raw)
         if ok:
-            refusal = self.trust.refuse(certificate.get_serial_number(), self._now())
+            leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+            refusal = self.trust.refuse(serial_of(leaf), self._now())
             if refusal is None:
+                self.last_leaf = leaf
                 return 1
             _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[refusal])
             detail = refusal.value
@@ -144,12 +147,13 @@ def _present(context: TlsContext, chain_file: Path, key_file: Path) -> None:
 class Session:
     """One end of one TLS connection. Feed it with `receive`, take `outgoing` to the wire after every call."""
 
-    __slots__ = ("_connection", "_context", "closed", "handshaken", "refused")
+    __slots__ = ("_connection", "_context", "_leaf", "closed", "handshaken", "refused")
 
     def __init__(self, context: TlsContext, server_name: str | None = None) -> None:
         """`server_name` makes it the client's end; who was reached is checked by `check_name`."""
         self._context = context
         self._connection = SSL.Connection(context.ssl, None)
+        self._leaf: bytes | None = None
         self.handshaken = False
         self.closed = False
         self.refused: Refused | None = None
@@ -169,22 +173,27 @@ class Session:
         if data:
             self._connection.bio_write(data)
         if not self.handshaken:
-            self._context.last_refused = None
-            if not self._advance(self._connection.do_handshake):
+            self._context.last_refused = self._context.last_leaf = None
+            self.handshaken = self._advance(self._connection.do_handshake)
+            self._leaf = self._context.last_leaf or self._leaf
+            if not self.handshaken:
                 return b""
-            self.handshaken = True
         return self._plaintext()
 
     def _plaintext(self) -> bytes:
         parts: list[bytes] = []
-        while self._advance(lambda: parts.append(self._connection.recv(RECORD))):
+        take = self._take
+        while self._advance(take, parts):
             pass
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _advance(self, step: Callable[[], object]) -> bool:
+    def _take(self, parts: list[bytes]) -> None:
+        parts.append(self._connection.recv(RECORD))
+
+    def _advance(self, step: Callable[..., object], *arguments: object) -> bool:
         """One step of OpenSSL's; False when it waits for more bytes, or when it is over (then the fields say why)."""
         try:
-            step()
+            step(*arguments)
         except SSL.WantReadError:
             return False
         except SSL.ZeroReturnError:
@@ -218,9 +227,8 @@ class Session:
             self._advance(self._connection.shutdown)
 
     def peer_certificate_der(self) -> bytes | None:
-        """The peer's verified leaf."""
-        certificate = self._connection.get_peer_certificate()
-        return None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        """The peer's verified leaf, kept from its verification."""
+        return self._leaf
 
     def peer(self) -> PeerCertificate | None:
         """What the handshake proved about the peer. Raises ValueError for a structure we do not read."""

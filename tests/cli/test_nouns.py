@@ -98,11 +98,11 @@ def test_a_delegate_that_cannot_work_is_a_usage_error(acme: Console, words: tupl
 def test_a6_a_policy_comes_back_with_all_it_says(console: Console) -> None:
     given = console.ok("policies", "add", "rollout", "--identity", "either", "--from", "2026-03-01", "--until",
                        "2026-04-01T18:00:00+02:00", "--approved-only", "--max-devices", "500", "--attempts", "3",
-                       "--lease", "7d", "--callbacks", "soap,hosted", "--no-custom-operations")
+                       "--lease", "7d", "--callbacks", "soap,hosted", "--shared-by-domain", "--no-custom-operations")
     assert given == {
         "name": "rollout", "identity": "either", "from": "2026-03-01T00:00:00Z", "until": "2026-04-01T16:00:00Z",
         "approved_only": True, "max_devices": 500, "attempts": 3, "lease": "7d", "callbacks": ["hosted", "soap"],
-        "custom_operations": False}
+        "custom_operations": False, "shared_by_domain": True}
     assert console.ok("policies", "show", "rollout") == {**given, "approved": []}
     assert console.ok("policies", "list") == [given]
 
@@ -110,7 +110,8 @@ def test_a6_a_policy_comes_back_with_all_it_says(console: Console) -> None:
 def test_a6_what_a_policy_does_not_say_is_the_safe_choice(console: Console) -> None:
     assert console.ok("policies", "add", "plain") == {
         "name": "plain", "identity": "own", "from": None, "until": None, "approved_only": False, "max_devices": None,
-        "attempts": 10, "lease": "24h", "callbacks": None, "custom_operations": True}
+        "attempts": 10, "lease": "24h", "callbacks": None, "custom_operations": True,
+        "shared_by_domain": False}
 
 
 @pytest.mark.parametrize(("lease", "said"), [("90s", "90s"), ("120s", "2m"), ("60m", "1h"), ("1d", "24h"),

@@ -82,14 +82,14 @@ class Reply:
 class PretendDelegate:
     """A customer's server that answers as told: `mode` is good, slow, fault, nonsense, cut or silent."""
 
-    def __init__(self, authority: Folder, factory: Folder) -> None:
+    def __init__(self, authority: Folder, factory: Folder, name: str = "localhost") -> None:
         self.mode = "good"
         self.given: dict[str, str] = {}
         self.calls: list[str] = []
         self.deployed: list[tuple[str, str]] = []
         self.in_hand = threading.Event()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        chain = authority.certificate_path("delegate-server", "localhost")
+        chain = authority.certificate_path("delegate-server", name)
         context.load_cert_chain(chain, chain.with_suffix(".key"))
         context.load_verify_locations(factory.ca_path)
         context.verify_mode = ssl.CERT_REQUIRED

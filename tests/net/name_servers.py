@@ -81,11 +81,13 @@ def bind(folder: Path) -> Iterator[str]:
     """BIND with the zones above; the address it answers at."""
     port, zones = _free_port(), []
     for number, (name, records) in enumerate(ZONES.items()):
-        (folder / f"{number}.zone").write_text(_zone({**records, "ns": ["A 127.0.0.1"]} if name == "test" else records))
+        (folder / f"{number}.zone").write_text(_zone({**records, "ns.test.": ["A 127.0.0.1"]}
+                                                     if name in ("test", ".") else records))
         zones.append(f'zone "{name}" {{ type primary; file "{number}.zone"; check-names ignore; }};')
     (folder / "named.conf").write_text(f"""
         options {{ directory "{folder}"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
-                   pid-file none; session-keyfile none; dnssec-validation no; empty-zones-enable no; notify no; }};
+                   pid-file none; session-keyfile none; dnssec-validation no; empty-zones-enable no; notify no;
+                   max-records-per-type 0; max-cache-size 8m; }};
         controls {{ }};
         {" ".join(zones)}""")
     program = shutil.which("named", path="/usr/sbin:/usr/bin")
@@ -105,8 +107,8 @@ def _wait_for(port: int, log: Path) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
             sock.settimeout(0.1)
             sock.sendto(query, ("127.0.0.1", port))
-            sock.recv(512)
-            return
+            if dns.message.from_wire(sock.recv(512)).answer:
+                return
         time.sleep(0.05)
     raise AssertionError(log.read_text())
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from publicsuffixlist import PublicSuffixList
@@ -44,7 +46,7 @@ class Clock:
         return self.now
 
 
-def domains(address: str, *, budget: float = 2.0, most: int = 100, clock: Clock | None = None) -> Domains:
+def domains(address: str, *, budget: float = 5.0, most: int = 100, clock: Clock | None = None) -> Domains:
     resolver = Resolver((address,), budget / 4, budget)
     return Domains(resolver, SUFFIXES, Naming(LABEL), budget=budget, most=most, clock=clock or Clock())
 
@@ -108,8 +110,9 @@ async def test_b4_a_loop_of_cnames_ends(named: str) -> None:
 
 async def test_b4_a_private_address_is_not_asked_about_unless_its_network_is_allowed(server: PretendDns) -> None:
     nobody = domains(server.address)
-    for peer in ("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.9.9", "100.64.0.1", "169.254.1.1", "::1", "fe80::1%eth0",
-                 "fd00::1", "::ffff:10.1.2.3", "64:ff9b::a00:1", "2002:a00:1::1", "0.0.0.0", "", "/run/socket"):
+    for peer in ("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.9.9", "100.64.0.1", "169.254.1.1", "::1",
+                 "fe80::1%eth0", "fd00::1", "::ffff:10.1.2.3", "64:ff9b::a00:1", "2002:a00:1::1", "0.0.0.0", "",
+                 "/run/socket"):
         finding = await nobody.find(peer)
         assert finding.domain is None
         assert not finding.late
@@ -125,7 +128,7 @@ async def test_b4_a_private_address_is_not_asked_about_unless_its_network_is_all
 @pytest.mark.parametrize("name", ["1.2.0.192.in-addr.arpa.", "rack1.customer.test.", f"{LABEL}.customer.test."])
 async def test_b4_a_dns_in_trouble_is_no_verdict_on_the_device(server: PretendDns, way: str, name: str) -> None:
     server.ways[name] = way
-    finding = await domains(server.address, budget=0.4).find("192.0.2.1")
+    finding = await domains(server.address, budget=0.25).find("192.0.2.1")
     assert finding.late
     assert finding.domain is None
     assert finding.because.isprintable()
@@ -146,15 +149,22 @@ async def test_b4_wrong_ids_are_ignored_and_cut_answers_asked_for_again_by_tcp(s
     assert transports == ({"udp", "tcp"} if way == "truncated" else {"udp"})
 
 
-async def test_b4_a_flood_of_answers_is_read_to_a_limit(server: PretendDns) -> None:
-    """2,000 names and 3,000 addresses come by TCP; eight names are looked at."""
-    server.records["20.2.0.192.in-addr.arpa.", "PTR"] = [f"f{n:04}.customer.test." for n in range(2000)]
-    flood = [f"10.0.{n // 250}.{n % 250}" for n in range(3000)]
-    for n in range(2000):
-        server.records[f"f{n:04}.customer.test.", "A"] = [*flood, "192.0.2.20"] if n == 0 else ["192.0.2.20"]
-    finding = await domains(server.address).find("192.0.2.20")
-    assert finding.domain == "customer.test"
-    assert len({name for name, kind, _ in server.asked if name.startswith("f")}) == 8
+async def test_b4_many_names_and_addresses_come_by_tcp_and_eight_names_are_looked_at(server: PretendDns) -> None:
+    names = [f"f{n:03}.customer.test." for n in range(100)]
+    server.records["20.2.0.192.in-addr.arpa.", "PTR"] = names
+    for name in names:
+        server.records[name, "A"] = [f"10.0.0.{n}" for n in range(200)] + ["192.0.2.20"]
+    assert (await domains(server.address).find("192.0.2.20")).domain == "customer.test"
+    assert {kind for _, kind, transport in server.asked if transport == "tcp"} == {"PTR", "A"}
+    assert len({name for name, _, _ in server.asked if name.startswith("f")}) == 8
+
+
+async def test_b4_a_flood_of_answers_is_not_even_read(server: PretendDns) -> None:
+    """64 KiB of them would hold up the loop, and with it every device that has a route."""
+    server.records["rack1.customer.test.", "A"] = [f"10.0.{n // 250}.{n % 250}" for n in range(3900)] + ["192.0.2.1"]
+    finding = await domains(server.address).find("192.0.2.1")
+    assert (finding.domain, finding.late) == (None, True)
+    assert re.search(r"an answer of 6\d{4} bytes", finding.because)
 
 
 async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:
@@ -227,17 +237,17 @@ async def test_b4_look_ups_are_bounded_in_number_and_time(server: PretendDns, mo
     wait, at once; and no thread was ever used."""
     monkeypatch.setattr(reverse, "WAITING", 40)
     server.ways[""] = "silent"
-    found, loop, threads = domains(server.address, budget=0.5), asyncio.get_running_loop(), threading.active_count()
+    found, loop, threads = domains(server.address, budget=1.0), asyncio.get_running_loop(), threading.active_count()
     began = loop.time()
     flights = [asyncio.create_task(found.find(f"198.51.100.{n}")) for n in range(1, 73)]
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
     more = await found.find("198.51.100.200")
-    assert loop.time() - began < 0.3
+    assert loop.time() - began < 0.8
     assert (more.late, "wait already" in more.because) == (True, True)
     assert len({name for name, _, _ in server.asked}) == reverse.RUNNING
     findings = await asyncio.gather(*flights)
-    assert all(finding.late and "no answer within 0.5 s" in finding.because for finding in findings)
-    assert loop.time() - began < 1.0
+    assert all(finding.late and "no answer within 1 s" in finding.because for finding in findings)
+    assert loop.time() - began < 1.6
     assert threading.active_count() <= threads + reverse.RUNNING, "the server's own, one a question"
     assert getattr(loop, "_default_executor", None) is None
 
@@ -282,15 +292,13 @@ def test_8_a_name_server_is_an_address_with_or_without_a_port(text: str, found: 
     assert place(text) == found
 
 
-@pytest.mark.parametrize("settings", [
-    config.Domains(enabled=True, nameservers=("dns.example",)), config.Domains(enabled=True, nameservers=("1.2.3.4:0",)),
-    config.Domains(enabled=True, nameservers=("1.2.3.4:x",)), config.Domains(enabled=True, label="a.b"),
-    config.Domains(enabled=True, label="-"), config.Domains(enabled=True, label=""),
-    config.Domains(enabled=True, private_networks=("10.0.0.1/8",)),
-    config.Domains(enabled=True, trust_anchor="/nowhere/ca.crt"), config.Domains(enabled=True, trust_anchor=__file__)])
-def test_8_a_setting_that_does_not_fit_is_told_before_anything_listens(settings: config.Domains) -> None:
+@pytest.mark.parametrize("said", [
+    {"nameservers": ("dns.example",)}, {"nameservers": ("1.2.3.4:0",)}, {"nameservers": ("1.2.3.4:x",)},
+    {"label": "a.b"}, {"label": "-"}, {"label": ""}, {"private_networks": ("10.0.0.1/8",)},
+    {"trust_anchor": "/nowhere/ca.crt"}, {"trust_anchor": __file__}], ids=str)
+def test_8_a_setting_that_does_not_fit_is_told_before_anything_listens(said: dict[str, Any]) -> None:
     with pytest.raises(DelegatorError, match=r"\$\.domains") as error:
-        load_domains(settings)
+        load_domains(config.Domains(enabled=True, **said))
     assert error.value.kind is Kind.CONFIGURATION
 
 

@@ -211,3 +211,15 @@ async def test_6_3_the_database_itself_refuses_what_claims_must_never_be(store, 
             await driver.run(broken())
         assert refusal.value.kind is Kind.CONFLICT
     assert await store.claims() == [claim]
+
+
+async def test_8_no_statement_of_a_handshake_scans_a_table(store, driver, ask):
+    """Flat to ten million rows: each look-up goes by an index, the partial ones too."""
+    asked: list[str] = []
+    driver._connection.set_trace_callback(asked.append)
+    await store.open_and_issue(ask(), lambda claim: "x")
+    driver._connection.set_trace_callback(None)
+    statements = [sql for sql in asked if sql.startswith(("SELECT", "INSERT", "UPDATE"))]
+    plans = [row[3] for sql in statements for row in driver._reader.execute("EXPLAIN QUERY PLAN " + sql)]
+    assert len(statements) >= 4
+    assert not [plan for plan in plans if plan.startswith("SCAN") and "CONSTANT ROW" not in plan]

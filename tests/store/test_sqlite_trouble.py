@@ -131,7 +131,7 @@ async def test_8_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key
 async def test_8_when_the_reading_connection_cannot_be_had_the_writing_one_is_let_go(path, key, monkeypatch):
     connect, made = sqlite_driver._connect, []
 
-    def failing(path: Path, *, check_same_thread: bool) -> sqlite3.Connection:
+    def failing(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
         if check_same_thread and False in made:
             raise sqlite3.OperationalError("unable to open database file")
         made.append(check_same_thread)

@@ -1,0 +1,105 @@
+"""What commands take from files: certificates, passwords, keys. Of each file nothing but that is kept.
+
+The invariants: a secret comes from a file that others cannot read, from a prompt or from standard input; no error
+shows what a file holds.
+Must not live here: which option names which file (reaching).
+"""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import click
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Secret
+
+_SHORTEST_SECRET = 16
+
+
+def read(path: Path, what: str) -> bytes:
+    """A file, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{what} {path}: {error.strerror}", hint="check the path") from None
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """A file that only its owner can read. Raises DelegatorError (CONFIGURATION)."""
+    content = read(path, what)
+    if str(path) != "-" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise DelegatorError(Kind.CONFIGURATION, f"{what} {path} can be read by others", hint=f"chmod 600 {path}")
+    return content
+
+
+def password(path: Path) -> Secret:
+    """The first line of a private file, or of standard input. Raises DelegatorError (CONFIGURATION)."""
+    text = read_private(path, "password file").decode("utf-8", "replace").partition("\n")[0].rstrip("\r")
+    if "�" in text or not text:
+        raise DelegatorError(Kind.CONFIGURATION, f"{path} holds no password in UTF-8 on its first line",
+                             hint="write it there, or leave --password-file away for random passwords")
+    return Secret(text)
+
+
+def webhook_secret(path: Path) -> Secret:
+    """The first line of a private file, long enough that nobody guesses it (RFC 2104 section 3 asks for as many bits
+    as the hash has; 16 random characters are what people copy). Raises DelegatorError (CONFIGURATION)."""
+    secret = password(path)
+    if len(secret.reveal()) < _SHORTEST_SECRET:
+        raise DelegatorError(Kind.CONFIGURATION, f"the secret in {path} is shorter than {_SHORTEST_SECRET} characters",
+                             hint=f"make one with: openssl rand -hex 32 > {path}")
+    return secret
+
+
+def asked_password(wanted: bool) -> Secret:
+    """Typed twice on the terminal."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask for the password: use --password-file")
+    return Secret(str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)))
+
+
+def private_key(path: Path) -> Secret:
+    """Raises DelegatorError (CONFIGURATION)."""
+    from delegator.callbacks.ssh_keys import private_key_in
+
+    content = read_private(path, "private key file")
+    try:
+        return private_key_in(content)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"private key file {path}: {error}",
+                             hint="make one for this delegate: ssh-keygen -t ed25519 -N '' -f FILE") from None
+
+
+def host_key(path: Path) -> str:
+    """Raises DelegatorError (CONFIGURATION)."""
+    from delegator.callbacks.ssh_keys import host_key_in
+
+    content = read(path, "host key file").decode("utf-8", "replace")
+    try:
+        return str(host_key_in(content))
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"host key file {path}: {error}",
+                             hint="delegator delegates scan-host-key HOST --output FILE") from None
+
+
+def certificates(path: Path) -> str:
+    """The certificates in a PEM file and nothing else of it. A file with a private key is refused: what is kept
+    here goes out to devices. Raises DelegatorError (CONFIGURATION)."""
+    content = read(path, "certificate file")
+    if b"PRIVATE KEY-----" in content:
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds a private key",
+                             hint="give a file with certificates only; devices are sent what is in it")
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        found = x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds no certificate in PEM",
+                             hint=f"look at it with: openssl x509 -in {path} -noout -text") from None
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

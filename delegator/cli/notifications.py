@@ -1,0 +1,52 @@
+"""`delegator notifications`: who was told of what, by mail or webhook, and trying again.
+
+The invariant: there is no secret in the outbox, so none can be shown.
+Must not live here: sending (notify; a running delegator does it), the outbox (store.outbox).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from delegator.cli import console, forms, shapes
+from delegator.cli.console import Output, verb
+from delegator.cli.session import stored
+from delegator.model import NotificationState
+from delegator.store import Store
+
+_COLUMNS = ("created_at", "kind", "service_tag", "customer", "delegate", "state", "attempts", "last_error", "claim_id")
+
+
+@click.group("notifications", epilog=console.as_example("delegator notifications list --state 'given up'"))
+def group() -> None:
+    """Who was told of what, by mail or webhook."""
+
+
+@verb(group, "list", "delegator notifications list --customer acme --state waiting")
+@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--state", type=click.Choice([state.value for state in NotificationState]),
+              help="Only those in this state.")
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@stored
+async def list_(store: Store, customer: str | None, state: str | None, most: int) -> Output:
+    """List notifications, newest first; what was sent or given up is kept for 30 days."""
+    found = await store.outbox.list(customer=customer, state=None if state is None else NotificationState(state),
+                                    most=most)
+    shown = [shapes.notification(one) for one in found]
+    return Output(shown, console.table([name.replace("_", " ") for name in _COLUMNS],
+                                       [[one[name] for name in _COLUMNS] for one in shown]))
+
+
+@verb(group, "retry", "delegator notifications retry --delegate acme-small")
+@click.option("--claim", "claim_id", type=forms.claim_id, help="Only those of this claim.")
+@click.option("--delegate", type=forms.name, help="Only those of this delegate.")
+@stored
+async def retry(store: Store, claim_id: str | None, delegate: str | None) -> Output:
+    """Try again now what waits or was given up, all of it unless told otherwise.
+
+    A running delegator sends it within seconds. What was sent is not sent again.
+    """
+    count = await store.outbox.retry(datetime.now(UTC), claim_id=claim_id, delegate=delegate)
+    return Output({"retried": count}, words=(f"{count} notifications are tried again",))
