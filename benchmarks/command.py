@@ -8,6 +8,7 @@ Must not live here: how a number is worked out (figures), how a server is starte
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -90,7 +91,7 @@ def _measure(arguments: argparse.Namespace) -> figures.Report:
     fleet.register()
     starters = [servers.start_delegator]
     if not arguments.no_nginx and servers.nginx_program():
-        starters.append(servers.start_nginx)
+        starters += [functools.partial(servers.start_nginx, name) for name in servers.TICKETS]
     cores = Cores()
     with ExitStack() as stack:
         started = [stack.enter_context(servers.running(one, fleet, cores)) for one in starters]
@@ -135,10 +136,10 @@ class _Bench:
     def _report(self, resident: dict[str, tuple[int, int]]) -> figures.Report:
         rounds, arguments = self._rounds, self._arguments
         told = {name: figures.figures(done, resident[name]) for name, done in rounds.items()}
-        ratio = figures.ratio(rounds["delegator"], rounds["nginx"]) if "nginx" in rounds else None
+        ratios = {name: figures.ratio(rounds["delegator"], rounds[name]) for name in servers.TICKETS if name in rounds}
         return figures.Report(
             arguments.handshakes, arguments.rounds, arguments.in_flight,
-            {server.name: _described(server.name) for server in self._servers}, told, ratio, self._remarks(told))
+            {server.name: _described(server.name) for server in self._servers}, told, ratios, self._remarks(told))
 
     def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
         cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
@@ -156,8 +157,8 @@ class _Bench:
 
 
 def _described(name: str) -> str:
-    if name == "nginx":
-        return servers.nginx_version() + ", static answer of 800 bytes, nothing kept"
+    if name in servers.TICKETS:
+        return servers.nginx_version() + ", static answer of 800 bytes"
     openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
     return (f"this tree, {openssl}, Python {platform.python_version()}, "
             "hosted credential, claim committed with synchronous=FULL")

@@ -108,7 +108,7 @@ class Report:
     in_flight: int
     servers: dict[str, str]
     figures: dict[str, Figures]
-    ratio: Ratio | None
+    ratios: dict[str, Ratio]
     remarks: list[str]
 
     def as_data(self) -> dict[str, object]:
@@ -121,10 +121,10 @@ class Report:
                 f"X25519), {self.in_flight} in flight", "median over rounds (least to most)", ""]
         for name, numbers in self.figures.items():
             said += [f"{name}: {self.servers[name]}", *_lines(numbers), ""]
-        if self.ratio is not None:
-            said += [f"CPU per handshake, delegator over nginx: {self.ratio.plain.text('.2f')}, "
-                     f"target at most {TARGET}",
-                     f"the same, steadied by the client's CPU:    {self.ratio.steadied.text('.2f')}", ""]
+        for name, ratio in self.ratios.items():
+            target = f", first target at most {TARGET}" if name == "nginx" else ""
+            said += [f"CPU per handshake, delegator over {name}: {ratio.plain.text('.2f')}{target}",
+                     f"the same, steadied by the client's CPU: {ratio.steadied.text('.2f')}", ""]
         return said + self.remarks
 
 

@@ -177,7 +177,8 @@ class Handshake:
             claim_id=_claim_id(now), identity=identity, customer=judgement.customer.name,
             delegate=delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
-            unnamed=_unnamed(judgement.route), limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
+            unnamed=_unnamed(judgement.route),
+            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
         credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id, peer), until)
         telling = self._telling(request, delegate)
         if credential is None:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,7 +92,8 @@ class MailServer:
                                         "extra_groups": []}
         program = shutil.which("exim4", path=f"{os.environ['PATH']}:/usr/sbin") or "exim4"
         self.process = subprocess.Popen([program, "-C", str(self.root / "exim.conf"), "-bdf"],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **drop)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        start_new_session=True, **drop)
         until = time.monotonic() + 10
         while time.monotonic() < until:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -105,7 +107,7 @@ class MailServer:
             until = time.monotonic() + 2
             while self.log.count(" <= ") > self.log.count(" Completed") and time.monotonic() < until:
                 time.sleep(0.02)
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # its connections are processes of their own
             self.process.wait()
             self.process = None
 
@@ -138,10 +140,7 @@ def mail_server(authority: Folder) -> Iterator[MailServer]:
         yield server
     finally:
         server.stop()
-        (root / "exim.conf").unlink(missing_ok=True)
-        for _ in range(20):  # a connection's own process may write its last line to the log a moment later
-            shutil.rmtree(root, ignore_errors=True)
-            time.sleep(0.01)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass

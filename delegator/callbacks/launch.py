@@ -126,14 +126,22 @@ def _sweep(child: int) -> None:
     _kill_group(child)
     while time.monotonic() < until:
         _reap(child)
-        left = list(_children("self"))
-        if not left:
+        if _childless():
             return
-        for pid in left:
+        for pid in list(_children("self")):
             with contextlib.suppress(ProcessLookupError):
                 _kill_group(os.getpgid(pid))
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
+
+
+def _childless() -> bool:
+    """By the kernel's word, not by /proc's, which may be hidden."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _kill_group(group: int) -> None:

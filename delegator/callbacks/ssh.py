@@ -70,8 +70,7 @@ class SshCaller:
         except (session.SshFailure, ValueError) as error:
             raise _failed(name, str(error)) from None
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-            raise _failed(name, f"{settings.host}:{settings.port}: {why}") from None
+            raise _failed(name, f"{settings.host}:{settings.port}: {reason(error)}") from None
         except DelegatorError as error:
             raise _failed(name, error.detail) from None
 
@@ -86,6 +85,12 @@ class SshCaller:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+def reason(error: OSError) -> str:
+    """The system's own words. asyncio's hold the address once more, a failed look-up has none."""
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no answer"
 
 
 def _failed(name: str, why: str, hint: str = "") -> DelegatorError:

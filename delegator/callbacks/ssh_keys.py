@@ -8,7 +8,6 @@ Must not live here: connections (ssh_session), where a key is kept (store).
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import itertools
 from dataclasses import dataclass
@@ -78,10 +77,11 @@ def _key_of(line: str) -> HostKey | None:
 def _checked(kind: str, encoded: str) -> HostKey:
     try:
         key = load_ssh_public_key(f"{kind} {encoded}".encode())
-        _long_enough(key)
-        return HostKey(kind, base64.b64decode(encoded, validate=True))
-    except (UnsupportedAlgorithm, binascii.Error) as error:
-        raise ValueError(f"the {kind} host key cannot be read: {error}") from None
+        found = HostKey(kind, base64.b64decode(encoded, validate=True))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"the {kind} host key cannot be read") from None
+    _long_enough(key)
+    return found
 
 
 def private_key_in(content: bytes) -> Secret:

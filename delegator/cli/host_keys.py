@@ -57,7 +57,7 @@ def _confirmed(key: HostKey, fingerprint: str | None) -> bool:
 
 async def _scan(host: str, port: int) -> HostKey:
     from delegator.app import load_outbound
-    from delegator.callbacks.ssh import library
+    from delegator.callbacks.ssh import library, reason
 
     session = await library(Kind.CONFIGURATION)
     try:
@@ -65,6 +65,6 @@ async def _scan(host: str, port: int) -> HostKey:
             key: HostKey = await session.scan(host, port, load_outbound(settings()))
             return key
     except (session.SshFailure, OSError) as error:
-        why = getattr(error, "strerror", None) or str(error) or "no answer"
+        why = reason(error) if isinstance(error, OSError) else str(error)
         raise DelegatorError(Kind.UNREACHABLE, f"{host}:{port}: {why}",
                              hint="is that the machine, and does it speak SSH there?") from None

@@ -13,6 +13,7 @@ import ipaddress
 import socket
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ KEPT = 8
 KEPT_FOR = 30.0
 """Seconds an idle connection is worth keeping: below the 60 s after which common servers hang up."""
 RECEIVE = 64 * 1024
+RESOLVING = 64
+"""Names that can be looked up at once; delegates' names are few, and each holds one thread at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class Endpoint:
     kept: list[_Stream] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Resolved(NamedTuple):
@@ -181,10 +184,31 @@ async def _found(host: str, port: int) -> list[tuple[Any, ...]]:
     try:
         address = ipaddress.ip_address("" if "%" in host else host)  # a scope is the system's to read
     except ValueError:
-        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        return await _looked_up(host, port)
     where = (str(address), port) if address.version == 4 else (str(address), port, 0, 0)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where)]
+
+
+_threads = ThreadPoolExecutor(RESOLVING, "resolve")
+_under_way: dict[tuple[str, int], asyncio.Task[list[tuple[Any, ...]]]] = {}
+
+
+async def _looked_up(host: str, port: int) -> list[tuple[Any, ...]]:
+    """By the system's resolver, in threads of our own: asyncio's has six, and six slow names would stall everybody.
+    Calls for one name share one look-up, which goes on when a caller gives up, so a name holds one thread at most."""
+    loop, key = asyncio.get_running_loop(), (host, port)
+    task = _under_way.get(key)
+    if task is None or task.get_loop() is not loop:
+        async def look_up() -> list[tuple[Any, ...]]:
+            try:
+                return list(await loop.run_in_executor(
+                    _threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+            finally:
+                _under_way.pop(key, None)
+        task = _under_way[key] = loop.create_task(look_up())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # callers may all be gone
+    return await asyncio.shield(task)
 
 
 async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:

@@ -26,7 +26,8 @@ class Sshd:
         self._extra = extra
         self._process: subprocess.Popen[bytes] | None = None
         self.private_key = self.new_key("user")
-        (root / "authorized_keys").write_text((root / "user.pub").read_text())
+        self.authorized_keys = root / "authorized_keys"
+        self.authorized_keys.write_text((root / "user.pub").read_text())
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -56,7 +57,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where it locks itself in before a login
         host_keys = "".join(f"HostKey {self.root}/host_{kind}\n" for kind in self.kinds)
         (self.root / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\n{host_keys}AuthorizedKeysFile {self.root}/authorized_keys\n"
+            f"Port {self.port}\nListenAddress 127.0.0.1\n{host_keys}AuthorizedKeysFile {self.authorized_keys}\n"
             "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
             f"PermitRootLogin prohibit-password\nLogLevel VERBOSE\n{self._extra}")
         sshd = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
@@ -83,5 +84,5 @@ class Sshd:
 
     def callback(self, command: str = f"{GET_CRED} {{tag}} {{ip}}", kind: str | None = None) -> SshCallback:
         """How a delegate here is registered."""
-        return SshCallback("delegate.acme.example", self.user, self.private_key, self.host_key(kind), self.port, command,
-                           "127.0.0.1")
+        return SshCallback("delegate.acme.example", self.user, self.private_key, self.host_key(kind), self.port,
+                           command, "127.0.0.1")

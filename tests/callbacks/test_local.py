@@ -149,8 +149,8 @@ async def test_a7d_a_program_can_run_as_a_user_of_its_own(bench: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     allowance = Allowance(user=user_named("nobody"))
     assert allowance.user == (nobody.pw_uid, nobody.pw_gid)
-    callback = program(bench, 'echo "{\\"user_name\\": \\"$(id -un)\\", \\"password\\": \\"$(id -G) $(pwd) $(ls -ld .)\\"}"')
-    answer = await ask(callback, allowance)
+    told = '{\\"user_name\\": \\"$(id -un)\\", \\"password\\": \\"$(id -G) $(pwd) $(ls -ld .)\\"}'
+    answer = await ask(program(bench, f'echo "{told}"'), allowance)
     assert answer.user_name == "nobody"
     assert answer.password.reveal().startswith(f"{nobody.pw_gid} {bench}/tmp/")
     assert "drwx------" in answer.password.reveal()
@@ -172,11 +172,13 @@ def test_a7d_a_user_that_is_not_there_is_a_mistake_in_the_settings() -> None:
     ("exit 3", "exit 3"),
     ("echo 'not ours' >&2; echo more >&2; exit 1", "exit 1: not ours"),
     (r"printf '\033[2Jboo' >&2; exit 1", r"exit 1: \x1b[2Jboo"),
-    ("kill -SEGV $$", "killed by SIGSEGV"), ("kill -KILL $$", "killed by SIGKILL"), ("kill -TERM $$", "killed by SIGTERM"),
+    ("kill -SEGV $$", "killed by SIGSEGV"), ("kill -KILL $$", "killed by SIGKILL"),
+    ("kill -TERM $$", "killed by SIGTERM"),
     ("exit 0", "exit 0, but there is nothing on standard output"),
     (f"echo {SECRET}", "exit 0, but it is neither XML nor JSON"),
     (f"{GOOD}; exit 9", "exit 9"),
-    (GOOD.replace("<U", "<ServiceTag>XYZ9999</ServiceTag><U"), "exit 0, but it answers for another device than ABC1234"),
+    (GOOD.replace("<U", "<ServiceTag>XYZ9999</ServiceTag><U"),
+     "exit 0, but it answers for another device than ABC1234"),
     ("exec sleep 30", "no answer within 0.7 s"),
     ("trap '' TERM HUP INT; while :; do sleep 30; done", "no answer within 0.7 s"),
     ("yes", "it wrote more than 65536 bytes and was stopped"),
@@ -234,7 +236,7 @@ async def test_a7d_a_function_that_fails_is_told_with_its_exception(bench: Path,
 
 
 async def test_a7d_what_a_function_prints_is_no_part_of_its_answer(bench: Path) -> None:
-    (bench / "helper.py").write_text(f"ANSWER = '<Credential><UserName>u</UserName><Password>{SECRET}</Password></Credential>'")
+    (bench / "helper.py").write_text(f"ANSWER = {GOOD.removeprefix('echo ')}")
     (bench / "own.py").write_text("import helper, os\nprint('loading')\n"
                                   "def credential(request):\n    print('hello'); os.system('echo shell')\n"
                                   "    return helper.ANSWER\n")

@@ -1,4 +1,4 @@
-"""What a registration takes: keys in every form people have them in, commands in which a device can do no harm. B6, B7."""
+"""What a registration takes: keys in every form, commands in which a device can do no harm. B6, B7."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def test_a7b_an_address_that_nobody_knows_is_told_and_not_guessed() -> None:
 
 
 @pytest.mark.parametrize("template", [
-    "", "getCred {tga}", "getCred {tag.__class__}{x}", "getCred {TAG}", "getCred\n{tag}", "getCred {tag}\x00", "x" * 1001,
+    "", "getCred {tga}", "getCred {tag.__class__}{x}", "getCred {TAG}", "getCred\n{tag}", "getCred {tag}\x00",
+    "x" * 1001,
     "{tag}", " {tag} x", "true; {tag}", "true;{ip}", "true && {tag}", "false || {tag}", "echo $({tag})", "echo `{tag}`",
     "echo ${tag}", "echo $ {tag}", "getCred > {tag}", "getCred < {ip}", "( {tag} )", "! {tag}", "{ {tag}; }",
     "getCred \\{tag}"])
@@ -61,8 +62,9 @@ def unchecked(tag: str, ip: str, claim: str) -> DelegateRequest:
                                                  location=SimpleNamespace(ip_address=ip), peer_address=ip))
 
 
-HOSTILE = ("ABC1234;id", "$(id)", "`id`", "-oProxyCommand=id", "ABC1234\nid", "A'B", 'A"B', "ABC 1234", "ABC1234 ", "",
-           "ABC1234\x00", "ＡＢＣ１２３４", "1.2.3.4;id", "1.2.3.4%;id", "fe80::1%$(id)", "::1 -x", "0x7f.1", "1.2.3.4\n")
+HOSTILE = ("ABC1234;id", "$(id)", "`id`", "-oProxyCommand=id", "ABC1234\nid", "A'B", 'A"B', "ABC 1234", "ABC1234 ",
+           "", "ABC1234\x00", "ＡＢＣ１２３４", "1.2.3.4;id", "1.2.3.4%;id",
+           "fe80::1%$(id)", "::1 -x", "0x7f.1", "1.2.3.4\n")
 
 
 @pytest.mark.parametrize("evil", HOSTILE)
@@ -108,7 +110,8 @@ def test_b7_a_host_key_is_found_in_every_form_and_its_fingerprint_is_openssh_s(t
     line = keygen(tmp_path, kind).with_suffix(".pub").read_text()
     kind_word, encoded, _ = line.split()
     key = host_key_in(line)
-    forms = (f"{kind_word} {encoded}", f"host.example,192.0.2.1 {line}", f"[host]:2222 {line}", f"|1|aGFzaA==|aA== {line}",
+    forms = (f"{kind_word} {encoded}", f"host.example,192.0.2.1 {line}", f"[host]:2222 {line}",
+             f"|1|aGFzaA==|aA== {line}",
              f"# host:22 SSH-2.0-OpenSSH_9\nhost {kind_word} {encoded}\nhost {kind_word} {encoded}\n", str(key))
     assert all(host_key_in(form) == key for form in forms)
     told = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=line, capture_output=True, text=True, check=True)
@@ -146,7 +149,7 @@ def test_a7b_a_private_key_is_taken_from_every_form_and_nothing_else_of_its_file
 def test_a7b_a_pass_phrase_is_told_with_how_to_take_it_off(tmp_path: Path, words: tuple[str, ...]) -> None:
     path = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "a pass phrase", *words, "-f", path], check=True)
-    with pytest.raises(ValueError, match="pass phrase.*ssh-keygen -p"):
+    with pytest.raises(ValueError, match=r"pass phrase.*ssh-keygen -p"):
         private_key_in(path.read_bytes())
 
 

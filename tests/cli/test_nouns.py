@@ -58,10 +58,10 @@ def test_a4_a_soap_delegate_comes_back_with_all_its_settings(acme: Console, cust
     pem = ca.read_text()
     assert given == {
         "name": "acme-berlin", "customer": "acme", "url": "https://start.acme.example/x", "trust_anchor": pem,
-        "policy": None, "enabled": False, "callback": {
+        "policy": None, "enabled": False, "priority": 100, "weight": 1, "callback": {
             "kind": "soap", "host": "d.acme.example", "port": 8443, "path": "/soap", "trust_anchor": pem,
             "address": "192.0.2.1"}}
-    assert acme.ok("delegates", "show", "acme-berlin") == given
+    assert acme.ok("delegates", "show", "acme-berlin") == {**given, "breaker": "closed"}
     shown = acme.run("delegates", "show", "acme-berlin").out
     assert "1 certificate(s)" in shown
     assert "BEGIN" not in shown

@@ -85,7 +85,8 @@ class TestSeveralDelegators:
         done = subprocess.run(
             [sys.executable, "-m", "delegator.device", "activate", "--once", "--json", "--tag", tag, "--delegator",
              f"localhost:{world.port}", "--certificate", certificate, "--key", key, "--ca", world.factory.ca_path,
-             "--state", state], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+             "--state", state], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)})
         return done.returncode, json.loads(done.stdout), done.stderr
 
     @staticmethod

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.net.client import Endpoint, call, close
+from delegator.net.client import Endpoint, call, close, resolved
 from delegator.net.connection import Connection
 from delegator.net.serve import Deadlines, Listener
 from delegator.outbound import Outbound, networks
@@ -182,3 +183,24 @@ async def test_no_socket_is_left_behind(echo: tuple[Echo, Listener, int]) -> Non
             break
         await asyncio.sleep(0.02)
     assert not echo[1]._connections
+
+
+async def test_a_slow_name_holds_one_thread_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Isolation: a hundred calls to a customer's host whose name server is silent cost one thread; another
+    customer's name is looked up meanwhile."""
+    asked, let_go = [], threading.Event()
+
+    def slow(host: str, port: int, **_: object) -> list[object]:
+        asked.append(host)
+        if host == "slow.example":
+            let_go.wait(5)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    waiting = [asyncio.create_task(resolved("slow.example", 443, Outbound())) for _ in range(100)]
+    assert (await asyncio.wait_for(resolved("quick.example", 443, Outbound()), 1)).address[0] == "192.0.2.1"
+    waiting[0].cancel()
+    let_go.set()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in done) == 99
+    assert sorted(asked) == ["quick.example", "slow.example"]
