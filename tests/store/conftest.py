@@ -105,7 +105,8 @@ def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, custom
         policies.append(Applied(of_delegate, f"delegate/{delegate}"))
     return Ask(
         claim_id=f"{milliseconds(_at(minute)):012x}{secrets.token_hex(10)}",
-        identity=Identity(kind, tag, by), customer=customer, delegate=delegate, peer="192.0.2.7", now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
+        identity=Identity(kind, tag, by), customer=customer, delegate=delegate, peer="192.0.2.7",
+        now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
         lease_until=milliseconds(_at(minute + lease)),
         limits=lambda places, attempts: over_limits(policies, places, attempts))
 
