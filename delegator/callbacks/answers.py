@@ -24,6 +24,9 @@ MAX_OUTPUT = xml.MAX_BYTES
 MAX_WORDS = 200
 """Characters of standard error that go to the trail."""
 _ELEMENTS = {"UserName": "user_name", "Password": "password", "NotAfter": "not_after", "ServiceTag": "service_tag"}
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Nobody means them in a name or a password: they are a script's slip, and a device's tools may mean something by
+them."""
 _BLANK = " \t\r\n"
 _ZONED = msgspec.Meta(tz=True)
 
@@ -48,6 +51,8 @@ def credential_in(output: bytes, tag: str) -> Credential:
         raise NotAnAnswer(_printable(str(error))) from None
     if answer.service_tag not in (None, tag):
         raise NotAnAnswer(f"it answers for another device than {tag}")
+    if _CONTROL.search(answer.user_name) or _CONTROL.search(answer.password):
+        raise NotAnAnswer("a user name and a password hold no control characters")
     try:
         return Credential(answer.user_name, Secret(answer.password), answer.not_after)
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from datetime import UTC, datetime
 
 import pytest
@@ -97,6 +98,8 @@ def test_c10_whatever_the_bytes_they_are_a_credential_or_refused(output: bytes) 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_c10_what_comes_through_is_what_was_written(user: str, password: str) -> None:
+    if any(unicodedata.category(one) in ("Cc", "Cs") for one in user + password):
+        return
     try:
         wanted = Credential(user, Secret(password))
         output = f"<Credential><UserName>{escape(user)}</UserName><Password>{escape(password)}</Password></Credential>"

@@ -361,7 +361,8 @@ async def test_a7d_when_the_delegator_dies_its_programs_do(bench: Path) -> None:
     script = ("import asyncio, sys; sys.path[:0] = [sys.argv[1]]\n"
               "from tests.callbacks.test_local import *\n"
               "asyncio.run(ask(LocalCallback(sys.argv[2]), Allowance(20.0)))\n")
-    process = subprocess.Popen([sys.executable, "-c", script, Path(__file__).parents[2], callback.program])
+    process = subprocess.Popen([sys.executable, "-c", script, Path(__file__).parents[2], callback.program],
+                               env={**os.environ, "TMPDIR": str(bench / "tmp")})
     until = time.monotonic() + 15
     while not mark.exists() and time.monotonic() < until:
         await asyncio.sleep(0.02)
@@ -370,6 +371,9 @@ async def test_a7d_when_the_delegator_dies_its_programs_do(bench: Path) -> None:
     while alive(mark.read_text().strip()) and time.monotonic() < until:
         await asyncio.sleep(0.02)
     assert not alive(mark.read_text().strip())
+    while list((bench / "tmp").iterdir()) and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    assert list((bench / "tmp").iterdir()) == []
 
 
 async def test_a7d_a_folder_full_of_anything_is_gone_afterwards(bench: Path) -> None:
