@@ -141,13 +141,14 @@ def test_the_failure_that_got_furthest_is_reported(lab, say):
     lab.fails(f"{lab.delegator(say.fault('Unavailable')).address},localhost:1", "unavailable")
 
 
-def test_alternate_delegators_are_kept_and_tried_last(lab, say):
+def test_a10_the_delegator_that_answered_is_kept_before_the_ones_it_names(lab, say):
+    """The one that knows the claim is told first how it ended; then the others."""
     second = lab.delegator(say.CONFIRMED)
     more = f"<AlternateDelegator>{second.address}</AlternateDelegator>"
     first = lab.delegator(say.answer(more=more), None)
     assert lab.run(first)["outcome"] == "ready"
     assert second.heard[0].value("Result") == "Deployed"
-    assert lab.saved()["alternates"] == [["localhost", second.port]]
+    assert lab.saved()["alternates"] == [["localhost", first.port], ["localhost", second.port]]
 
 
 def test_a13_a_failed_hook_is_told_without_secrets_and_starts_over(lab, say):
