@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors pki device bench clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki device bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,7 @@ test: $(DEV_READY) ## run the tests that fit into five minutes
 test-all: $(DEV_READY) ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)
 
-check: lint types floors ## lint, types, floors
+check: lint types floors sizes ## lint, types, floors, sizes
 
 lint: $(DEV_READY)
 	$(BIN)/ruff check .
@@ -46,6 +46,9 @@ types: $(DEV_READY)
 
 floors: $(DEV_READY)
 	$(BIN)/lint-imports
+
+sizes: $(DEV_READY)
+	$(BIN)/python -m pytest -q tests/test_sizes.py
 
 PKI := $(BIN)/python -m pki
 ONCE = || [ $$? -eq 6 ]
