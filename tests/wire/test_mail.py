@@ -19,7 +19,7 @@ from delegator.notify import words
 from delegator.wire.mail import Letter, Signer, address, read_signer, signed
 from pki import Folder
 
-SENDER = "delegator@factory.example"
+SENDER = "letter-test@factory.example"
 AT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 LETTER = Letter(SENDER, "admin@acme.example", "Device ABC1234 was provisioned", "Grüße.\r\n.\nFrom here  \n", AT,
                 "0123456789abcdef.provisioned.mail", "delegator.factory.example")
