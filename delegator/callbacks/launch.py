@@ -31,7 +31,10 @@ OPEN_FILES = 64
 OURS = "launcher: "
 """Starts a line of standard error that this script wrote, and not the program."""
 _SUBREAPER, _PARENT_DEATH, _NO_NEW_PRIVILEGES = 36, 1, 38  # linux/prctl.h
-_ASKED = (signal.SIGCHLD, signal.SIGTERM)
+ASK = signal.SIGUSR1
+"""How whoever gave the order asks for its end. SIGTERM is the kernel's word that it has died: not the same, because
+for a moment after that word a dying parent's other threads still answer to its process id."""
+_ASKED = (signal.SIGCHLD, signal.SIGTERM, ASK)
 
 
 class Order:
@@ -53,18 +56,21 @@ def main(order: Order) -> int:
     _prctl(_PARENT_DEATH, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)
     if os.getppid() != order.parent:  # it died before we could ask to be told
+        _clear()
         return -signal.SIGTERM
     child = os.fork()
     if child == 0:
         _become(order)
     os.close(0)
     os.close(1)
+    code, alone = 125, False
     try:
-        return _watch(child, time.monotonic() + order.seconds)
+        code, alone = _watch(child, time.monotonic() + order.seconds)
     finally:
         _sweep(child)
-        if os.getppid() != order.parent:
+        if alone or os.getppid() != order.parent:
             _clear()
+    return code
 
 
 def _clear() -> None:
@@ -77,18 +83,19 @@ def _clear() -> None:
 # --- watching -----------------------------------------------------------------------------------------------------
 
 
-def _watch(child: int, until: float) -> int:
+def _watch(child: int, until: float) -> tuple[int, bool]:
+    """How the child ended, and whether nobody waits for that any more."""
     while time.monotonic() < until:
         met = signal.sigtimedwait(_ASKED, LOOK)
         if met is None and _family() > MOST_PROCESSES:
             _say(f"more than {MOST_PROCESSES} processes")
-            return 125
-        if met is not None and met.si_signo == signal.SIGTERM:
-            break
+            return 125, False
+        if met is not None and met.si_signo in (signal.SIGTERM, ASK):
+            return -signal.SIGTERM, met.si_signo == signal.SIGTERM
         status = _reap(child)
         if status is not None:
-            return status
-    return -signal.SIGTERM
+            return status, False
+    return -signal.SIGTERM, True
 
 
 def _reap(child: int) -> int | None:

@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, credential_in, first_line
-from delegator.callbacks.launch import OURS
+from delegator.callbacks.launch import ASK, OURS
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
 
@@ -151,7 +151,7 @@ class _Run(asyncio.SubprocessProtocol):
             kept += data
         elif not self.too_much:
             self.too_much = True
-            self._signal(signal.SIGTERM)
+            self._signal(ASK)
 
     def process_exited(self) -> None:
         """Pipes are read to their ends, which have come, unless the program killed its launcher and left children."""
@@ -168,7 +168,7 @@ class _Run(asyncio.SubprocessProtocol):
     async def end(self) -> None:
         """Have the launcher end everything, if it has not."""
         if self._transport.get_returncode() is None:
-            self._signal(signal.SIGTERM)
+            self._signal(ASK)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), GRACE)
             self._signal(signal.SIGKILL)
