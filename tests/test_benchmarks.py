@@ -16,6 +16,7 @@ from benchmarks import figures
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDSHAKES = 20
+pytestmark = pytest.mark.slow
 
 
 def run(program: str, *arguments: str) -> dict[str, Any]:
