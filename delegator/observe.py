@@ -30,7 +30,7 @@ def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
 def record(trail: Trail, level: int) -> None:
     """Log a finished trail. `facts["outcome"]` says how it ended."""
     if log.isEnabledFor(level):
-        # Made by hand: the logger's own way looks for the calling line, which is always this one (30 µs less).
+        # Made by hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
         made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
         made.trail = trail
         log.handle(made)

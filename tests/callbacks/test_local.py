@@ -256,8 +256,9 @@ async def test_a7d_a_function_that_is_not_there_is_told(bench: Path, name: str, 
 
 
 @asynccontextmanager
-async def watched(bench: Path) -> AsyncIterator[list[float]]:
-    """Other calls go on meanwhile, and the loop is not held up; gives how long each took."""
+async def watched(bench: Path, within: float = 1.0) -> AsyncIterator[list[float]]:
+    """Other calls go on meanwhile, and the loop is held up by none of our code and for less than `within` seconds by
+    anything; gives how long each call took."""
     took: list[float] = []
     late: list[float] = []
     busy: list[float] = []
@@ -285,7 +286,7 @@ async def watched(bench: Path) -> AsyncIterator[list[float]]:
     done = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in done), done
     assert max(busy) < 0.25, "our own code held the loop"
-    assert max(late) < launch.SWEEP, "it waited for something; what a bomb does to two cores is over by then"
+    assert max(late) < within, "the loop was held up"
 
 
 LEAVES = """
@@ -333,7 +334,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a7d_a_bomb_ends_with_its_call_and_the_others_go_on(bench: Path, bomb: str) -> None:
-    async with watched(bench):
+    within = launch.SWEEP if bomb.startswith("forks") else 1.0  # hundreds of processes share the cores until swept
+    async with watched(bench, within):
         detail = await refused(program(bench, BOMBS[bomb]), Allowance(4.0))
     assert detail in ("exit 125: more than 64 processes", "it wrote more than 65536 bytes and was stopped",
                       "no answer within 4 s")

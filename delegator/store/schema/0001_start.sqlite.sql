@@ -82,8 +82,8 @@ CREATE TABLE claims (
     sealed BLOB,
     CHECK (state = 'issued' OR sealed IS NULL)
 ) STRICT, WITHOUT ROWID;
--- Claim ids begin with the time, so the table itself is in the order of asking. Each further index would cost every
--- handshake 8 µs; the partial ones cost nothing until their condition holds.
+-- Claim ids begin with the time, so the table itself is in the order of asking. Each further index would be
+-- written by every handshake; the partial ones are written only once their condition holds.
 -- A tag has one live claim at most, whatever the code above believes.
 CREATE UNIQUE INDEX claims_live ON claims (service_tag) WHERE state IN ('asking', 'issued', 'confirmed');
 CREATE INDEX claims_past ON claims (service_tag, state) WHERE state IN ('expired', 'released');
