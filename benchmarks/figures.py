@@ -122,8 +122,7 @@ class Report:
         for name, numbers in self.figures.items():
             said += [f"{name}: {self.servers[name]}", *_lines(numbers), ""]
         for name, ratio in self.ratios.items():
-            target = f", first target at most {TARGET}" if name == "nginx" else ""
-            said += [f"CPU per handshake, delegator over {name}: {ratio.plain.text('.2f')}{target}",
+            said += [f"CPU per handshake, delegator over {name}: {ratio.plain.text('.2f')}, first target at most {TARGET}",
                      f"the same, steadied by the client's CPU: {ratio.steadied.text('.2f')}", ""]
         return said + self.remarks
 
