@@ -122,7 +122,8 @@ class Report:
         for name, numbers in self.figures.items():
             said += [f"{name}: {self.servers[name]}", *_lines(numbers), ""]
         for name, ratio in self.ratios.items():
-            said += [f"CPU per handshake, delegator over {name}: {ratio.plain.text('.2f')}, first target at most {TARGET}",
+            said += [f"CPU per handshake, delegator over {name}: {ratio.plain.text('.2f')}, "
+                     f"first target at most {TARGET}",
                      f"the same, steadied by the client's CPU: {ratio.steadied.text('.2f')}", ""]
         return said + self.remarks
 
