@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki device bench clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ pki: $(RUN_READY) ## make the factory's certificates in var/pki; what exists alr
 	@$(PKI) delegate delegator --client $(ONCE)
 	@$(PKI) shared $(ONCE)
 	@$(PKI) check
+
+docs: $(RUN_READY) ## draw the parts of pages that come from the code
+	@$(BIN)/python scripts/claims_page.py
 
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
 	@$(BIN)/python scripts/build_device.py

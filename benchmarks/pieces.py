@@ -31,7 +31,8 @@ from OpenSSL import SSL, crypto  # noqa: E402
 from benchmarks import load  # noqa: E402 - OpenSSL must be loaded with these settings
 from benchmarks.fleet import Fleet  # noqa: E402
 from delegator import app, observe  # noqa: E402
-from delegator.handshake import Handshake, Peer, judge  # noqa: E402
+from delegator.handshake import Handshake, Peer  # noqa: E402
+from delegator.judgement import judge  # noqa: E402
 from delegator.model import IdentityKind  # noqa: E402
 from delegator.routing import Facts  # noqa: E402
 from delegator.store import Store  # noqa: E402

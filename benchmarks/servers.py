@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -119,9 +119,9 @@ def _usage(task: Path) -> Usage:
     return Usage(cpu, waited)
 
 
-def start_delegator(fleet: Fleet, cores: Cores) -> Server:
-    """`delegator serve` as shipped, its log in a file. Raises ServerError."""
-    command = [sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
+def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Server:
+    """`delegator serve` as shipped, its log in a file; `under` is a program that watches it. Raises ServerError."""
+    command = [*under, sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
     log = fleet.place / "delegator.log"
     with log.open("wb") as words, cores.for_server():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
@@ -170,7 +170,7 @@ def nginx_version() -> str:
     return f"nginx {version[1] if version else '?'}, {running[1] if running else 'OpenSSL ?'}"
 
 
-def start_nginx(name: str, fleet: Fleet, cores: Cores) -> Server:
+def start_nginx(name: str, fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Server:
     """nginx with the same certificate and anchors; `name` is one of TICKETS. Raises ServerError."""
     prefix = fleet.place / name.replace(" ", "-")
     prefix.mkdir(exist_ok=True)
@@ -181,7 +181,9 @@ def start_nginx(name: str, fleet: Fleet, cores: Cores) -> Server:
         key=fleet.certificate.with_suffix(".key"), ca=fleet.pki.ca_path, answer=PLAIN.decode(), tickets=TICKETS[name]),
         encoding="utf-8")
     with cores.for_server():
-        process = subprocess.Popen([str(nginx_program()), "-p", str(prefix), "-c", str(settings), "-e", "error.log"],
+        alone = ["-g", "master_process off;"] if under else []
+        process = subprocess.Popen([*under, str(nginx_program()), "-p", str(prefix), "-c", str(settings), "-e",
+                                    "error.log", *alone],
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         _wait_for(process, address, prefix / "error.log")

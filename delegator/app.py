@@ -2,7 +2,7 @@
 
 The invariants: nothing listens before everything it needs was checked; a reload that fails changes nothing; at the
 end no request that was accepted is left without its answer, as far as the drain time allows.
-Must not live here: decisions, formats, anything a second composition would want to share.
+Must not live here: decisions, formats, what settings turn into (parts), anything a second composition would share.
 """
 
 from __future__ import annotations
@@ -11,218 +11,272 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from delegator import observe, ops
-from delegator.callbacks import Callbacks, Caller
+from delegator import observe, systemd
+from delegator.auditor import Auditor
+from delegator.alarm import Alarm
+from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
-from delegator.callbacks.guard import Guard, Limits
-from delegator.callbacks.local import Allowance, LocalCaller, user_named
-from delegator.callbacks.soap import SoapCaller
-from delegator.callbacks.ssh import SshCaller
+from delegator.callbacks.guard import Guard
 from delegator.config import Settings
-from delegator.errors import DelegatorError, Kind
+from delegator.enrolment import Enroller
+from delegator.errors import DelegatorError
 from delegator.handshake import Handshake
 from delegator.metrics import Metrics
-from delegator.model import CallbackKind
-from delegator.net.reverse import load_domains
-from delegator.net.serve import Deadlines, Listener
+from delegator.net.serve import Listener
 from delegator.notify import Notifier
-from delegator.notify.carriers import carriers, delegator_name
-from delegator.outbound import Outbound, networks
-from delegator.sealing import SealingKey, read_key_file
+from delegator.notify.carriers import delegator_name
+from delegator.parts import Parts, files_stamp, prepare
+from delegator.parts import load_outbound as load_outbound
+from delegator.parts import open_settings_store as open_settings_store
+from delegator.reloading import changed, in_effect
 from delegator.server import Server
-from delegator.store import Store, open_store
 from delegator.trail import Trail
-from delegator.wire.tls import TlsContext, server_context
-from pki import PkiError
-from pki.trust import TrustStore
+from delegator.watching import Watching
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 5.0
 """Seconds between rounds: delegates are told of confirmations, lapsed claims end, changed certificates are read."""
+Reread = Callable[[], Settings]
+Sockets = dict[str, list[socket.socket]]
 
 
 def now() -> datetime:
     return datetime.now(UTC)
 
 
-def load_trust(settings: Settings) -> TrustStore:
-    """The factory's anchors and revocation lists. Raises DelegatorError (CONFIGURATION)."""
-    try:
-        return TrustStore.load(settings.server.ca, settings.server.crl or None)
-    except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
-
-
-def load_key(settings: Settings) -> SealingKey:
-    """The sealing keys. Raises DelegatorError (CONFIGURATION)."""
-    files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return SealingKey(*(read_key_file(Path(file)) for file in files))
-
-
-def load_outbound(settings: Settings) -> Outbound:
-    """Where delegates may be. Raises DelegatorError (CONFIGURATION)."""
-    try:
-        return Outbound(networks(settings.outbound.allow), frozenset({settings.server.port}))
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.outbound.allow: {error}") from None
-
-
-async def open_settings_store(settings: Settings) -> Store:
-    """The store that settings name, for the server and for every command."""
-    return await open_store(Path(settings.store.path), load_key(settings))
-
-
 class App:
-    """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`."""
+    """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`.
+    `reread` reads the settings again for a reload; `manager` is told how we are."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reread: Reread | None = None,
+                 manager: systemd.Manager | None = None) -> None:
         self._settings = settings
+        self._reread = reread or (lambda: self._parts.settings)
+        self._manager = manager or systemd.Manager()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
+        self._exchanging = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
-        self._ops: asyncio.Server | None = None
-        self._ends: dict[str, datetime] = {}
+        self._retired: list[Callable[[], None]] = []
+        self._withdrawn: frozenset[int] = frozenset()
         self.metrics = Metrics()
-        self.ops_port: int | None = None
-        self._stamp = self._files_stamp()
 
-    def _context(self) -> tuple[TrustStore, TlsContext]:
-        server = self._settings.server
-        trust = load_trust(self._settings)
-        return trust, server_context(Path(server.certificate), Path(server.key), trust, now)
-
-    async def start(self) -> tuple[str, int]:
-        """Check everything, open the store, listen. Raises DelegatorError (CONFIGURATION)."""
-        settings, limits = self._settings, self._settings.limits
-        trust, context = self._context()
-        self._domains = load_domains(settings.domains)
-        self._store = await open_settings_store(settings)
+    async def start(self, sockets: Sockets | None = None) -> tuple[str, int]:
+        """Check everything, open the store, listen; `sockets` are those that listen already. Raises DelegatorError
+        (CONFIGURATION)."""
+        given = sockets or {}
+        self._stamp = files_stamp(self._settings)
+        parts = prepare(self._settings, now)
+        self._store = await open_settings_store(self._settings)
         try:
-            await self._store.pause_all()
-            self._callbacks = self._make_callbacks(trust)
-            self._notifier = Notifier(self._store, carriers(settings, load_outbound(settings), now), now)
-            self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
-                                        factory_anchor=_pem(trust), confirmed=self._wake.set,
-                                        alternates=settings.server.alternates, domains=self._domains,
-                                        name=delegator_name(settings), issued=self._notifier.wake)
-            server = Server(self._handshake, self._record, settings.server.url)
-            deadlines = Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
-                                  idle=limits.idle, writing=limits.writing)
-            self._listener = Listener(context, server.answer, deadlines=deadlines, on_refused=server.refused,
-                                      max_connections=limits.connections,
-                                      requests_per_connection=limits.requests_per_connection)
-            await self._open_ops(trust)
-            return self._listener.listen(settings.server.host, settings.server.port)
+            if not self._store.shared:  # else what a crash left behind is free again when its time is over
+                await self._store.pause_all()
+            parts = await self._without_withdrawn(parts)
+            self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
+            self._notifier = Notifier(self._store, parts.carriers, now)
+            self._alarm = Alarm(self._store, self.metrics, self._notifier.wake, delegator_name(self._settings))
+            self._auditor = Auditor(self._store, now)
+            self._listener = Listener(parts.context)
+            self._watching = Watching(self.metrics, self._store, self._listener, self._notifier, now)
+            self._serve_with(parts)
+            await self._watching.open(self._settings.ops, given.get(systemd.OPS, []))
+            self.metrics.reloaded(now())
+            self._heed_signals()
+            address = self._listen(given.get(systemd.DEVICES, []))
+            await self._auditor.started(self._settings)
+            return address
         except BaseException:
             await self._store.close()
             raise
 
-    def _make_callbacks(self, trust: TrustStore) -> Callbacks:
-        settings = self._settings.callbacks
-        outbound = load_outbound(self._settings)
-        soap = SoapCaller(Path(settings.certificate), Path(settings.key), trust, now, settings.budget, outbound)
-        local = LocalCaller(Allowance(settings.budget, settings.local_cpu, settings.local_memory,
-                                      user_named(settings.local_user)))
-        limits = Limits(settings.running, settings.waiting, settings.budget)
-        callers: dict[CallbackKind, Caller] = {CallbackKind.SOAP: soap, CallbackKind.SSH: SshCaller(outbound),
-                                               CallbackKind.LOCAL: local}
-        return Callbacks(callers, Guard(limits, self._breaker_changed))
+    def _heed_signals(self) -> None:
+        """Before anybody is told that we listen: a signal that nobody heeds ends the process."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    @property
+    def ops_port(self) -> int | None:
+        """Where operators look, None where that port is off."""
+        return self._watching.port
+
+    def _listen(self, sockets: list[socket.socket]) -> tuple[str, int]:
+        """On the sockets that we were given, else on our own."""
+        if not sockets:
+            return self._listener.listen(self._settings.server.host, self._settings.server.port)
+        addresses = [self._listener.serve(one) for one in sockets]
+        return addresses[0]
+
+    def _serve_with(self, parts: Parts) -> None:
+        """From here on new connections, requests and calls meet these parts."""
+        settings, limits = parts.settings, parts.settings.limits
+        self._parts = parts
+        self._store.use(parts.key)
+        self._callbacks.use(parts.callers, parts.limits)
+        self._notifier.use(parts.carriers)
+        self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
+                                    factory_anchor=parts.factory_anchor, confirmed=self._wake.set,
+                                    alternates=settings.server.alternates, domains=parts.domains,
+                                    name=delegator_name(settings), issued=self._notifier.wake,
+                                    enroller=self._enroller(parts), contested=self._alarm.contested)
+        server = Server(self._handshake, self._record, settings.server.url)
+        self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, limits.connections,
+                           limits.requests_per_connection)
+        self._watching.ends(parts.ends)
+        for words in self._watching.ready.soon().values():
+            log.warning("%s", words)
 
     def _record(self, trail: Trail, level: int) -> None:
         observe.record(trail, level)
         self.metrics.handshake(trail)
+        self._auditor.record(trail)
 
     def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
         """Seen in metrics at once, and by `delegator delegates show` from any process."""
         log.warning("delegate %s: circuit breaker %s %s", delegate, state.value, why)
         self.metrics.breaker_changed(delegate, state.value)
-        note = self._store.note_health(delegate, state.value, why, now())
-        self._notes.add(task := asyncio.get_running_loop().create_task(_guarded(lambda: note)))
+        self._in_background(lambda: self._store.note_health(delegate, state.value, why, now()))
+
+    def _in_background(self, work: Callable[[], Awaitable[object]]) -> None:
+        self._notes.add(task := asyncio.get_running_loop().create_task(_guarded(work)))
         task.add_done_callback(self._notes.discard)
 
-    async def _open_ops(self, trust: TrustStore) -> None:
-        self._watch_ends(trust)
-        settings = self._settings.ops
-        if settings.enabled:
-            self._ops, self.ops_port = await ops.listen(ops.Ops(self.metrics, self._unready), settings.host,
-                                                        settings.port)
-
-    def _watch_ends(self, trust: TrustStore) -> None:
-        """When what we serve with ends, for metrics and readiness."""
-        server = x509.load_pem_x509_certificates(Path(self._settings.server.certificate).read_bytes())[0]
-        self._ends = {"server": server.not_valid_after_utc}
-        if trust.revocation is not None:
-            self._ends["revocation list"] = trust.revocation.next_update
-        for file, moment in self._ends.items():
-            self.metrics.ends(file, moment)
-
-    async def _unready(self) -> dict[str, str]:
-        """What keeps this delegator from serving devices, by part."""
-        wrong = {part: f"ended at {moment.isoformat()}" for part, moment in self._ends.items() if moment <= now()}
-        try:
-            await self._store.check()
-        except DelegatorError as error:
-            wrong["store"] = error.detail
-        return wrong
+    # --- life ---
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notifier.run())]
+        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notifier.run(), self._watchdog())]
         await self._stopping.wait()
+        drain = self._parts.settings.limits.drain
+        self._manager.stopping(f"requests under way have {drain:g} s")
+        self._watching.ready.draining = True
         for task in upkeep:
             task.cancel()
         await asyncio.gather(*upkeep, return_exceptions=True)
-        await self._listener.close(self._settings.limits.drain)
-        if self._ops is not None:
-            self._ops.close()
+        await self._listener.close(drain)
+        await self._close()
+
+    async def _close(self) -> None:
+        self._watching.close()
         await asyncio.gather(*self._notes)
+        for close in self._retired:
+            close()
+        await self._alarm.close()
         self._callbacks.close()
-        if self._domains is not None:
-            self._domains.close()
+        if self._parts.domains is not None:
+            self._parts.domains.close()
+        await _guarded(self._auditor.stopped)
         await self._store.close()
+        self._manager.close()
 
     def stop(self) -> None:
         self._stopping.set()
 
+    async def _watchdog(self) -> None:
+        """The service manager hears from the loop itself: one that hangs is started anew."""
+        while self._manager.watchdog is not None:
+            self._manager.alive()
+            await asyncio.sleep(self._manager.watchdog / 3)
+
+    # --- reload ---
+
     def reload(self) -> None:
-        """Read certificates, anchors and revocation lists again; connections that stand keep what they have."""
-        try:
-            trust, self._listener.context = self._context()
-            self._watch_ends(trust)
-        except DelegatorError as error:
-            log.error("reload refused, serving on with what was loaded: %s", error.detail)
-        else:
-            log.info("certificates and revocation lists were reloaded")
+        """Read settings, certificates, anchors and revocation lists again; connections that stand go on."""
+        self._in_background(lambda: self._exchange(self._reread))
 
-    def _files_stamp(self) -> tuple[float, ...]:
-        server = self._settings.server
-        paths = [Path(name) for name in (server.certificate, server.key, server.ca, server.crl) if name]
-        return tuple(path.stat().st_mtime for path in paths if path.exists())
+    async def _exchange(self, reread: Reread) -> None:
+        """Make new parts beside the old ones, then exchange them. Whatever is not in order changes nothing."""
+        async with self._exchanging:
+            self._manager.reloading()
+            try:
+                await self._exchange_parts(reread())
+            except DelegatorError as error:
+                self.metrics.reload_refused()
+                log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
+                          error.hint or "see: delegator config check")
+            except Exception:
+                self.metrics.reload_refused()
+                log.exception("reload refused, serving on with what was loaded: a fault of ours")
+            finally:
+                self._manager.ready("serving devices")
 
-    def _reload_if_changed(self) -> None:
+    async def _exchange_parts(self, wanted: Settings) -> None:
+        before = self._parts
+        settings, waiting = in_effect(self._settings, wanted)
+        stamp = files_stamp(settings)
+        parts = await asyncio.to_thread(prepare, settings, now, before, self._withdrawn)
+        await self._watching.move(settings.ops)
+        self._settings, self._stamp = settings, stamp
+        self._serve_with(parts)
+        self._retire(before)
+        if settings.log != before.settings.log:
+            observe.configure(settings.log.level, settings.log.json)
+        self.metrics.reloaded(now(), len(waiting))
+        log.info("certificates and revocation lists were reloaded; settings changed: %s",
+                 ", ".join(changed(before.settings, settings)) or "none")
+        for name in waiting:
+            log.warning("setting %s was changed, which takes effect at the next start", name)
+        await self._auditor.reloaded(settings, changed(before.settings, settings))
+
+    def _retire(self, old: Parts) -> None:
+        """What the old parts hold open is let go of when nobody can be using it any more."""
+        closing: list[Callable[[], None]] = [caller.close for caller in old.callers.values()]
+        if old.domains is not None and old.domains is not self._parts.domains:
+            closing.append(old.domains.close)
+        later = asyncio.get_running_loop().call_later
+        for close in closing:
+            self._retired.append(close)
+            later(old.settings.callbacks.budget + 1, self._let_go, close)
+
+    def _let_go(self, close: Callable[[], None]) -> None:
+        self._retired.remove(close)
+        close()
+
+    async def _reload_if_changed(self) -> None:
         """A revocation takes effect without anybody sending a signal."""
-        stamp = self._files_stamp()
+        stamp = files_stamp(self._settings)
         if stamp != self._stamp:
             self._stamp = stamp
-            self.reload()
+            await self._exchange(lambda: self._settings)
+
+    # --- enrolment ---
+
+    def _enroller(self, parts: Parts) -> Enroller | None:
+        days = parts.settings.enrolment.days
+        return None if parts.enrolment is None else Enroller(self._store, parts.enrolment, days, now)
+
+    async def _without_withdrawn(self, parts: Parts) -> Parts:
+        """Parts whose TLS refuses what was revoked in the store: that is open only once the parts are in order."""
+        self._withdrawn = await self._store.enrolments.revoked(now())
+        return prepare(self._settings, now, parts, self._withdrawn) if self._withdrawn else parts
+
+    async def _withdraw(self) -> None:
+        """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
+        self._withdrawn = await self._store.enrolments.revoked(now())
+        if not self._withdrawn <= self._parts.trust.withdrawn:
+            await self._exchange(lambda: self._settings)
+
+    async def _tidy_imports(self) -> None:
+        """What an import that ended or died left behind goes in small commits, with room for devices in between."""
+        while await self._store.fleet.tidy(now()):
+            await asyncio.sleep(0.02)
 
     async def _housekeeping(self) -> None:
         while True:
-            await _guarded(self._handshake.notify_delegates)
+            await _guarded(lambda: self._handshake.notify_delegates())
             await _guarded(lambda: self._store.expire_lapsed(now()))
-            self._reload_if_changed()
+            await _guarded(lambda: self._store.ownership.lapse(now()))
+            await _guarded(self._tidy_imports)
+            await _guarded(self._withdraw)
+            await _guarded(self._reload_if_changed)
+            await _guarded(self._auditor.upkeep)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
@@ -238,10 +292,6 @@ async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
         log.exception("housekeeping: a fault of ours")
 
 
-def _pem(trust: TrustStore) -> str:
-    return "".join(anchor.public_bytes(Encoding.PEM).decode() for anchor in trust.anchors)
-
-
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where a running delegator listens; `ops` is None where that port is off."""
@@ -251,9 +301,11 @@ class Listening:
     ops: int | None
 
 
-async def serve(settings: Settings, ready: Callable[[Listening], None]) -> None:
-    """Run a delegator; `ready` is told the addresses once it listens."""
-    app = App(settings)
-    host, port = await app.start()
+async def serve(settings: Settings, ready: Callable[[Listening], None], reread: Reread | None = None) -> None:
+    """Run a delegator; `ready` is told the addresses once it listens, and so is the service manager."""
+    manager = systemd.manager()
+    app = App(settings, reread, manager)
+    host, port = await app.start(systemd.sockets())
     ready(Listening(host, port, app.ops_port))
+    manager.ready("serving devices")
     await app.run()

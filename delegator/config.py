@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
+from delegator.private import located
 
 PREFIX = "DELEGATOR_"
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -40,9 +41,18 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The embedded database."""
+    """The database: an embedded one in `path`, or where `url` is said, PostgreSQL for any number of delegators
+    (docs/scale.md)."""
 
     path: str = "var/delegator.db"
+    url: str = ""
+    """postgresql://USER@HOST[:PORT][,HOST...]/DATABASE[?sslmode=...&sslrootcert=...&passfile=...]; no password."""
+    password_file: str = ""
+    """A file of mode 0600 with the password; "" for PGPASSFILE, a service file, or none."""
+    connections: Annotated[int, msgspec.Meta(ge=2, le=100)] = 8
+    """Connections of one process at most, one more to listen."""
+    timeout: Annotated[float, msgspec.Meta(ge=0.5, le=60)] = 5.0
+    """Seconds for one statement, waiting for others included; then a device is told to try later."""
 
 
 class Sealing(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -97,6 +107,18 @@ class Domains(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who signs delegates' certificates: a PEM file, "system", or "" for the factory."""
 
 
+class Enrolment(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Devices with the shared certificate get one of their own with their first answer (docs/enrolment.md)."""
+
+    enabled: bool = False
+    certificate: str = "var/enrolment-pki/ca.crt"
+    """The authority that signs online; also among the anchors of [server] ca."""
+    key: str = "var/enrolment-pki/ca.key"
+    passphrase_file: str = ""
+    days: Annotated[int, msgspec.Meta(ge=30, le=7300)] = 7300
+    """How long such a certificate lives, as long as the factory's unless said: nobody renews it in the field."""
+
+
 class MailSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The relay that takes mail to administrators (docs/notifications.md). Without `host` such mail waits."""
 
@@ -136,6 +158,13 @@ class OpsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     port: Port = 9433
 
 
+class AuditSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Who did what, when (docs/audit.md)."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=0, le=36500)] = 0
+    """Rows older than this are pruned, the chain kept verifiable; 0 keeps them for ever."""
+
+
 class Log(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where words go: standard error, as text or JSON lines."""
 
@@ -152,9 +181,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     callbacks: CallbackSettings = CallbackSettings()
     outbound: OutboundSettings = OutboundSettings()
     domains: Domains = Domains()
+    enrolment: Enrolment = Enrolment()
     mail: MailSettings = MailSettings()
     limits: Limits = Limits()
     ops: OpsSettings = OpsSettings()
+    audit: AuditSettings = AuditSettings()
     log: Log = Log()
 
 
@@ -163,11 +194,25 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
     tree = _overridden(_read(path), environment)
     try:
-        return msgspec.convert(tree, Settings, strict=False)
+        return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
     except msgspec.ValidationError as error:
         where = f"{path}: " if path else ""
         raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}",
                              hint="what there is: delegator config show --defaults") from None
+
+
+def _with_paths(tree: Any, environment: Mapping[str, str]) -> Any:
+    """The tree with `credential:NAME` replaced by the file that the service manager hands over under that name."""
+    if isinstance(tree, dict):
+        return {key: _with_paths(value, environment) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_with_paths(value, environment) for value in tree]
+    if not isinstance(tree, str):
+        return tree
+    try:
+        return located(tree, environment)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, str(error), hint="such as credential:sealing.key") from None
 
 
 def _read(path: Path | None) -> dict[str, Any]:

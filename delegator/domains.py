@@ -36,12 +36,13 @@ class DnsTrouble(Exception):
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What reverse DNS came to: a domain with an address of its delegate, or neither. `late` means that the DNS gave
-    no answer this time, which says nothing about the device."""
+    no answer this time, which says nothing about the device; `hosts` are the forward-confirmed names of the address."""
 
     because: str
     domain: str | None = None
     delegate_address: str | None = None
     late: bool = False
+    hosts: tuple[str, ...] = ()
 
 
 def asked_about(peer: str, private: Sequence[Network]) -> tuple[Address | None, str]:

@@ -20,8 +20,10 @@ from datetime import datetime, timedelta
 import msgspec
 
 from delegator.callbacks import Callbacks
+from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
+from delegator.judgement import Judgement, judge, lent_until, pacing, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -29,7 +31,6 @@ from delegator.model import (
     Confirmation,
     Credential,
     CredentialRequest,
-    Customer,
     Delegate,
     DelegateAddress,
     DelegateRequest,
@@ -43,17 +44,17 @@ from delegator.model import (
     SoapCallback,
     Telling,
 )
+from delegator.model.enrolled import Contest
 from delegator.net.reverse import Domains
-from delegator.policy import Applied, Case, Decision, Why, applied, decide, over_limits
-from delegator.routing import Facts, NoRoute, Route, choose, registered
-from delegator.store import Ask, Opened, Outcome, Store, Tables, milliseconds
+from delegator.policy import Decision, over_limits
+from delegator.routing import Facts, Route
+from delegator.shared import SharedDoor, contest, veiled
+from delegator.store import Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
+from delegator.store.claims import moment
+from delegator.store.footing import no_ask
 from delegator.trail import Step, Trail
 
 log = logging.getLogger(__name__)
-_KIND_OF = {Why.IDENTITY: Kind.IDENTITY, Why.DEVICES_TAKEN: Kind.TRY_LATER}
-"""What a device is told, by reason; any other reason is NOT_ENTITLED, and NOT_ENTITLED wins among several."""
-LIMIT_RETRY = 300
-"""Seconds until a device asks again when all places are taken: longer than its usual 90, nobody is in a hurry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,76 +65,18 @@ class Peer:
     certificate: PeerCertificate | None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Everything that was worked out about a device before a claim: shared by `provision` and `explain`."""
-
-    tables: Tables
-    route: Route
-    customer: Customer
-    policies: tuple[Applied, ...]
-    decision: Decision
-
-
-async def judge(store: Store, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail,
-                domains: Domains | None = None) -> Judgement:
-    """Route and decide, without any effect. Raises DelegatorError: NOT_ENTITLED when nobody owns the device,
-    TRY_LATER when only the DNS could have told, and did not."""
-    tables, found = await store.tables(), await store.find(facts.device)
-    route = choose(facts, found.registrations, tables.directory)
-    if isinstance(route, NoRoute) and domains is not None and registered(facts.device, found.registrations) is None:
-        route = await _by_domain(facts, route, domains, trail)
-    if isinstance(route, NoRoute):
-        raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
-                             hint="register it with: delegator devices add", alternates=route.delegators)
-    customer = _customer(route.delegate.customer, tables, domains)
-    trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
-    _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
-                                   f"because {route.because}")
-    by_tag = route.registration is not None and route.registration.service_tag is not None
-    case = Case(customer, route.delegate, identity, by_tag, found.approved, at, route.by_domain)
-    policies = applied(customer, route.delegate, tables.policies)
-    decision = decide(policies, case)
-    if route.others:
-        route = replace(route, others=tuple(other for other in route.others if decide(
-            applied(customer, other, tables.policies), replace(case, delegate=other)).allowed))
-    names = ", ".join(one.policy.name for one in policies)
-    _mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
-    return Judgement(tables, route, customer, policies, decision)
-
-
-async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trail) -> Route | NoRoute:
-    """For a device that nobody registered and no rule matches: whose domain it calls from."""
-    finding = await domains.find(facts.peer_address)
-    _mark(trail, Step.LOOKED_UP, finding.because)
-    if finding.late:
-        raise DelegatorError(Kind.TRY_LATER, f"{facts.device.service_tag}: {route.because}; {finding.because}")
-    if finding.domain is None:
-        return NoRoute(f"{route.because}; {finding.because}")
-    return Route(domains.found(finding), finding.because, by_domain=True)
-
-
-def _customer(name: str, tables: Tables, domains: Domains | None) -> Customer:
-    """The customer of this name, registered or standing for a domain. Raises DelegatorError (CONFIGURATION)."""
-    customer = None if domains is None else domains.customer(name)
-    if customer is None:
-        return tables.customers[name]
-    if customer.policy is not None and customer.policy not in tables.policies:
-        raise DelegatorError(Kind.CONFIGURATION, f"[domains] policy names {customer.policy}, which there is not",
-                             hint=f"delegator policies add {customer.policy}")
-    return customer
-
-
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
     `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
     delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
-    this delegator's in what administrators are told, and `issued` is called when there is something to tell them."""
+    this delegator's in what administrators are told, and `issued` is called when there is something to tell them;
+    `enroller` gives devices certificates of their own, and `contested` hears of second claimants."""
 
     def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
                  factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
                  domains: Domains | None = None,
-                 name: str = "localhost", issued: Callable[[], None] = lambda: None) -> None:
+                 name: str = "localhost", issued: Callable[[], None] = lambda: None,
+                 enroller: Enroller | None = None, contested: Callable[[Contest], None] = lambda _: None) -> None:
         self._store = store
         self._callbacks = callbacks
         self._now = now
@@ -143,6 +86,8 @@ class Handshake:
         self._alternates = alternates
         self._name, self._issued = name, issued
         self._domains = domains
+        self._enroller, self._contested = enroller, contested
+        self._door = SharedDoor(store, domains, contested)
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
@@ -152,59 +97,93 @@ class Handshake:
         trail.facts["identity"] = identity.kind.value
         _mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
-        judgement = await judge(self._store, Facts(request.device, request.location, peer.address), identity.kind,
-                                self._now(), trail, self._domains)
-        if not judgement.decision.allowed:
-            raise refusal(judgement.decision)
+        facts = Facts(request.device, request.location, peer.address)
+        wanted, footing = None, None
+        if identity.kind is IdentityKind.OWN:
+            judgement = await self._judged(facts, identity, trail)
+        else:  # whatever refuses it, it is told the same after the same work
+            wanted = None if self._enroller is None else self._enroller.wanted(request.certificate_request)
+            judgement, footing = await self._door.passed(
+                identity, facts, None if wanted is None else wanted.fingerprint, self._now(),
+                lambda: self._judged(facts, identity, trail), lambda found: self._ask(identity, found, peer))
 
-        opened = await self._claim(request, identity, judgement, peer, trail)
+        opened, given = await self._claim(request, identity, judgement, peer, trail)
         claim = opened.claim
         if claim is None or opened.outcome not in _GOOD:
-            raise self._obstacle(opened)
+            raise self._obstacle(opened, identity, peer)
         if claim.customer != judgement.customer.name:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {claim.claim_id} is of customer {claim.customer}",
                                  hint=f"delegator claims release {tag}")
         if opened.outcome in _TO_ASK:
             claim = await self._call_back(request, claim, judgement, peer, trail)
         _mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
-        return self._answer(claim, judgement.tables)
+        answer = self._answer(claim, judgement.tables, given)
+        if footing is None or self._enroller is None:
+            return answer
+        certificate = await self._enroller.certificate(wanted, claim, footing.enrolled, judgement.policies)
+        return replace(answer, handshake_certificate=certificate)
 
-    async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
-                     trail: Trail) -> Opened:
-        now, delegate = self._now(), judgement.route.delegate
+    async def _judged(self, facts: Facts, identity: Identity, trail: Trail) -> Judgement:
+        """Routed and allowed. Raises DelegatorError."""
+        judgement = await judge(self._store, facts, identity.kind, self._now(), trail, self._domains)
+        if not judgement.decision.allowed:
+            raise refusal(judgement.decision)
+        return judgement
+
+    def _ask(self, identity: Identity, judgement: Judgement | None, peer: Peer, trail: Trail | None = None) -> Ask:
+        """What is asked of the store; of nobody's places where no judgement was come to."""
+        now = self._now()
+        if judgement is None:
+            return no_ask(identity, milliseconds(now))
         until = now + min(one.policy.lease for one in judgement.policies)
-        ask = Ask(
+        return Ask(
             claim_id=_claim_id(now), identity=identity, customer=judgement.customer.name,
-            delegate=delegate.name, peer=peer.address, now=milliseconds(now),
+            delegate=judgement.route.delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
             unnamed=_unnamed(judgement.route),
-            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts))
-        credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id, peer), until)
+            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
+            pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept)
+
+    async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
+                     trail: Trail) -> tuple[Opened, Credential | None]:
+        """What became of the claim, and the credential where it was issued just now without asking anybody."""
+        delegate, ask = judgement.route.delegate, self._ask(identity, judgement, peer, trail)
+        credential = self._callbacks.at_hand(delegate, _indication(request, ask.claim_id, peer),
+                                             moment(ask.lease_until))
         telling = self._telling(request, delegate)
         if credential is None:
             opened = await self._store.open_claim(ask)
         else:
             opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential), telling)
         _mark(trail, Step.CLAIMED, opened.outcome.value)
-        if opened.outcome is Outcome.ISSUED:
-            self._wake_for(telling)
-            _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
-        return opened
+        if opened.outcome is not Outcome.ISSUED:
+            return opened, None
+        self._wake_for(telling)
+        _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
+        return opened, credential
 
     async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, peer: Peer,
                          trail: Trail) -> Claim:
         """Ask the delegate, or who stands in for it, and make the answer durable."""
         failures: list[DelegatorError] = []
         for delegate in self._candidates(judgement.route):
+            within = None if delegate.name == claim.delegate else stand_in(delegate, judgement, self._now())
+            telling = self._telling(request, delegate)
             try:
+                if within is not None:
+                    await self._store.must_fit(claim.claim_id, within, self._now())
                 credential = await self._callbacks.obtain(_indication(request, claim.claim_id, peer), delegate,
-                                                          claim.lease_until)
+                                                          lent_until(claim, within))
             except DelegatorError as error:
                 failures.append(error)
                 continue
             _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
-            telling = self._telling(request, delegate)
-            issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name, telling)
+            try:
+                issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
+                                                 telling, within, trail.as_kept)
+            except OverLimit as error:  # another device was faster; what the delegate answered is not used
+                failures.append(error)
+                continue
             if issued is None:
                 raise DelegatorError(Kind.TRY_LATER, f"claim {claim.claim_id} was ended while its delegate was asked")
             self._wake_for(telling)
@@ -230,12 +209,10 @@ class Handshake:
         delegates = [route.delegate, *route.others]
         return [one for one in delegates if not self._callbacks.is_resting(one)] or delegates[:1]
 
-    def _answer(self, claim: Claim, tables: Tables) -> Answer:
-        credential = msgspec.json.decode(self._store.reveal(claim), type=_Sealed)
+    def _answer(self, claim: Claim, tables: Tables, given: Credential | None) -> Answer:
         delegate = self._delegate(claim.delegate, tables)
-        return Answer(Credential(credential.user_name, Secret(credential.password), credential.not_after),
-                      claim.claim_id, None if delegate is None else self._address(delegate),
-                      alternate_delegators=self._alternates)
+        return Answer(given or _credential(self._store.reveal(claim)), claim.claim_id,
+                      None if delegate is None else self._address(delegate), alternate_delegators=self._alternates)
 
     def _delegate(self, name: str, tables: Tables) -> Delegate | None:
         """The delegate of this name, registered or standing for a domain."""
@@ -250,11 +227,14 @@ class Handshake:
             anchor = anchor or callback.trust_anchor
         return None if url is None else DelegateAddress(url, anchor or self._factory_anchor)
 
-    def _obstacle(self, opened: Opened) -> DelegatorError:
+    def _obstacle(self, opened: Opened, identity: Identity, peer: Peer) -> DelegatorError:
         """Why a claim could not be had, as an error."""
         if opened.outcome is Outcome.OVER_LIMIT:
-            return refusal(Decision(opened.reasons))
+            over = refusal(Decision(opened.reasons))
+            return over if identity.kind is IdentityKind.OWN else veiled(over)
         assert opened.claim is not None
+        if opened.outcome is Outcome.TAKEN:
+            self._contested(contest(opened.claim, identity, peer.address, self._now()))
         return DelegatorError(OBSTACLES[opened.outcome],
                               f"claim {opened.claim.claim_id} of {opened.claim.service_tag}: {opened.outcome.value}",
                               retry_after=None if opened.outcome is not Outcome.BUSY else
@@ -265,7 +245,7 @@ class Handshake:
         Raises DelegatorError (NOT_ENTITLED) for a claim that is not this device's."""
         whose = binding(peer.certificate, confirmation.transaction_id)
         claim = await self._store.confirm(confirmation.claim_id, whose, confirmation.result, confirmation.detail,
-                                          self._now())
+                                          self._now(), peer.address, trail.as_kept)
         if claim is None:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {confirmation.claim_id} is not open for this device")
         trail.facts |= {"tag": claim.service_tag, "customer": claim.customer, "delegate": claim.delegate,
@@ -337,6 +317,11 @@ def _claim_id(now: datetime) -> str:
     return f"{milliseconds(now) & 0xFFFFFFFFFFFF:012x}{secrets.token_hex(10)}"
 
 
+def _credential(sealed: str) -> Credential:
+    said = msgspec.json.decode(sealed, type=_Sealed)
+    return Credential(said.user_name, Secret(said.password), said.not_after)
+
+
 def _sealable(credential: Credential) -> str:
     return msgspec.json.encode(
         _Sealed(credential.user_name, credential.password.reveal(), credential.not_after)).decode()
@@ -344,11 +329,3 @@ def _sealable(credential: Credential) -> str:
 
 def _indication(request: CredentialRequest, claim_id: str, peer: Peer) -> DelegateRequest:
     return DelegateRequest(claim_id, request.device, request.location, peer.address)
-
-
-def refusal(decision: Decision) -> DelegatorError:
-    kinds = {_KIND_OF.get(reason.why, Kind.NOT_ENTITLED) for reason in decision.reasons}
-    kind = next(kind for kind in (Kind.NOT_ENTITLED, Kind.IDENTITY, Kind.TRY_LATER) if kind in kinds)
-    texts = tuple(str(reason) for reason in decision.reasons)
-    return DelegatorError(kind, "; ".join(texts), reasons=texts,
-                          retry_after=LIMIT_RETRY if kind is Kind.TRY_LATER else None)

@@ -9,12 +9,16 @@ Must not live here: the port they are read at (ops).
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
+from delegator import __version__
 from delegator.domains import PREFIX, domain_of
 from delegator.trail import Step, Trail
+from delegator.vitals import Vitals
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds: from a hosted answer on a quiet machine to the moment a device gives up."""
@@ -44,6 +48,18 @@ class Metrics:
         self.not_after = Gauge(
             "delegator_certificate_not_after_timestamp_seconds", "When a certificate or revocation list ends.",
             ("file",), registry=self.registry)
+        self._claims = _ByLabel(Counter("delegator_claims", "Requests that came as far as a claim, by its outcome.",
+                                        ("outcome",), registry=self.registry))
+        self._refused = _ByLabel(Counter("delegator_tls_refused", "Connections that TLS refused, by reason.",
+                                         ("reason",), registry=self.registry))
+        self._second_claimants = _ByLabel(Counter(
+            "delegator_second_claimants", "Requests for a tag that another holds, by the identity that was shown.",
+            ("identity",), registry=self.registry))
+        self._reloads = _Reloads(self.registry)
+        self.vitals = Vitals(self.registry)
+        ProcessCollector(registry=self.registry)
+        Info("delegator_build", "What is running.", registry=self.registry).info(
+            {"version": __version__, "python": platform.python_version(), "openssl": openssl_version()})
 
     def handshake(self, trail: Trail) -> None:
         """Count a finished trail."""
@@ -53,21 +69,89 @@ class Metrics:
             counter = self._counters[outcome] = self.handshakes.labels(outcome)
         counter.inc()
         self.duration.observe(trail.milliseconds / 1000)
-        at = {mark.step: mark.at for mark in trail.marks}
-        if Step.CALLED_BACK in at and Step.CLAIMED in at:
-            seconds = (at[Step.CALLED_BACK] - at[Step.CLAIMED]) / 1e9
-            self.callback_duration.labels(_delegate(trail.facts["delegate"])).observe(seconds)
+        claimed = None
+        for mark in trail.marks:
+            if mark.step is Step.CLAIMED:
+                claimed = mark
+                self._claims.inc(mark.note)
+            elif mark.step is Step.CALLED_BACK and claimed is not None:
+                seconds = (mark.at - claimed.at) / 1e9
+                self.callback_duration.labels(_delegate(trail.facts["delegate"])).observe(seconds)
+        if "refusal" in trail.facts:
+            self._refused.inc(trail.facts["refusal"])
+
+    def second_claimant(self, identity: str) -> None:
+        """Somebody asked, with an own or a shared certificate, for a tag that another holds."""
+        self._second_claimants.inc(identity)
 
     def breaker_changed(self, delegate: str, state: str) -> None:
         for one in BREAKER_STATES:
             self.breaker.labels(_delegate(delegate), one).set(one == state)
 
-    def ends(self, file: str, moment: datetime) -> None:
-        self.not_after.labels(file).set(moment.timestamp())
+    def ends(self, ends: Mapping[str, datetime]) -> None:
+        """When each file ends; one that is not named any more is not shown any more."""
+        self.not_after.clear()
+        for file, moment in ends.items():
+            self.not_after.labels(file).set(moment.timestamp())
+
+    def reloaded(self, at: datetime, waiting: int = 0) -> None:
+        """Settings and files were read, `waiting` settings want a new start."""
+        self._reloads.done(at, waiting)
+
+    def reload_refused(self) -> None:
+        self._reloads.refused()
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
         return generate_latest(self.registry)
+
+
+class _ByLabel:
+    """A counter with one label whose children are kept: a third of the cost of looking each up (measured)."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._children: dict[str, Counter] = {}
+
+    def inc(self, label: str) -> None:
+        child = self._children.get(label)
+        if child is None:
+            child = self._children[label] = self._counter.labels(label)
+        child.inc()
+
+
+class _Reloads:
+    """Whether the last reading of settings and files went well, and when one last did."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._count = Counter("delegator_reloads", "Reloads of settings and files, by outcome.", ("outcome",),
+                              registry=registry)
+        self._good = Gauge("delegator_reload_successful", "1 if the last reload, or the start, went well.",
+                           registry=registry)
+        self._at = Gauge("delegator_reload_last_success_timestamp_seconds", "When settings and files last took "
+                         "effect.", registry=registry)
+        self._waiting = Gauge("delegator_settings_waiting_for_restart", "Changed settings that want a new start.",
+                              registry=registry)
+        for outcome in ("done", "refused"):
+            self._count.labels(outcome)
+
+    def done(self, at: datetime, waiting: int) -> None:
+        if self._at._value.get():
+            self._count.labels("done").inc()
+        self._good.set(1)
+        self._at.set(at.timestamp())
+        self._waiting.set(waiting)
+
+    def refused(self) -> None:
+        self._count.labels("refused").inc()
+        self._good.set(0)
+
+
+def openssl_version() -> str:
+    """Of the library that devices are served with, which is not Python's own."""
+    from cryptography.hazmat.backends.openssl import backend
+
+    return backend.openssl_version_text()
 
 
 def _delegate(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -23,10 +24,13 @@ Readiness = Callable[[], Awaitable[dict[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The handler of the port. `metrics` and `readiness` are asked at each call."""
+    """The handler of the port. `metrics` and `readiness` are asked at each call; `soon` says what is to be done before
+    long, `read` brings the metrics up to date."""
 
     metrics: Metrics
     readiness: Readiness
+    soon: Callable[[], dict[str, str]]
+    read: Callable[[], Awaitable[None]]
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
@@ -34,12 +38,13 @@ class Ops:
         if request.method != "GET":
             return _json(405, {"error": "GET /healthz, /readyz or /metrics"})
         if path == "/metrics":
+            await self.read()
             return Response(200, {b"Content-Type": self.metrics.content_type.encode()}, self.metrics.text())
         if path == "/healthz":
             return _json(200, {"alive": True})
         if path == "/readyz":
             wrong = await self.readiness()
-            return _json(503 if wrong else 200, {"ready": not wrong, "wrong": wrong})
+            return _json(503 if wrong else 200, {"ready": not wrong, "wrong": wrong, "soon": self.soon()})
         return _json(404, {"error": "GET /healthz, /readyz or /metrics"})
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -71,11 +76,15 @@ def _json(status: int, data: dict[str, object]) -> Response:
     return Response(status, {b"Content-Type": b"application/json"}, json.dumps(data).encode() + b"\n")
 
 
-async def listen(ops: Ops, host: str, port: int) -> tuple[asyncio.Server, int]:
-    """Open the port; the one it really has. Raises DelegatorError (CONFIGURATION)."""
+async def listen(ops: Ops, host: str, port: int, sockets: list[socket.socket]) -> tuple[asyncio.Server, int]:
+    """Open the port, or serve a socket that listens already; the port it really has. Raises DelegatorError
+    (CONFIGURATION)."""
     try:
-        server = await asyncio.start_server(ops.connected, host, port)
+        if sockets:
+            server = await asyncio.start_server(ops.connected, sock=sockets[0])
+        else:
+            server = await asyncio.start_server(ops.connected, host, port)
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {host} port {port}: {error.strerror}",
-                             hint="choose another [ops] port, or -1 for none") from None
+                             hint="choose another [ops] port, or set [ops] enabled = false") from None
     return server, int(server.sockets[0].getsockname()[1])

@@ -1,8 +1,9 @@
 """Routing: facts about a device and what is registered lead to a delegate. Block 213.
 
 Pure: the same function serves devices and answers `delegator explain`. A route always carries its `because`.
-The order is fixed: exact service tag, serial number, MAC address, then rules (order, model, prefixes, network,
-domain) by priority, then the default rule, then nothing. A rule can choose among the delegates of the customer
+The order is fixed: exact service tag, serial number, MAC address; where none of their registrations names a customer,
+its order; then rules (order, model, prefixes, network, domain) by priority, then the default rule, then nothing. What
+is registered and belongs to nobody yet is in stock and has no way. A rule can choose among the delegates of the customer
 that a device is registered to; it can never take a registered device to another customer.
 Must not live here: look-ups (the store finds the candidates), policy, DNS.
 """
@@ -119,10 +120,14 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
         matched = _first_match(tables.rules, facts, None)
         return NoRoute("not registered, and no rule matches") if matched is None else _by_rule(*matched, tables, None)
     registration, by = found
+    if registration.customer is None:
+        return _in_stock(registration, by, facts, tables)
     own = tables.delegates.get(registration.delegate or "")
+    known = f"its {by} is registered" if not registration.by_order else (
+        f"its {by} is registered in order {registration.order}, which belongs to {registration.customer}")
     if own is not None and own.customer == registration.customer:
-        return Route(own, f"its {by} is registered with delegate {own.name}", registration)
-    owned = f"its {by} is registered to customer {registration.customer}"
+        return Route(own, f"{known} with delegate {own.name}", registration)
+    owned = known if registration.by_order else f"{known} to customer {registration.customer}"
     matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
     if matched is not None:
         return _by_rule(matched[0], f"{owned}; {matched[1]}", tables, registration)
@@ -130,6 +135,18 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
         first, *others = by_preference(tables.delegates_of[registration.customer], facts.device.service_tag)
         return Route(first, owned, registration, tuple(others))
     return NoRoute(f"{owned}, which has no delegate")
+
+
+def _in_stock(registration: Registration, by: str, facts: Facts, tables: Directory) -> NoRoute:
+    """Nobody owns it yet, so nobody answers for it; which other delegator to ask it is told as if it were unknown."""
+    order = "" if registration.order is None else f": order {registration.order} belongs to no customer yet"
+    return NoRoute(f"its {by} is registered, in stock{order}", elsewhere(facts, tables))
+
+
+def elsewhere(facts: Facts, tables: Directory) -> tuple[str, ...]:
+    """The delegators that rules name for a device as it describes itself, whether or not it is registered here."""
+    matched = _first_match(tables.rules, facts, None)
+    return () if matched is None or matched[0].delegator is None else (matched[0].delegator,)
 
 
 def _by_rule(rule: Rule, because: str, tables: Directory, registration: Registration | None) -> Route | NoRoute:

@@ -12,15 +12,16 @@ import base64
 import binascii
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from delegator.errors import DelegatorError, Kind
+from delegator.private import is_private
 
-_ID, _NONCE, _KEY = 4, 12, 32
+ID_BYTES = 4
+_ID, _NONCE, _KEY = ID_BYTES, 12, 32
 
 
 class SealingKey:
@@ -29,6 +30,16 @@ class SealingKey:
     def __init__(self, current: bytes, *older: bytes) -> None:
         self._current = _key_id(current)
         self._ciphers = {_key_id(key): AESGCM(key) for key in (current, *older)}
+
+    @property
+    def current(self) -> bytes:
+        """The id of the key that seals."""
+        return self._current
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The ids of all keys, as shown to operators, the current one first."""
+        return tuple(map(id_of, self._ciphers))
 
     def seal(self, text: str, row: str) -> bytes:
         """Seal `text` for the row named `row` (such as "claims/<id>")."""
@@ -48,6 +59,11 @@ class SealingKey:
                                  f"{row} does not open: changed, or moved from another row") from None
 
 
+def id_of(sealed: bytes) -> str:
+    """The id of the key that a value is sealed with, as shown to operators."""
+    return sealed[:ID_BYTES].hex()
+
+
 def _key_id(key: bytes) -> bytes:
     return hashlib.sha256(b"delegator sealing key id" + key).digest()[:_ID]
 
@@ -64,11 +80,11 @@ def create_key_file(path: Path) -> None:
 def read_key_file(path: Path) -> bytes:
     """Read a key. Raises DelegatorError (CONFIGURATION) when it is missing, open to others or not a key."""
     try:
-        mode, text = path.stat().st_mode, path.read_bytes()
+        private, text = is_private(path), path.read_bytes()
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path}: {error.strerror}",
                              hint=f"make one with: delegator config new-key {path}") from None
-    if stat.S_IMODE(mode) & 0o077:
+    if not private:
         raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} can be read by others",
                              hint=f"chmod 600 {path}")
     try:

@@ -17,7 +17,7 @@ from delegator.handshake import Handshake, Peer
 from delegator.model import AddressChange, Answer, Confirmation, CredentialRequest
 from delegator.net.connection import Connection
 from delegator.trail import Step, Trail
-from delegator.wire import messages, soap, wsdl
+from delegator.wire import canonical, messages, soap, wsdl
 from delegator.wire.http import Request, Response
 from delegator.wire.tls import Refused
 
@@ -52,7 +52,7 @@ class Server:
         trail = Trail(connection.id, connection.peer_address)
         trail.mark(Step.CONNECTED, connection.connected_at)
         trail.mark(Step.REFUSED, time.monotonic_ns(), str(refused))
-        trail.facts["outcome"] = "TlsRefused"
+        trail.facts |= {"outcome": "TlsRefused", "refusal": refused.refusal.value if refused.refusal else "protocol"}
         if refused.serial:
             trail.facts |= {"certificate": refused.subject, "serial": refused.serial}
         trail.reasons = (str(refused),)
@@ -65,20 +65,23 @@ class Server:
         asked_at = time.monotonic_ns()
         version = soap.Version.V11
         try:
-            envelope = soap.parse(request.body)
-            version = envelope.version
-            value = messages.read(envelope.operation, messages.Service.DELEGATOR)
-            trail.facts["operation"] = envelope.operation.name
-            trail.mark(Step.ASKED, asked_at, envelope.operation.name)
+            said = canonical.read(request.body, messages.Service.DELEGATOR)
+            if said is None:
+                envelope = soap.parse(request.body)
+                version = envelope.version
+                said = version, envelope.operation, messages.read(envelope.operation, messages.Service.DELEGATOR)
+            version, asked, value = said
+            trail.facts["operation"] = asked.name
+            trail.mark(Step.ASKED, asked_at, asked.name)
             reply = await self._answered(value, _peer(connection), trail)
-            answer = messages.write_answer(envelope.operation, reply)
-            response = Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
+            answer = soap.frame(version, messages.render_answer(asked, reply))
+            response = Response(200, {b"Content-Type": version.content_type}, answer)
         except soap.SoapError as error:
             response = self._refuse(error.version, error, trail)
         except DelegatorError as error:
             response = self._refuse(version, error, trail)
         except Exception:
-            log.exception("%s: a fault of ours", connection.id)
+            log.exception("a fault of ours")
             response = self._refuse(version, DelegatorError(Kind.UNAVAILABLE, "unhandled, see the log"), trail)
         else:
             trail.facts["outcome"] = "Answered"

@@ -9,8 +9,14 @@ Must not live here: a clock (callers pass nanoseconds), formats of logs or metri
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+
+CONNECTION: ContextVar[str] = ContextVar("connection", default="")
+"""The id of the connection that is worked for, for every line that is logged meanwhile."""
 
 
 class Step(enum.Enum):
@@ -20,7 +26,7 @@ class Step(enum.Enum):
     AUTHENTICATED = (2, 210, "Both sides proved who they are by certificate")
     ASKED = (3, 212, "The device made its call")
     IDENTIFIED = (4, 213, "The delegator worked out which device this is")
-    LOOKED_UP = (5, 213, "Nobody registered it: the DNS was asked whose domain its address is in")
+    LOOKED_UP = (5, 213, "The DNS was asked whose domain its address is in")
     ROUTED = (6, 213, "The delegator found the customer that owns it")
     DECIDED = (7, 214, "The customer's policy was checked")
     CLAIMED = (8, 214, "The claim was written down before anything left the house")
@@ -53,6 +59,8 @@ class Trail:
     marks: list[Mark] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    on_record: bool = False
+    """Whether a row of audit, that of a claim's change, holds it already."""
 
     def mark(self, step: Step, at: int, note: str = "") -> None:
         """Take a step. Raises ValueError when it would go back: a step out of order is a bug, not a record."""
@@ -74,6 +82,28 @@ class Trail:
             "steps": [{"step": mark.step.name.lower(), "block": mark.step.block, "note": mark.note,
                        "at_ms": round((mark.at - start) / 1e6, 3)} for mark in self.marks],
         }
+
+    def as_kept(self) -> dict[str, object]:
+        """The trail so far as a row of audit holds it: short, as there is one for each handshake, and without what
+        the row says in columns. Whoever takes it puts it on record."""
+        self.on_record = True
+        start = self.marks[0].at if self.marks else 0
+        kept: dict[str, object] = {fact: said for fact, said in self.facts.items() if fact not in _COLUMNS}
+        kept["connection"] = self.connection
+        kept["steps"] = [[mark.step.name.lower(), round((mark.at - start) / 1e6, 3), mark.note] for mark in self.marks]
+        return kept
+
+
+_COLUMNS = frozenset(("tag", "customer", "delegate", "outcome"))
+"""Facts that a row of audit has columns for."""
+
+
+def from_kept(kept: Mapping[str, object]) -> dict[str, object]:
+    """What `as_kept` gave, as `as_data` would have spelled it."""
+    steps = kept.get("steps")
+    assert isinstance(steps, list)
+    return {**kept, "steps": [{"step": name, "block": Step[name.upper()].block, "note": note, "at_ms": at_ms}
+                              for name, at_ms, note in steps]}
 
 
 def tell(data: dict[str, object]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import IO, Any, TextIO
 import click
 
 from pki import minting, show
+from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
 from pki.console import Passphrase, Values, command, unlocking
 from pki.errors import Kind, PkiError
@@ -139,6 +140,25 @@ def revoke(
     words = [f"revoked {entry.name} ({entry.profile}), serial {entry.serial}: {entry.reason}" for entry in done]
     revoked = [{"serial": each.serial, "name": each.name, "profile": each.profile} for each in done]
     return {"lines": words, "revoked": revoked, "reason": reason, "crl": str(folder.crl_path)}
+
+
+@main.command()
+@click.argument("source", metavar="FILE", type=click.File("r", encoding="utf-8"))
+@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
+@unlocking
+@command
+def adopt(place: Path, source: TextIO, days: int, passphrase: Passphrase) -> Values:
+    """Enter what this authority's key signed elsewhere: JSON lines of `delegator enrolments export` in FILE, or -.
+
+    Each certificate is checked against the authority; what was revoked there goes on the list. Repeating it changes
+    nothing.
+    """
+    folder = Folder.open(place)
+    taken = adopted(folder, source, lambda: folder.authority(passphrase.read()), days)
+    words = [f"{taken.entered} certificates entered, {taken.revoked} revoked, {taken.known} known already, "
+             f"{taken.foreign} of another authority"]
+    return {"lines": words, "entered": taken.entered, "revoked": taken.revoked, "known": taken.known,
+            "foreign": taken.foreign}
 
 
 @main.command()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -209,6 +209,22 @@ class Folder:
             self.ledger.append(entries)
             self._write_list(authority, [*gone.values(), *entries], days)
         return entries
+
+    def enter(
+        self, found: Sequence[Entry], authority: Callable[[], Authority], days: int = revocation.DEFAULT_DAYS
+    ) -> tuple[int, int]:
+        """Entries about certificates that this key signed elsewhere, those that are new: how many were issued, how
+        many revoked. The list is written where one was revoked."""
+        with disk.locked(self.path / _LOCK):
+            seen = {(each.event, each.serial) for each in self.ledger}
+            new = [each for each in dict.fromkeys(found) if (each.event, each.serial) not in seen]
+            gone = [each for each in new if each.event is Event.REVOKED]
+            signer = authority() if gone else None
+            if new:
+                self.ledger.append(new)
+            if signer is not None:
+                self._write_list(signer, [each for each in self.ledger if each.event is Event.REVOKED], days)
+        return len(new) - len(gone), len(gone)
 
     def refresh_list(
         self, authority: Authority, days: int = revocation.DEFAULT_DAYS, now: datetime | None = None

@@ -92,10 +92,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class TrustStore:
-    """Anchors and, if given, the serials withdrawn by them."""
+    """Anchors and, if given, the serials withdrawn by them; `withdrawn` are others that no list names yet."""
 
     anchors: tuple[x509.Certificate, ...]
     revocation: RevocationList | None = None
+    withdrawn: frozenset[int] = frozenset()
 
     @classmethod
     def load(cls, ca_file: Path | str, crl_file: Path | str | None = None) -> TrustStore:
@@ -110,6 +111,8 @@ class TrustStore:
 
     def refuse(self, serial: int, now: datetime) -> Refusal | None:
         """REVOKED, CRL_STALE or None for a serial whose chain was already verified; `now` is aware."""
+        if serial in self.withdrawn:
+            return Refusal.REVOKED
         if self.revocation is None:
             return None
         if serial in self.revocation.serials:

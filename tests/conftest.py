@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,19 @@ engine.load()
 
 from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
 
+from .postgres import Cluster, running_cluster  # noqa: E402
+
 REQUIRED = os.environ.get("COUNTERPARTS") == "required"
 """Set by .ci/run, which installs every counterpart: a missing one is a failure there."""
 
 
+PLACES = ":".join([os.environ["PATH"], "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+"""Where programs that are not ours may be; Debian keeps PostgreSQL's out of PATH."""
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     programs = [program for mark in item.iter_markers("counterpart") for program in mark.args]
-    missing = [program for program in programs if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None]
+    missing = [program for program in programs if shutil.which(program, path=PLACES) is None]
     if missing:
         (pytest.fail if REQUIRED else pytest.skip)(f"not installed: {', '.join(missing)}")
 
@@ -52,6 +58,14 @@ def device(factory: Folder) -> Callable[[str], Issued]:
             known[tag] = factory.issue("device", tag)
         return known[tag]
     return of
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL of our own, with a template that holds the schema. For tests marked `counterpart("initdb")`."""
+    with running_cluster() as cluster:
+        cluster.with_schema()
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -21,14 +21,30 @@ from delegator.model import (
     Secret,
     SoapCallback,
 )
-from delegator.policy import Applied, Case, Why, applied, decide, over_limits
+from delegator.model.hours import opening
+from delegator.policy import (
+    WINDOW,
+    Applied,
+    Case,
+    Hosts,
+    Reason,
+    Why,
+    applied,
+    asks_hosts,
+    decide,
+    in_networks,
+    over_limits,
+    over_pace,
+    paced,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CUSTOMER, DELEGATE = Customer("acme", "Acme"), Delegate("acme-1", "acme", SoapCallback("d.example"))
 CASE = Case(CUSTOMER, DELEGATE, IdentityKind.OWN, True, frozenset(), NOON)
 LIFTED = {"custom_operations": True, "valid_from": None, "valid_until": None, "identity": IdentityRule.EITHER,
           "approved_only": False, "max_devices": None, "callbacks": None, "attempts": 1_000_000,
-          "shared_by_domain": True}
+          "shared_by_domain": True, "hours": (), "networks": ("0.0.0.0/0", "::/0"), "own_anywhere": True,
+          "claims_per_hour": None}
 """Each restriction with the value that lifts it."""
 
 hours = st.none() | st.integers(-2, 2).map(lambda n: NOON + timedelta(hours=n))
@@ -36,12 +52,18 @@ policies = st.builds(
     Policy, st.sampled_from(["p", "q", "r"]), st.booleans(), hours, hours, st.sampled_from(IdentityRule),
     st.booleans(), st.none() | st.integers(0, 3),
     st.none() | st.frozensets(st.sampled_from([CallbackKind.SOAP, CallbackKind.HOSTED])), st.integers(1, 3),
-    shared_by_domain=st.booleans())
+    shared_by_domain=st.booleans(), hours=st.lists(st.sampled_from(
+        [opening(text) for text in ("Thu 08:00-13:00 Europe/Berlin", "daily 12:00-14:00 UTC")]), max_size=2).map(tuple),
+    networks=st.lists(st.sampled_from(["192.0.2.0/24", "2001:db8::/32"]), unique=True, max_size=2).map(tuple),
+    domains=st.sampled_from([(), ("acme.example",)]), own_anywhere=st.booleans())
 delegates = st.builds(Delegate, st.just("acme-1"), st.just("acme"), st.sampled_from(
     [SoapCallback("d.example"), HostedCallback("root", Secret("x"))]), enabled=st.booleans())
 cases = st.builds(Case, st.builds(Customer, st.just("acme"), st.just("Acme"), st.booleans()), delegates,
                   st.sampled_from(IdentityKind), st.booleans(), st.frozensets(st.sampled_from(["p", "q"])), hours.map(
-                      lambda moment: moment or NOON), st.booleans())
+                      lambda moment: moment or NOON), st.booleans(),
+                  st.sampled_from(["", "192.0.2.7", "::ffff:192.0.2.7", "198.51.100.7", "2001:db8::7"]),
+                  st.none() | st.builds(Hosts, st.sampled_from([(), ("a.acme.example",), ("evil-acme.example",)]),
+                                        st.just("because"), st.booleans()))
 holders = st.sampled_from(["customer/acme", "delegate/acme-1"])
 applied_lists = st.lists(st.builds(Applied, policies, holders), max_size=3)
 
@@ -55,10 +77,26 @@ def violated(policy: Policy, case: Case) -> list[Why]:
         (Why.NOT_ALLOWED, policy.callbacks is not None and case.delegate.kind not in policy.callbacks),
         (Why.NOT_YET, case.now < (policy.valid_from or case.now)),
         (Why.CLOSED, policy.valid_until is not None and not case.now < policy.valid_until),
+        (Why.HOURS, bool(policy.hours) and not any(
+            {"Thu": 7 <= case.now.hour < 12, "daily": 12 <= case.now.hour < 14}[str(one).split()[0]]
+            for one in policy.hours)),
+        *((why, away(policy, case) is why) for why in (Why.LOCATION, Why.LOCATION_UNKNOWN)),
         (Why.IDENTITY, case.identity not in wanted),
         (Why.NOT_APPROVED, policy.approved_only and policy.name not in case.approved),
         (Why.DOMAIN_ALONE, case.by_domain and case.identity.value == "shared" and not policy.shared_by_domain)]
     return [why for why, broken in conditions if broken]
+
+
+def away(policy: Policy, case: Case) -> Why | None:
+    """Whether a device is where the policy does not want it. 1 January 2026 is a Thursday, at UTC+1 in Berlin."""
+    version = {"": "", "192.0.2.7": "192.0.2.0/24", "::ffff:192.0.2.7": "192.0.2.0/24",
+               "2001:db8::7": "2001:db8::/32"}.get(case.peer, "")
+    free = case.identity is IdentityKind.OWN and policy.own_anywhere
+    if free or version in policy.networks or not (policy.networks or policy.domains):
+        return None
+    if policy.domains and case.hosts is not None and "a.acme.example" in case.hosts.names:
+        return None
+    return Why.LOCATION_UNKNOWN if policy.domains and case.hosts is not None and case.hosts.late else Why.LOCATION
 
 
 def standing(case: Case) -> list[Why]:
@@ -166,7 +204,114 @@ def test_A5_a_shared_certificate_and_reverse_dns_are_not_enough_unless_the_custo
     assert whys(Policy(), **by_domain | {"identity": IdentityKind.OWN}) == []
 
 
+# --- hours and places --------------------------------------------------------------------------------------------
+
+
+def reasons(policy: Policy, **changes: object) -> list[str]:
+    return [reason.text for reason in decide([Applied(policy, "h")], replace(CASE, **changes)).reasons]
+
+
+def test_A6_any_of_several_openings_is_enough_and_the_reason_says_the_time_there():
+    hours = tuple(map(opening, ("Mon-Wed 08:00-18:00 Europe/Berlin", "Thu 09:00-17:00 America/New_York")))
+    policy = Policy("p", hours=hours)
+    assert whys(policy, now=NOON + timedelta(hours=3)) == [], "Thursday 10:00 in New York"
+    assert reasons(policy) == [
+        "policy p: outside its hours, Mon-Wed 08:00-18:00 Europe/Berlin; Thu 09:00-17:00 America/New_York: "
+        "it is Thu 13:00 Europe/Berlin, Thu 07:00 America/New_York"]
+
+
+@pytest.mark.parametrize(("peer", "network", "inside"), [
+    ("192.0.2.255", "192.0.2.0/24", True), ("192.0.3.0", "192.0.2.0/24", False), ("192.0.2.7", "192.0.2.7/32", True),
+    ("::ffff:192.0.2.7", "192.0.2.0/24", True), ("192.0.2.7", "::ffff:192.0.2.0/120", True),
+    ("::ffff:192.0.2.7", "::/0", False), ("192.0.2.7", "::/0", False), ("2001:db8::7", "0.0.0.0/0", False),
+    ("2001:DB8:0::7", "2001:db8::/32", True), ("fe80::1%eth0", "fe80::/10", True), ("192.0.2.7", "0.0.0.0/0", True),
+    ("", "0.0.0.0/0", False), ("unix:", "0.0.0.0/0", False), ("127.1", "127.0.0.0/8", False)])
+def test_A6_a_network_holds_the_addresses_it_is_for(peer, network, inside):
+    assert in_networks(peer, Policy(networks=(network,)).networks) is inside
+    assert whys(Policy(networks=(network,)), peer=peer) == [Why.LOCATION] * (not inside)
+
+
+def test_A6_the_address_that_counts_is_the_one_the_device_was_seen_at():
+    """What it says of itself is no part of a case at all."""
+    assert not {"location", "ip_address"} & set(Case.__slots__)
+    assert reasons(Policy("p", networks=("192.0.2.0/24", "2001:db8::/32")), peer="198.51.100.7") == [
+        "policy p: 198.51.100.7 is in none of its networks, 192.0.2.0/24, 2001:db8::/32"]
+    assert reasons(Policy("p", networks=("192.0.2.0/24",))) == [
+        "policy p: an unknown address is in none of its networks, 192.0.2.0/24"]
+
+
+def test_6_1_a_known_network_or_a_forward_confirmed_domain_is_enough():
+    policy = Policy("p", identity=IdentityRule.EITHER, networks=("192.0.2.0/24",), domains=("acme.example",))
+    at_home = Hosts(("host.acme.example",), "confirmed")
+    shared = {"identity": IdentityKind.SHARED, "peer": "198.51.100.7"}
+    assert whys(policy, **shared | {"peer": "192.0.2.7"}) == []
+    assert whys(policy, **shared, hosts=at_home) == []
+    assert whys(policy, **shared, hosts=Hosts(("evil-acme.example",), "confirmed")) == [Why.LOCATION]
+    assert whys(policy, **shared, hosts=Hosts((), "no host name")) == [Why.LOCATION]
+    assert reasons(policy, **shared) == ["policy p: 198.51.100.7 is in none of its networks and not confirmed in "
+                                         "acme.example: reverse DNS was not asked"]
+
+
+def test_6_1_a_domain_that_the_dns_did_not_answer_for_is_no_verdict_on_the_device():
+    late = Hosts((), "no answer within 2 s", late=True)
+    assert whys(Policy(domains=("acme.example",)), hosts=late) == [Why.LOCATION_UNKNOWN]
+
+
+@given(policies, cases)
+def test_A6_the_dns_is_asked_only_where_it_can_make_a_difference(policy, case):
+    said = [Applied(policy, "h")]
+    found = {decide(said, replace(case, hosts=hosts)).reasons
+             for hosts in (Hosts(("a.acme.example",), ""), Hosts(("b.example",), ""))}
+    assert asks_hosts(said, case) is (len(found) > 1)
+
+
+def test_6_1_networks_can_bind_shared_certificates_alone():
+    policy = Policy(identity=IdentityRule.EITHER, networks=("192.0.2.0/24",), own_anywhere=True)
+    assert whys(policy, peer="198.51.100.7") == []
+    assert whys(policy, peer="198.51.100.7", identity=IdentityKind.SHARED) == [Why.LOCATION]
+
+
 # --- limits -------------------------------------------------------------------------------------------------------
+
+
+class Hour:
+    """A model of the limit that knows every claim and when it was opened, told without buckets."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.opened = most, list[int]()
+
+    def counted(self, now: int) -> list[int]:
+        """Minutes of the claims that count: opened in this minute, or in the sixty before it."""
+        return [at for at in self.opened if now - 60 <= at]
+
+
+@given(st.integers(1, 4), st.lists(st.integers(0, 40), max_size=40))
+def test_A6_the_window_slides_as_a_model_with_every_claim_in_it_does(most, waits):
+    """And: within any 60 minutes never more than allowed; once all claims are 61 minutes old, one is allowed; after
+    the seconds that a refused device is told, and not a minute before, there is room."""
+    policy, model, minute = [Applied(Policy("p", claims_per_hour=most), "h")], Hour(most), 0
+    for wait in waits:
+        minute += wait
+        pace = sorted(Counter(model.counted(minute)).items())
+        now = datetime.fromtimestamp(minute * 60 + 20, UTC)
+        found = over_pace(policy, {"h": pace}, now)
+        assert bool(found) is (len(model.counted(minute)) >= most)
+        if not found:
+            model.opened.append(minute)
+            continue
+        again = minute * 60 + 20 + found[0].retry_after
+        assert again % 60 == 0
+        assert len(model.counted(again // 60)) < most <= len(model.counted(again // 60 - 1))
+    assert all(sum(first <= at <= first + 60 for at in model.opened) <= most for first in model.opened)
+
+
+def test_A6_claims_per_hour_are_counted_where_they_are_limited_and_nowhere_else():
+    slow, free = Applied(Policy("slow", claims_per_hour=2), "customer/acme"), Applied(Policy("free"), "delegate/acme-1")
+    assert paced([slow, free]) == ("customer/acme",)
+    assert paced([free]) == ()
+    assert over_pace([slow, free], {"customer/acme": [(100, 2)]}, datetime.fromtimestamp(130 * 60, UTC)) == (
+        Reason(Why.PACE, "policy slow: 2 of 2 claims an hour are used", (100 + WINDOW + 1 - 130) * 60),)
+    assert over_pace([slow, free], {}, NOON) == over_pace([free], {"delegate/acme-1": [(0, 99)]}, NOON) == ()
 
 
 def over(policy: Policy, taken: dict[str, int], attempts: int = 0) -> list[Why]:

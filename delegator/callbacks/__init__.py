@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from delegator.callbacks import hosted
-from delegator.callbacks.guard import Guard
+from delegator.callbacks.guard import Guard, Limits
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackKind,
@@ -79,6 +79,11 @@ class Callbacks:
             raise DelegatorError(Kind.UNREACHABLE, f"callback {delegate.kind.value} is not available here",
                                  hint="install the extra that brings it, see docs/operators.md")
         return caller
+
+    def use(self, callers: Mapping[CallbackKind, Caller], limits: Limits) -> None:
+        """Call in other ways from the next call on. Who made the old callers closes them once nobody uses them."""
+        self._callers = callers
+        self._guard.use(limits)
 
     def close(self) -> None:
         for caller in self._callers.values():

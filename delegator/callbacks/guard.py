@@ -48,6 +48,14 @@ class Guard:
         self._changed = changed
         self._gates: dict[str, _Gate] = {}
 
+    def use(self, limits: Limits) -> None:
+        """Other limits from the next call on. Calls under way and what breakers remember stay; a changed number of
+        calls at once counts anew, so that for the length of one call both numbers may run."""
+        if limits.running != self._limits.running:
+            for gate in self._gates.values():
+                gate.turn = asyncio.Semaphore(limits.running)
+        self._limits = limits
+
     def is_open(self, name: str) -> bool:
         """Whether a call would be sent away by the breaker now; takes no trial."""
         gate = self._gates.get(name)

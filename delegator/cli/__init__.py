@@ -27,16 +27,24 @@ NOUNS = {
     "customers": Place("delegator.cli.customers:group", "Who owns devices."),
     "delegates": Place("delegator.cli.delegates:group", "The customers' servers, or what stands for them."),
     "devices": Place("delegator.cli.devices:group", "Which device is whose."),
+    "orders": Place("delegator.cli.orders:group", "Which order is whose."),
     "rules": Place("delegator.cli.rules:group", "Facts about a device that lead to a delegate."),
     "policies": Place("delegator.cli.policies:group", "What a customer allows."),
     "claims": Place("delegator.cli.claims:group", "What devices asked for, and what became of it."),
+    "enrolments": Place("delegator.cli.enrolments:group", "Certificates given to devices that came with the shared one."),
+    "transfers": Place("delegator.cli.transfers:group", "Devices that change hands, from one customer to another."),
     "notifications": Place("delegator.cli.notifications:group", "Who was told of what, by mail or webhook."),
+    "audit": Place("delegator.cli.auditing:group", "Who did what, when, from where, and why it ended so."),
     "explain": Place("delegator.cli.explain:command", "Why a device is, or is not, given a credential."),
     "config": Place("delegator.cli.configuration:group", "The settings, and whether what they name is in order."),
+    "backup": Place("delegator.cli.backups:backup", "Copy the database while it is in use."),
+    "restore": Place("delegator.cli.backups:restore", "Put a copy of the database back."),
+    "sealing": Place("delegator.cli.sealing_keys:group", "The keys that seal secrets, and their rotation."),
+    "completion": Place("delegator.cli.completion:command", "Complete commands and options in your shell."),
     "delegate": Place("delegator.cli.delegate_server:group", "Run a delegate, the customer's side."),
     "device": Place("delegator.cli.device:group", "Play the device's side."),
 }
-_WITHOUT_SETTINGS = ("config", "delegate", "device", "demo")
+_WITHOUT_SETTINGS = ("config", "delegate", "device", "demo", "completion")
 """Nouns that do not need the settings, or read them themselves to tell what is wrong with them."""
 
 _WORDS = "delegator.words"

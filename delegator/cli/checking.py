@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from delegator.config import Settings
 from delegator.errors import DelegatorError
 from delegator.net.reverse import load_domains
+from delegator.private import is_private
 from delegator.sealing import read_key_file
 from pki import Folder, PkiError
 from pki.trust import TrustStore
@@ -164,7 +165,7 @@ def _certificate(path: str, mint: str) -> str:
 
 def _key(path: str, certificate: str, mint: str) -> str:
     pem = _readable(path, mint)
-    if stat.S_IMODE(Path(path).stat().st_mode) & 0o077:
+    if not is_private(Path(path)):
         raise _Wrong("can be read by others", f"chmod 600 {path}")
     try:
         public = load_pem_private_key(pem, None).public_key()

@@ -52,12 +52,30 @@ async def show(store: Store, claim_id: str) -> Output:
     return Output(data, console.pairs(data))
 
 
-@verb(group, "release", "delegator claims release ABC1234")
-@click.argument("tag", type=forms.tag)
+@verb(group, "contested", "delegator claims contested --customer acme")
+@click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
+@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
 @stored
-async def release(store: Store, tag: str) -> Output:
-    """Release what the device TAG holds and forget its attempts, so that it can be provisioned anew."""
+async def contested(store: Store, customer: str | None, tag: str | None, most: int) -> Output:
+    """List second claimants: who asked for a device that another holds, by tag and day, the latest first."""
+    found = [shapes.contest(one) for one in await store.contests.list(customer=customer, tag=tag, most=most)]
+    columns = ("service_tag", "identity", "times", "at", "peer", "customer", "claim_id")
+    return Output(found, console.table([name.replace("_", " ") for name in columns],
+                                       [[one[name] for name in columns] for one in found]))
+
+
+@verb(group, "release", "delegator claims release ABC1234 --because 'factory reset, ticket 815'")
+@click.argument("tag", type=forms.tag)
+@click.option("--because", type=forms.words, help="The reason, for the audit.")
+@stored
+async def release(store: Store, tag: str, because: str | None) -> Output:
+    """Release what the device TAG holds and forget its attempts, so that it can be provisioned anew.
+
+    For the same customer, as after a factory reset. A device that nobody shall own any more: delegator devices
+    return. A new main board: delegator devices repair.
+    """
     if not await store.claims(service_tag=tag, most=1):
         raise DelegatorError(Kind.NOT_FOUND, f"{tag} has no claim", hint="see: delegator claims list")
-    changed = await store.release(tag, datetime.now(UTC))
+    changed = len(await store.ownership.release(tag, datetime.now(UTC), because))
     return Output({"service_tag": tag, "released": changed}, words=(f"{changed} claims of {tag} were released",))

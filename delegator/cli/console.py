@@ -139,8 +139,8 @@ class Progress:
         self._bar = click.progressbar(length=total, label=label, file=sys.stderr, show_pos=True,
                                       hidden=not sys.stderr.isatty(), update_min_steps=max(1, total // 200))
 
-    def step(self) -> None:
-        self._bar.update(1)
+    def step(self, number: int = 1) -> None:
+        self._bar.update(number)
 
     def finish(self) -> None:
         self._bar.render_finish()

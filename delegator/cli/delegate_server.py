@@ -78,7 +78,7 @@ def _settings(path: Path | None, flags: dict[str, Any]) -> Settings:
     return load(path, flags=tree)
 
 
-@click.group("delegate")
+@click.group("delegate", epilog="\b\nExample:\n  delegator delegate serve --delegator delegator.example.com")
 def group() -> None:
     """Run a delegate: the customer's server that devices are sent to.
 

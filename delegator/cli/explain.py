@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import console, forms, policy_words, shapes
 from delegator.cli.console import Output
 from delegator.cli.session import settings, stored
 from delegator.errors import APPEARANCES, Kind
@@ -21,9 +21,11 @@ from delegator.routing import registered
 from delegator.store import Store
 
 if TYPE_CHECKING:
-    from delegator.cli.explanation import Explanation, Question
+    from delegator.cli.explanation import Counts, Explanation, Question
+    from delegator.policy import Applied
 
-_NOWHERE = "0.0.0.0"  # noqa: S104 - an address that stands in no network, not one to listen on
+_NOWHERE = ""
+"""An address that is not known: it stands in no network."""
 _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 
 
@@ -54,7 +56,7 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
                         at or datetime.now(UTC))
     explanation = await explain(store, question, domains)
     unsaid = peer is None and any(rule.network for rule in await store.rules())
-    words = (*_asked_dns(explanation, domains is not None), *_words(explanation, unsaid))
+    words = (*_asked_dns(explanation, domains is not None), *_not_located(explanation), *_words(explanation, unsaid))
     return Output(_data(explanation), _lines(explanation), words, _REFUSED if explanation.verdict.error else 0)
 
 
@@ -75,6 +77,14 @@ def _words(explanation: Explanation, unsaid: bool) -> tuple[str, ...]:
     return (*note, f"  next: {error.hint}") if error is not None and error.hint else note
 
 
+def _not_located(explanation: Explanation) -> tuple[str, ...]:
+    """A policy asks from where, and the question does not say."""
+    asks = explanation.judgement is not None and any(
+        one.policy.networks or one.policy.domains for one in explanation.judgement.policies)
+    unknown = explanation.question.peer_address == _NOWHERE
+    return ("note: a policy asks where the device calls from; say its address with --from",) if asks and unknown else ()
+
+
 def _asked_dns(explanation: Explanation, enabled: bool) -> tuple[str, ...]:
     """Why a device that nobody registered and no rule matches was not looked up in the DNS."""
     if explanation.judgement is not None or explanation.registration is not None:
@@ -93,7 +103,8 @@ def _data(explanation: Explanation) -> shapes.Shape:
         "registration": None if registration is None else shapes.registration(registration),
         "route": _route(explanation),
         "policies": [] if judgement is None else [
-            {"policy": one.policy.name, "holder": one.holder} for one in judgement.policies],
+            {"policy": one.policy.name, "holder": one.holder, "says": policy_words.said(one.policy)}
+            for one in judgement.policies],
         "reasons": [{"why": why, "text": text} for why, text in verdict.reasons],
         "limits": _limits(explanation), "claim": None if claim is None else shapes.claim(claim),
         "told": _told(explanation)}
@@ -116,13 +127,20 @@ def _route(explanation: Explanation) -> shapes.Shape | None:
 
 
 def _limits(explanation: Explanation) -> list[shapes.Shape]:
-    """Per policy: places taken of those there are, attempts used of those there are."""
+    """Per policy: places taken, claims opened in the last hour, and attempts used, each of those there are. Claims
+    are counted by the hour only where a policy limits that."""
     if explanation.judgement is None:
         return []
     counts = explanation.counts
     return [{"policy": one.policy.name, "holder": one.holder, "taken": counts.places.get(one.holder, 0),
-             "max_devices": one.policy.max_devices, "attempts_used": counts.attempts,
+             "max_devices": one.policy.max_devices, "claims_this_hour": _this_hour(counts, one),
+             "claims_per_hour": one.policy.claims_per_hour, "attempts_used": counts.attempts,
              "attempts": one.policy.attempts} for one in explanation.judgement.policies]
+
+
+def _this_hour(counts: Counts, one: Applied) -> int | None:
+    pace = counts.paces.get(one.holder)
+    return None if pace is None else sum(many for _, many in pace)
 
 
 def _told(explanation: Explanation) -> shapes.Shape:
@@ -139,17 +157,17 @@ def _told(explanation: Explanation) -> shapes.Shape:
 def _lines(explanation: Explanation) -> list[str]:
     claim, question, asked = explanation.claim, explanation.question, _asked(explanation.question)
     stands = None if claim is None else f"{claim.claim_id}, {claim.state.value}, until {shapes.at(claim.lease_until)}"
-    policies = explanation.judgement.policies if explanation.judgement else ()
     facts: dict[str, object] = {
         "device": question.device.service_tag,
         "asks": f"at {asked['at']}, from {asked['from'] or 'an unknown address'}, "
                 f"with its {asked['identity']} certificate",
-        "registered": _registered(explanation), "route": _routed(explanation),
-        "policies": ", ".join(f"{one.policy.name} ({one.holder})" for one in policies), "claim": stands}
+        "registered": _registered(explanation), "route": _routed(explanation), "claim": stands}
+    policies = [f"policy      {one.policy.name} ({one.holder}): {'; '.join(policy_words.said(one.policy))}"
+                for one in (explanation.judgement.policies if explanation.judgement else ())]
     against = [f"against     {text}" for _, text in explanation.verdict.reasons]
     counted = [f"limits      {_counted(one)}" for one in _limits(explanation)]
     told = _told(explanation)["sentence"]
-    return [*(f"{name:<10}  {console.plain(value)}" for name, value in facts.items()), *counted, *against,
+    return [*(f"{name:<10}  {console.plain(value)}" for name, value in facts.items()), *policies, *counted, *against,
             f"answer      {told}"]
 
 
@@ -172,5 +190,7 @@ def _routed(explanation: Explanation) -> str:
 
 def _counted(one: shapes.Shape) -> str:
     most = "any number of" if one["max_devices"] is None else one["max_devices"]
-    return (f"{one['holder']}: {one['taken']} of {most} devices taken; "
+    paced = "" if one["claims_per_hour"] is None else (
+        f"{one['claims_this_hour']} of {one['claims_per_hour']} claims in this hour; ")
+    return (f"{one['holder']}: {one['taken']} of {most} devices taken; {paced}"
             f"{one['attempts_used']} of {one['attempts']} attempts used")

@@ -1,29 +1,28 @@
 """Why a device is, or is not, given a credential: worked out with the very code that serves devices.
 
-`handshake.judge` routes and decides, `over_limits` judges the counts, `refusal` says what a device is told. What is
-left to do here is to look at the claim that stands, which the server does inside a transaction that changes things.
+`judge` routes and decides, `over_limits` and `over_pace` judge the counts, `refusal` says what a device is told. What
+is left to do here is to look at the claim that stands, which the server does inside a transaction that changes things.
 The invariant: explaining changes nothing, and its verdict is the one the server would give at that moment.
 Must not live here: layout (explain), rules of any kind that a device is served by.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import OBSTACLES, Judgement, judge, refusal
+from delegator.handshake import OBSTACLES
+from delegator.judgement import Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
 from delegator.net.reverse import Domains
-from delegator.policy import Decision, over_limits
+from delegator.policy import Decision, Pace, Reason, over_limits, over_pace, paced
 from delegator.routing import Facts, registered
+from delegator.shared import veiled
 from delegator.store import Outcome, Store
+from delegator.store.surveys import History
 from delegator.trail import Trail
-
-_LIVE = (ClaimState.ASKING, ClaimState.ISSUED, ClaimState.CONFIRMED)
-_EVERY = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What limits look at: places taken by holder, and this tag's claims that expired."""
+    """What limits look at: places taken by holder, this tag's claims that expired, and by holder what was opened in
+    the last hour, where a policy limits that."""
 
     places: Mapping[str, int]
     attempts: int
+    paces: Mapping[str, Pace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +71,38 @@ class Explanation:
 async def explain(store: Store, question: Question, domains: Domains | None = None) -> Explanation:
     """Answer a question, with a look-up in the DNS where the server would make one. Changes nothing."""
     facts = Facts(question.device, question.location, question.peer_address)
-    history = await store.claims(service_tag=question.device.service_tag, most=_EVERY)
-    standing = next((claim for claim in history if claim.state in _LIVE), None)
-    attempts = sum(claim.state is ClaimState.EXPIRED for claim in history)
+    tag = question.device.service_tag
+    history = (await store.surveys.histories((tag,), with_lists=False)).get(tag, History())
+    attempts = expired(history, question.at)
     owned = registered(question.device, (await store.find(question.device)).registrations)
     registration = None if owned is None else owned[0]
     try:
         judgement = await judge(store, facts, question.identity, question.at, Trail("explain", question.peer_address),
                                 domains)
     except DelegatorError as error:
-        return Explanation(question, registration, None, Counts({}, attempts), standing,
-                           Verdict(error, reasons=(("no route", error.detail),)))
-    counts = await _counts(store, judgement, standing, attempts, question.at)
-    verdict = _verdict(judgement, counts, standing, question)
-    return Explanation(question, registration, judgement, counts, standing, verdict)
+        return Explanation(question, registration, None, Counts({}, attempts), history.standing,
+                           unrouted(error, question))
+    counts = Counts(await store.surveys.places(question.at), attempts,
+                    await store.surveys.paces(paced(judgement.policies), question.at))
+    return Explanation(question, registration, judgement, counts, history.standing,
+                       verdict(judgement, counts, history.standing, question))
+
+
+def expired(history: History, at: datetime) -> int:
+    """The attempts of a tag, the one included that ends with the next request."""
+    return history.expired + (history.standing is not None and lapsed(history.standing, at))
+
+
+def unrouted(error: DelegatorError, question: Question) -> Verdict:
+    """What a device is told that leads to nobody."""
+    return _as_told(Verdict(error, reasons=(("no route", error.detail),)), question)
+
+
+def _as_told(found: Verdict, question: Question) -> Verdict:
+    """With a shared certificate every refusal is told as the same one."""
+    if found.error is None or question.identity is not IdentityKind.SHARED:
+        return found
+    return replace(found, error=veiled(found.error))
 
 
 def lapsed(claim: Claim, at: datetime) -> bool:
@@ -91,32 +110,33 @@ def lapsed(claim: Claim, at: datetime) -> bool:
     return claim.state in (ClaimState.ASKING, ClaimState.ISSUED) and claim.lease_until <= at
 
 
-async def _counts(store: Store, judgement: Judgement, standing: Claim | None, attempts: int, at: datetime) -> Counts:
-    """As they will be when the server judges them: claims whose lease is over give their places back first."""
-    customer, delegate = judgement.customer.name, judgement.route.delegate.name
-    places = Counter(await store.taken(customer, delegate))
-    attempts += standing is not None and lapsed(standing, at)
-    if over_limits(judgement.policies, places, attempts):
-        for claim in await store.claims(customer=customer, most=_EVERY):
-            if lapsed(claim, at):
-                places.subtract((f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
-    return Counts(places, attempts)
+def verdict(judgement: Judgement, counts: Counts, standing: Claim | None, question: Question) -> Verdict:
+    """What the server would answer, from everything it would look at, with the limits that are in the way too where
+    the server would not come as far as them."""
+    return _as_told(_found(judgement, counts, standing, question), question)
 
 
-def _verdict(judgement: Judgement, counts: Counts, standing: Claim | None, question: Question) -> Verdict:
+def _found(judgement: Judgement, counts: Counts, standing: Claim | None, question: Question) -> Verdict:
+    holds = standing is not None and not lapsed(standing, question.at)
+    over = () if holds else _over(judgement, counts, question.at)
     if not judgement.decision.allowed:
-        return _refused(judgement.decision)
-    if standing is not None and not lapsed(standing, question.at):
+        return _refused(judgement.decision, over)
+    if standing is not None and holds:
         return _standing(standing, judgement, question)
-    reasons = over_limits(judgement.policies, counts.places, counts.attempts)
-    if reasons:
-        return _refused(Decision(reasons))
+    if over:
+        return _refused(Decision(over))
     delegate = judgement.route.delegate
     return Verdict(None, f"a new credential of delegate {delegate.name}, by callback {delegate.kind.value}")
 
 
-def _refused(decision: Decision) -> Verdict:
-    return Verdict(refusal(decision), reasons=tuple((reason.why.value, reason.text) for reason in decision.reasons))
+def _over(judgement: Judgement, counts: Counts, at: datetime) -> tuple[Reason, ...]:
+    return (*over_limits(judgement.policies, counts.places, counts.attempts),
+            *over_pace(judgement.policies, counts.paces, at))
+
+
+def _refused(decision: Decision, more: tuple[Reason, ...] = ()) -> Verdict:
+    return Verdict(refusal(decision),
+                   reasons=tuple((reason.why.value, reason.text) for reason in (*decision.reasons, *more)))
 
 
 def _standing(claim: Claim, judgement: Judgement, question: Question) -> Verdict:

@@ -7,6 +7,7 @@ Must not live here: rules between several words (the commands).
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,7 +17,7 @@ import click
 
 from delegator import model
 from delegator.domains import PREFIX, domain_of
-from delegator.model import CallbackKind, SoapCallback
+from delegator.model import CallbackKind, Opening, SoapCallback, hours
 
 _NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
 _TAG_WORDS = "5 to 20 of A-Z and 0-9"
@@ -60,6 +61,14 @@ def tag(text: str) -> str:
 
 def serial(text: str) -> str:
     return matching(model.SERIAL_NUMBER, text, _SERIAL_WORDS)
+
+
+def identifier(text: str) -> str:
+    """A service tag, a serial number or a MAC address, whichever it fits."""
+    for pattern in (model.SERVICE_TAG, model.SERIAL_NUMBER):
+        if pattern.fullmatch(text):
+            return text
+    return mac(text)
 
 
 def model_name(text: str) -> str:
@@ -221,6 +230,27 @@ def duration(text: str) -> timedelta:
     if not timedelta() < value <= _LONGEST_LEASE:
         raise click.BadParameter(f"{text[:64]!a} must be a number and s, m, h or d, such as 24h; 366d at most")
     return value
+
+
+def opening(text: str) -> Opening:
+    """One opening of the week: DAYS HH:MM-HH:MM ZONE. The zone must be one that this machine knows."""
+    try:
+        found = hours.opening(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write {hours.FORM}") from None
+    if not hours.is_known(found.zone):
+        raise click.BadParameter(f"time zone {found.zone} is not known on this machine" + _near_zone(found.zone))
+    return found
+
+
+def _near_zone(name: str) -> str:
+    from zoneinfo import available_timezones
+
+    known = {zone.lower(): zone for zone in available_timezones()}
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.7)
+    if near:
+        return f"; did you mean {known[near[0]]}?"
+    return "; UTC always is" + ("" if known else ", others come with the package tzdata")
 
 
 def callbacks(text: str) -> frozenset[CallbackKind]:

@@ -1,151 +1,138 @@
-"""Files of devices, as CSV or as JSON lines, read into registrations.
+"""Rows of a file of devices, read into what a spool holds.
 
-The invariants: reading changes nothing; every row that is wrong is told with its line number, not only the first;
-a row that is accepted is one that the store's forms accept.
-Must not live here: registering (devices), what is registered already (store).
+The invariants: every row that is wrong is told with its line number, and with everything that is wrong with it; a row
+that is accepted is one that the store's forms accept, whichever of the two ways it took through here.
+Must not live here: files (records), registering (devices), what is registered already (store).
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 
 from delegator.cli import forms
-from delegator.errors import DelegatorError, Kind
-from delegator.model import Registration
+from delegator.cli.records import ABSENT, Record, Values
+from delegator.model import SERIAL_NUMBER, SERVICE_TAG
+from delegator.store.spool import Refused, Said
 
-Fields = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One device and the line on which it stands."""
-
-    line: int
-    registration: Registration
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """One row that cannot be registered, and why."""
-
-    line: int
-    error: str
-
-
-@dataclass(slots=True)
-class Batch:
-    """What was read from one file."""
-
-    rows: list[Row] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
-
-
+COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
+IDENTIFIERS = COLUMNS[:3]
 _FORMS: dict[str, Callable[[str], str]] = {
     "service_tag": forms.tag, "serial_number": forms.serial, "model": forms.model_name, "order": forms.words,
     "delegate": forms.name, "customer": forms.name}
-COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
-_IDENTIFIERS = COLUMNS[:3]
+_MAC = "(?:[0-9A-F]{2}:){5}[0-9A-F]{2}"
+_MACS = re.compile(f"{_MAC}(?:;{_MAC})*")
+_REMEMBERED = 10_000
+"""Combinations of model, order, delegate and customer that are kept: most rows repeat one."""
+_Owned = tuple[str | None, str | None, str | None, str | None]
 
 
-def read(content: bytes, customer: str | None) -> Batch:
-    """The devices of a file; `customer` owns those that do not say it. Raises DelegatorError (MALFORMED) when the
-    file as a whole is not one of devices."""
-    text = _decoded(content)
-    records = _json_lines(text) if text.lstrip().startswith("{") else _csv(text)
-    batch, seen = Batch(), dict[str, int]()
-    for line, found in records:
+class Rows:
+    """The rows of a file, one by one; `customer` owns those that do not say it. Rows that are written as we would
+    write them take a short way, 4 µs instead of 25 (measured); all others, and those that are wrong, the long one."""
+
+    def __init__(self, customer: str | None) -> None:
+        self._customer = customer
+        self._owned: dict[tuple[object, ...], _Owned] = {}
+
+    def read(self, records: Iterable[Record]) -> Iterator[Said | Refused]:
+        for line, values in records:
+            if isinstance(values, str):
+                yield Refused(line, values)
+                continue
+            quick = self._quick(line, values)
+            if quick is not None:
+                yield quick
+                continue
+            try:
+                yield self._said(line, values)
+            except ValueError as error:
+                yield Refused(line, str(error))
+
+    def _quick(self, line: int, values: Values) -> Said | None:
+        """None where anything has to be looked at more closely."""
+        tag, serial, macs, *rest = values
+        if not (_fits(tag, SERVICE_TAG) and _fits(serial, SERIAL_NUMBER)):
+            return None
+        joined = _joined(macs)
         try:
-            registration = _registration(found, customer)
-            _must_be_once(registration, line, seen)
-            batch.rows.append(Row(line, registration))
-        except ValueError as error:
-            batch.refused.append(Refused(line, str(error)))
-    return batch
+            owned = self._owned.get(tuple(rest)) if joined is not None else None
+        except TypeError:  # a list where there should be words
+            return None
+        if owned is None or not (tag or serial or joined):
+            return None
+        return Said(line, owned[0], tag or None, serial or None, joined or None, *owned[1:])  # type: ignore[arg-type]
+
+    def _said(self, line: int, values: Values) -> Said:
+        """Raises ValueError with everything that is wrong."""
+        fields = dict(zip(COLUMNS, values, strict=True))
+        wrong: list[str] = []
+        good = {name: converted(name, form, fields[name], wrong) for name, form in _FORMS.items()}
+        parts = _parts(fields["mac_addresses"])
+        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.mac, part, wrong)) is not None]
+        owner = self._owner(fields, good, wrong)
+        if not wrong and not (macs or good["service_tag"] or good["serial_number"]):
+            wrong.append("no service_tag, serial_number or mac_addresses")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        owned = (owner, good["model"], good["order"], good["delegate"])
+        self._remember(tuple(values[3:]), owned)
+        return Said(line, owner, good["service_tag"], good["serial_number"], ",".join(dict.fromkeys(macs)) or None,
+                    *owned[1:])
+
+    def _remember(self, raw: tuple[object, ...], owned: _Owned) -> None:
+        if len(self._owned) >= _REMEMBERED:
+            self._owned.clear()
+        if all(type(value) is str or value is None or value is ABSENT for value in raw):
+            self._owned[raw] = owned
+
+    def _owner(self, fields: dict[str, object], good: dict[str, str | None], wrong: list[str]) -> str | None:
+        """Whose it is: None for stock, which a row must say by an order number or by a customer that is left empty."""
+        said = good["customer"]
+        if said and self._customer and said != self._customer:
+            wrong.append(f"customer: the row says {said}, the command {self._customer}")
+        if not said and not self._customer:
+            if fields["customer"] is ABSENT and good["order"] is None:
+                wrong.append("customer: neither the row nor --customer says it, and there is no order")
+            elif good["delegate"] is not None:
+                wrong.append("delegate: a device that names no customer can name no delegate")
+        return said or self._customer
 
 
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[:error.start].count(b"\n") + 1
-        raise _malformed(f"line {line}: not UTF-8", "save the file as UTF-8") from None
+def _fits(value: object, form: re.Pattern[str]) -> bool:
+    """Nothing, or text that is in its form as it stands."""
+    if type(value) is str:
+        return not value or form.fullmatch(value) is not None
+    return value is None or value is ABSENT
 
 
-def _malformed(detail: str, hint: str) -> DelegatorError:
-    return DelegatorError(Kind.MALFORMED, detail, hint=hint)
+def _joined(macs: object) -> str | None:
+    """Addresses that are in the normal form and all different, with commas in between; None for any others."""
+    if not macs and (macs is ABSENT or macs is None or macs == "" or macs == []):
+        return ""
+    if type(macs) is list and all(type(one) is str and len(one) == 17 for one in macs):
+        macs = ";".join(macs)
+    if type(macs) is not str or _MACS.fullmatch(macs) is None:
+        return None
+    if len(macs) == 17:
+        return macs
+    parts = macs.split(";")
+    return ",".join(parts) if len(set(parts)) == len(parts) else None
 
 
-_Records = Iterator[tuple[int, Fields]]
-
-
-def _csv(text: str) -> _Records:
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
-    try:
-        header = [cell.strip().lower() for cell in next(reader, [])]
-        _check_header(header)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, _cells(header, cells)
-    except csv.Error as error:
-        raise _malformed(f"line {reader.line_num}: {error}", "quote cells as in RFC 4180") from None
-
-
-def _check_header(header: list[str]) -> None:
-    unknown = [name for name in header if name not in COLUMNS]
-    if unknown or len(set(header)) < len(header) or not set(header) & set(_IDENTIFIERS):
-        raise _malformed(f"line 1: the header is {','.join(header)[:120] or 'missing'!a}",
-                         f"begin the file with some of: {','.join(COLUMNS)}")
-
-
-def _cells(header: list[str], cells: list[str]) -> Fields:
-    """A row with other cells than the header is kept as it is, to be refused with its line number."""
-    return {"": f"{len(cells)} cells under a header of {len(header)}"} if len(cells) != len(header) else {
-        name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-
-
-def _json_lines(text: str) -> _Records:
-    for line, content in enumerate(text.split("\n"), 1):
-        if not content.strip():
-            continue
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            found = None
-        yield line, found if isinstance(found, dict) else {"": "not a JSON object on one line"}
-
-
-def _registration(fields: Fields, customer: str | None) -> Registration:
-    """Raises ValueError with everything that is wrong."""
-    if "" in fields:
-        raise ValueError(str(fields[""]))
-    wrong = [f"unknown name {name[:40]!a}" for name in fields if name not in COLUMNS]
-    values = {name: _converted(name, form, fields.get(name), wrong) for name, form in _FORMS.items()}
-    parts = _parts(fields.get("mac_addresses"))
-    macs = [mac for part in parts if (mac := _converted("mac_addresses", forms.mac, part, wrong)) is not None]
-    owner = _owner(values["customer"], customer, wrong)
-    if not wrong and not (macs or values["service_tag"] or values["serial_number"]):
-        wrong.append("no service_tag, serial_number or mac_addresses")
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    return Registration(owner, values["service_tag"], values["serial_number"], tuple(dict.fromkeys(macs)),
-                        values["model"], values["order"], values["delegate"])
-
-
-def _converted(name: str, form: Callable[[str], str], value: object, wrong: list[str]) -> str | None:
+def converted(name: str, form: Callable[[str], str], value: object, wrong: list[str]) -> str | None:
     """The value in its form; None where there is none, or where it does not fit, which `wrong` then tells."""
-    if value is None or value == "":
+    if value is None or value is ABSENT:
         return None
     if not isinstance(value, str):
         wrong.append(f"{name}: must be a string")
         return None
+    if not value.strip():
+        return None
     try:
-        return form(value)
+        return form(value.strip())
     except click.BadParameter as error:
         wrong.append(f"{name}: {error.message}")
         return None
@@ -156,20 +143,3 @@ def _parts(value: object) -> list[object]:
     if isinstance(value, list):
         return value
     return [*re.split(r"[;,\s]+", value)] if isinstance(value, str) else [value]
-
-
-def _owner(said: str | None, customer: str | None, wrong: list[str]) -> str:
-    if said and customer and said != customer:
-        wrong.append(f"customer: the row says {said}, the command {customer}")
-    if not said and not customer:
-        wrong.append("customer: neither the row nor --customer says it")
-    return said or customer or ""
-
-
-def _must_be_once(one: Registration, line: int, seen: dict[str, int]) -> None:
-    """A repeated identifier is a mistake of whoever wrote the file: which row is meant, nobody knows."""
-    said = (("service tag", one.service_tag), ("serial number", one.serial_number),
-            *(("MAC address", mac) for mac in one.mac_addresses))
-    for identifier in [f"{what} {value}" for what, value in said if value]:
-        if seen.setdefault(identifier, line) != line:
-            raise ValueError(f"{identifier} stands on line {seen[identifier]} already")

@@ -1,25 +1,22 @@
 """`delegator policies`: what a customer allows, and the lists of devices it approved.
 
-The invariant: what is not said is the safe choice of the model; a time without its zone is refused, never guessed.
-Must not live here: judging by a policy (delegator.policy).
+The invariant: what is not said is the safe choice of the model, or of a policy that is changed, left as it is.
+Must not live here: the options that say a policy (policy_options), judging by a policy (delegator.policy).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import console, forms, policy_file, policy_options, policy_words, shapes, trying
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
-from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, IdentityRule, Policy
+from delegator.cli.tags import tags_in
+from delegator.model import Policy
 from delegator.store import Store
-
-_TIME = "ISO 8601 with its zone, or a date, which begins at midnight UTC."
 
 
 @click.group("policies", epilog=console.as_example("delegator policies show rollout"))
@@ -27,47 +24,86 @@ def group() -> None:
     """What a customer allows: when, to which devices, how many, by which proof of identity."""
 
 
+group.add_command(trying.command)
+
+
 @verb(group, "add", "delegator policies add rollout --from 2026-03-01 --until 2026-04-01T18:00:00+02:00 "
-                    "--max-devices 500\ndelegator customers add acme --title 'Acme' --policy rollout --replace")
+                    "--max-devices 500\ndelegator policies add office --hours 'Mon-Fri 08:00-18:00 Europe/Berlin' "
+                    "--network 192.0.2.0/24\n"
+                    "delegator customers add acme --title 'Acme' --policy rollout --replace")
 @click.argument("name", type=forms.name)
-@click.option("--identity", type=click.Choice([rule.value for rule in IdentityRule]), default="own",
-              show_default=True, help="The certificate to show: the device's own, or the one that all share.")
-@click.option("--from", "valid_from", type=forms.moment, metavar="TIME", help=f"Not before. {_TIME}")
-@click.option("--until", "valid_until", type=forms.moment, metavar="TIME", help=f"Not from then on. {_TIME}")
-@click.option("--approved-only", is_flag=True, help="Only devices on its list: delegator policies approve.")
-@click.option("--max-devices", type=click.IntRange(0), help="How many devices may hold a claim at once.")
-@click.option("--attempts", type=click.IntRange(1), default=10, show_default=True,
-              help="Claims that one device may let expire.")
-@click.option("--lease", type=forms.duration, default="24h", show_default=True,
-              help="How long a device may ask again for the same credential.")
-@click.option("--callbacks", type=forms.callbacks, metavar="KIND[,KIND]", help="Allowed ways to a delegate: soap, "
-              "hosted. All unless said.")
-@click.option("--shared-by-domain", is_flag=True, help="Let a shared certificate be enough where only reverse DNS led "
-              "to the customer. Needs --identity shared or either too.")
-@click.option("--no-custom-operations", is_flag=True, help="Allow nothing: no device is sent to a delegate.")
-@click.option("--replace", is_flag=True, help="Change the policy if there is one of that name; its list stays.")
+@policy_options.policy_options
+@click.option("--file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
+              help="As this file says, where no option says otherwise: what `show --json` prints; - is standard input.")
+@click.option("--replace", is_flag=True, help="Replace the policy if there is one of that name; its list stays.")
 @stored
-async def add(store: Store, name: str, identity: str, valid_from: datetime | None, valid_until: datetime | None,
-              approved_only: bool, max_devices: int | None, attempts: int, lease: timedelta,
-              callbacks: frozenset[CallbackKind] | None, shared_by_domain: bool, no_custom_operations: bool,
-              replace: bool) -> Output:
+async def add(store: Store, name: str, file: Path | None, replace: bool, **said: Any) -> Output:
     """Add the policy NAME. It applies to those customers and delegates that name it."""
-    if valid_from is not None and valid_until is not None and valid_until <= valid_from:
-        raise click.UsageError(f"--until {shapes.at(valid_until)} is not after --from {shapes.at(valid_from)}")
-    policy = Policy(name, not no_custom_operations, valid_from, valid_until, IdentityRule(identity), approved_only,
-                    max_devices, callbacks, attempts, lease, shared_by_domain)
+    base = Policy(name) if file is None else _written(file, name)
+    policy = policy_options.changed(base, said)
     await store.add_policy(policy, replace=replace)
-    return Output(shapes.policy(policy), words=(f"policy {name} is registered",))
+    return _stated(policy, "is registered")
+
+
+@verb(group, "change", "delegator policies change rollout --max-devices 800 --unset until\n"
+                       "delegator policies try rollout --set max-devices=800")
+@click.argument("name", type=forms.name)
+@policy_options.policy_options
+@policy_options.unset_option
+@stored
+async def change(store: Store, name: str, unset: tuple[str, ...], **said: Any) -> Output:
+    """Change the policy NAME: what is not said stays. See first what it would do: delegator policies try."""
+    policy = policy_options.changed(await _known(store, name), said, unset)
+    if not unset and not policy_options.stated(said):
+        raise click.UsageError("say what to change, or take something back with --unset")
+    await store.add_policy(policy, replace=True)
+    return _stated(policy, "is changed")
+
+
+@verb(group, "validate", "delegator policies show rollout --json > rollout.json\n"
+                         "delegator policies validate rollout.json")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+def validate(file: Path) -> Output:
+    """Check the policy in FILE and say what it means. Changes nothing."""
+    return _stated(_written(file), "makes sense")
+
+
+def _written(file: Path, name: str | None = None) -> Policy:
+    with click.open_file(str(file), "rb") as opened:
+        return policy_file.read(opened.read(), name).policy
+
+
+def _stated(policy: Policy, what: str) -> Output:
+    words = f"policy {policy.name} {what}: {'; '.join(policy_words.said(policy))}"
+    return Output(_shape(policy), words=(words,))
+
+
+def _shape(policy: Policy) -> shapes.Shape:
+    return {**shapes.policy(policy), "says": policy_words.said(policy)}
+
+
+async def _known(store: Store, name: str) -> Policy:
+    found = (await store.tables()).policies.get(name)
+    if found is None:
+        raise console.missing("policy", name, "policies")
+    return found
 
 
 @verb(group, "list", "delegator policies list --json")
 @stored
 async def list_(store: Store) -> Output:
     """List all policies."""
-    policies = [shapes.policy(one) for one in await store.policies()]
-    columns = ("name", "identity", "from", "until", "approved_only", "max_devices", "attempts", "lease")
-    return Output(policies, console.table([name.replace("_", " ") for name in columns],
-                                          [[one[name] for name in columns] for one in policies]))
+    policies = await store.policies()
+    columns = ("name", "identity", "from", "until", "approved_only", "max_devices", "claims_per_hour", "attempts",
+               "lease")
+    shaped = [_shape(one) for one in policies]
+    rows = [[*(one[name] for name in columns), "; ".join(map(str, policy.hours)), _whence(policy)]
+            for one, policy in zip(shaped, policies, strict=True)]
+    return Output(shaped, console.table([*(name.replace("_", " ") for name in columns), "hours", "where"], rows))
+
+
+def _whence(policy: Policy) -> str:
+    return ", ".join([*policy.networks, *policy.domains])
 
 
 @verb(group, "show", "delegator policies show rollout --json")
@@ -75,10 +111,7 @@ async def list_(store: Store) -> Output:
 @stored
 async def show(store: Store, name: str) -> Output:
     """Show the policy NAME and the devices on its approved list."""
-    found = (await store.tables()).policies.get(name)
-    if found is None:
-        raise console.missing("policy", name, "policies")
-    data = {**shapes.policy(found), "approved": await store.approved(name)}
+    data = {**_shape(await _known(store, name)), "approved": await store.approved(name)}
     return Output(data, console.pairs(data))
 
 
@@ -114,8 +147,7 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
 @stored
 async def disapprove(store: Store, name: str, tags: tuple[str, ...], from_file: Path | None) -> Output:
     """Take service TAGS off the approved list of the policy NAME."""
-    if name not in (await store.tables()).policies:
-        raise console.missing("policy", name, "policies")
+    await _known(store, name)
     wanted = _all_tags(tags, from_file)
     removed = await store.disapprove(name, wanted)
     return Output({"policy": name, "tags": len(wanted), "removed": removed},
@@ -124,24 +156,7 @@ async def disapprove(store: Store, name: str, tags: tuple[str, ...], from_file: 
 
 def _all_tags(tags: tuple[str, ...], from_file: Path | None) -> list[str]:
     """Each tag once, in order. Raises DelegatorError (MALFORMED) naming every line that is wrong."""
-    found = list(tags)
-    if from_file is not None:
-        with click.open_file(str(from_file), encoding="utf-8-sig", errors="replace") as lines:
-            found += _tags_in(lines)
+    found = [*tags, *([] if from_file is None else tags_in(from_file))]
     if not found:
         raise click.UsageError("give at least one TAG, or --from-file FILE")
     return list(dict.fromkeys(found))
-
-
-def _tags_in(lines: Iterable[str]) -> list[str]:
-    tags, wrong = [], []
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        try:
-            tags += [forms.tag(text)] if text else []
-        except click.BadParameter as error:
-            wrong.append(f"line {number}: {error.message}")
-    if wrong:
-        detail = f"{len(wrong)} lines are wrong, nothing was changed: " + "; ".join(wrong[:5])
-        raise DelegatorError(Kind.MALFORMED, detail, reasons=tuple(wrong), hint="mend them and run it again")
-    return tags

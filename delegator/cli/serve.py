@@ -21,7 +21,10 @@ from delegator.config import Settings
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens: host, port, pid.")
 @click.pass_obj
 def command(settings: Settings, host: str | None, port: int | None, as_json: bool) -> None:
-    """Serve devices until SIGTERM or Ctrl-C. SIGHUP reloads certificates and revocation lists.
+    """Serve devices until SIGTERM or Ctrl-C, which let requests under way finish.
+
+    SIGHUP reads settings, certificates and revocation lists again, and connections that stand go on. A service
+    manager is told how we are, and sockets that it opened are served.
 
     \b
     Example:
@@ -29,10 +32,16 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
     """
     import msgspec
 
-    from delegator import app, observe
+    from delegator import app, config, observe
+    from delegator.cli import session
 
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
+
+    def changed(settings: Settings) -> Settings:
+        return msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
+
+    path = session.settings_file()
+    settings = changed(settings)
     observe.configure(settings.log.level, settings.log.json)
 
     def ready(listening: app.Listening) -> None:
@@ -41,4 +50,4 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
             print(json.dumps({"host": listening.host, "port": listening.port, "pid": os.getpid(),
                               "ops": listening.ops}), flush=True)
 
-    asyncio.run(app.serve(settings, ready))
+    asyncio.run(app.serve(settings, ready, lambda: changed(config.load(path))))

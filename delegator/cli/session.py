@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from delegator.cli import operator
 from delegator.cli.console import Output
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ async def open_named(settings: Settings) -> Store:
     from delegator.store import open_store
 
     files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return await open_store(Path(settings.store.path), SealingKey(*(read_key_file(Path(name)) for name in files)))
+    return await open_store(Path(settings.store.path), SealingKey(*(read_key_file(Path(name)) for name in files)),
+                            actor=operator.actor(), peer=operator.place())
 
 
 def stored(function: Callable[..., Awaitable[Output | None]]) -> Callable[..., Output | None]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
-from delegator.model import Claim, Customer, Delegate, Notification, Policy, Registration, Rule
+from delegator.model import Claim, Customer, Delegate, Notification, Order, Policy, Registration, Rule
+from delegator.model.enrolled import Contest, Enrolled
+from delegator.model.owned import Board, Transfer
 
 Shape = dict[str, object]
 
@@ -56,13 +58,27 @@ def policy(value: Policy) -> Shape:
     return {"name": value.name, "identity": value.identity.value, "from": at(value.valid_from),
             "until": at(value.valid_until), "approved_only": value.approved_only, "max_devices": value.max_devices,
             "attempts": value.attempts, "lease": lasting(value.lease), "callbacks": kinds,
-            "custom_operations": value.custom_operations, "shared_by_domain": value.shared_by_domain}
+            "custom_operations": value.custom_operations, "shared_by_domain": value.shared_by_domain,
+            "hours": [str(one) for one in value.hours], "networks": list(value.networks),
+            "domains": list(value.domains), "own_anywhere": value.own_anywhere,
+            "claims_per_hour": value.claims_per_hour}
 
 
 def registration(value: Registration) -> Shape:
-    return {"service_tag": value.service_tag, "serial_number": value.serial_number,
-            "mac_addresses": list(value.mac_addresses), "model": value.model, "order": value.order,
-            "delegate": value.delegate, "customer": value.customer}
+    """As the device's own row says it: what it has by its order is left out, so that importing it changes nothing."""
+    own = value.itself
+    return {"service_tag": own.service_tag, "serial_number": own.serial_number,
+            "mac_addresses": list(own.mac_addresses), "model": own.model, "order": own.order,
+            "delegate": own.delegate, "customer": own.customer}
+
+
+def owned(value: Registration) -> Shape:
+    """With whose it is, by itself or by its order; nobody's is in stock."""
+    return {**registration(value), "owner": value.customer, "by_order": value.by_order}
+
+
+def order(value: Order) -> Shape:
+    return {"order": value.number, "customer": value.customer, "delegate": value.delegate}
 
 
 def claim(value: Claim) -> Shape:
@@ -73,8 +89,37 @@ def claim(value: Claim) -> Shape:
             "result": result, "detail": value.detail, "peer": value.peer}
 
 
+def transfer(value: Transfer) -> Shape:
+    names = ("transfer_id", "device", "service_tag", "order", "offered_by", "offered_to", "because")
+    return {**{name: getattr(value, name) for name in names}, "state": value.state.value,
+            **{name: at(getattr(value, name)) for name in ("offered_at", "until", "ended_at")}}
+
+
+def board(value: Board) -> Shape:
+    """A key of a repaired device. The secret that a shared certificate's claim was bound to stays untold, also as a
+    hash."""
+    kind, _, key = value.binding.partition(":")
+    return {"key": key if kind == "key" else None, "standing": value.standing.value, "since": at(value.since),
+            "until": at(value.until)}
+
+
+def enrolled(value: Enrolled) -> Shape:
+    """Without what the claim was bound to."""
+    state = "forgotten" if value.forgotten_at else "revoked" if value.revoked_at else "used" if value.used else "issued"
+    plain: Shape = {name: getattr(value, name) for name in ("service_tag", "serial", "claim_id", "key_fingerprint")}
+    times = ("issued_at", "not_after", "used_at", "revoked_at", "forgotten_at")
+    return {**plain, "state": state, "reason": value.reason, **{name: at(getattr(value, name)) for name in times},
+            "certificate": value.certificate}
+
+
+def contest(value: Contest) -> Shape:
+    names = ("service_tag", "customer", "delegate", "claim_id", "peer", "times")
+    return {**{name: getattr(value, name) for name in names}, "identity": value.identity.value, "at": at(value.at)}
+
+
 def notification(value: Notification) -> Shape:
     names = ("claim_id", "service_tag", "customer", "delegate", "delegator", "attempts", "last_error", "peer")
     times = ("created_at", "give_up_at", "ended_at")
-    return {"kind": value.kind.value, "state": value.state.value, **{name: getattr(value, name) for name in names},
+    return {"kind": value.kind.value, "notice": value.notice.value, "state": value.state.value,
+            **{name: getattr(value, name) for name in names},
             **{name: at(getattr(value, name)) for name in times}}

@@ -112,7 +112,7 @@ class Ledger:
         """The credential of a claim: `fresh`, or the one it already has. Raises DelegatorError, see `learn`."""
         assert fresh.not_after is not None
         sealed = self._key.seal(fresh.password.reveal(), _row_name(request.claim_id))
-        entry = await self._driver.run(learn(request, fresh.user_name, sealed, milliseconds(now),
+        entry = await self._driver.run(lambda: learn(request, fresh.user_name, sealed, milliseconds(now),
                                              milliseconds(fresh.not_after)))
         return Credential(entry.user_name, self.password(entry), entry.not_after)
 
@@ -135,14 +135,14 @@ class Ledger:
 
     async def fetched(self, entry: Entry, now: datetime) -> None:
         if entry.fetched_at is None:
-            await self._driver.run(fetched(entry.claim_id, milliseconds(now)))
+            await self._driver.run(lambda: fetched(entry.claim_id, milliseconds(now)))
 
     async def conclude(self, deployment: Deployment, now: datetime) -> Entry | None:
         last_use = milliseconds(now + self._grace)
-        return await self._driver.run(conclude(deployment, milliseconds(now), last_use))
+        return await self._driver.run(lambda: conclude(deployment, milliseconds(now), last_use))
 
     async def wipe(self, now: datetime) -> int:
-        return await self._driver.run(wipe(milliseconds(now)))
+        return await self._driver.run(lambda: wipe(milliseconds(now)))
 
     async def close(self) -> None:
         await self._driver.close()

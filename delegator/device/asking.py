@@ -1,7 +1,7 @@
 """Talking to the delegator: which certificate to show, which address to try, one SOAP call.
 
-An activation ends with the certificate it began with, because the claim is bound to it; a certificate that came
-with an answer is for the next one.
+A device that came with a shared certificate shows it until it has one of its own on its disk; from then on it shows
+that one, and the claim goes over to it.
 
 The invariant: the same question goes to the next address only where the reason table says so, and if all fail
 the failure that got furthest is the one that is reported. Must not live here: SOAP itself (messages, answers).
@@ -9,7 +9,6 @@ the failure that got furthest is the one that is reported. Must not live here: S
 
 from __future__ import annotations
 
-import base64
 import logging
 import ssl
 from collections import deque
@@ -17,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from delegator.device import messages, tls
+from delegator.device import enrolling, messages, tls
 from delegator.device.addresses import Address
+from delegator.device.certificate import common_names
 from delegator.device.envelope import HttpAnswer
 from delegator.device.exchange import Limit, Request, exchange
-from delegator.device.reasons import Failure, Misconfigured
+from delegator.device.reasons import Failure
 from delegator.device.settings import Settings
-from delegator.device.state import HANDSHAKE_CERTIFICATE, Folder, State
+from delegator.device.state import HANDSHAKE_CERTIFICATE, State
 
 log = logging.getLogger("delegator.device")
 Read = TypeVar("Read")
@@ -33,22 +33,24 @@ _ANSWER_SIZE = 256 * 1024
 
 
 def certificate_request(settings: Settings, state: State) -> str | None:
-    """The PKCS#10 request as xs:base64Binary, as long as this device has only the shared certificate."""
-    if settings.own is None or state.own:
+    """The PKCS#10 request as xs:base64Binary, as long as this device shows a certificate that is not its own."""
+    if settings.own is None or state.own or _names(settings.certificate) == [state.service_tag]:
         return None
+    return enrolling.request(settings.own, state.service_tag)
+
+
+def _names(certificate: str) -> list[str]:
     try:
-        lines = Path(settings.own.request).read_text(encoding="ascii").splitlines()
-        request = "".join(line.strip() for line in lines if not line.startswith("-----"))
-        base64.b64decode(request, validate=True)
-    except (OSError, ValueError) as error:
-        raise Misconfigured(f"the certificate request {settings.own.request} is not PEM: {error}") from None
-    return request
+        return common_names(Path(certificate).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return []  # tls says what is wrong with it
 
 
-def context_for(settings: Settings, folder: Folder, state: State) -> ssl.SSLContext:
-    """With the certificate that this activation began with."""
+def context_for(settings: Settings, state: State) -> ssl.SSLContext:
+    """With the certificate that this device shows now."""
     if settings.own is not None and state.own:
-        return tls.delegator_context(str(folder.path / HANDSHAKE_CERTIFICATE), settings.own.key, settings.ca)
+        own = settings.own
+        return tls.delegator_context(str(own.folder / HANDSHAKE_CERTIFICATE), str(own.key), settings.ca)
     return tls.delegator_context(settings.certificate, settings.key, settings.ca)
 
 
@@ -56,12 +58,12 @@ HOPS = 3
 """How far a device follows "ask there": far enough for region, country and site, and no chain without end."""
 
 
-def call(settings: Settings, folder: Folder, state: State, operation: str, body: bytes,
+def call(settings: Settings, state: State, operation: str, body: bytes,
          read: Callable[[HttpAnswer], Read], addresses: tuple[Address, ...]) -> tuple[Address, Read]:
     """One SOAP call to the first delegator that answers it. One that names others instead of itself is followed,
     to delegators that prove themselves by the same factory CA. Returns who answered, too. Raises the Failure that
     got furthest."""
-    context = context_for(settings, folder, state)
+    context = context_for(settings, state)
     request = Request("POST", "/", (("Content-Type", "text/xml; charset=utf-8"),
                                     ("SOAPAction", messages.action(operation))), body)
     failures, tried = [], set()

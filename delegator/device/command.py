@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     parser = options.parser()
     try:
         words = parser.parse_args(argv)
-        if words.command == "activate" and bool(words.certificate_request) != bool(words.request_key):
-            parser.error("--certificate-request and --request-key go together")
+        wrong = options.contradiction(words)
+        if wrong is not None:
+            parser.error(wrong)
     except SystemExit as end:  # argparse has said what was wrong
         return _USAGE if end.code else 0
     if words.command == "reasons":
@@ -79,6 +80,9 @@ def _run(words: argparse.Namespace, world: World) -> Report:
 def _activate(settings: Settings, world: World) -> Report:
     if settings.hook and shutil.which(settings.hook[0]) is None:
         raise Misconfigured(f"the hook {settings.hook[0]} is not a command that can be run")
+    if settings.own is not None and settings.own.command and shutil.which(settings.own.command[0]) is None:
+        raise Misconfigured(f"{settings.own.command[0]} is not a command that can be run: name one that makes a "
+                            "certificate request with --request-command")
     if not tls.clock_is_set():
         log.warning("the clock of this device is not set (it shows %s): certificates are judged by the build time",
                     time.strftime("%Y-%m-%d", time.gmtime()))

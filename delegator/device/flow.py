@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from delegator.device import reasons, retry
+from delegator.device import enrolling, reasons, retry, tls
 from delegator.device.reasons import Failure, Reason
-from delegator.device.settings import Settings
-from delegator.device.state import HANDSHAKE_CERTIFICATE, Folder, Phase, State, new_state
+from delegator.device.settings import Own, Settings
+from delegator.device.state import Folder, Phase, State, new_state
 from delegator.device.steps import STEPS
 
 log = logging.getLogger("delegator.device")
@@ -40,28 +40,30 @@ class Result(NamedTuple):
     detail: str = ""
 
 
-def resume(folder: Folder, service_tag: str, again: bool, now: float) -> State:
-    """The activation to go on with: the saved one, or a new one that is on the disk before it is returned."""
+def resume(folder: Folder, service_tag: str, again: bool, now: float, own: Own | None = None) -> State:
+    """The activation to go on with: the saved one, or a new one that is on the disk before it is returned. It shows
+    this device's own certificate where there is one that can be used."""
+    if own is not None:
+        enrolling.drop_foreign(own, service_tag)
+    usable = own is not None and enrolling.is_usable(own, service_tag)
     saved = folder.load()
     if saved is not None and saved.service_tag == service_tag and not again:
-        return saved
-    if saved is not None and saved.service_tag != service_tag:  # a copied disk: that certificate names another device
-        folder.remove(HANDSHAKE_CERTIFICATE)
-    state = new_state(service_tag, now, own=folder.read(HANDSHAKE_CERTIFICATE) is not None)
+        return saved._replace(own=saved.own and usable)
+    state = new_state(service_tag, now, own=usable)
     folder.save(state)
     return state
 
 
 def activate(settings: Settings, folder: Folder, world: World) -> Result:
     """Attempts until the device is ready, a reason forbids more, or the window is over."""
-    state = resume(folder, settings.identity.service_tag, settings.again, world.now())
+    state = resume(folder, settings.identity.service_tag, settings.again, world.now(), settings.own)
     started, attempts = world.monotonic(), 0
     while state.phase is not Phase.CONFIRMED:
         attempts += 1
         try:
             state = _attempt(settings, folder, state)
         except Failure as failure:
-            state = _back(folder, failure.reason)
+            state = _back(settings, folder, failure)
             wait = retry.pause(settings.interval, failure.retry_after, world.uniform)
             if not _again(settings, failure.reason, world.monotonic() - started, wait):
                 return Result(state, attempts, failure.reason, failure.detail)
@@ -89,14 +91,22 @@ def _attempt(settings: Settings, folder: Folder, state: State) -> State:
     return state
 
 
-def _back(folder: Folder, reason: Reason) -> State:
+def _back(settings: Settings, folder: Folder, failure: Failure) -> State:
     """The state after a failure: steps may have got further than the caller saw, so the disk is asked."""
     state = folder.load()
     if state is None:
         raise RuntimeError("the state vanished during an attempt")
-    # A delegator that wants no shared certificate any more is shown the own one, where an answer brought it.
-    own = reason is reasons.IDENTITY_REJECTED and folder.read(HANDSHAKE_CERTIFICATE) is not None
-    after = state._replace(phase=phase_after_failure(state.phase, reason), own=state.own or own)
+    after = state._replace(phase=phase_after_failure(state.phase, failure.reason),
+                           own=_shows_own(settings, state, failure))
     if after != state:  # a device that waits for a day must not wear its flash with a thousand equal writes
         folder.save(after)
     return after
+
+
+def _shows_own(settings: Settings, state: State, failure: Failure) -> bool:
+    """Which certificate the next attempt shows. An own one may have been withdrawn so that this device can begin anew
+    with the shared one; and where the shared one is refused, the own one, if there is one, is what is wanted."""
+    if state.own:
+        return not tls.withdrawn(failure)
+    wanted = failure.reason in (reasons.IDENTITY_REJECTED, reasons.NOT_ENTITLED)
+    return wanted and settings.own is not None and enrolling.is_usable(settings.own, state.service_tag)

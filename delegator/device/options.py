@@ -16,8 +16,10 @@ from typing import TypeVar
 from delegator.device import retry
 from delegator.device.addresses import Address, parse_addresses
 from delegator.device.answers import Limits
+from delegator.device.enrolling import OPENSSL
 from delegator.device.messages import Identity
 from delegator.device.settings import Own, Settings
+from delegator.device.state import HANDSHAKE_KEY
 
 Value = TypeVar("Value")
 
@@ -40,11 +42,32 @@ def settings(words: argparse.Namespace) -> Settings:
     """The words of `activate` as one value."""
     identity = Identity(words.tag, words.serial, tuple(words.mac), words.model,
                         words.ip, words.host_name, words.domain)
-    own = Own(words.certificate_request, words.request_key) if words.certificate_request else None
     return Settings(
         words.delegator, words.certificate, words.key, words.ca, identity, Path(words.state), words.server_name,
         words.hook, words.hook_timeout, words.timeout, words.interval, words.window, words.once, words.again,
-        Limits(words.max_user, words.max_password), own)
+        Limits(words.max_user, words.max_password), _own(words))
+
+
+def _own(words: argparse.Namespace) -> Own | None:
+    """Where this device's own certificate is to be: in a folder of its own, or for a request that was made before."""
+    if words.own is not None:
+        folder = Path(words.own)
+        return Own(folder / HANDSHAKE_KEY, folder, command=words.request_command or OPENSSL)
+    if words.certificate_request:
+        return Own(Path(words.request_key), Path(words.state), request=words.certificate_request)
+    return None
+
+
+def contradiction(words: argparse.Namespace) -> str | None:
+    """What words that are right on their own say against each other, or None."""
+    if words.command != "activate":
+        return None
+    if bool(words.certificate_request) != bool(words.request_key):
+        return "--certificate-request and --request-key go together"
+    if words.own is not None and words.certificate_request:
+        return "--own makes its own request: give no --certificate-request"
+    alone = words.request_command and words.own is None
+    return "--request-command makes what --own keeps: give both" if alone else None
 
 
 def _activate(command: argparse.ArgumentParser) -> None:
@@ -72,8 +95,13 @@ def _who(command: argparse.ArgumentParser) -> None:
     group.add_argument("--ip", type=_said(_text), help="this device's own IP address, a hint for the owner")
     group.add_argument("--host-name", type=_said(_text), help="this device's own name, a hint")
     group.add_argument("--domain", type=_said(_text), help="the domain it was started in, a hint")
+    group.add_argument("--own", metavar="DIR",
+                       help="turns a shared certificate into this device's own one: where its key and certificate are "
+                            "made and kept, also when --state is cleared")
+    group.add_argument("--request-command", default=(), type=_said(_command), metavar="'CMD ARG...'",
+                       help="makes the key and says a PKCS#10 request (default: openssl)")
     group.add_argument("--certificate-request", metavar="FILE",
-                       help="PKCS#10 request (PEM): turns a shared certificate into this device's own one")
+                       help="instead of --own: a PKCS#10 request (PEM) that was made before")
     group.add_argument("--request-key", metavar="FILE", help="the private key of that request")
 
 

@@ -12,10 +12,13 @@ from delegator.device.retry import INTERVAL, WINDOW
 
 
 class Own(NamedTuple):
-    """How a shared certificate becomes an own one: the PKCS#10 request to send, and the key it was made with."""
+    """How a shared certificate becomes an own one: the key, the folder that keeps the certificate, and the PKCS#10
+    request to send or else the command that makes one."""
 
-    request: str
-    key: str
+    key: Path
+    folder: Path
+    request: str = ""
+    command: tuple[str, ...] = ()
 
 
 class Settings(NamedTuple):

@@ -29,6 +29,7 @@ CREDENTIAL = "credential.json"
 TRUST_ANCHOR = "delegate-ca.pem"
 PROVISIONING = "provisioning.xml"
 HANDSHAKE_CERTIFICATE = "handshake.pem"
+HANDSHAKE_KEY = "handshake.key"
 _LOCK = "lock"
 
 _TRANSACTION_BYTES = 24

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from delegator.device import asking, hook, messages, reasons
+from delegator.device import asking, enrolling, hook, messages, reasons
 from delegator.device.answers import Answer, check_credential, read_answer, read_confirmation
 from delegator.device.fetching import fetch
 from delegator.device.reasons import Failure
 from delegator.device.settings import Settings
 from delegator.device.state import (
     CREDENTIAL,
-    HANDSHAKE_CERTIFICATE,
     PROVISIONING,
     TRUST_ANCHOR,
     Folder,
@@ -30,24 +29,29 @@ log = logging.getLogger("delegator.device")
 def _ask(settings: Settings, folder: Folder, state: State) -> State:
     log.info("212 asking for a provisioning credential")
     body = messages.ask(settings.identity, state.transaction_id, asking.certificate_request(settings, state))
-    by, answer = asking.call(settings, folder, state, messages.ASK, body, read_answer,
+    by, answer = asking.call(settings, state, messages.ASK, body, read_answer,
                              settings.addresses + state.alternates)
     check_credential(answer.credential, settings.limits, basic=answer.delegate is not None)
     log.info("216 got a credential, claim %s", answer.claim_id)
-    _keep(folder, answer)
+    own = _keep(settings, folder, state, answer)
     url = answer.delegate.url if answer.delegate else ""
     return state._replace(phase=Phase.ISSUED, claim_id=answer.claim_id, delegate_url=url,
-                          alternates=(by, *answer.alternates))
+                          alternates=(by, *answer.alternates), own=own)
 
 
-def _keep(folder: Folder, answer: Answer) -> None:
+def _keep(settings: Settings, folder: Folder, state: State, answer: Answer) -> bool:
+    """Everything that came, on the disk; whether this device shows its own certificate from now on."""
     folder.save_credential(answer.credential, answer.claim_id)
     if answer.delegate is None:
         folder.remove(TRUST_ANCHOR)
     else:
         folder.write(TRUST_ANCHOR, answer.delegate.trust_anchor.encode())
-    if answer.handshake_certificate:
-        folder.write(HANDSHAKE_CERTIFICATE, answer.handshake_certificate.encode())
+    if settings.own is None or not answer.handshake_certificate:
+        return state.own
+    kept = enrolling.keep(settings.own, state.service_tag, answer.handshake_certificate)
+    if kept:
+        log.info("216 got a certificate of its own, which is shown from now on")
+    return kept or state.own
 
 
 def _fetch(settings: Settings, folder: Folder, state: State) -> State:
@@ -70,7 +74,7 @@ def _apply(settings: Settings, folder: Folder, state: State) -> State:
     try:
         hook.apply(settings.hook, _facts(folder, state), settings.hook_timeout)
     except Failure as failure:
-        _tell(settings, folder, state, failure)
+        _tell(settings, state, failure)
         raise
     return state._replace(phase=Phase.APPLIED)
 
@@ -81,23 +85,23 @@ def _facts(folder: Folder, state: State) -> hook.Facts:
                       state.delegate_url)
 
 
-def _tell(settings: Settings, folder: Folder, state: State, cause: Failure) -> None:
+def _tell(settings: Settings, state: State, cause: Failure) -> None:
     """The delegator should know, but what it answers changes nothing: the hook's failure is the reason."""
     try:
-        _say(settings, folder, state, messages.FAILED, str(cause))
+        _say(settings, state, messages.FAILED, str(cause))
     except Failure as failure:
         log.warning("the delegator could not be told: %s", failure)
 
 
 def _confirm(settings: Settings, folder: Folder, state: State) -> State:
     log.info("218 telling the delegator that this device is deployed")
-    _say(settings, folder, state, messages.DEPLOYED, None)
+    _say(settings, state, messages.DEPLOYED, None)
     return state._replace(phase=Phase.CONFIRMED)
 
 
-def _say(settings: Settings, folder: Folder, state: State, result: str, detail: str | None) -> None:
+def _say(settings: Settings, state: State, result: str, detail: str | None) -> None:
     body = messages.confirm(state.claim_id, result, state.transaction_id, detail)
-    asking.call(settings, folder, state, messages.CONFIRM, body, read_confirmation,
+    asking.call(settings, state, messages.CONFIRM, body, read_confirmation,
                 state.alternates + settings.addresses)  # first the one that knows the claim
 
 

@@ -121,6 +121,14 @@ def answer_failure(error: Exception, version: str | None, nothing_came: bool) ->
     return Failure(reasons.NO_ANSWER, _words(error))
 
 
+def withdrawn(failure: Failure) -> bool:
+    """Whether the delegator said of the certificate itself that it counts no more. That it hung up says nothing."""
+    return failure.reason is reasons.CLIENT_REFUSED and failure.detail in _WITHDRAWN
+
+
+_WITHDRAWN = ("TLS alert certificate_revoked", "TLS alert certificate_expired", "TLS alert unknown_ca")
+
+
 def _hung_up(error: Exception) -> bool:
     if isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return True

@@ -5,6 +5,7 @@ Must not live here: decisions (routing, policy), element names (wire.messages), 
 """
 
 from delegator.model.claimed import Claim, ClaimState, Identity, IdentityKind, PeerCertificate
+from delegator.model.hours import Opening
 from delegator.model.messages import (
     AddressChange,
     Answer,
@@ -18,7 +19,7 @@ from delegator.model.messages import (
     Location,
     Result,
 )
-from delegator.model.notified import Notification, NotificationKind, NotificationState, Telling
+from delegator.model.notified import Notice, Notification, NotificationKind, NotificationState, Telling
 from delegator.model.registered import (
     CALLBACKS,
     Callback,
@@ -28,6 +29,7 @@ from delegator.model.registered import (
     HostedCallback,
     IdentityRule,
     LocalCallback,
+    Order,
     Policy,
     Registration,
     Rule,
@@ -78,9 +80,12 @@ __all__ = [
     "IdentityRule",
     "LocalCallback",
     "Location",
+    "Notice",
     "Notification",
     "NotificationKind",
     "NotificationState",
+    "Opening",
+    "Order",
     "PeerCertificate",
     "Policy",
     "Registration",

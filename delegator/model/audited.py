@@ -22,12 +22,63 @@ class Act(enum.Enum):
     CLAIM_FAILED = "claim.failed"
     CLAIM_EXPIRED = "claim.expired"
     CLAIM_RELEASED = "claim.released"
+    CLAIM_CONTESTED = "claim.contested"
+    ENROLMENT_ISSUED = "enrolment.issued"
+    ENROLMENT_REVOKED = "enrolment.revoked"
+    ENROLMENT_FORGOTTEN = "enrolment.forgotten"
+    DEVICE_RETURNED = "device.returned"
+    DEVICE_REPAIRED = "device.repaired"
+    TRANSFER_OFFERED = "transfer.offered"
+    TRANSFER_ACCEPTED = "transfer.accepted"
+    TRANSFER_DECLINED = "transfer.declined"
+    TRANSFER_WITHDRAWN = "transfer.withdrawn"
+    TRANSFER_LAPSED = "transfer.lapsed"
+    CUSTOMER_SIGNING_KEY = "customer.signing_key_set"
+    CUSTOMER_ADDED = "customer.added"
+    CUSTOMER_CHANGED = "customer.changed"
+    CUSTOMER_REMOVED = "customer.removed"
+    DELEGATE_ADDED = "delegate.added"
+    DELEGATE_CHANGED = "delegate.changed"
+    DELEGATE_REMOVED = "delegate.removed"
+    POLICY_ADDED = "policy.added"
+    POLICY_CHANGED = "policy.changed"
+    POLICY_REMOVED = "policy.removed"
+    RULE_ADDED = "rule.added"
+    RULE_CHANGED = "rule.changed"
+    RULE_REMOVED = "rule.removed"
+    APPROVALS_ADDED = "approvals.added"
+    APPROVALS_REMOVED = "approvals.removed"
+    DEVICES_ADDED = "devices.added"
+    DEVICE_REMOVED = "device.removed"
+    DEVICES_IMPORTED = "devices.imported"
+    ORDER_ADDED = "order.added"
+    ORDER_CHANGED = "order.changed"
+    ORDER_REMOVED = "order.removed"
+    ORDERS_IMPORTED = "orders.imported"
+    SEALING_ROTATED = "sealing.rotated"
+    DATABASE_BACKED_UP = "database.backed_up"
+    DATABASE_RESTORED = "database.restored"
+    NOTIFICATIONS_RETRIED = "notifications.retried"
+    SERVER_STARTED = "server.started"
+    SERVER_STOPPED = "server.stopped"
+    SERVER_RELOADED = "server.reloaded"
+    HANDSHAKES_COUNTED = "handshakes.counted"
+    HANDSHAKES_LOST = "handshakes.lost"
+    AUDIT_BEGAN = "audit.began"
+    AUDIT_MARKED = "audit.marked"
+    AUDIT_PRUNED = "audit.pruned"
+    UNKNOWN = "unknown"
+    """What a newer release wrote, read by an older one."""
+
+    @classmethod
+    def of(cls, text: str) -> Act:
+        return cls(text) if text in cls._value2member_map_ else cls.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One act. `actor` is "device", "delegator" or "operator NAME"; `peer` says from where; `outcome` is "done" or
-    the fault that was told; `at` is aware UTC."""
+    the fault that was told; `at` is aware UTC. One that was `repeated` went on `until` then."""
 
     act: Act
     at: datetime
@@ -40,3 +91,20 @@ class Entry:
     peer: str | None = None
     reasons: tuple[str, ...] = ()
     detail: Mapping[str, object] = field(default_factory=dict)
+    until: datetime | None = None
+    repeated: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row as it stands in the audit: its place, what it tells, its hash."""
+
+    chain: str
+    number: int
+    entry: Entry
+    hash: bytes
+
+    @property
+    def name(self) -> str:
+        """How a row is named on the command line."""
+        return f"{self.chain}:{self.number}"

@@ -10,12 +10,21 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from delegator.model.claimed import IdentityKind
+
 
 class NotificationKind(enum.Enum):
     """How somebody is told: by signed mail, or by a signed HTTPS call."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
+
+
+class Notice(enum.Enum):
+    """Of what somebody is told."""
+
+    PROVISIONED = "provisioned"
+    SECOND_CLAIMANT = "second claimant"
 
 
 class NotificationState(enum.Enum):
@@ -39,7 +48,8 @@ class Telling:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One thing to be told to one administrator. Times are aware UTC; `created_at` is when the claim was issued."""
+    """One thing to be told to one administrator. Times are aware UTC; `created_at` is when the claim was issued, or
+    the second claimant was seen; `peer` is who asked."""
 
     number: int
     claim_id: str
@@ -56,3 +66,6 @@ class Notification:
     state: NotificationState
     last_error: str | None = None
     ended_at: datetime | None = None
+    notice: Notice = Notice.PROVISIONED
+    identity: IdentityKind | None = None
+    """Of a second claimant: which certificate was shown."""

@@ -7,12 +7,13 @@ Must not live here: how any of it is kept (store), what follows from it (routing
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from delegator.model.hours import Opening
 from delegator.model.notified import NotificationKind
 from delegator.model.secret import Secret
-from delegator.model.syntax import check_identifiers, normal_macs
+from delegator.model.syntax import check_identifiers, normal_domain, normal_macs, normal_network
 
 
 class CallbackKind(enum.Enum):
@@ -72,6 +73,8 @@ class HostedCallback:
     @property
     def told_by(self) -> tuple[NotificationKind, ...]:
         """In which ways the administrator is told."""
+        if self.mail_to is None and self.webhook_url is None:
+            return ()
         targets = {NotificationKind.MAIL: self.mail_to, NotificationKind.WEBHOOK: self.webhook_url}
         return tuple(kind for kind, target in targets.items() if target is not None)
 
@@ -114,10 +117,21 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """A device that a customer owns, known by any of its identifiers. Raises ValueError."""
+class Order:
+    """What was sold: everything with this order number belongs to this customer, unless a device's own registration
+    names its customer."""
 
+    number: str
     customer: str
+    delegate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A device known by any of its identifiers, and the customer that owns it: None while it is in stock. `by_order`:
+    customer and delegate are those of its order. Raises ValueError."""
+
+    customer: str | None
     service_tag: str | None = None
     serial_number: str | None = None
     mac_addresses: tuple[str, ...] = ()
@@ -125,11 +139,19 @@ class Registration:
     order: str | None = None
     delegate: str | None = None
     device_id: int = 0
+    by_order: bool = False
 
     def __post_init__(self) -> None:
         check_identifiers(self.service_tag, self.serial_number, self.model)
         if self.mac_addresses:
             object.__setattr__(self, "mac_addresses", normal_macs(self.mac_addresses))
+        if self.customer is None and self.delegate is not None:
+            raise ValueError("a device in stock can name no delegate")
+
+    @property
+    def itself(self) -> Registration:
+        """As the device's own row says it, without what its order says."""
+        return replace(self, customer=None, delegate=None, by_order=False) if self.by_order else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +199,22 @@ class Policy:
     lease: timedelta = timedelta(hours=24)
     shared_by_domain: bool = False
     """Whether a shared certificate is enough where nothing but reverse DNS led to the customer."""
+    hours: tuple[Opening, ...] = ()
+    """Open when any of them is; always when there is none."""
+    networks: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    """Where devices may call from: an address in one of the networks, or one whose forward-confirmed name is in one of
+    the domains; anywhere when there is neither."""
+    own_anywhere: bool = False
+    """Whether a device with its own certificate may call from anywhere: networks and domains bind only shared ones."""
+    claims_per_hour: int | None = None
 
     def __post_init__(self) -> None:
         if any(moment is not None and moment.tzinfo is None for moment in (self.valid_from, self.valid_until)):
             raise ValueError("a policy's window needs a time zone")
+        if self.claims_per_hour is not None and self.claims_per_hour < 1:
+            raise ValueError("claims per hour must be at least 1; to allow none, set custom_operations to false")
+        if self.networks:
+            object.__setattr__(self, "networks", tuple(dict.fromkeys(map(normal_network, self.networks))))
+        if self.domains:
+            object.__setattr__(self, "domains", tuple(dict.fromkeys(map(normal_domain, self.domains))))

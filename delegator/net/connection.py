@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 from delegator.model import PeerCertificate
+from delegator.trail import CONNECTION
 from delegator.wire.http import CONTINUE, HttpError, Request, RequestReader, Response, render_response
 from delegator.wire.tls import Refused, Session
 
@@ -65,6 +66,7 @@ class Connection:
         self._served = 0
         self._close_after = False
         self._enter(Phase.SILENT)
+        CONNECTION.set(number)  # the loop keeps a copy of the context for each reader, and so for all that it calls
         listener.loop.add_reader(sock.fileno(), self._readable)
 
     @property
@@ -145,7 +147,7 @@ class Connection:
 
     def _answer_badly(self, error: HttpError) -> None:
         assert self._session is not None
-        log.info("%s %s: bad HTTP: %s", self.id, self.peer_address, error.detail)
+        log.info("%s: bad HTTP: %s", self.peer_address, error.detail)
         response = Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"},
                             f"{error.detail}\n".encode())
         self._session.send(render_response(response, close=True))
@@ -237,7 +239,7 @@ class Connection:
         try:
             self._socket.send(self._out + self._session.outgoing())
         except OSError:
-            log.debug("%s left before the last words", self.id)
+            log.debug("%s left before the last words", self.peer_address, extra={"connection": self.id})
         self._out = b""
 
     def abort(self) -> None:
@@ -253,7 +255,7 @@ class Connection:
 
     def overdue(self) -> None:
         """The deadline of this phase has passed."""
-        log.info("%s %s: too slow in phase %s", self.id, self.peer_address, self.phase.value)
+        log.info("%s: too slow in phase %s", self.peer_address, self.phase.value, extra={"connection": self.id})
         if self.phase in (Phase.IDLE, Phase.REQUEST):
             self.finish()
         else:

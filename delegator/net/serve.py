@@ -9,6 +9,7 @@ Must not live here: the life of one connection (net.connection), what requests m
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
 import logging
 import os
@@ -55,10 +56,15 @@ class Deadlines:
         return seconds
 
 
+async def _nobody(request: Request, connection: Connection) -> Response:
+    """Answers until `use` says who does."""
+    return Response(503, {b"Content-Type": b"text/plain"}, b"not ready\n")
+
+
 class Listener:
     """A TLS port. `context` is read at each new connection, so a reload is an assignment."""
 
-    def __init__(self, context: TlsContext, handler: Handler, *, deadlines: Deadlines | None = None,
+    def __init__(self, context: TlsContext, handler: Handler | None = None, *, deadlines: Deadlines | None = None,
                  on_refused: Callable[[Connection, Refused], None] | None = None, max_connections: int = 20_000,
                  requests_per_connection: int = 100) -> None:
         self.context = context
@@ -66,13 +72,32 @@ class Listener:
         self.requests_per_connection = requests_per_connection
         self.draining = False
         self.loop = asyncio.get_running_loop()
-        self._handler = handler
+        self._handler = handler or _nobody
         self._on_refused = on_refused
         self._max_connections = max_connections
+        self.turned_away = 0
         self._connections: set[Connection] = set()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
         self._sweeper: asyncio.Task[None] | None = None
+
+    def use(self, context: TlsContext, handler: Handler, on_refused: Callable[[Connection, Refused], None],
+            deadlines: Deadlines, max_connections: int, requests_per_connection: int) -> None:
+        """Serve in another way from the next connection, request and phase on; what stands goes on."""
+        self.context = context
+        self._handler, self._on_refused = handler, on_refused
+        self.deadlines = deadlines
+        self._max_connections, self.requests_per_connection = max_connections, requests_per_connection
+
+    def phases(self) -> dict[str, int]:
+        """How many connections are in each phase now."""
+        counted = collections.Counter(connection.phase.value for connection in self._connections)
+        return {phase.value: counted[phase.value] for phase in Phase if phase is not Phase.CLOSED}
+
+    @property
+    def most(self) -> int:
+        """Connections at most."""
+        return self._max_connections
 
     def listen(self, host: str, port: int) -> tuple[str, int]:
         """Open the port; the address it really has. Raises DelegatorError (CONFIGURATION) when it is in use."""
@@ -104,9 +129,10 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
-                log.error("accept: %s", error)
+                log.error("accept: %s", error, extra={"connection": ""})
                 return
             if len(self._connections) >= self._max_connections:
+                self.turned_away += 1
                 sock.close()
                 continue
             sock.setblocking(False)
@@ -117,7 +143,7 @@ class Listener:
         try:
             return await self._handler(request, connection)
         except Exception:
-            log.exception("%s: unhandled in %s %s", connection.id, request.method, request.target)
+            log.exception("unhandled in %s %s", request.method, request.target)
             return Response(500, {b"Content-Type": b"text/plain"}, b"internal error\n")
 
     def refused(self, connection: Connection, refused: Refused) -> None:

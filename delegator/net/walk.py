@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from delegator.domains import Finding, Naming, Registrable, candidates, host_names
@@ -44,9 +45,11 @@ class Walk:
             return Finding(f"{said}: host {', '.join(names)}, whose own address it is not")
         said += f": host {', '.join(confirmed)}, forward-confirmed"
         owners = {self._registrable(name) for name in confirmed} - {None}
-        if len(owners) != 1:
-            return Finding(f"{said}, ambiguous: in several domains" if owners else f"{said}, in no domain")
-        return await self._in_domain(said, confirmed)
+        if len(owners) == 1:
+            found = await self._in_domain(said, confirmed)
+        else:
+            found = Finding(f"{said}, ambiguous: in several domains" if owners else f"{said}, in no domain")
+        return replace(found, hosts=tuple(confirmed))
 
     async def _confirmed(self, names: Sequence[str], address: Address) -> list[str]:
         found = await asyncio.gather(*(self._resolver.addresses(name, address.version) for name in names))

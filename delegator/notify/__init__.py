@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -54,7 +55,8 @@ def pause(failures: int, chance: float) -> timedelta:
 
 
 class Notifier:
-    """The worker. A kind without a carrier waits in the outbox, and the log says so once."""
+    """The worker. A kind without a carrier waits in the outbox, and the log says so once. `told` counts what became
+    of each try, by kind and outcome: sent, failed, given up."""
 
     def __init__(self, store: Store, carriers: Mapping[NotificationKind, Carrier], now: Callable[[], datetime],
                  chance: Callable[[], float] = random.random) -> None:
@@ -66,6 +68,13 @@ class Notifier:
         self._working: dict[tuple[NotificationKind, str], asyncio.Task[None]] = {}
         self._warned: set[NotificationKind] = set()
         self._upkeep_at = now()
+        self.told: Counter[tuple[str, str]] = Counter()
+
+    def use(self, carriers: Mapping[NotificationKind, Carrier]) -> None:
+        """Tell in other ways from the next notification on."""
+        self._carriers = carriers
+        self._warned.clear()
+        self.wake()
 
     def wake(self) -> None:
         """There is something new to tell."""
@@ -154,6 +163,7 @@ class Notifier:
         if customer is None or not isinstance(target, HostedCallback) or told.kind not in target.told_by:
             log.warning("notification of claim %s by %s is given up: delegate %s tells nobody that way any more",
                         told.claim_id, told.kind.value, told.delegate)
+            self.told[told.kind.value, "given up"] += 1
             return await self._store.outbox.given_up(taken, "nobody to tell any more", self._now())
         try:
             said = await self._carriers[told.kind].deliver(told, customer, target)
@@ -162,6 +172,7 @@ class Notifier:
             return None
         log.info("notification of claim %s by %s was sent, attempt %d: %s", told.claim_id, told.kind.value,
                  told.attempts, said)
+        self.told[told.kind.value, "sent"] += 1
         return await self._store.outbox.sent(taken, self._now())
 
     async def _failed(self, taken: Taken, error: Exception) -> None:
@@ -170,9 +181,11 @@ class Notifier:
         if not isinstance(error, DelegatorError):
             log.error("notification of claim %s: a fault of ours", told.claim_id, exc_info=error)
         rest = pause(taken.queue.failures, self._chance())
+        self.told[told.kind.value, "failed"] += 1
         log.warning("notification of claim %s by %s failed, attempt %d, again in %d s: %s", told.claim_id,
                     told.kind.value, told.attempts, rest.total_seconds(), why)
         for lost in await self._store.outbox.failed(taken, why, self._now(), self._now() + rest):
+            self.told[lost.kind.value, "given up"] += 1
             log.error("notification of claim %s by %s to delegate %s is given up after %d attempts: %s; again with: "
                       "delegator notifications retry --claim %s", lost.claim_id, lost.kind.value, lost.delegate,
                       lost.attempts, why, lost.claim_id)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +21,7 @@ from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, N
 from delegator.net import mail, webhook
 from delegator.notify import Carrier, words
 from delegator.outbound import Outbound
+from delegator.private import is_private
 from delegator.wire.mail import Signer, address, read_signer, signed
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class MailCarrier:
         """Raises DelegatorError (CONFIGURATION) when it is not in order."""
         hint = f"python -m pki mail {self.settings.sender}; or name yours in [mail] certificate and key"
         try:
-            if stat.S_IMODE(self.key.stat().st_mode) & 0o077:
+            if not is_private(self.key):
                 raise DelegatorError(Kind.CONFIGURATION, f"mail signer's key {self.key} can be read by others",
                                      hint=f"chmod 600 {self.key}")
             return read_signer(self.chain.read_bytes(), self.key.read_bytes(), self.settings.sender, self.now())
@@ -72,7 +72,7 @@ def password_in(path: Path) -> Secret:
     """The first line of a private file. Raises DelegatorError (CONFIGURATION)."""
     try:
         text = path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if not is_private(path):
             raise DelegatorError(Kind.CONFIGURATION, f"password file {path} can be read by others",
                                  hint=f"chmod 600 {path}")
     except OSError as error:

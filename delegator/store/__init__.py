@@ -10,23 +10,50 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from delegator import config
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, Customer, Delegate, Device, Policy, Registration, Result, Rule, Telling
+from delegator.model.audited import Act
+from delegator.model.owned import By
 from delegator.routing import Directory, directory
 from delegator.sealing import SealingKey
-from delegator.store import claims, devices, outbox, registry, rows
-from delegator.store.claims import Ask, Opened, Outcome, claim_of, milliseconds
-from delegator.store.devices import Imported, Undone
+from delegator.store import administration, claims, devices, outbox, registry, rows, stand_ins
+from delegator.store.audit import Kept, kept
+from delegator.store.auditing import Auditing
+from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of, milliseconds
+from delegator.store.contested import Contests
+from delegator.store.enrolled import Enrolments
+from delegator.store.fleet import Fleet, only, snapshot_of
+from delegator.store.footing import Footing, footing, look
 from delegator.store.migrate import migrate
+from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
+from delegator.store.ownership import Ownership
+from delegator.store.paces import Pacing
+from delegator.store.resealing import Resealing
 from delegator.store.sqlite import open_sqlite
-from delegator.store.transaction import Query, Row, Transaction
+from delegator.store.stand_ins import OverLimit, StandIn
+from delegator.store.surveys import Surveys
+from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work, rows_alone
 
-__all__ = ["Ask", "Candidates", "Opened", "Outcome", "Store", "Tables", "milliseconds", "open_store"]
+__all__ = [
+    "Ask",
+    "Candidates",
+    "Opened",
+    "Outcome",
+    "OverLimit",
+    "Pacing",
+    "StandIn",
+    "Store",
+    "Tables",
+    "milliseconds",
+    "open_named",
+    "open_store",
+]
 T = TypeVar("T")
 
 
@@ -34,8 +61,15 @@ class Driver(Protocol):
     """What a database engine must offer; the contract suite in tests/store says it in full."""
 
     dialect: str
+    shared: bool
+    """Whether other delegators may be at work on the same database."""
+    commits: Commits
 
-    async def run(self, work: Transaction[T]) -> T: ...
+    @property
+    def chain(self) -> str: ...
+    @property
+    def heard(self) -> int | None: ...
+    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
     async def read(self, query: Query) -> list[Row]: ...
     async def script(self, sql: str) -> None: ...
     async def close(self) -> None: ...
@@ -71,23 +105,53 @@ class Candidates:
 class Store:
     """See the module. Make it with `open_store`."""
 
-    def __init__(self, driver: Driver, key: SealingKey) -> None:
+    def __init__(self, driver: Kept, key: SealingKey, by: By) -> None:
         self._driver = driver
         self._key = key
+        self.by = by
+        """Whose acts these are, for the audit."""
         self._tables: Tables | None = None
-        self.outbox = Outbox(driver)
+        self._heard: int | None = None
+        self.outbox = Outbox(driver, by)
+        self.resealing = Resealing(driver, key)
+        self.ownership = Ownership(driver, by)
+        self.fleet = Fleet(driver, by, snapshot_of(driver.driver))
+        self.orders = Orders(driver, by)
+        self.surveys = Surveys(driver)
+        self.enrolments = Enrolments(driver)
+        self.contests = Contests(driver)
+        self.audit = Auditing(driver, by)
 
     async def close(self) -> None:
         await self._driver.close()
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may be at work on the same database."""
+        return self._driver.driver.shared
+
+    @property
+    def commits(self) -> Commits:
+        """What the driver has committed so far."""
+        return self._driver.driver.commits
+
+    def use(self, key: SealingKey) -> None:
+        """Seal and open with another set of keys from now on."""
+        self._key = key
+        self.resealing = Resealing(self._driver, key)
 
     # --- for handshakes ---
 
     async def tables(self) -> Tables:
         """The small tables, as fresh as this moment."""
+        heard = self._driver.driver.heard
+        if heard is not None and heard == self._heard and self._tables is not None:
+            return self._tables
         revision = await self._revision()
         while self._tables is None or self._tables.revision != revision:
             self._tables = await self._read_tables(revision)
             revision = await self._revision()  # changed while they were read: the copy may be of two minds
+        self._heard = heard
         return self._tables
 
     async def _revision(self) -> int:
@@ -108,22 +172,34 @@ class Store:
         return Candidates(tuple(rows.registration_of(row) for row in found),
                           frozenset(str(row[0]) for row in approved))
 
+    async def footing(self, ask: Ask) -> Footing:
+        """What stands between a shared certificate and this ask: always the same reads, whatever they find."""
+        return await look(self._driver.read, footing(ask))
+
     async def open_claim(self, ask: Ask) -> Opened:
-        return await self._driver.run(claims.open_claim(ask))
+        return await self._driver.run(lambda: claims.open_claim(ask), ask.scope, repeatable=True)
 
     async def open_and_issue(self, ask: Ask, secret: Callable[[Claim], str], telling: Telling | None = None) -> Opened:
         """Open a claim, issue it and note who is to be told, in one commit; `secret` makes the text to seal from the
         claim."""
         def seal(claim: Claim) -> bytes:
             return self._key.seal(secret(claim), f"claims/{claim.claim_id}")
-        return await self._driver.run(outbox.open_issue_and_tell(ask, seal, telling))
+        return await self._driver.run(lambda: outbox.open_issue_and_tell(ask, seal, telling), ask.scope,
+                                      repeatable=True)
 
     async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
-                    telling: Telling | None = None) -> Claim | None:
+                    telling: Telling | None = None, stand_in: StandIn | None = None,
+                    trail: Tell | None = None) -> Claim | None:
         """Seal what `delegate` answered (None: the one the claim was opened for) and make it durable, with who is to
-        be told of it."""
+        be told of it. Raises OverLimit when `stand_in`, its own limits, says no: then nothing changed."""
         sealed = self._key.seal(secret, f"claims/{claim_id}")
-        return await self._driver.run(outbox.issue_and_tell(claim_id, sealed, milliseconds(now), delegate, telling))
+        return await self._driver.run(lambda: outbox.issue_and_tell(
+            claim_id, sealed, milliseconds(now), delegate, telling, stand_in, trail),
+            rows_alone if stand_in is None else stand_in.scope, repeatable=True)
+
+    async def must_fit(self, claim_id: str, stand_in: StandIn, now: datetime) -> None:
+        """Whether a delegate may take an asking claim over, before it is asked. Raises OverLimit."""
+        await self._driver.run(lambda: stand_ins.must_fit(claim_id, stand_in, milliseconds(now)), rows_alone)
 
     def reveal(self, claim: Claim) -> str:
         """The text that was sealed for a claim in state `issued`."""
@@ -132,31 +208,34 @@ class Store:
         return self._key.open(claim.sealed, f"claims/{claim.claim_id}")
 
     async def pause(self, claim_id: str) -> None:
-        await self._driver.run(claims.pause(claim_id))
+        await self._driver.run(lambda: claims.pause(claim_id), rows_alone, repeatable=True)
 
     async def pause_all(self) -> None:
-        await self._driver.run(claims.pause_all())
+        """At the start of the only server of a database: nobody is being answered. See `shared`."""
+        await self._driver.run(claims.pause_all)
 
     async def confirm(self, claim_id: str, binding: str | None, result: Result, detail: str | None,
-                      now: datetime) -> Claim | None:
-        return await self._driver.run(claims.confirm(claim_id, binding, result, detail, milliseconds(now)))
+                      now: datetime, peer: str | None = None, trail: Tell | None = None) -> Claim | None:
+        """`peer` and `trail` are for the audit."""
+        return await self._driver.run(lambda: claims.confirm(
+            claim_id, binding, result, detail, milliseconds(now), peer, trail), rows_alone, repeatable=True)
 
     async def expire_lapsed(self, now: datetime) -> int:
-        return await self._driver.run(claims.expire_lapsed(milliseconds(now)))
+        return await self._driver.run(lambda: claims.expire_lapsed(milliseconds(now)), rows_alone)
 
     async def unnotified(self) -> list[Claim]:
-        return await self._driver.run(claims.unnotified())
+        return await self._driver.run(claims.unnotified, rows_alone)
 
     async def notified(self, claim_id: str, result: Result) -> None:
-        await self._driver.run(claims.notified(claim_id, result))
+        await self._driver.run(lambda: claims.notified(claim_id, result), rows_alone, repeatable=True)
 
     async def note_health(self, delegate: str, state: str, why: str, now: datetime) -> None:
         """Keep what became of a delegate's circuit breaker, for whoever asks from another process."""
-        await self._driver.run(registry.note_health(delegate, state, why, milliseconds(now)))
+        await self._driver.run(lambda: registry.note_health(delegate, state, why, milliseconds(now)), rows_alone)
 
     async def check(self) -> None:
         """Make a durable write that changes nothing. Raises DelegatorError (UNAVAILABLE)."""
-        await self._driver.run(registry.check())
+        await self._driver.run(registry.check, rows_alone, repeatable=True)
 
     # --- for operators ---
 
@@ -165,9 +244,6 @@ class Store:
         found = await self._driver.read(
             Query("SELECT state, why, changed_at FROM delegate_health WHERE delegate = $1", (delegate,)))
         return Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
-
-    async def release(self, service_tag: str, now: datetime) -> int:
-        return await self._driver.run(claims.release(service_tag, milliseconds(now)))
 
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      most: int = 1000) -> list[Claim]:
@@ -186,8 +262,9 @@ class Store:
 
     async def taken(self, customer: str, delegate: str) -> dict[str, int]:
         """Places taken now, for `explain`; what counts is judged inside the claim's own transaction."""
-        found = await self._driver.read(Query("SELECT holder, taken FROM places WHERE holder IN ($1, $2)",
-                                              (f"customer/{customer}", f"delegate/{delegate}")))
+        found = await self._driver.read(Query(
+            "SELECT holder, sum(taken) FROM places WHERE holder IN ($1, $2) GROUP BY holder",
+            (f"customer/{customer}", f"delegate/{delegate}")))
         return {str(row[0]): int(str(row[1])) for row in found}
 
     async def customers(self) -> list[Customer]:
@@ -202,13 +279,9 @@ class Store:
     async def delegates(self) -> list[Delegate]:
         return [rows.delegate_of(row, self._key) for row in await self._driver.read(registry.ALL_DELEGATES)]
 
-    async def devices(self, customer: str | None = None, page: int = 1000) -> AsyncIterator[Registration]:
+    def devices(self, customer: str | None = None, page: int = 1000) -> AsyncIterator[Registration]:
         """Every registered device, a page at a time, so that ten million need no more memory than a thousand."""
-        after = 0
-        while found := await self._driver.read(devices.page(customer, after, page)):
-            for row in found:
-                yield rows.registration_of(row)
-            after = int(str(found[-1][0]))
+        return self.fleet.view.devices(customer, page)
 
     async def approved(self, policy: str) -> list[str]:
         found = await self._driver.read(
@@ -216,55 +289,70 @@ class Store:
         return [str(row[0]) for row in found]
 
     async def add_customer(self, customer: Customer, *, replace: bool = False) -> None:
-        await self._driver.run(registry.add_customer(customer, replace))
+        await self._save("customer", customer.name, lambda: registry.add_customer(customer, replace))
 
     async def add_delegate(self, delegate: Delegate, *, replace: bool = False) -> None:
-        await self._driver.run(registry.add_delegate(delegate, self._key, replace))
+        await self._save("delegate", delegate.name, lambda: registry.add_delegate(delegate, self._key, replace))
 
     async def add_policy(self, policy: Policy, *, replace: bool = False) -> None:
-        await self._driver.run(registry.add_policy(policy, replace))
+        await self._save("policy", policy.name, lambda: registry.add_policy(policy, replace))
 
     async def add_rule(self, rule: Rule, *, replace: bool = False) -> None:
-        await self._driver.run(registry.add_rule(rule, replace))
+        await self._save("rule", rule.name, lambda: registry.add_rule(rule, replace))
+
+    async def _save(self, noun: str, name: str, work: Work[None]) -> None:
+        """Add or change one of the small tables' rows, with its row of audit."""
+        await self._driver.run(lambda: administration.saved(noun, name, work(), self._key, self.by, datetime.now(UTC)))
 
     async def add_devices(self, registrations: Iterable[Registration], *, replace: bool = False) -> int:
-        """Register devices in one transaction, all or none; the number of new ones."""
-        def all_of() -> Transaction[int]:
-            new = 0
-            for one in registrations:
-                new += yield from devices.add_device(one, replace)
-            return new
-        return await self._driver.run(all_of())
-
-    async def import_devices(self, registrations: Iterable[Registration], *, replace: bool = False,
-                             keep: Callable[[Imported], bool]) -> Imported:
-        """Register devices in one transaction and tell of every one that was refused; `keep` says, from that,
-        whether any of it shall stay."""
-        try:
-            return await self._driver.run(devices.import_devices(registrations, replace, keep))
-        except Undone as undone:
-            return undone.imported
+        """Register devices in one transaction, all or none; the number of new or changed ones."""
+        return await self.fleet.add(registrations, replace=replace)
 
     async def approve(self, policy: str, tags: Iterable[str]) -> int:
-        return await self._driver.run(registry.approve(policy, tags))
+        named = list(tags)
+        return await self._driver.run(lambda: administration.listed(
+            Act.APPROVALS_ADDED, policy, named, registry.approve(policy, named), self.by, datetime.now(UTC)))
 
     async def disapprove(self, policy: str, tags: Iterable[str]) -> int:
-        return await self._driver.run(registry.disapprove(policy, tags))
+        named = list(tags)
+        return await self._driver.run(lambda: administration.listed(
+            Act.APPROVALS_REMOVED, policy, named, registry.disapprove(policy, named), self.by, datetime.now(UTC)))
 
     async def remove(self, noun: str, name: str) -> None:
         """Remove a customer, delegate, rule or policy. Raises DelegatorError (CONFLICT) while it is referred to."""
-        await self._driver.run(registry.remove(noun, name))
+        await self._driver.run(lambda: administration.removed(
+            noun, name, registry.remove(noun, name), self.by, datetime.now(UTC)))
 
     async def remove_device(self, service_tag: str) -> None:
-        await self._driver.run(devices.remove_device(service_tag))
+        await self.fleet.remove(only(await self.fleet.called(service_tag), service_tag))
 
 
-async def open_store(path: Path, key: SealingKey) -> Store:
-    """Open the embedded store, its schema brought up to date. Raises DelegatorError (CONFIGURATION)."""
-    driver = await open_sqlite(path)
+async def open_store(path: Path, key: SealingKey, *, actor: str = "delegator", peer: str | None = None) -> Store:
+    """Open the embedded store, its schema brought up to date; `actor` and `peer` say for the audit whose acts it
+    carries out, and from where. Raises DelegatorError (CONFIGURATION)."""
+    return await _opened(await open_sqlite(path), key, By(actor, peer))
+
+
+async def open_named(where: config.Store, key: SealingKey, *, actor: str = "delegator",
+                     peer: str | None = None) -> Store:
+    """Open the store that settings name, embedded or not, as `open_store` does. Raises DelegatorError: CONFIGURATION,
+    UNREACHABLE when the database does not answer."""
+    if not where.url:
+        return await open_store(Path(where.path), key, actor=actor, peer=peer)
+    try:
+        from delegator.store.connecting import server_of
+        from delegator.store.postgres import open_postgres
+    except ModuleNotFoundError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"[store] url needs {error.name}, which is not installed",
+                             hint="pip install 'secure-service-delegator[postgres]'") from None
+    server = server_of(where.url, where.password_file, where.timeout)
+    return await _opened(await open_postgres(server, where.connections), key, By(actor, peer))
+
+
+async def _opened(driver: Driver, key: SealingKey, by: By) -> Store:
     try:
         await migrate(driver)
+        return Store(await kept(driver, key), key, by)
     except BaseException:
         await driver.close()
         raise
-    return Store(driver, key)

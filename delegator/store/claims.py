@@ -1,5 +1,7 @@
 """The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
 
+Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction.
+
 Each function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so
 they are exact however many devices ask at once.
 The invariants: a tag has one live claim at most; what a claim was given goes only to the binding that opened it;
@@ -11,12 +13,18 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from delegator.model import Claim, ClaimState, Identity, IdentityKind, Result
+from delegator.model.audited import Entry
+from delegator.model.lifecycle import TABLE, Event, as_set, as_where
+from delegator.model.owned import By
 from delegator.policy import Reason, Why
+from delegator.store import audit, boards, enrolled, paces
+from delegator.store.devices import take_tag
 from delegator.store.transaction import Query, Row, Transaction
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
@@ -53,10 +61,16 @@ def claim_of(row: Row) -> Claim:
         binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None)
 
 
+Tell = Callable[[], Mapping[str, object]]
+"""The trail of a handshake as plain data, made only where a row of audit is written."""
+_HOUSEKEEPING = By("delegator")
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
-    a registration without a service tag, which takes the tag of the first claim."""
+    a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
+    there where a policy that applies limits claims per hour."""
 
     claim_id: str
     identity: Identity
@@ -68,10 +82,19 @@ class Ask:
     lease_until: int
     limits: Callable[[dict[str, int], int], tuple[Reason, ...]]
     unnamed: int | None = None
+    trail: Tell | None = None
+    pacing: paces.Pacing | None = None
 
     @property
     def holders(self) -> tuple[str, str]:
         return f"customer/{self.customer}", f"delegate/{self.delegate}"
+
+    def scope(self) -> tuple[str, ...]:
+        """What this claim must have to itself: its tag, and holders of which only so many may be served. Whether
+        limits look at places at all they tell when asked with more taken than there can be."""
+        limited = self.limits(dict.fromkeys(self.holders, sys.maxsize), 0)
+        return (f"tag/{self.identity.service_tag}", *(self.holders if limited else ()),
+                *(self.pacing.holders if self.pacing is not None else ()))
 
 
 class Outcome(enum.Enum):
@@ -110,24 +133,27 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE service_tag = $1 AND {LIVE}", (tag,))
     if rows:
         live, busy_until = claim_of(rows[0]), int(str(rows[0][16]))
-        opened = None if _lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
+        opened = None if lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
         if opened is not None:
             return opened
-        yield from _expire(live.claim_id, live.customer, live.delegate, ask.now)
+        yield from end(live.claim_id, Event.LAPSED if lapsed(live, ask) else Event.REROUTED, ask.now, _HOUSEKEEPING)
     return (yield from _fresh(ask, seal))
 
 
-def _lapsed(live: Claim, ask: Ask) -> bool:
+def lapsed(live: Claim, ask: Ask) -> bool:
     return live.state is not ClaimState.CONFIRMED and milliseconds(live.lease_until) <= ask.now
 
 
 def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | None]:
     """What a live claim means for who asks; None when it is a crashed try at a delegate that is no longer the
     right one, and a new claim must take its place."""
-    if not hmac.compare_digest(live.binding, ask.identity.binding):
+    if not hmac.compare_digest(live.binding, ask.identity.binding) and not (
+            yield from enrolled.pass_on(live.claim_id, ask.identity.binding, ask.now)):
         return Opened(Outcome.TAKEN, live)
     if live.state in _STANDING:
         return Opened(_STANDING[live.state], live)
+    if live.claim_id == ask.claim_id:
+        return Opened(Outcome.OPENED, live)  # committed before, and the word of it was lost
     if busy_until > ask.now:
         return Opened(Outcome.BUSY, live)
     if (live.customer, live.delegate) != (ask.customer, ask.delegate):
@@ -137,11 +163,12 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
 
 
 def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
-    attempts, reasons = yield from _over_limits(ask)
+    attempts, reasons, repaired = yield from over_limits(ask)
     if not reasons and ask.unnamed is not None:
         reasons = yield from _name_registration(ask.unnamed, ask.identity.service_tag)
     if reasons:
         return Opened(Outcome.OVER_LIMIT, None, reasons)
+    event = Event.ASKED if seal is None else Event.SERVED
     claim, sealed = _new(ask, attempts + 1, None), None
     if seal is not None:
         sealed = seal(claim)
@@ -155,7 +182,24 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
          ask.now if sealed else None, sealed))
     yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
                 "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
+    if ask.pacing is not None:
+        yield from paces.note(ask.pacing.holders, ask.now)
+    yield from _note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
+    if repaired:
+        yield from boards.use(claim.service_tag)
     return Opened(Outcome.ISSUED if sealed else Outcome.OPENED, claim)
+
+
+def _note(event: Event, claim: Claim, at: datetime, by: By, trail: Tell | None = None) -> Transaction[None]:
+    """The one row of audit of a claim's change."""
+    detail: dict[str, object] = {"event": event.value, "identity": claim.identity.value, "attempt": claim.attempt,
+                                 **by.detail}
+    if trail is not None:
+        detail["trail"] = trail()
+    return audit.append(Entry(
+        TABLE[event].act, at, by.actor, service_tag=claim.service_tag, customer=claim.customer,
+        delegate=claim.delegate, claim_id=claim.claim_id, peer=by.peer,
+        reasons=() if by.because is None else (by.because,), detail=detail))
 
 
 def _new(ask: Ask, attempt: int, sealed: bytes | None) -> Claim:
@@ -170,44 +214,59 @@ def _new(ask: Ask, attempt: int, sealed: bytes | None) -> Claim:
 def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ...]]:
     """A serial number or MAC address is only said. The first claim binds it to a tag, so that it cannot be said again
     under another one."""
-    rows = yield Query("UPDATE devices SET service_tag = $2 WHERE device_id = $1 AND service_tag IS NULL RETURNING 1",
-                       (device_id, tag))
-    return () if rows else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
+    taken = yield from take_tag(device_id, tag)
+    return () if taken else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
-def _over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...]]]:
-    """The attempts so far, and what the limits say; before a refusal, claims whose lease is over give their places
-    back."""
-    attempts, places = yield from _counts(ask)
+def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
+    """The attempts so far, what the limits say, and whether a repair does too; before a refusal, claims whose lease
+    is over give their places back."""
+    attempts, places, repaired = yield from _counts(ask)
+    if repaired:
+        reasons = yield from boards.obstacles(ask.identity.service_tag, ask.identity.binding, ask.now)
+        if reasons:
+            return attempts, reasons, True
     reasons = ask.limits(places, attempts)
     if reasons and (yield from expire_lapsed(ask.now, ask.customer)):
-        attempts, places = yield from _counts(ask)
+        attempts, places, _ = yield from _counts(ask)
         reasons = ask.limits(places, attempts)
-    return attempts, reasons
+    if ask.pacing is not None:
+        reasons += yield from paces.obstacles(ask.pacing, ask.now)
+    return attempts, reasons, bool(repaired)
 
 
-def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int]]]:
-    """Expired claims of the tag, and places taken by holder, in one statement: each costs 5-10 µs."""
+def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int]]:
+    """Expired claims of the tag, places taken by holder, and what is kept of a main board replaced, in one
+    statement: each costs 5-10 µs."""
     rows = yield Query(
         f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
+        "(SELECT count(*) FROM boards WHERE service_tag = $1), "
         "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)",
         (ask.identity.service_tag, *ask.holders))
-    attempts, *taken = (int(str(value or 0)) for value in rows[0])
-    return attempts, dict(zip(ask.holders, taken, strict=True))
+    attempts, repaired, *taken = (int(str(value or 0)) for value in rows[0])
+    return attempts, dict(zip(ask.holders, taken, strict=True)), repaired
 
 
-def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None) -> Transaction[Claim | None]:
+_ISSUE = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0 "
+          f"WHERE claim_id = $1 AND {as_where(Event.ANSWERED)} RETURNING {COLUMNS}")
+
+
+def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
+          trail: Tell | None = None) -> Transaction[Claim | None]:
     """asking -> issued; `delegate` names the one that answered where it is not the one the claim was opened for.
     None when the claim is no longer asking: somebody else ended it meanwhile."""
-    rows = yield Query(
-        "UPDATE claims SET state = 'issued', issued_at = $2, sealed = $3, busy_until = 0 "
-        f"WHERE claim_id = $1 AND state = 'asking' RETURNING {COLUMNS}", (claim_id, now, sealed))
+    rows = yield Query(_ISSUE, (claim_id, now, sealed))
     if rows and delegate not in (None, rows[0][3]):
         yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{rows[0][3]!s}",))
         yield from _take_place(f"delegate/{delegate}")
         rows = yield Query(f"UPDATE claims SET delegate = $2 WHERE claim_id = $1 RETURNING {COLUMNS}",
                            (claim_id, delegate))
-    return claim_of(rows[0]) if rows else None
+    if not rows:  # unless this very answer was committed before, and the word of it was lost
+        rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND sealed = $2", (claim_id, sealed))
+        return claim_of(rows[0]) if rows else None
+    claim = claim_of(rows[0])
+    yield from _note(Event.ANSWERED, claim, moment(now), By("device", claim.peer), trail)
+    return claim
 
 
 def _take_place(holder: str) -> Transaction[None]:
@@ -220,7 +279,8 @@ def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
     opened = yield from open_claim(ask, seal)
     if opened.outcome is not Outcome.RESUMED or opened.claim is None:
         return opened
-    return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now)))
+    return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now,
+                                                    trail=ask.trail)))
 
 
 def pause(claim_id: str) -> Transaction[None]:
@@ -233,56 +293,76 @@ def pause_all() -> Transaction[None]:
     yield Query("UPDATE claims SET busy_until = 0 WHERE state = 'asking' AND busy_until > 0")
 
 
-def confirm(claim_id: str, binding: str | None, result: Result, detail: str | None,
-            now: int) -> Transaction[Claim | None]:
+_ENDS = {Result.DEPLOYED: (Event.DEPLOYED, "sealed = NULL, ended_at = $2"),
+         Result.FAILED: (Event.FAILED, "failed_at = $2")}
+
+
+def confirm(claim_id: str, binding: str | None, result: Result, detail: str | None, now: int,
+            peer: str | None = None, trail: Tell | None = None) -> Transaction[Claim | None]:
     """The device tells how provisioning ended. Deployed: issued -> confirmed, the credential is wiped. Failed:
     kept on record, the claim stays as it is for the next try. Repeating it changes nothing. None when there is no
     such claim for this binding."""
     rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,))
     claim = claim_of(rows[0]) if rows else None
-    if claim is None or binding is None or not hmac.compare_digest(claim.binding, binding):
+    if claim is None or binding is None:
+        return None
+    if not hmac.compare_digest(claim.binding, binding) and not (yield from enrolled.pass_on(claim_id, binding, now)):
         return None
     if claim.state is ClaimState.CONFIRMED or (claim.result, claim.detail) == (result, detail):
         return claim
-    if claim.state is not ClaimState.ISSUED:
+    event, change = _ENDS[result]
+    rows = yield Query(
+        f"UPDATE claims SET {as_set(event)}, {change}, result = $3, detail = $4, notified = 0 WHERE claim_id = $1 "
+        f"AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now, result.value, detail))
+    if not rows:
         return None
-    if result is Result.DEPLOYED:
-        change = "state = 'confirmed', sealed = NULL, ended_at = $2, result = $3, detail = $4, notified = 0"
-    else:
-        change = "failed_at = $2, result = $3, detail = $4, notified = 0"
-    rows = yield Query(f"UPDATE claims SET {change} WHERE claim_id = $1 RETURNING {COLUMNS}",
-                       (claim_id, now, result.value, detail))
-    return claim_of(rows[0])
+    claim = claim_of(rows[0])
+    if claim.identity is IdentityKind.SHARED and result is Result.DEPLOYED:
+        yield from enrolled.arrived(claim_id, now)
+    said = {"result": result.value, "words": detail}
+    yield from _note(event, claim, moment(now), By("device", peer, detail=said), trail)
+    return claim
 
 
-def _expire(claim_id: str, customer: str, delegate: str, now: int, state: str = "expired") -> Transaction[None]:
-    yield Query("UPDATE claims SET state = $2, sealed = NULL, ended_at = $3, busy_until = 0 WHERE claim_id = $1",
-                (claim_id, state, now))
+def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | None]:
+    """A live claim is over: its credential is wiped, its place given back. None where that event has no say."""
+    rows = yield Query(
+        f"UPDATE claims SET {as_set(event)}, sealed = NULL, ended_at = $2, busy_until = 0 WHERE claim_id = $1 "
+        f"AND {LIVE} AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now))
+    if not rows:
+        return None
+    claim = claim_of(rows[0])
     yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
-                (f"customer/{customer}", f"delegate/{delegate}"))
+                (f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
+    yield from _note(event, claim, moment(now), by)
+    return claim
 
 
 def expire_lapsed(now: int, customer: str | None = None, most: int = 500) -> Transaction[int]:
     """Claims whose lease is over: expired, their credentials wiped, their places given back. At most `most`."""
     condition, parameters = ("AND customer = $3", (now, most, customer)) if customer else ("", (now, most))
     rows = yield Query(
-        "SELECT claim_id, customer, delegate FROM claims WHERE state IN ('asking', 'issued') "
+        f"SELECT claim_id FROM claims WHERE {as_where(Event.LAPSED)} "
         f"AND lease_until <= $1 {condition} ORDER BY lease_until LIMIT $2", parameters)
     for row in rows:
-        yield from _expire(str(row[0]), str(row[1]), str(row[2]), now)
+        yield from end(str(row[0]), Event.LAPSED, now, _HOUSEKEEPING)
     return len(rows)
 
 
-def release(service_tag: str, now: int) -> Transaction[int]:
-    """Back to stock: the live claim of a tag is released and its attempts are forgotten, so that the device can
-    be provisioned anew. The number of claims changed."""
-    rows = yield Query(f"SELECT claim_id, customer, delegate FROM claims WHERE service_tag = $1 AND {LIVE}",
-                       (service_tag,))
+def release(service_tag: str, now: int, by: By, event: Event = Event.RELEASED) -> Transaction[list[Claim]]:
+    """The live claim of a tag is released and its attempts are forgotten, so that the device can be provisioned
+    anew. The claims changed, the live one first."""
+    rows = yield Query(f"SELECT claim_id FROM claims WHERE service_tag = $1 AND {LIVE}", (service_tag,))
+    changed = []
     for row in rows:
-        yield from _expire(str(row[0]), str(row[1]), str(row[2]), now, "released")
-    forgotten = yield Query(f"UPDATE claims SET state = 'released' WHERE service_tag = $1 AND {PAST} "
-                            "AND state = 'expired' RETURNING claim_id", (service_tag,))
-    return len(rows) + len(forgotten)
+        ended = yield from end(str(row[0]), event, now, by)
+        changed += [] if ended is None else [ended]
+    forgotten = yield Query(f"UPDATE claims SET {as_set(event)} WHERE service_tag = $1 AND {PAST} "
+                            f"AND state = 'expired' RETURNING {COLUMNS}", (service_tag,))
+    for claim in map(claim_of, forgotten):
+        yield from _note(event, claim, moment(now), by)
+        changed.append(claim)
+    return changed
 
 
 def unnotified(most: int = 20) -> Transaction[list[Claim]]:

@@ -1,48 +1,71 @@
 """Devices that customers own, found by any of their identifiers. Transactions and queries, no driver.
 
-Devices are read afresh at each handshake by their keys (5-10 µs, flat to ten million rows), so a change needs no
-mark for running servers.
-The invariant: an identifier belongs to one registration; whose it is stays untold to anybody else.
-Must not live here: claims, the small tables.
+Devices are read afresh at each handshake by their keys (flat to ten million rows), so a change needs no mark for
+running servers. They are read through the view `registrations`, which leaves out what an import has not shown yet.
+The invariants: an identifier belongs to one registration, as its row in device_names says, which is written and
+removed with the device; whose it is stays untold to anybody else.
+Must not live here: claims, the small tables, many devices at once (store.imports).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from dataclasses import replace as changed
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Device, Registration
+from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Device, Registration, normal_mac
+from delegator.store.bulk import places
 from delegator.store.registry import must_exist
-from delegator.store.rows import registration_of
-from delegator.store.transaction import Query, Transaction
+from delegator.store.rows import REGISTRATION, registration_of
+from delegator.store.transaction import Query, Transaction, Value
 
-_DEVICE = ("SELECT d.device_id, d.customer, d.service_tag, d.serial_number, d.model, d.order_number, d.delegate, "
-           "(SELECT group_concat(mac, ',') FROM device_macs m WHERE m.device_id = d.device_id) FROM devices d ")
+COLUMNS = "customer, service_tag, serial_number, mac_addresses, model, order_number, delegate"
+"""Of the tables devices and device_changes, as `columns_of` fills them."""
 
 
-def candidates(service_tag: str | None, serial_number: str | None, macs: tuple[str, ...]) -> Query:
-    """Every registration that shares an identifier: a few key look-ups in one statement."""
-    said = tuple(value for value in (service_tag, serial_number) if value is not None)
-    return Query(_candidates(service_tag is not None, serial_number is not None, len(macs)), (*said, *macs))
+def names(service_tag: str | None, serial_number: str | None, macs: Iterable[str]) -> tuple[str, ...]:
+    """The rows of device_names for identifiers in their normal form."""
+    tags = () if service_tag is None else ("T" + service_tag,)
+    serials = () if serial_number is None else ("S" + serial_number,)
+    return (*tags, *serials, *["M" + mac.replace(":", "") for mac in macs])
+
+
+def names_of(one: Registration) -> tuple[str, ...]:
+    return names(one.service_tag, one.serial_number, one.mac_addresses)
+
+
+def readings(text: str) -> tuple[str, ...]:
+    """The names that a text may stand for, whatever kind of identifier it is."""
+    kinds = (("T", SERVICE_TAG), ("S", SERIAL_NUMBER))
+    found = [letter + text for letter, form in kinds if form.fullmatch(text)]
+    with contextlib.suppress(ValueError):
+        found += names(None, None, [normal_mac(text)])
+    return tuple(found)
+
+
+def spoken(name: str) -> str:
+    """A name as people say it: its kind and the identifier."""
+    kinds = {"T": "service tag", "S": "serial number", "M": "MAC address"}
+    said = name[1:] if name[0] != "M" else ":".join(name[at:at + 2] for at in range(1, len(name), 2))
+    return f"{kinds[name[0]]} {said}"
 
 
 @functools.cache
-def _candidates(tag: bool, serial: bool, macs: int) -> str:
-    """The statement for a question of this shape. There are few shapes: a device says 16 MAC addresses at most."""
-    columns = [column for column, said in (("service_tag", tag), ("serial_number", serial)) if said]
-    keys = [f"SELECT device_id FROM devices WHERE {column} = ${number}" for number, column in enumerate(columns, 1)]
-    if macs:
-        places = ", ".join(f"${number}" for number in range(len(columns) + 1, len(columns) + 1 + macs))
-        keys.append(f"SELECT device_id FROM device_macs WHERE mac IN ({places})")
-    return f"{_DEVICE} WHERE d.device_id IN ({' UNION ALL '.join(keys)})"
+def _candidates(count: int) -> str:
+    return (f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN "
+            f"(SELECT device_id FROM device_names WHERE name IN ({places(count)}))")
 
 
 def candidates_for(device: Device) -> Query:
-    """The registrations that routing has to choose from."""
-    return candidates(device.service_tag, device.serial_number, device.mac_addresses)
+    """The registrations that routing has to choose from: a few key look-ups in one statement."""
+    return called(names(device.service_tag, device.serial_number, device.mac_addresses))
+
+
+def called(known: Sequence[str]) -> Query:
+    """The registrations behind names."""
+    return Query(_candidates(len(known)), tuple(known))
 
 
 def approving(service_tag: str) -> Query:
@@ -50,93 +73,130 @@ def approving(service_tag: str) -> Query:
     return Query("SELECT policy FROM approvals WHERE service_tag = $1", (service_tag,))
 
 
-def page(customer: str | None, after: int, most: int) -> Query:
-    """Registered devices by id, a page at a time."""
-    condition, parameters = ("AND d.customer = $3", (after, most, customer)) if customer else ("", (after, most))
-    return Query(_DEVICE + f"WHERE d.device_id > $1 {condition} ORDER BY d.device_id LIMIT $2", parameters)
+def columns_of(one: Registration) -> tuple[Value, ...]:
+    """What a row says of a device, in the order of COLUMNS."""
+    own = one.itself
+    return (own.customer, own.service_tag, own.serial_number, ",".join(own.mac_addresses) or None, own.model, own.order,
+            own.delegate)
+
+
+def same(registered: Registration, said: Registration) -> bool:
+    """Whether a device is registered just as it is said. A registration without a service tag takes one with its
+    first claim, and stays the same by that."""
+    own = changed(registered.itself, device_id=0, mac_addresses=tuple(sorted(registered.mac_addresses)),
+                  service_tag=registered.service_tag if said.service_tag else None)
+    return own == changed(said.itself, device_id=0, mac_addresses=tuple(sorted(said.mac_addresses)))
+
+
+def obstacle(said: Registration, known: Sequence[Registration], replace: bool) -> DelegatorError | None:
+    """Why a device that shares identifiers with `known` cannot be registered like this."""
+    name = said.service_tag or said.serial_number or ", ".join(said.mac_addresses)
+    if any(one.itself.customer not in (None, said.customer) for one in known):
+        return DelegatorError(Kind.CONFLICT, f"device {name}: an identifier is registered to another customer")
+    if len(known) > 1:
+        return DelegatorError(Kind.CONFLICT, f"device {name}: its identifiers belong to several registered devices")
+    if not replace:
+        return DelegatorError(Kind.CONFLICT, f"device {name} is registered already, differently",
+                              hint="repeat with --replace to change it")
+    return None
+
+
+def successor(said: Registration, before: Registration) -> Registration:
+    """What a registered device becomes. The tag that it took with its first claim stays with it: it says which device
+    may go on."""
+    return changed(said, device_id=before.device_id, service_tag=said.service_tag or before.service_tag)
 
 
 def add_device(device: Registration, replace: bool) -> Transaction[bool]:
     """Register a device; False when the very same stands there already. Raises DelegatorError (CONFLICT) when an
     identifier is taken by another registration, NOT_FOUND when its customer or delegate does not exist, MALFORMED
-    when it has no identifier."""
-    if not (device.service_tag or device.serial_number or device.mac_addresses):
+    when it has no identifier, TRY_LATER when an import under way is about it."""
+    mine = names_of(device)
+    if not mine:
         raise DelegatorError(Kind.MALFORMED, "a device needs a service tag, a serial number or a MAC address")
     yield from must_exist("customer", device.customer)
-    yield from _must_be_of_customer(device)
-    rows = yield candidates(device.service_tag, device.serial_number, device.mac_addresses)
-    known = [registration_of(row) for row in rows]
-    if [changed(one, device_id=0, mac_addresses=tuple(sorted(one.mac_addresses))) for one in known] == [
-            changed(device, device_id=0, mac_addresses=tuple(sorted(device.mac_addresses)))]:
+    yield from must_be_of_customer(device)
+    known = yield from settled(mine)
+    if len(known) == 1 and same(known[0], device):
         return False
-    if known and not (replace and len(known) == 1 and known[0].customer == device.customer):
-        raise _conflict(device, known)
-    for one in known:
-        yield Query("DELETE FROM devices WHERE device_id = $1", (one.device_id,))
-    inserted = yield Query(
-        "INSERT INTO devices (customer, service_tag, serial_number, model, order_number, delegate) "
-        "VALUES ($1, $2, $3, $4, $5, $6) RETURNING device_id",
-        (device.customer, device.service_tag, device.serial_number, device.model, device.order, device.delegate))
-    for mac in device.mac_addresses:
-        yield Query("INSERT INTO device_macs (mac, device_id) VALUES ($1, $2)", (mac, inserted[0][0]))
+    if known:
+        refusal = obstacle(device, known, replace)
+        if refusal is not None:
+            raise refusal
+        yield from change(successor(device, known[0]), known[0])
+        return True
+    number = yield Query("UPDATE device_numbers SET next_id = next_id + 1 RETURNING next_id - 1")
+    yield Query(f"INSERT INTO devices (device_id, {COLUMNS}) VALUES ($1, {places(7, 2)})",
+                (number[0][0], *columns_of(device)))
+    yield from _name(mine, number[0][0])
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What an import came to: how many are new, and which of the rows, by position, were refused and why."""
-
-    new: int
-    refused: tuple[tuple[int, DelegatorError], ...]
-
-
-class Undone(DelegatorError):
-    """An import that the caller did not want to keep; raised so that the driver takes all of it back."""
-
-    def __init__(self, imported: Imported) -> None:
-        super().__init__(Kind.CONFLICT, "the import was taken back")
-        self.imported = imported
+def change(after: Registration, before: Registration) -> Transaction[None]:
+    yield Query("UPDATE devices SET customer = $2, service_tag = $3, serial_number = $4, mac_addresses = $5, "
+                "model = $6, order_number = $7, delegate = $8 WHERE device_id = $1",
+                (before.device_id, *columns_of(after)))
+    given_up = [name for name in names_of(before) if name not in names_of(after)]
+    yield from _unname(given_up)
+    yield from _name([name for name in names_of(after) if name not in names_of(before)], before.device_id)
 
 
-def import_devices(registrations: Iterable[Registration], replace: bool,
-                   keep: Callable[[Imported], bool]) -> Transaction[Imported]:
-    """Register what can be registered, then keep all of that or, as `keep` says, nothing (Undone). A row that is
-    refused has written nothing: `add_device` looks before it writes."""
-    new, refused = 0, []
-    for position, one in enumerate(registrations):
-        try:
-            new += yield from add_device(one, replace)
-        except DelegatorError as error:
-            refused.append((position, error))
-    imported = Imported(new, tuple(refused))
-    if not keep(imported):
-        raise Undone(imported)
-    return imported
+def _name(added: Sequence[str], device_id: Value) -> Transaction[None]:
+    for name in added:
+        yield Query("INSERT INTO device_names (name, device_id) VALUES ($1, $2)", (name, device_id))
 
 
-def _must_be_of_customer(device: Registration) -> Transaction[None]:
+def _unname(removed: Sequence[str]) -> Transaction[None]:
+    for name in removed:
+        yield Query("DELETE FROM device_names WHERE name = $1", (name,))
+
+
+def settled(mine: Sequence[str]) -> Transaction[list[Registration]]:
+    """The registrations behind names. Raises DelegatorError (TRY_LATER) where an import is about any of them."""
+    held = yield Query(f"SELECT device_id FROM device_names WHERE name IN ({places(len(mine))})", tuple(mine))
+    numbers = sorted({int(str(row[0])) for row in held})
+    if not numbers:
+        return []
+    rows = yield Query(f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN ({places(len(numbers))}) "
+                       "AND NOT EXISTS (SELECT 1 FROM device_changes c WHERE c.device_id = registrations.device_id)",
+                       tuple(numbers))
+    if len(rows) < len(numbers):
+        raise DelegatorError(Kind.TRY_LATER, "an import under way is about this device",
+                             hint="run it again when the import has ended")
+    return [registration_of(row) for row in rows]
+
+
+def take_tag(device_id: int, tag: str) -> Transaction[bool]:
+    """A registration without a service tag takes one. False when it has one by now, when another device has this one,
+    or while an import changes it."""
+    rows = yield Query("UPDATE devices SET service_tag = $2 WHERE device_id = $1 AND service_tag IS NULL AND NOT "
+                       "EXISTS (SELECT 1 FROM device_changes c WHERE c.device_id = devices.device_id) AND NOT EXISTS "
+                       "(SELECT 1 FROM device_names n WHERE n.name = $3) RETURNING device_id",
+                       (device_id, tag, "T" + tag))
+    if rows:
+        yield from _name(["T" + tag], device_id)
+    return bool(rows)
+
+
+def must_be_of_customer(device: Registration) -> Transaction[None]:
     if device.delegate is None:
         return
     found = yield Query("SELECT 1 FROM delegates WHERE name = $1 AND customer = $2",
                         (device.delegate, device.customer))
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"customer {device.customer} has no delegate named {device.delegate}",
-                             hint="see: delegator delegates list")
+        raise no_such_delegate(device.customer, device.delegate)
 
 
-def _conflict(device: Registration, known: list[Registration]) -> DelegatorError:
-    name = device.service_tag or device.serial_number or ", ".join(device.mac_addresses)
-    if any(one.customer != device.customer for one in known):
-        return DelegatorError(Kind.CONFLICT, f"device {name}: an identifier is registered to another customer")
-    if len(known) > 1:
-        return DelegatorError(Kind.CONFLICT, f"device {name}: its identifiers belong to several registered devices")
-    return DelegatorError(Kind.CONFLICT, f"device {name} is registered already, differently",
-                          hint="repeat with --replace to change it")
+def no_such_delegate(customer: str | None, delegate: str) -> DelegatorError:
+    return DelegatorError(Kind.NOT_FOUND, f"customer {customer} has no delegate named {delegate}",
+                          hint="see: delegator delegates list")
 
 
-def remove_device(service_tag: str) -> Transaction[None]:
-    """Take a device off the register; its claims stay on record. Raises DelegatorError (NOT_FOUND)."""
-    removed = yield Query("DELETE FROM devices WHERE service_tag = $1 RETURNING device_id", (service_tag,))
-    if not removed:
-        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {service_tag}",
-                             hint="see: delegator devices list")
+def remove_device(one: Registration) -> Transaction[None]:
+    """Take a device off the register; its claims stay on record. Raises DelegatorError (NOT_FOUND) when it is gone or
+    another by now, TRY_LATER while an import is about it."""
+    known = yield from settled(names_of(one))
+    if [each.device_id for each in known] != [one.device_id]:
+        raise DelegatorError(Kind.NOT_FOUND, "that device is no longer registered", hint="see: delegator devices list")
+    yield from _unname(names_of(known[0]))
+    yield Query("DELETE FROM devices WHERE device_id = $1", (one.device_id,))

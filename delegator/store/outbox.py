@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from delegator.model import Claim, Notification, NotificationKind, NotificationState, Telling
-from delegator.store.claims import Ask, Opened, Outcome, issue, milliseconds, moment, open_and_issue
-from delegator.store.transaction import Query, Row, Transaction
+from delegator.model import Claim, IdentityKind, Notice, Notification, NotificationKind, NotificationState, Telling
+from delegator.model.audited import Act, Entry
+from delegator.model.owned import By
+from delegator.store.audit import append
+from delegator.store.claims import Ask, Opened, Outcome, Tell, issue, milliseconds, moment, open_and_issue
+from delegator.store.stand_ins import StandIn, take_over
+from delegator.store.transaction import Query, Row, Scope, Transaction, Work, rows_alone
 
 T = TypeVar("T")
 COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
-           "give_up_at, attempts, state, last_error, ended_at")
+           "give_up_at, attempts, state, last_error, ended_at, notice, identity")
 PATIENCE = timedelta(days=3)
 """How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
 _AT_A_TIME = 500
@@ -53,7 +57,8 @@ def notification_of(row: Row) -> Notification:
         number=int(str(row[0])), claim_id=str(row[1]), kind=NotificationKind(row[2]), customer=str(row[3]),
         delegate=str(row[4]), delegator=str(row[5]), service_tag=str(row[6]), peer=text[7], claimed_address=text[8],
         created_at=moment(row[9]), give_up_at=moment(row[10]), attempts=int(str(row[11])),
-        state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]))
+        state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]),
+        notice=Notice(row[15]), identity=None if row[16] is None else IdentityKind(row[16]))
 
 
 def open_issue_and_tell(ask: Ask, seal: Callable[[Claim], bytes], telling: Telling | None) -> Transaction[Opened]:
@@ -64,8 +69,12 @@ def open_issue_and_tell(ask: Ask, seal: Callable[[Claim], bytes], telling: Telli
 
 
 def issue_and_tell(claim_id: str, sealed: bytes, now: int, delegate: str | None,
-                   telling: Telling | None) -> Transaction[Claim | None]:
-    claim = yield from issue(claim_id, sealed, now, delegate)
+                   telling: Telling | None, stand_in: StandIn | None = None,
+                   trail: Tell | None = None) -> Transaction[Claim | None]:
+    """Raises OverLimit where the delegate stands in and may not."""
+    if stand_in is not None:
+        yield from take_over(claim_id, stand_in, now)
+    claim = yield from issue(claim_id, sealed, now, delegate, trail)
     if claim is not None:
         yield from tell(claim, telling)
     return claim
@@ -81,7 +90,7 @@ def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
         yield Query(
             "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, "
             "created_at, give_up_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-            "ON CONFLICT (claim_id, kind) DO NOTHING",
+            "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
             (claim.claim_id, kind.value, claim.customer, telling.delegate, telling.delegator, claim.service_tag,
              claim.peer, telling.claimed_address, now, now + milliseconds_of(PATIENCE)))
         yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
@@ -171,6 +180,22 @@ def retry(now: int, claim_id: str | None, delegate: str | None) -> Transaction[i
     return len(rows)
 
 
+def waiting(kind: NotificationKind, most: int) -> Query:
+    """How many of a kind are still to be sent, counted up to `most`."""
+    return Query("SELECT count(*) FROM (SELECT number FROM outbox WHERE state = 'waiting' AND kind = $1 LIMIT $2) "
+                 "AS some", (kind.value, most))
+
+
+def _noted(work: Transaction[int], by: By, now: datetime, claim_id: str | None,
+           delegate: str | None) -> Transaction[int]:
+    """An operator's act has its row of audit."""
+    count = yield from work
+    if count:
+        yield from append(Entry(Act.NOTIFICATIONS_RETRIED, now, by.actor, delegate=delegate, claim_id=claim_id,
+                                peer=by.peer, detail={"count": count}))
+    return count
+
+
 def forget(before: int) -> Transaction[int]:
     """Drop what ended before then: a log of who was told what is not ours to keep for ever."""
     rows = yield Query("DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE ended_at < $1 "
@@ -181,36 +206,41 @@ def forget(before: int) -> Transaction[int]:
 class Running(Protocol):
     """What a driver must offer to the outbox."""
 
-    async def run(self, work: Transaction[T]) -> T: ...
+    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
     async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 class Outbox:
     """The verbs above on a driver, with aware UTC for times."""
 
-    def __init__(self, driver: Running) -> None:
-        self._driver = driver
+    def __init__(self, driver: Running, by: By) -> None:
+        """`by` says whose acts these are, for the audit."""
+        self._driver, self._by = driver, by
 
     async def due(self, kind: NotificationKind, now: datetime, most: int) -> list[Queue]:
         return [queue_of(row) for row in await self._driver.read(due(kind, milliseconds(now), most))]
 
     async def take(self, queue: Queue, until: datetime) -> Taken | None:
-        return await self._driver.run(take(queue, milliseconds(until)))
+        return await self._driver.run(lambda: take(queue, milliseconds(until)), rows_alone)
 
     async def sent(self, taken: Taken, now: datetime) -> Queue | None:
-        return await self._driver.run(sent(taken, milliseconds(now)))
+        return await self._driver.run(lambda: sent(taken, milliseconds(now)), rows_alone, repeatable=True)
 
     async def given_up(self, taken: Taken, why: str, now: datetime) -> Queue | None:
-        return await self._driver.run(given_up(taken, why, milliseconds(now)))
+        return await self._driver.run(lambda: given_up(taken, why, milliseconds(now)), rows_alone)
 
     async def failed(self, taken: Taken, why: str, now: datetime, due_at: datetime) -> list[Notification]:
-        return await self._driver.run(failed(taken, why, milliseconds(now), milliseconds(due_at)))
+        return await self._driver.run(lambda: failed(taken, why, milliseconds(now), milliseconds(due_at)), rows_alone)
 
     async def retry(self, now: datetime, *, claim_id: str | None = None, delegate: str | None = None) -> int:
-        return await self._driver.run(retry(milliseconds(now), claim_id, delegate))
+        return await self._driver.run(lambda: _noted(retry(milliseconds(now), claim_id, delegate), self._by, now,
+                                                     claim_id, delegate))
+
+    async def waiting(self, kind: NotificationKind, most: int) -> int:
+        return int(str((await self._driver.read(waiting(kind, most)))[0][0]))
 
     async def forget(self, before: datetime) -> int:
-        return await self._driver.run(forget(milliseconds(before)))
+        return await self._driver.run(lambda: forget(milliseconds(before)), rows_alone)
 
     async def list(self, *, customer: str | None = None, state: NotificationState | None = None,
                    most: int = 1000) -> list[Notification]:

@@ -55,11 +55,17 @@ def rule_of(row: Row) -> Rule:
     return Rule(str(row[0]), _text(row[1]), int(str(row[2])), delegator=_text(row[4]), **conditions)
 
 
+REGISTRATION = ("device_id, owner, service_tag, serial_number, model, order_number, delegate, mac_addresses, "
+                "customer")
+"""Columns of the view `registrations`, as `registration_of` reads them."""
+
+
 def registration_of(row: Row) -> Registration:
-    """device_id, customer, service_tag, serial_number, model, order_number, delegate, MACs joined by commas."""
-    macs = tuple(str(row[7]).split(",")) if row[7] else ()
-    return Registration(str(row[1]), _text(row[2]), _text(row[3]), macs, _text(row[4]), _text(row[5]),
-                        _text(row[6]), int(str(row[0])))
+    """A row of REGISTRATION as a value."""
+    device_id, owner, tag, serial, model, order, delegate, macs, customer = row
+    return Registration(_text(owner), _text(tag), _text(serial), tuple(str(macs).split(",")) if macs else (),
+                        _text(model), _text(order), _text(delegate), int(str(device_id)),
+                        owner is not None and customer is None)
 
 
 def callback_columns(name: str, callback: Callback, key: SealingKey) -> tuple[str, bytes | None]:

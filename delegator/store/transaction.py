@@ -9,7 +9,8 @@ Must not live here: SQL, drivers.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 Value = str | int | bytes | None
@@ -25,3 +26,22 @@ class Query(NamedTuple):
 
 T = TypeVar("T")
 Transaction = Generator[Query, Sequence[Row], T]
+Work = Callable[[], Transaction[T]]
+"""Makes a transaction, as often as the driver has to run it: a generator cannot be run twice."""
+Scope = Callable[[], Sequence[str]]
+"""What a transaction must have to itself, by names of our own such as "tag/ABC1234": no two that share a name run at
+the same time. No Scope at all means everything: it runs alone."""
+
+
+def rows_alone() -> Sequence[str]:
+    """The scope of a transaction whose statements guard themselves: each changes a row only as it finds it."""
+    return ()
+
+
+@dataclass(slots=True)
+class Commits:
+    """What a driver counts of its commits: those done, the transactions in them, those that failed."""
+
+    done: int = 0
+    transactions: int = 0
+    failed: int = 0

@@ -29,7 +29,7 @@ from delegator.model import (
     Location,
     Result,
 )
-from delegator.wire import scalars
+from delegator.wire import scalars, xml
 from delegator.wire.scalars import Scalar
 from delegator.wire.soap import FAULT_NAMESPACE, Element, Fault
 
@@ -72,9 +72,12 @@ class Record:
     make: Callable[..., Any]
     parts: tuple[Part, ...] = ()
     by_name: Mapping[str, Part] = field(init=False, repr=False)
+    needed: frozenset[str] = field(init=False, repr=False)
+    """The fields that must be there."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {part.name: part for part in self.parts})
+        object.__setattr__(self, "needed", frozenset(part.field for part in self.parts if part.least))
 
 
 def _optional(name: str, attribute: str, kind: Scalar | Record, absent: object = None) -> Part:
@@ -233,14 +236,16 @@ def read_answer(asked: Element, answer: Element) -> Reply:
 
 
 def _read_record(record: Record, element: Element) -> Any:
-    if element.text.strip():
+    namespace, name, text, children = element
+    if text and text.strip():
         raise _malformed(record.name, "text where elements are wanted")
     found: dict[str, Any] = {}
-    for child in element.children:
-        part = record.by_name.get(child.name)
-        if part is None or child.namespace != element.namespace:
+    by_name = record.by_name
+    for child in children:
+        part = by_name.get(child[1])
+        if part is None or child[0] != namespace:
             raise _malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
-        value = _read_part(record, part, child)
+        value = _read_record(part.type, child) if type(part.type) is Record else _read_scalar(record, part, child)
         if part.most == 1:
             if part.field in found:
                 raise _malformed(record.name, f"{part.name} stands there twice")
@@ -249,22 +254,20 @@ def _read_record(record: Record, element: Element) -> Any:
             found[part.field] = (*found.get(part.field, ()), value)
             if len(found[part.field]) > part.most:
                 raise _malformed(record.name, f"more than {part.most} times {part.name}")
-    for part in record.parts:
-        if part.least and part.field not in found:
-            raise _malformed(record.name, f"{part.name} is missing")
+    if not record.needed <= found.keys():
+        missing = next(part.name for part in record.parts if part.least and part.field not in found)
+        raise _malformed(record.name, f"{missing} is missing")
     try:
         return record.make(**found)
     except ValueError as error:
         raise _malformed(record.name, error) from None
 
 
-def _read_part(record: Record, part: Part, element: Element) -> Any:
-    if isinstance(part.type, Record):
-        return _read_record(part.type, element)
-    if element.children:
+def _read_scalar(record: Record, part: Part, element: Element) -> Any:
+    if element[3]:
         raise _malformed(f"{record.name}/{part.name}", "elements where a text is wanted")
     try:
-        return part.type.read(element.text)
+        return part.type.read(element[2])  # type: ignore[union-attr] - a record has been sorted out
     except ValueError as error:
         raise _malformed(f"{record.name}/{part.name}", error) from None
 
@@ -281,6 +284,36 @@ def write_answer(asked: Element, reply: Reply) -> Element:
     """The answer to `asked`, in its dialect. Raises DelegatorError(UNAVAILABLE) where the schema has no room."""
     dialect, operation = operation_of(asked)
     return _write_record(operation.answer, reply, dialect.namespace)
+
+
+def render_answer(asked: Element, reply: Reply) -> str:
+    """The answer to `asked` as text, without an element for each value on the way (15 to 8 µs, measured). Raises
+    DelegatorError(UNAVAILABLE) where schema or XML have no room for a value."""
+    dialect, operation = operation_of(asked)
+    record = operation.answer
+    return f'<{record.name} xmlns="{dialect.namespace}">{_render_parts(record, reply)}</{record.name}>'
+
+
+def _render_parts(record: Record, value: Any) -> str:
+    texts = []
+    for part in record.parts:
+        inner = getattr(value, part.field) if part.of is None else part.of(value)
+        if inner == part.absent and not part.least:
+            continue
+        many = inner if part.most > 1 else (inner,)
+        if len(many) > part.most:
+            raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}: more than {part.most} times {part.name}")
+        texts += [f"<{part.name}>{_render_part(record, part, one)}</{part.name}>" for one in many]
+    return "".join(texts)
+
+
+def _render_part(record: Record, part: Part, value: Any) -> str:
+    if isinstance(part.type, Record):
+        return _render_parts(part.type, value)
+    try:
+        return xml.escape(part.type.write(value))
+    except ValueError as error:
+        raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}/{part.name}: {error}") from None
 
 
 def action(asked: Element) -> str:

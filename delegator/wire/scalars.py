@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,8 +32,7 @@ _BLANK = " \t\r\n"  # XML 1.0 section 2.3
 _BLANKS = re.compile("[ \t\r\n]+")
 
 
-def _stripped(text: str) -> str:
-    return text.strip(_BLANK)
+_stripped = operator.methodcaller("strip", _BLANK)
 
 
 def token(pattern: re.Pattern[str] | None = None) -> Scalar:

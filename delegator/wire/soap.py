@@ -206,6 +206,11 @@ def _framed(version: Version, inner: str) -> bytes:
     return (before + inner + after).encode("utf-8")
 
 
+def frame(version: Version, operation: str) -> bytes:
+    """The bytes of a message whose operation is text already."""
+    return _framed(version, operation)
+
+
 def render(version: Version, operation: Element) -> bytes:
     """The bytes of a message. Raises DelegatorError where a value holds a character XML 1.0 cannot carry."""
     try:

@@ -38,7 +38,8 @@ def test_a4_a_registered_device_is_given_a_credential_and_the_route_says_why(acm
                              "because": "its service tag is registered to customer acme"}
     assert data["registration"]["order"] == "4711"
     assert data["says"]["model"] == "R750"
-    assert data["policies"] == [{"policy": "default", "holder": "customer/acme"}]
+    assert data["policies"] == [{"policy": "default", "holder": "customer/acme", "says": [
+        "with its own certificate", "10 attempts for each device", "the same credential for 24h"]}]
     assert data["told"]["fault"] is None
     assert data["claim"] is None
     assert acme.ok("claims", "list") == []
@@ -94,8 +95,12 @@ def test_a4_a_registered_device_says_its_registered_addresses(acme: Console) -> 
     (("--no-custom-operations",), (), "not allowed", "NotEntitled"),
     (("--callbacks", "soap"), (), "not allowed", "NotEntitled"),
     (("--identity", "shared"), (), "identity", "IdentityRejected"),
-    ((), ("--identity", "shared"), "identity", "IdentityRejected"),
-    (("--max-devices", "0"), (), "devices taken", "TryLater")])
+    ((), ("--identity", "shared"), "identity", "NotEntitled"),
+    (("--max-devices", "0"), (), "devices taken", "TryLater"),
+    (("--hours", "Mon-Fri 08:00-18:00 Europe/Berlin"), ("--at", "2026-03-02T06:59:59Z"), "hours", "NotEntitled"),
+    (("--network", "192.0.2.0/24"), ("--from", "198.51.100.7"), "location", "NotEntitled"),
+    (("--network", "192.0.2.0/24"), (), "location", "NotEntitled"),
+    (("--domain", "acme.example"), ("--from", "192.0.2.7"), "location", "NotEntitled")])
 def test_a6_each_reason_of_a_policy_is_told(acme: Console, policy: tuple[str, ...], question: tuple[str, ...],
                                             why: str, fault: str) -> None:
     acme.ok("policies", "add", "p", *policy)
@@ -122,9 +127,40 @@ def test_a6_places_and_attempts_are_counted(acme: Console) -> None:
     data = _explained(acme, "ABC1234")
     assert _whys(data) == ["devices taken"]
     assert data["limits"] == [{"policy": "p", "holder": "customer/acme", "taken": 1, "max_devices": 1,
-                               "attempts_used": 0, "attempts": 2}]
+                               "claims_this_hour": None, "claims_per_hour": None, "attempts_used": 0, "attempts": 2}]
     assert data["told"]["retry_after"] == 300
     assert _explained(acme, "ABC1234", "--at", TOMORROW.isoformat())["allowed"]
+
+
+def test_a6_the_claims_of_this_hour_are_counted_and_the_wait_is_told(acme: Console) -> None:
+    acme.ok("policies", "add", "p", "--claims-per-hour", "1", "--hours", "daily 00:00-24:00 Asia/Kolkata")
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("devices", "add", "ABC1235", "--customer", "acme")
+    at = datetime(2026, 3, 2, 8, 15, 40, tzinfo=UTC)
+    acme.serve("ABC1235", at=at)
+    data = _explained(acme, "ABC1234", "--at", "2026-03-02T09:15:10Z")
+    assert _whys(data) == ["claims per hour"]
+    assert (data["limits"][0]["claims_this_hour"], data["limits"][0]["claims_per_hour"]) == (1, 1)
+    assert (data["told"]["fault"], data["told"]["retry_after"]) == ("TryLater", 50)
+    assert "1 of 1 claims in this hour" in acme.run("explain", "ABC1234", "--at", "2026-03-02T09:15:10Z").out
+    assert _explained(acme, "ABC1234", "--at", "2026-03-02T09:16:00Z")["allowed"]
+
+
+def test_a6_the_policies_of_customer_and_delegate_are_shown_with_what_they_say_and_limits_beside_other_reasons(
+        acme: Console) -> None:
+    """A limit that is in the way too is told, although the server would not come as far."""
+    acme.ok("policies", "add", "p", "--max-devices", "0", "--until", "2026-01-01")
+    acme.ok("policies", "add", "q", "--hours", "Mon 08:00-18:00 UTC", "--network", "192.0.2.0/24")
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u", "--policy", "q", "--replace")
+    data = _explained(acme, "ABC1234", "--at", "2026-03-03T08:00:00Z", "--from", "198.51.100.7")
+    assert _whys(data) == ["closed", "hours", "location", "devices taken"]
+    assert data["told"]["fault"] == "NotEntitled"
+    assert [one["policy"] for one in data["policies"]] == ["p", "q"]
+    assert data["policies"][1]["says"][1:3] == ["Mon 08:00-18:00 UTC", "from 192.0.2.0/24"]
+    text = acme.run("explain", "ABC1234")
+    assert "policy      q (delegate/acme-small): with its own certificate; Mon 08:00-18:00 UTC" in text.out
+    assert "say its address with --from" in text.err
 
 
 def test_a_claim_that_stands_is_for_the_device_that_opened_it(acme: Console) -> None:
@@ -166,6 +202,12 @@ CASES: dict[str, tuple[tuple[str, ...], str, int, timedelta]] = {
     "closed": (_policy("--until", "2020-01-01"), "own", 0, timedelta()),
     "no place": (_policy("--max-devices", "0"), "own", 0, timedelta()),
     "not approved": (_policy("--approved-only"), "own", 0, timedelta()),
+    "claims per hour": (_policy("--claims-per-hour", "1", "--lease", "1m"), "own", 1, timedelta(minutes=5)),
+    "an hour later": (_policy("--claims-per-hour", "1", "--lease", "1m"), "own", 1, timedelta(minutes=61)),
+    "elsewhere": (_policy("--network", "198.51.100.0/24"), "own", 0, timedelta()),
+    "shared from a network": (_policy("--identity", "either", "--network", "192.0.2.0/24", "--own-anywhere"), "shared",
+                              0, timedelta()),
+    "never open": (_policy("--hours", "Mon 00:00-00:01 UTC"), "own", 0, timedelta()),
 }
 
 
@@ -177,7 +219,7 @@ def test_explain_and_the_server_agree(acme: Console, case: str) -> None:
     for _ in range(served_before):
         acme.serve("ABC1234")
     at = datetime.now(UTC) + later
-    told = _explained(acme, "ABC1234", "--identity", identity, "--at", at.isoformat())["told"]
+    told = _explained(acme, "ABC1234", "--identity", identity, "--at", at.isoformat(), "--from", "192.0.2.7")["told"]
     answer = acme.serve("ABC1234", identity, at=at)
     if isinstance(answer, DelegatorError):
         assert (told["fault"], told["retry_after"]) == (answer.appearance.fault, answer.retry_after)

@@ -98,20 +98,31 @@ def test_a_delegate_that_cannot_work_is_a_usage_error(acme: Console, words: tupl
 def test_a6_a_policy_comes_back_with_all_it_says(console: Console) -> None:
     given = console.ok("policies", "add", "rollout", "--identity", "either", "--from", "2026-03-01", "--until",
                        "2026-04-01T18:00:00+02:00", "--approved-only", "--max-devices", "500", "--attempts", "3",
-                       "--lease", "7d", "--callbacks", "soap,hosted", "--shared-by-domain", "--no-custom-operations")
+                       "--lease", "7d", "--callbacks", "soap,hosted", "--shared-by-domain", "--no-custom-operations",
+                       "--hours", "mon-fri 08:00-18:00 Europe/Berlin", "--hours", "Sat 22:00-02:00 UTC", "--network",
+                       "192.0.2.0/24", "--network", "2001:db8::/32", "--domain", "Acme.Example", "--own-anywhere",
+                       "--claims-per-hour", "60")
+    says = given.pop("says")
     assert given == {
         "name": "rollout", "identity": "either", "from": "2026-03-01T00:00:00Z", "until": "2026-04-01T16:00:00Z",
         "approved_only": True, "max_devices": 500, "attempts": 3, "lease": "7d", "callbacks": ["hosted", "soap"],
-        "custom_operations": False, "shared_by_domain": True}
-    assert console.ok("policies", "show", "rollout") == {**given, "approved": []}
-    assert console.ok("policies", "list") == [given]
+        "custom_operations": False, "shared_by_domain": True,
+        "hours": ["Mon-Fri 08:00-18:00 Europe/Berlin", "Sat 22:00-02:00 UTC"],
+        "networks": ["192.0.2.0/24", "2001:db8::/32"], "domains": ["acme.example"], "own_anywhere": True,
+        "claims_per_hour": 60}
+    assert console.ok("policies", "show", "rollout") == {**given, "says": says, "approved": []}
+    assert console.ok("policies", "list") == [{**given, "says": says}]
 
 
 def test_a6_what_a_policy_does_not_say_is_the_safe_choice(console: Console) -> None:
-    assert console.ok("policies", "add", "plain") == {
+    given = console.ok("policies", "add", "plain")
+    assert given.pop("says") == ["with its own certificate", "10 attempts for each device",
+                                 "the same credential for 24h"]
+    assert given == {
         "name": "plain", "identity": "own", "from": None, "until": None, "approved_only": False, "max_devices": None,
         "attempts": 10, "lease": "24h", "callbacks": None, "custom_operations": True,
-        "shared_by_domain": False}
+        "shared_by_domain": False, "hours": [], "networks": [], "domains": [], "own_anywhere": False,
+        "claims_per_hour": None}
 
 
 @pytest.mark.parametrize(("lease", "said"), [("90s", "90s"), ("120s", "2m"), ("60m", "1h"), ("1d", "24h"),
@@ -125,7 +136,11 @@ def test_durations_are_said_in_the_largest_exact_unit(console: Console, lease: s
     (("--from", "0001-01-01T00:00:00+05:00"), "not a time"), (("--lease", "0h"), "24h"),
     (("--lease", "999d"), "366d"),
     (("--from", "2026-03-02", "--until", "2026-03-02"), "not after"), (("--callbacks", "pigeon"), "soap"),
-    (("--attempts", "0"), "--attempts"), (("--identity", "none"), "either")])
+    (("--attempts", "0"), "--attempts"), (("--identity", "none"), "either"), (("--claims-per-hour", "0"), "x>=1"),
+    (("--network", "192.0.2.7/24"), "192.0.2.0/24"), (("--domain", "a..b"), "dots"),
+    (("--hours", "Mon 08:00-18:00"), "Europe/Berlin"), (("--hours", "Mon 09:00-09:00 UTC"), "00:00-24:00"),
+    (("--hours", "Mon 08:00-18:00 europe/berlin"), "Europe/Berlin?"),
+    (("--hours", "Mon 08:00-18:00 Mars/Phobos"), "not known on this machine")])
 def test_a6_a_policy_that_makes_no_sense_is_refused_with_what_would(console: Console, words: tuple[str, ...],
                                                                     named: str) -> None:
     assert named in console.refused(2, "policies", "add", "p", *words)
@@ -183,7 +198,8 @@ def test_a9_a_device_comes_back_as_it_was_registered(acme: Console) -> None:
     assert given == {"service_tag": "ABC1235", "serial_number": "SN-1", "model": "R 650", "order": "4711",
                      "mac_addresses": ["00:1A:2B:3C:4D:5E", "00:1A:2B:3C:4D:5F"], "delegate": "acme-small",
                      "customer": "acme"}
-    assert acme.ok("devices", "show", "ABC1235") == {**given, "registered": True, "claims": []}
+    assert acme.ok("devices", "show", "ABC1235") == {
+        **given, "registered": True, "claims": [], "owner": "acme", "by_order": False}
     assert acme.ok("devices", "add", "ABC1235", "--customer", "acme", "--serial", "SN-1", "--mac", "001a2b3c4d5e",
                    "--mac", "00:1A:2B:3C:4D:5F", "--model", "R 650", "--order", "4711", "--delegate",
                    "acme-small") == given

@@ -8,7 +8,6 @@ import signal
 import stat
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -195,44 +194,14 @@ def test_another_tag_is_another_activation(tmp_path):
     """A copied disk does not claim in the name of the device it came from."""
     folder = Folder(tmp_path / "state")
     first = flow.resume(folder, "AAA1111", False, 1.0)
-    folder.write("handshake.pem", b"of AAA1111")
     assert flow.resume(folder, "AAA1111", False, 2.0) == first
     assert flow.resume(folder, "BBB2222", False, 3.0).transaction_id != first.transaction_id
-    assert folder.read("handshake.pem") is None
-
-
-def test_a_shared_certificate_becomes_an_own_one(lab, say):
-    """The request goes with the first question; from then on the device shows what it got back."""
-    own = lab.pki.factory.leaf("own")
-    pem = Path(own.certificate).read_text()
-    request = lab.folder / "request.pem"
-    request.write_text("-----BEGIN CERTIFICATE REQUEST-----\nTUlJ\nQQ==\n-----END CERTIFICATE REQUEST-----\n")
-    delegator = lab.delegator(say.answer(more=f"<HandshakeCertificate>{pem}</HandshakeCertificate>"), say.CONFIRMED)
-    words = ("--certificate-request", str(request), "--request-key", own.key)
-    assert lab.run(delegator, *words)["outcome"] == "ready"
-    assert delegator.heard[0].value("CertificateRequest") == "TUlJQQ=="
-    assert delegator.heard[0].common_name == delegator.heard[1].common_name == say.TAG  # the claim is bound to it
-    assert (lab.state / "handshake.pem").read_text().strip() == pem.strip()
-    delegator.script[:] = [say.answer(), say.CONFIRMED]
-    assert lab.run(delegator, *words, "--again")["outcome"] == "ready"
-    assert delegator.heard[2].value("CertificateRequest") is None
-    assert delegator.heard[2].common_name == "own"
-
-
-def test_an_own_certificate_is_shown_where_the_shared_one_is_not_accepted_any_more(lab, say):
-    own = lab.pki.factory.leaf("own")
-    request = lab.folder / "request.pem"
-    request.write_text("TUlJ")
-    more = f"<HandshakeCertificate>{Path(own.certificate).read_text()}</HandshakeCertificate>"
-    delegator = lab.delegator(say.answer(more=more), say.fault("IdentityRejected"), say.answer(), say.CONFIRMED)
-    facts = lab.run(delegator, "--certificate-request", str(request), "--request-key", own.key)
-    assert (facts["outcome"], facts["attempts"]) == ("ready", 2)
-    assert [heard.common_name for heard in delegator.heard] == [say.TAG, say.TAG, "own", "own"]
 
 
 def test_a_certificate_request_that_is_none(lab, say):
     words = ("--certificate-request", lab.hook("\u00e9"), "--request-key", lab.pki.device.key)
-    assert lab.run(lab.delegator(say.answer()), *words)["exit_code"] == 3
+    shared = lab.pki.factory.leaf("shared-device")
+    assert lab.run(lab.delegator(say.answer()), *words, leaf=shared)["exit_code"] == 3
 
 
 # --- power cuts ---------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_6_1_shared_identity_is_entitled_only_by_policy_and_registration(world: 
     world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
     world.store(lambda store: store.add_rule(Rule("everything", "globex-hosted")))
     world.start()
-    assert world.ask("SHRD001", shown=shared).fault == "IdentityRejected"
+    assert world.ask("SHRD001", shown=shared).fault == "NotEntitled", "nor is it told that its policy wants the own one"
     first = world.ask("SHRD002", shown=shared)
     assert first.status == 200
     assert world.ask("SHRD002", shown=shared).body == first.body

@@ -1,7 +1,7 @@
 """What the store's contract is run on and with: databases, a clock that is told the time, asks to make.
 
-Everything in this folder but test_sqlite* and test_migrate is the contract: it knows no driver. A second engine
-joins all of it by one more line in DATABASES.
+Everything in this folder but test_sqlite*, test_postgres* and test_migrate is the contract: it knows no driver and is
+run on every engine in DATABASES.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from delegator import config
+from delegator.judgement import pacing
 from delegator.model import (
     Customer,
     Delegate,
@@ -26,7 +28,9 @@ from delegator.model import (
 )
 from delegator.policy import Applied, over_limits
 from delegator.sealing import SealingKey
-from delegator.store import Ask, Store, milliseconds, open_store
+from delegator.store import Ask, Store, milliseconds, open_named, open_store
+
+from ..postgres import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Opening = Callable[[], Awaitable[Store]]
@@ -49,7 +53,25 @@ async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Openin
             await store.close()
 
 
-DATABASES = {"sqlite": sqlite_database}
+@asynccontextmanager
+async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[Opening]:
+    """The same on a real PostgreSQL."""
+    opened: list[Store] = []
+    async with cluster.lent() as name:
+        where = config.Store(url=cluster.url(name), connections=4)
+
+        async def opening() -> Store:
+            opened.append(await open_named(where, key))
+            return opened[-1]
+
+        try:
+            yield opening
+        finally:
+            for store in opened:
+                await store.close()
+
+
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.counterpart("initdb"))]
 
 
 @pytest.fixture
@@ -57,10 +79,13 @@ def key() -> SealingKey:
     return SealingKey(b"k" * 32)
 
 
-@pytest.fixture(params=sorted(DATABASES))
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path, key: SealingKey) -> Database:
     """Makes a fresh database, for tests that bring their own loop."""
-    return lambda: DATABASES[request.param](tmp_path, key)
+    if request.param == "sqlite":
+        return lambda: sqlite_database(tmp_path, key)
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return lambda: postgres_database(cluster, key)
 
 
 @pytest.fixture
@@ -108,7 +133,8 @@ def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, custom
         identity=Identity(kind, tag, by), customer=customer, delegate=delegate, peer="192.0.2.7",
         now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
         lease_until=milliseconds(_at(minute + lease)),
-        limits=lambda places, attempts: over_limits(policies, places, attempts))
+        limits=lambda places, attempts: over_limits(policies, places, attempts),
+        pacing=pacing(policies, _at(minute)))
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ async def test_A10_when_another_delegate_stood_in_the_claim_and_its_place_are_th
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 0}
     assert await store.taken("acme", "acme-2") == {"customer/acme": 1, "delegate/acme-2": 1}
     assert (await store.open_claim(ask(minute=1))).outcome is Outcome.SAME_AGAIN
-    assert await store.release(TAG, at(2)) == 1
+    assert len(await store.ownership.release(TAG, at(2))) == 1
     assert await store.taken("acme", "acme-2") == {"customer/acme": 0, "delegate/acme-2": 0}
 
 
@@ -248,7 +248,7 @@ async def test_A13_a_released_device_starts_from_nothing(store, ask, asking, at,
         await store.issue(asking.claim_id, TEXT, at(0.5))
     if state == "confirmed":
         await store.confirm(asking.claim_id, "key:one", Result.DEPLOYED, None, at(1))
-    assert await store.release(TAG, at(5)) == 1
+    assert len(await store.ownership.release(TAG, at(5))) == 1
     released = await store.claim(asking.claim_id)
     assert (released.state, released.sealed) == (ClaimState.RELEASED, None)
     assert await store.taken("acme", "acme-1") == {"customer/acme": 0, "delegate/acme-1": 0}
@@ -260,8 +260,8 @@ async def test_A13_releasing_forgets_used_attempts_of_that_tag_only(store, ask, 
     for tag in (TAG, "ABC1235"):
         await store.open_claim(ask(tag))
     await store.expire_lapsed(at(60))
-    assert await store.release(TAG, at(61)) == 1
-    assert await store.release(TAG, at(61)) == 0
+    assert len(await store.ownership.release(TAG, at(61))) == 1
+    assert len(await store.ownership.release(TAG, at(61))) == 0
     once = Policy(attempts=1)
     assert (await store.open_claim(ask(minute=62, policy=once))).outcome is Outcome.OPENED
     assert (await store.open_claim(ask("ABC1235", minute=62, policy=once))).outcome is Outcome.OVER_LIMIT

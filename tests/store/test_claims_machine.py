@@ -1,11 +1,13 @@
 """Contract: any walk of asks, answers, crashes and ends keeps what claims promise (DESIGN 6.3, 6.4).
 
-A model in memory, told anew and simpler than the store, predicts every outcome; a clock that only moves when told.
+A model in memory, told anew and simpler than the store, predicts every outcome, and every row of audit that a change
+of a claim leaves; a clock that only moves when told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,13 +16,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from delegator.model import ClaimState, Policy, Result
+from delegator.model import ClaimState, Customer, Policy, Registration, Result
+from delegator.model.owned import TransferState
 from delegator.store import Outcome
+from delegator.store.inspection import Wanted
+from delegator.store.transaction import Query
 
 POLICY = Policy("limits", max_devices=3, attempts=2)
 BUSY, LEASE = 2, 10
 ENDED = (ClaimState.EXPIRED, ClaimState.RELEASED)
-tags = st.sampled_from(["TAG0001", "TAG0002", "TAG0003", "TAG0004", "TAG0005"])
+TAGS = ["TAG0001", "TAG0002", "TAG0003", "TAG0004", "TAG0005"]
+ACTS = ["claim.asked", "claim.issued", "claim.confirmed", "claim.failed", "claim.expired", "claim.released"]
+tags = st.sampled_from(TAGS)
 bindings = st.sampled_from(["key:one", "key:two"])
 delegates = st.sampled_from(["acme-1", "acme-2"])
 
@@ -36,6 +43,7 @@ class Known:
     busy: int
     state: ClaimState = ClaimState.ASKING
     secret: str | None = None
+    failure: str | None = None
 
 
 class ClaimsMachine(RuleBasedStateMachine):
@@ -46,6 +54,9 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.make, self.at = ask, at
         self.minute = 0
         self.known: dict[str, Known] = {}
+        self.rows: Counter[str] = Counter()
+        self.refused: dict[str, set[str]] = {}
+        self.expected: dict[str, str | None] = {}
         self.runner = asyncio.Runner()
         self.exits = AsyncExitStack()
         self.opening = self.run(self.exits.enter_async_context(database()))
@@ -56,11 +67,26 @@ class ClaimsMachine(RuleBasedStateMachine):
         return self.runner.run(work)
 
     async def empty(self) -> None:
-        """Examples share a database: what an earlier one left behind is expired and then released."""
+        """Examples share a database: what an earlier one left behind is expired, released and forgotten."""
         await self.store.expire_lapsed(self.at(100_000))
         for claim in await self.store.claims():
-            await self.store.release(claim.service_tag, self.at(0))
-        self.before = {claim.claim_id for claim in await self.store.claims(most=100_000)}
+            await self.store.ownership.release(claim.service_tag, self.at(0))
+        for name in () if await self.store.customers() else ("acme", "umbra"):
+            await self.store.add_customer(Customer(name, name))
+        await self.store.add_devices([Registration("acme", tag) for tag in TAGS])
+        for tag in TAGS:
+            await self.store._driver.run(lambda tag=tag: _forgotten(tag))
+        self.rows_before = await self.counted()
+
+    async def counted(self) -> Counter[str]:
+        """The rows of audit of claims, by act."""
+        return Counter({act: await self.store.audit.count(Wanted(act=act)) for act in ACTS})
+
+    def moves(self, one: Known, state: ClaimState, act: str | None = None) -> None:
+        """The model's claim changes its state, and a row of audit is to say so."""
+        one.state = state
+        one.secret = one.secret if state is ClaimState.ISSUED else None
+        self.rows[act or f"claim.{state.value}"] += 1
 
     def teardown(self) -> None:
         self.run(self.exits.aclose())
@@ -81,7 +107,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     def expire_lapsed(self) -> int:
         gone = [one for one in self.known.values() if self.lapsed(one)]
         for one in gone:
-            one.state, one.secret = ClaimState.EXPIRED, None
+            self.moves(one, ClaimState.EXPIRED)
         return len(gone)
 
     def predicted(self, tag: str, by: str, delegate: str) -> tuple[Outcome, str | None]:
@@ -90,7 +116,9 @@ class ClaimsMachine(RuleBasedStateMachine):
             outcome = self.standing(one, by, delegate)
             if outcome is not None:
                 return outcome, claim_id
-            one.state, one.secret = ClaimState.EXPIRED, None
+            self.moves(one, ClaimState.EXPIRED)
+        if by in self.refused.get(tag, ()) or self.expected.get(tag) not in (None, "", by):
+            return Outcome.OVER_LIMIT, None
         if self.over_limit(tag):
             self.expire_lapsed()
         return (Outcome.OVER_LIMIT if self.over_limit(tag) else Outcome.OPENED), None
@@ -121,11 +149,15 @@ class ClaimsMachine(RuleBasedStateMachine):
         if expected is Outcome.OPENED:
             claim_id = opened.claim.claim_id
             self.known[claim_id] = Known(tag, by, delegate, self.minute + LEASE, self.minute + BUSY)
+            self.rows["claim.asked"] += not at_hand
+            if self.expected.get(tag) == "":
+                del self.expected[tag]
         if expected is Outcome.RESUMED:
             self.known[claim_id].busy = self.minute + BUSY
         if at_hand and expected in (Outcome.OPENED, Outcome.RESUMED):
             expected = Outcome.ISSUED
-            self.known[claim_id].state, self.known[claim_id].secret = ClaimState.ISSUED, f"for {by}"
+            self.known[claim_id].secret = f"for {by}"
+            self.moves(self.known[claim_id], ClaimState.ISSUED)
         assert opened.outcome is expected
         assert claim_id == (opened.claim and opened.claim.claim_id)
 
@@ -138,7 +170,8 @@ class ClaimsMachine(RuleBasedStateMachine):
             assert (issued is not None) == (one.state is ClaimState.ASKING)
             if issued is not None:
                 one.delegate = stand_in or one.delegate
-                one.state, one.secret = ClaimState.ISSUED, f"for {one.by}"
+                one.secret = f"for {one.by}"
+                self.moves(one, ClaimState.ISSUED)
 
     @rule(data=st.data())
     def callback_fails(self, data) -> None:
@@ -166,15 +199,54 @@ class ClaimsMachine(RuleBasedStateMachine):
                 assert claim is None
             if open_to_it:
                 assert claim is not None
+            if open_to_it and one.state is ClaimState.ISSUED:
                 if result is Result.DEPLOYED:
-                    one.state, one.secret = ClaimState.CONFIRMED, None
+                    self.moves(one, ClaimState.CONFIRMED)
+                elif one.failure != str(self.minute):
+                    self.moves(one, ClaimState.ISSUED, "claim.failed")
+                one.failure = str(self.minute)
 
     @rule(tag=tags)
     def operator_releases(self, tag: str) -> None:
+        assert len(self.run(self.store.ownership.release(tag, self.at(self.minute)))) == self.let_go(tag)
+
+    def let_go(self, tag: str) -> int:
         gone = [one for one in self.known.values() if one.tag == tag and one.state is not ClaimState.RELEASED]
-        assert self.run(self.store.release(tag, self.at(self.minute))) == len(gone)
         for one in gone:
-            one.state, one.secret = ClaimState.RELEASED, None
+            self.moves(one, ClaimState.RELEASED)
+        return len(gone)
+
+    @rule(tag=tags)
+    def device_is_returned_and_sold_again(self, tag: str) -> None:
+        self.run(self.store.ownership.give_back([tag], "returned", self.at(self.minute)))
+        self.run(self.store.add_devices([Registration("acme", tag)], replace=True))
+        self.let_go(tag)
+
+    @rule(tag=tags, accepted=st.booleans())
+    def device_changes_hands(self, tag: str, accepted: bool) -> None:
+        """Offered to umbra and taken back, or accepted; then it comes back to acme the same way."""
+        ownership, now = self.store.ownership, self.at(self.minute)
+        for owner, other in (("acme", "umbra"), ("umbra", "acme")):
+            self.run(ownership.offer([(tag, secrets.token_hex(16))], other, self.at(self.minute + 1), now))
+            if not accepted:
+                self.run(ownership.end(TransferState.WITHDRAWN, [tag], now, customer=owner))
+                return
+            self.run(ownership.end(TransferState.ACCEPTED, [tag], now, customer=other))
+            self.let_go(tag)
+
+    @rule(tag=tags, new=bindings | st.none(), by=bindings, delegate=delegates)
+    def main_board_is_replaced(self, tag: str, new: str | None, by: str, delegate: str) -> None:
+        """And the next that asks is the old board, the new one or a third."""
+        mine = {one.by for one in self.known.values() if one.tag == tag}
+        standing = self.live().get(tag)
+        if not mine or (standing is not None and standing[1].by == new):
+            return
+        key = None if new is None else new.removeprefix("key:")
+        self.run(self.store.ownership.repair(tag, key, self.at(self.minute), None, "broken"))
+        self.refused[tag] = (self.refused.get(tag, set()) | mine) - {new}
+        self.expected[tag] = new or ""
+        self.let_go(tag)
+        self.device_asks(tag, by, delegate, True)
 
     @rule()
     def sweep(self) -> None:
@@ -185,7 +257,7 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     @invariant()
     def record_and_model_agree(self) -> None:
-        claims = [one for one in self.run(self.store.claims(most=100_000)) if one.claim_id not in self.before]
+        claims = self.run(self.store.claims(most=100_000))
         live = [one for one in claims if one.state not in ENDED]
         assert {one.claim_id: (one.state, one.delegate) for one in claims} == {
             claim_id: (one.state, one.delegate) for claim_id, one in self.known.items()}
@@ -198,6 +270,13 @@ class ClaimsMachine(RuleBasedStateMachine):
         taken = {**self.run(self.store.taken("acme", "acme-1")), **self.run(self.store.taken("acme", "acme-2"))}
         assert Counter(taken) == counted, "places are counted exactly"
         assert len(live) <= POLICY.max_devices
+        assert self.run(self.counted()) - self.rows_before == self.rows, "one row of audit for each change"
+
+
+def _forgotten(tag: str):
+    """What earlier examples left behind of a tag."""
+    yield Query("DELETE FROM boards WHERE service_tag = $1", (tag,))
+    yield Query("DELETE FROM claims WHERE service_tag = $1", (tag,))
 
 
 def test_6_3_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, ask, at):

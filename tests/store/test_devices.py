@@ -135,12 +135,3 @@ async def test_8_a_customer_or_delegate_with_devices_is_not_removed(shop):
     await shop.add_devices([FULL])
     await refused(shop.remove("delegate", "acme-soap"), Kind.CONFLICT)
     await refused(shop.remove("customer", "acme"), Kind.CONFLICT)
-
-
-async def test_8_an_import_tells_of_every_refused_row_and_keeps_what_the_caller_wants(shop):
-    await shop.add_devices([FULL])
-    mixed = [Registration("umbra", "NEW0001"), Registration("umbra", "ABC1234"), Registration("nobody", "NEW0002")]
-    for kept in (False, True):
-        imported = await shop.import_devices(mixed, keep=lambda _, kept=kept: kept)
-        assert (imported.new, [row for row, _ in imported.refused]) == (1, [1, 2])
-        assert len(await registered(shop)) == 1 + kept

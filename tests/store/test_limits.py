@@ -62,7 +62,7 @@ async def test_A6_a_confirmed_device_holds_its_place_until_it_is_released(store,
     claim = (await store.open_and_issue(ask(policy=one), lambda claim: "x")).claim
     await store.confirm(claim.claim_id, "key:one", Result.DEPLOYED, None, at(1))
     assert (await store.open_claim(ask("NEW1234", policy=one, minute=10_000))).outcome is Outcome.OVER_LIMIT
-    await store.release("ABC1234", at(10_001))
+    await store.ownership.release("ABC1234", at(10_001))
     assert (await store.open_claim(ask("NEW1234", policy=one, minute=10_001))).outcome is Outcome.OPENED
 
 

@@ -59,6 +59,6 @@ async def test_7_the_backlog_of_one_delegate_does_not_hide_another(store, ended)
 
 async def test_A13_what_ended_is_told_even_after_release_or_expiry(store, ended, at):
     done, failed = await ended("TAG0001"), await ended("TAG0002", result=Result.FAILED)
-    await store.release("TAG0001", at(5))
+    await store.ownership.release("TAG0001", at(5))
     await store.expire_lapsed(at(100))
     assert {one.claim_id for one in await store.unnotified()} == {done.claim_id, failed.claim_id}

@@ -35,7 +35,7 @@ async def store(path, key):
 
 @pytest.fixture
 def driver(store):
-    return store._driver
+    return store._driver.driver
 
 
 @pytest.fixture
@@ -47,8 +47,10 @@ def traced(driver) -> list[str]:
 
 
 def add(name: str):
-    yield Query("INSERT INTO customers (name, title) VALUES ($1, $1)", (name,))
-    return name
+    def work():
+        yield Query("INSERT INTO customers (name, title) VALUES ($1, $1)", (name,))
+        return name
+    return work
 
 
 # --- one commit for many ------------------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ async def test_6_4_one_that_fails_in_a_group_fails_alone(store, driver, traced, 
         yield Query("INSERT INTO customers (name, title) VALUES ('half', 'done')")
         yield statement
 
-    work = [*(add(f"before-{n}") for n in range(5)), failing(), *(add(f"after-{n}") for n in range(5))]
+    work = [*(add(f"before-{n}") for n in range(5)), failing, *(add(f"after-{n}") for n in range(5))]
     outcomes = await asyncio.wait_for(
         asyncio.gather(*(driver.run(one) for one in work), return_exceptions=True), 5)
     assert isinstance(outcomes.pop(5), kind)
@@ -182,7 +184,7 @@ async def test_6_5_a_wiped_credential_is_gone_from_the_files(store, ask, at, pat
         if end == "confirmed":
             await store.confirm(one.claim_id, "key:one", Result.DEPLOYED, None, at(1))
         elif end == "released":
-            await store.release(one.service_tag, at(1))
+            await store.ownership.release(one.service_tag, at(1))
     assert await store.expire_lapsed(at(60)) == (120 if end == "expired" else 0)
     after = on_disk(path)
     assert [one.service_tag for one in claims if one.sealed in after or one.sealed[16:48] in after] == []
@@ -208,7 +210,7 @@ async def test_6_3_the_database_itself_refuses_what_claims_must_never_be(store, 
         def broken(statement=statement):
             yield Query(statement)
         with pytest.raises(DelegatorError) as refusal:
-            await driver.run(broken())
+            await driver.run(broken)
         assert refusal.value.kind is Kind.CONFLICT
     assert await store.claims() == [claim]
 

@@ -52,7 +52,7 @@ async def test_5_while_another_process_holds_the_lock_everybody_is_told_and_noth
 
 
 async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
-    store._driver._writer._connection.execute("PRAGMA busy_timeout = 5000")
+    store._driver.driver._writer._connection.execute("PRAGMA busy_timeout = 5000")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         waiting = asyncio.create_task(store.open_claim(ask()))
@@ -63,7 +63,7 @@ async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
 
 async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(store, ask):
     """Full in the midst of a group: none of it stays. With room again the same devices are served."""
-    writer = store._driver._writer._connection
+    writer = store._driver.driver._writer._connection
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages}")
     big = "x" * 5000

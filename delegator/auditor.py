@@ -1,0 +1,88 @@
+"""What a running delegator does for the audit: its own acts, the recorder, and every hour marks and pruning.
+
+The invariant: of a stop the audit is told after the last device.
+Must not live here: chaining and pruning (store), which trails get rows (recorder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from delegator import __version__
+from delegator.config import Settings
+from delegator.model.audited import Act, Entry
+from delegator.recorder import Recorder
+from delegator.store import Store
+from delegator.trail import Trail
+
+log = logging.getLogger(__name__)
+EVERY = timedelta(hours=1)
+"""Between marks: the newest rows whose removal the database alone would not show are those of an hour."""
+
+
+class Auditor:
+    """One delegator's part of the audit; `now` gives aware UTC."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self._store, self._now = store, now
+        self._recorder = Recorder(store.audit.append, now)
+        self._next: datetime | None = None
+        self._keep_days = 0
+
+    def record(self, trail: Trail) -> None:
+        """Note a finished handshake."""
+        self._recorder.record(trail)
+
+    async def started(self, settings: Settings) -> None:
+        """Raises DelegatorError where the store takes no row."""
+        await self._append(Act.SERVER_STARTED, {"version": __version__, **_in_use(settings)})
+        self._keep_days = settings.audit.keep_days
+
+    async def reloaded(self, settings: Settings, changed: tuple[str, ...]) -> None:
+        self._keep_days = settings.audit.keep_days
+        await self._append(Act.SERVER_RELOADED, {"changed": list(changed), **_in_use(settings)})
+
+    async def stopped(self) -> None:
+        """The last row of this delegator, and its heads in the log."""
+        await self._recorder.close()
+        await self._append(Act.SERVER_STOPPED, {})
+        await self._mark()
+
+    async def _append(self, act: Act, detail: dict[str, object]) -> None:
+        await self._store.audit.append([Entry(act, self._now(), self._store.by.actor, detail=detail)])
+
+    async def upkeep(self) -> None:
+        """Once an hour: marks, and rows that are older than wanted go."""
+        now = self._now()
+        if self._next is not None and now < self._next:
+            return
+        self._next = now + EVERY
+        await self._mark()
+        if self._keep_days:
+            before = now - timedelta(days=self._keep_days)
+            await self._store.audit.prune(await self._store.audit.prunable(before), before, now)
+
+    async def _mark(self) -> None:
+        marked = await self._store.audit.mark(self._now())
+        for chain, head in marked.heads.items():
+            log.info("audit head %s:%d:%s", chain, head.number, head.hash.hex())
+        for chain in marked.broken:
+            log.error("audit chain %s is not what it was when it was last marked: run delegator audit verify", chain)
+
+
+def _in_use(settings: Settings) -> dict[str, object]:
+    """SHA-256 of the settings, which hold no secret, and of the files that devices are judged by."""
+    server = settings.server
+    files = {"certificate": server.certificate, "ca": server.ca, "crl": server.crl}
+    return {"settings": hashlib.sha256(msgspec.json.encode(settings)).hexdigest(),
+            **{name: _hash_of(Path(path)) for name, path in files.items() if path}}
+
+
+def _hash_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

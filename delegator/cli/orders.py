@@ -1,0 +1,169 @@
+"""`delegator orders`: which order is whose. One row hands over everything that was registered with that order.
+
+The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
+nothing.
+Must not live here: how files are read (records), what an order means for a device (store.orders, routing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from delegator.cli import console, exporting, feeding, forms, shapes
+from delegator.cli.console import Output, verb
+from delegator.cli.importing import converted
+from delegator.cli.records import Table, Values
+from delegator.cli.session import stored
+from delegator.model import Order
+from delegator.model.audited import Act, Entry
+from delegator.store import Store
+from delegator.store.orders import MOST, Assigned, no_such_order
+from delegator.store.spool import Refused
+
+COLUMNS = ("order", "customer", "delegate")
+_FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": forms.name, "delegate": forms.name}
+_PAGE = 1000
+
+
+@click.group("orders", epilog=console.as_example("delegator orders add 4711 --customer acme"))
+def group() -> None:
+    """Which order is whose: everything with its number belongs to that customer."""
+
+
+@verb(group, "add", "delegator orders add 4711 --customer acme --delegate acme-berlin")
+@click.argument("order", type=forms.words)
+@click.option("--customer", type=forms.name, required=True, help="Whose it is.")
+@click.option("--delegate", type=forms.name, help="Its devices' delegate; else rules choose among the customer's.")
+@click.option("--replace", is_flag=True, help="Give it this delegate, or none, if it has another one.")
+@stored
+async def add(store: Store, order: str, customer: str, delegate: str | None, replace: bool) -> Output:
+    """Everything with the number ORDER belongs to a customer, whether it is registered already or later."""
+    one = Order(order, customer, delegate)
+    new = await store.orders.add(one, datetime.now(UTC), replace=replace)
+    waiting = (await store.orders.devices(order))[1]
+    said = f"order {order} belongs to {customer}" if new else f"order {order} belonged to {customer} already, just so"
+    return Output(shapes.order(one), words=(f"{said}: {waiting} devices",))
+
+
+@verb(group, "list", "delegator orders list --customer acme --json")
+@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@stored
+async def list_(store: Store, customer: str | None) -> Output:
+    """List orders that belong to somebody."""
+    found = [shapes.order(one) async for one in _all(store, customer)]
+    return Output(found, console.table(COLUMNS, [[one[name] for name in COLUMNS] for one in found]))
+
+
+async def _all(store: Store, customer: str | None) -> AsyncIterator[Order]:
+    after = ""
+    while found := await store.orders.page(customer, after, _PAGE):
+        for one in found:
+            yield one
+        after = found[-1].number
+
+
+@verb(group, "show", "delegator orders show 4711")
+@click.argument("order", type=forms.words)
+@stored
+async def show(store: Store, order: str) -> Output:
+    """Show whose ORDER is, how many devices are registered with it, and how many of these name no customer of their
+    own, which are the order's. An order with devices that is nobody's yet is in stock."""
+    known = await store.orders.get(order)
+    devices, given = await store.orders.devices(order)
+    if known is None and not devices:
+        raise no_such_order(order)
+    data = {**shapes.order(known or Order(order, "")), "customer": known and known.customer, "devices": devices,
+            "devices_of_order": given}
+    return Output(data, console.pairs(data))
+
+
+@verb(group, "remove", "delegator orders remove 4711")
+@click.argument("order", type=forms.words)
+@stored
+async def remove(store: Store, order: str) -> Output:
+    """ORDER belongs to nobody any more: its devices are in stock again. Claims that stand go on until they end."""
+    await store.orders.remove(order, datetime.now(UTC))
+    devices = (await store.orders.devices(order))[1]
+    return Output({"removed": order, "devices": devices},
+                  words=(f"order {order} belongs to nobody now; {devices} devices are in stock",))
+
+
+@verb(group, "import", "delegator orders import sales.csv\ndelegator orders import - --dry-run < sales.jsonl")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--customer", type=forms.name, help="Whose those orders are whose row does not say it.")
+@feeding.options
+@stored
+async def import_(store: Store, file: Path, customer: str | None, replace: bool, keep_good: bool,
+                  dry_run: bool) -> Output:
+    """Take over which orders are whose from FILE, CSV or JSON lines; - is standard input.
+
+    CSV begins with a header, some of order, customer, delegate; JSON lines are objects with these names. All rows are
+    taken, or none. At most 20,000 in one file.
+    """
+    stages = feeding.Stages()
+    with feeding.opened(file, stages) as (source, step):
+        table = Table(source, COLUMNS, COLUMNS[:1], step)
+        rows, wrong = _read(table, customer)
+    stages.finish()
+
+    def keep(assigned: Assigned) -> bool:
+        return not dry_run and (keep_good or not (wrong or assigned.refused))
+    entry = Entry(Act.ORDERS_IMPORTED, datetime.now(UTC), store.by.actor, peer=store.by.peer,
+                  detail={"file": file.name, "sha256": table.sha256, "rows": len(rows) + len(wrong)})
+    assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep)
+    refused = sorted([*wrong, *(Refused(rows[at][0], error) for at, error in assigned.refused)])
+    return feeding.result(
+        {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,
+         "unchanged": assigned.unchanged, "refused_rows": len(refused), "sha256": table.sha256},
+        refused[:feeding.MOST_TOLD], kept=keep(assigned), dry_run=dry_run)
+
+
+def _read(table: Table, customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:
+    """Orders with their lines, each number once, and the lines that are wrong."""
+    rows: list[tuple[int, Order]] = []
+    refused: list[Refused] = []
+    seen: dict[str, int] = {}
+    for line, values in table:
+        try:
+            order = _order(values, customer)
+            if seen.setdefault(order.number, line) != line:
+                raise ValueError(f"order {order.number} stands on line {seen[order.number]} already")
+            rows.append((line, order))
+        except ValueError as error:
+            refused.append(Refused(line, str(error)))
+        if len(rows) + len(refused) > 2 * MOST:
+            break  # more than can be taken: do not fill the memory with them
+    return rows, refused
+
+
+def _order(values: Values | str, customer: str | None) -> Order:
+    """Raises ValueError with everything that is wrong."""
+    if isinstance(values, str):
+        raise ValueError(values)
+    wrong: list[str] = []
+    good = {name: converted(name, _FORMS[name], value, wrong) for name, value in zip(COLUMNS, values, strict=True)}
+    said = good["customer"]
+    if said and customer and said != customer:
+        wrong.append(f"customer: the row says {said}, the command {customer}")
+    if not (said or customer):
+        wrong.append("customer: neither the row nor --customer says it")
+    if not good["order"]:
+        wrong.append("order: is missing")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return Order(str(good["order"]), str(said or customer), good["delegate"])
+
+
+@verb(group, "export", "delegator orders export > orders.csv\ndelegator orders export orders.jsonl --format jsonl")
+@exporting.options("Only those of this customer.")
+@stored
+async def export(store: Store, file: Path, customer: str | None, form: str) -> Output | None:
+    """Write all orders that belong to somebody to FILE, or to standard output, as `orders import` takes them."""
+    async def rows() -> AsyncIterator[shapes.Shape]:
+        async for one in _all(store, customer):
+            yield shapes.order(one)
+    return await exporting.export(file, form, COLUMNS, rows(), {"customer": customer}, "orders")

@@ -1,0 +1,110 @@
+"""The options that say a policy, the same wherever one is said: `policies add`, `change` and `try`.
+
+The invariant: what an option does not say is left as it is; a time without its zone is refused, never guessed.
+Must not live here: policies in files (policy_file), what a command does with a policy (policies).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from delegator.cli import forms, shapes
+from delegator.model import IdentityRule, Policy
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_TIME = "ISO 8601 with its zone, or a date, which begins at midnight UTC."
+_OPTIONS = (
+    click.option("--identity", type=click.Choice([rule.value for rule in IdentityRule]),
+                 help="The certificate to show: the device's own (unless said), or the one that all share."),
+    click.option("--from", "valid_from", type=forms.moment, metavar="TIME", help=f"Not before. {_TIME}"),
+    click.option("--until", "valid_until", type=forms.moment, metavar="TIME", help=f"Not from then on. {_TIME}"),
+    click.option("--hours", type=forms.opening, multiple=True, metavar="'DAYS HH:MM-HH:MM ZONE'",
+                 help="Open only then, such as 'Mon-Fri 08:00-18:00 Europe/Berlin'; may be repeated."),
+    click.option("--network", "networks", type=forms.network, multiple=True, metavar="NETWORK",
+                 help="From addresses of this network; may be repeated."),
+    click.option("--domain", "domains", type=forms.domain, multiple=True,
+                 help="From addresses whose name in the DNS, forward-confirmed, is in this domain; may be repeated. "
+                      "With networks too, either is enough."),
+    click.option("--own-anywhere", is_flag=True, default=None,
+                 help="Networks and domains bind shared certificates only."),
+    click.option("--approved-only", is_flag=True, default=None,
+                 help="Only devices on its list: delegator policies approve."),
+    click.option("--max-devices", type=click.IntRange(0), help="How many devices may hold a claim at once."),
+    click.option("--claims-per-hour", type=click.IntRange(1), help="How many claims may be opened in any hour."),
+    click.option("--attempts", type=click.IntRange(1), help="Claims that one device may let expire; 10 unless said."),
+    click.option("--lease", type=forms.duration,
+                 help="How long a device may ask again for the same credential; 24h unless said."),
+    click.option("--callbacks", type=forms.callbacks, metavar="KIND[,KIND]",
+                 help="Allowed ways to a delegate: soap, ssh, hosted, local. All unless said."),
+    click.option("--shared-by-domain", is_flag=True, default=None,
+                 help="Let a shared certificate be enough where only reverse DNS led to the customer. Needs --identity "
+                      "shared or either too."),
+    click.option("--no-custom-operations", "custom_operations", flag_value=False, default=None,
+                 help="Allow nothing: no device is sent to a delegate."),
+)
+FIELDS = {
+    "identity": "identity", "from": "valid_from", "until": "valid_until", "hours": "hours", "network": "networks",
+    "domain": "domains", "own-anywhere": "own_anywhere", "approved-only": "approved_only",
+    "max-devices": "max_devices", "claims-per-hour": "claims_per_hour", "attempts": "attempts", "lease": "lease",
+    "callbacks": "callbacks", "shared-by-domain": "shared_by_domain", "no-custom-operations": "custom_operations"}
+"""From an option to the field of a policy that it says."""
+_SAFE = Policy()
+
+
+def policy_options(function: Function) -> Function:
+    """Adds all options that say a policy."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def unset_option(function: Function) -> Function:
+    """Adds --unset, for commands that change a policy."""
+    return click.option("--unset", type=click.Choice(list(FIELDS)), multiple=True, metavar="OPTION",
+                        help="Take back what this option said, such as max-devices; may be repeated.")(function)
+
+
+def set_option(function: Function) -> Function:
+    """Adds --set, for commands whose own options mean something else."""
+    return click.option("--set", "settings", multiple=True, metavar="OPTION[=VALUE]",
+                        help="What an option of `policies add` says, such as max-devices=100 or approved-only; may be "
+                             "repeated.")(function)
+
+
+def parsed(settings: Iterable[str]) -> dict[str, Any]:
+    """OPTION[=VALUE] read by the options themselves. Raises UsageError."""
+    words: list[str] = []
+    for one in settings:
+        option, equals, value = one.partition("=")
+        words += [f"--{option}", value] if equals else [f"--{option}"]
+    try:
+        return click.command("--set")(policy_options(lambda **said: said)).make_context("--set", words).params
+    except click.UsageError as error:
+        raise click.UsageError(f"--set: {error.format_message()}") from None
+
+
+def stated(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were said, as a policy has them."""
+    said = {name: value for name, value in options.items() if name in FIELDS.values() and value not in (None, ())}
+    return said | ({"identity": IdentityRule(said["identity"])} if "identity" in said else {})
+
+
+def changed(policy: Policy, options: Mapping[str, Any], unset: Iterable[str] = ()) -> Policy:
+    """The policy with what was said, and without what was taken back. Raises UsageError for what makes no sense."""
+    said, back = stated(options), {FIELDS[name] for name in unset}
+    if said.keys() & back:
+        both = ", ".join(sorted(f"--{option}" for option, field in FIELDS.items() if field in said.keys() & back))
+        raise click.UsageError(f"{both} is both said and unset")
+    return checked(dataclasses.replace(policy, **{name: getattr(_SAFE, name) for name in back}, **said))
+
+
+def checked(policy: Policy) -> Policy:
+    """The policy, if its parts fit together. Raises UsageError."""
+    if policy.valid_from is not None and policy.valid_until is not None and policy.valid_until <= policy.valid_from:
+        raise click.UsageError(f"--until {shapes.at(policy.valid_until)} is not after --from "
+                               f"{shapes.at(policy.valid_from)}")
+    return policy

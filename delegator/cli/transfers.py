@@ -1,0 +1,212 @@
+"""`delegator transfers`: a device changes hands, offered by one customer and accepted by the other.
+
+The invariants: many devices go in one step or not at all; nothing is signed that is not what `statement` prints.
+Must not live here: what a step means (store.transfers), which files sign (owning).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from delegator.cli import console, forms, owning, shapes
+from delegator.cli.console import Output, verb
+from delegator.cli.owning import several, signing
+from delegator.cli.session import stored
+from delegator.model.owned import Transfer, TransferState
+from delegator.store import Store, milliseconds
+
+DAYS = 30
+"""How long an offer stands, where nothing else is said: a month, in which the paperwork of a sale is done."""
+_COLUMNS = ("transfer_id", "device", "offered_by", "offered_to", "state", "offered_at", "until", "order")
+_STEPS = {"offer": TransferState.OFFERED, "accept": TransferState.ACCEPTED, "decline": TransferState.DECLINED,
+          "withdraw": TransferState.WITHDRAWN}
+_order = click.option("--order", type=forms.words, help="All devices of this order.")
+_because = click.option("--because", type=forms.words, help="The reason, for the audit.")
+
+
+@click.group("transfers", epilog=console.as_example("delegator transfers offer ABC1234 --to globex"))
+def group() -> None:
+    """Devices that change hands: offered by their owner, accepted by another customer."""
+
+
+def _as(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--as", "customer", type=forms.name, required=True, help=f"The customer that {what}.")
+
+
+def number(now: datetime) -> str:
+    """A transfer's number: the time, so that they sort, and 80 random bits."""
+    return f"{milliseconds(now) & 0xFFFFFFFFFFFF:012x}{secrets.token_hex(10)}"
+
+
+# --- steps --------------------------------------------------------------------------------------------------------
+
+
+@verb(group, "offer", "delegator transfers offer ABC1234 --to globex --sign-with acme.key\n"
+                      "delegator transfers offer --order 4711 --as acme --to globex --until 2027-01-31")
+@several
+@_order
+@click.option("--as", "customer", type=forms.name, help="Their owner; needed with --order.")
+@click.option("--to", type=forms.name, required=True, help="The customer that may accept them.")
+@click.option("--until", type=forms.moment, help=f"When the offer ends; {DAYS} days from now unless told otherwise.")
+@_because
+@signing
+def offer(names: tuple[str, ...], listed: Path | None, order: str | None, customer: str | None,
+          **how: Any) -> Output | None:
+    """Offer devices to another customer. Until it accepts, nothing changes."""
+    found = owning.chosen(names, listed)
+    if (order is None) is (not found):
+        raise click.UsageError("say which devices: DEVICE, --devices or --order")
+    if order is not None and customer is None:
+        raise click.UsageError("with --order say whose: --as CUSTOMER")
+    return _offer(found=found, order=order, customer=customer, **how)
+
+
+@stored
+async def _offer(store: Store, found: list[str], order: str | None, customer: str | None, to: str,
+                 until: datetime | None, because: str | None, key_file: Path | None,
+                 signature_file: Path | None) -> Output:
+    now = datetime.now(UTC)
+    until = _whole(until or now + timedelta(days=DAYS))
+    if until <= now:
+        raise click.UsageError("--until is in the past")
+    if order is not None and customer is not None:
+        found = owning.at_most(await store.ownership.in_order(order, customer))
+    progress = console.Progress(len(found), "devices")
+    sign = owning.signed_by(key_file, signature_file, len(found))
+    made = await store.ownership.offer(((name, number(now)) for name in found), to, until, now, customer=customer,
+                                       sign=sign, because=because, told=progress.step)
+    progress.finish()
+    return _told(made, f"offered to {to} until {shapes.at(until)}")
+
+
+def _whole(until: datetime) -> datetime:
+    """To the second, as people write it: the time is part of what is signed."""
+    return until.replace(microsecond=0)
+
+
+def _step(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What accept, decline and withdraw have in common."""
+    return several(_order(_because(signing(function))))
+
+
+_EXAMPLE = ("delegator transfers {0} ABC1234 --as {1}\n"
+            "delegator transfers {0} --order 4711 --as {1} --sign-with {1}.key")
+
+
+@verb(group, "accept", _EXAMPLE.format("accept", "globex"))
+@_step
+@_as("takes them")
+@click.option("--delegate", type=forms.name, help="The delegate they shall have; else rules choose.")
+def accept(**how: Any) -> Output | None:
+    """Take devices that were offered: they are this customer's from now on.
+
+    In one step the registration moves, the old owner's credential is wiped and the claim released.
+    """
+    return _ended("accept", **how)
+
+
+@verb(group, "decline", _EXAMPLE.format("decline", "globex"))
+@_step
+@_as("does not take them")
+def decline(**how: Any) -> Output | None:
+    """Refuse devices that were offered; they stay their owner's."""
+    return _ended("decline", **how)
+
+
+@verb(group, "withdraw", _EXAMPLE.format("withdraw", "acme"))
+@_step
+@_as("offered them")
+def withdraw(**how: Any) -> Output | None:
+    """Take an offer back; the devices stay their owner's."""
+    return _ended("withdraw", **how)
+
+
+def _ended(step: str, names: tuple[str, ...], listed: Path | None, order: str | None, **how: Any) -> Output | None:
+    found = owning.chosen(names, listed)
+    if (order is None) is (not found):
+        raise click.UsageError("say which: DEVICE or the transfer's number, --devices or --order")
+    return _end(to=_STEPS[step], found=found, order=order, **how)
+
+
+@stored
+async def _end(store: Store, to: TransferState, found: list[str], order: str | None, customer: str,
+               because: str | None, key_file: Path | None, signature_file: Path | None,
+               delegate: str | None = None) -> Output:
+    if order is not None:
+        open_ones = await store.ownership.transfers(customer=customer, state=TransferState.OFFERED, order=order,
+                                                    most=owning.MOST + 1)
+        found = owning.at_most([one.transfer_id for one in open_ones if one.whose(to) == customer])
+    sign = owning.signed_by(key_file, signature_file, len(found))
+    progress = console.Progress(len(found), "devices")
+    ended = await store.ownership.end(to, found, datetime.now(UTC), customer=customer, sign=sign, because=because,
+                                      delegate=delegate, told=progress.step)
+    progress.finish()
+    return _told(ended, f"{to.value} by {customer}")
+
+
+def _told(made: list[Transfer], how: str) -> Output:
+    which = made[0].device if len(made) == 1 else f"{len(made)} devices"
+    shown = [shapes.transfer(one) for one in made]
+    return Output(shown, [one.transfer_id for one in made], words=(f"{which}: {how}",))
+
+
+# --- looking ------------------------------------------------------------------------------------------------------
+
+
+@verb(group, "list", "delegator transfers list --customer globex --state offered")
+@click.option("--customer", type=forms.name, help="Only those that this customer offers or is offered.")
+@click.option("--state", type=click.Choice([state.value for state in TransferState]), help="Only those in this state.")
+@click.option("--device", type=forms.identifier, help="Only those of this device.")
+@click.option("--order", type=forms.words, help="Only those of this order.")
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@stored
+async def list_(store: Store, customer: str | None, state: str | None, device: str | None, order: str | None,
+                most: int) -> Output:
+    """List transfers, newest first."""
+    found = await store.ownership.transfers(
+        customer=customer, state=None if state is None else TransferState(state), device=device, order=order, most=most)
+    shown = [shapes.transfer(one) for one in found]
+    return Output(shown, console.table([name.replace("_", " ") for name in _COLUMNS],
+                                       [[one[name] for name in _COLUMNS] for one in shown]))
+
+
+@verb(group, "show", "delegator transfers show ABC1234")
+@click.argument("which", metavar="DEVICE", type=forms.identifier)
+@stored
+async def show(store: Store, which: str) -> Output:
+    """Show the transfer of this number, or the open offer of DEVICE."""
+    data = shapes.transfer(await store.ownership.transfer(which))
+    return Output(data, console.pairs(data))
+
+
+@verb(group, "statement", "delegator transfers statement accept ABC1234 > statement\n"
+                          "openssl pkeyutl -sign -rawin -inkey globex.key -in statement -out signature\n"
+                          "delegator transfers accept ABC1234 --as globex --signature signature")
+@click.argument("step", type=click.Choice(list(_STEPS)))
+@click.argument("which", metavar="DEVICE", type=forms.identifier)
+@click.option("--to", type=forms.name, help="For an offer: the customer that may accept it.")
+@click.option("--until", type=forms.moment, help="For an offer: when it ends.")
+def statement(step: str, which: str, to: str | None, until: datetime | None) -> Output | None:
+    """Print what a customer signs for STEP, to be signed where its key is."""
+    if step == "offer" and (to is None or until is None):
+        raise click.UsageError("for an offer say --to and --until, the same as when it is made")
+    return _statement(step=_STEPS[step], which=which, to=to, until=until)
+
+
+@stored
+async def _statement(store: Store, step: TransferState, which: str, to: str | None, until: datetime | None) -> Output:
+    from delegator.store.transfers import stated
+
+    if step is TransferState.OFFERED and to is not None and until is not None:
+        text = stated(await store.ownership.planned(which, to, _whole(until)), step)
+    else:
+        text = stated(await store.ownership.transfer(which), step)
+    if not console.wants_json():
+        click.echo(text.decode(), nl=False)
+    return Output({"statement": text.decode()})

@@ -1,0 +1,49 @@
+"""Files that only we may read: whether they are private, and where the service manager keeps those it hands over.
+
+The invariant: a file that anybody else can read is not private, wherever it is.
+Must not live here: what is in them (sealing, wire.tls, notify).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+PREFIX = "credential:"
+"""In front of a name in the settings: the file that systemd hands over under it (LoadCredential)."""
+SERVICE = Path("/run/credentials/delegator.service")
+"""Where it is for a command that is run beside the service, by the service's user or root."""
+_HANDED_OVER = Path("/run/credentials")
+
+
+def directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where systemd keeps the files that it hands over to us."""
+    return Path(environment.get("CREDENTIALS_DIRECTORY") or SERVICE)
+
+
+def located(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The path that a setting means: `credential:NAME` is NAME among the files handed over, anything else is itself.
+    Raises ValueError for a NAME that would lead out of them."""
+    if not name.startswith(PREFIX):
+        return name
+    inner = name.removeprefix(PREFIX)
+    if not inner or "/" in inner or inner in (".", ".."):
+        raise ValueError(f"{name!r}: after {PREFIX} comes the name that LoadCredential= gives, without a slash")
+    return str(directory(environment) / inner)
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but us can read it. Raises OSError when it is not there.
+
+    What systemd hands over belongs to root and is opened to us by an access control list, whose mask is shown
+    where the group's bits are: there a bit for reading by the group says nothing about a group.
+    """
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & 0o077:
+        return True
+    folders = {path.absolute().parent, path.absolute().parent.parent}
+    handed_over = bool(folders & {directory(), _HANDED_OVER})
+    return handed_over and found.st_uid == 0 and not mode & 0o037

@@ -1,0 +1,230 @@
+"""Copies of the embedded database: made while a delegator writes to it, examined, and put back.
+
+A copy shows the database as it was at one moment, its begin: a read transaction holds that view while the pages are
+copied, writers go on (WAL), and a copy of whatever length is never begun anew. It holds no key: what is sealed in it
+opens only with the sealing key, which is kept elsewhere.
+The invariants: a file under a copy's name is whole and was examined; nothing is ever written over, what a restore
+replaces is kept beside it; a database that somebody has open is not replaced.
+Must not live here: other engines (they bring their own tools), when to make copies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from delegator.errors import DelegatorError, Kind
+from delegator.sealing import ID_BYTES, SealingKey, id_of
+from delegator.store.migrate import schema_files
+from delegator.store.resealing import SEALED, Column
+
+PAGES = 2048
+"""Copied at a time, 8 MiB: between two steps the progress is told and other threads run."""
+_BESIDE = ("-wal", "-shm", "-journal")
+Progress = Callable[[int, int], None]
+"""Told how many pages are copied, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What a database file was found to hold. `keys` are the ids of the keys that seal something in it."""
+
+    path: Path
+    size: int
+    schema: int
+    claims: int
+    devices: int
+    keys: tuple[str, ...]
+
+
+def make(source: Path, target: Path, progress: Progress) -> Copy:
+    """Copy a database that may be in use to a new file, mode 0600. Raises DelegatorError: CONFIGURATION when the
+    source cannot be read, CONFLICT when the target is there, UNAVAILABLE when the copy is not sound."""
+    _require_free(target)
+    with _scratch(target) as scratch:
+        with _reading(source) as connection:
+            _copy(connection, scratch, progress)
+        found = examine(scratch)
+        _publish(scratch, target)
+    return Copy(target, found.size, found.schema, found.claims, found.devices, found.keys)
+
+
+def examine(path: Path) -> Copy:
+    """Read a whole copy: is it sound, of a schema that this program knows, with everything there. Raises
+    DelegatorError (CONFIGURATION) when not."""
+    with _reading(path) as connection:
+        trouble = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
+        if trouble != ["ok"]:
+            raise _unsound(path, "; ".join(trouble))
+        if connection.execute("PRAGMA foreign_key_check").fetchone():
+            raise _unsound(path, "rows refer to others that are not there")
+        return Copy(path, path.stat().st_size, _schema(path, connection), _count(connection, "claims"),
+                    _count(connection, "devices"), _keys(connection))
+
+
+def opened_by(path: Path, key: SealingKey) -> None:
+    """Open one value of each table and key. Raises DelegatorError (UNAVAILABLE) for one that does not open."""
+    with _reading(path) as connection:
+        for column in _sealed_in(connection):
+            start = f"substr({column.column}, 1, {ID_BYTES})"
+            rows = connection.execute(f"SELECT min({column.key}), {column.column} FROM {column.table} "
+                                      f"WHERE {column.column} IS NOT NULL GROUP BY {start}")
+            for name, sealed in rows:
+                key.open(sealed, column.name(name))
+
+
+def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progress: Progress) -> Path | None:
+    """Put a copy where the database is expected. A database that is there already is kept beside it under another
+    name, which is returned. Raises DelegatorError (CONFLICT) when there is one and `replace` does not say so, or
+    somebody has it open."""
+    there = path.exists()
+    if there and not replace:
+        raise DelegatorError(Kind.CONFLICT, f"{path} exists", hint="with --replace it is kept under another name and "
+                             "the copy takes its place")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _scratch(path) as scratch:
+        with _reading(backup) as connection:
+            _copy(connection, scratch, progress)
+        with _nobody_else(path) if there else contextlib.nullcontext():
+            aside = _put_aside(path, moment) if there else None
+            _publish(scratch, path)
+    return aside
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One view of a database, as it is now, for as long as the connection is open."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True,
+                                                isolation_level=None)) as connection:
+            connection.execute("BEGIN")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield connection
+    except sqlite3.Error as error:
+        raise _unsound(path, str(error)) from None
+
+
+def _copy(source: sqlite3.Connection, target: Path, progress: Progress) -> None:
+    """All pages, and the copy made one plain file without a log beside it, on disk."""
+    with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as made:
+        source.backup(made, pages=PAGES, progress=lambda _, left, total: progress(total - left, total), sleep=0.0)
+        made.execute("PRAGMA journal_mode = DELETE")
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _schema(path: Path, connection: sqlite3.Connection) -> int:
+    try:
+        rows = connection.execute("SELECT number, checksum FROM schema_files").fetchall()
+    except sqlite3.OperationalError:
+        raise _unsound(path, "no database of a delegator") from None
+    known = {file.number: file.checksum for file in schema_files("sqlite")}
+    for number, checksum in rows:
+        if number not in known:
+            raise DelegatorError(Kind.CONFIGURATION, f"{path} is at schema {number}, newer than this program",
+                                 hint="use the release that wrote it, or a newer one")
+        if known[number] != checksum:
+            raise _unsound(path, f"its schema file {number} is not ours")
+    return max((int(number) for number, _ in rows), default=0)
+
+
+def _count(connection: sqlite3.Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def _sealed_in(connection: sqlite3.Connection) -> list[Column]:
+    """An older schema may not have all tables yet."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    return [column for column in SEALED if column.table in tables]
+
+
+def _keys(connection: sqlite3.Connection) -> tuple[str, ...]:
+    found = {id_of(row[0]) for column in _sealed_in(connection) for row in connection.execute(
+        f"SELECT DISTINCT substr({column.column}, 1, {ID_BYTES}) FROM {column.table} "
+        f"WHERE {column.column} IS NOT NULL")}
+    return tuple(sorted(found))
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A private file in the same folder, gone at the end unless it was given its name."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.absolute().parent)
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{target.parent}: {error.strerror}",
+                             hint="check the folder and who owns it") from None
+    os.close(descriptor)
+    scratch = Path(name)
+    try:
+        yield scratch
+    finally:
+        for ending in ("", *_BESIDE):
+            scratch.with_name(scratch.name + ending).unlink(missing_ok=True)
+
+
+def _publish(scratch: Path, target: Path) -> None:
+    """Give it its name, if nobody else has it now, and make that last."""
+    try:
+        os.link(scratch, target)
+    except FileExistsError:
+        raise _taken(target) from None
+    folder = os.open(target.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _require_free(target: Path) -> None:
+    if os.path.lexists(target):
+        raise _taken(target)
+
+
+def _taken(target: Path) -> DelegatorError:
+    return DelegatorError(Kind.CONFLICT, f"{target} exists, and nothing is ever written over",
+                          hint="choose another name, such as one with the date in it")
+
+
+@contextlib.contextmanager
+def _nobody_else(path: Path) -> Iterator[None]:
+    """Hold a database alone. What does not open at all is held by nobody: that is why it is replaced.
+
+    Whoever has a database in WAL mode open, even idle, holds a shared lock on it; leaving that mode needs a lock of
+    one's own, and so finds them all, on this machine."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise DelegatorError(Kind.CONFLICT, f"{path} is in use: a delegator runs, or a command",
+                                     hint="stop it first: systemctl stop delegator.socket delegator.service") from None
+        yield
+
+
+def _put_aside(path: Path, moment: datetime) -> Path:
+    """The old database and whatever belongs to it, under another name: a log left behind would be read into the new
+    one."""
+    aside = path.with_name(f"{path.name}.replaced-{moment:%Y%m%dT%H%M%SZ}")
+    _require_free(aside)
+    for ending in (*_BESIDE, ""):
+        old = path.with_name(path.name + ending)
+        if old.exists():
+            old.rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+def _unsound(path: Path, why: str) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"{path}: {why}", hint="take another copy, made earlier")

@@ -1,0 +1,148 @@
+"""How the database is reached: the settings' URL as connections, wherever the server that takes writes is just now.
+
+A URL may name several servers. They are asked side by side, because one that has lost its network answers nothing at
+all, and asked one after the other it would use up the time of those behind it.
+The invariants: a password is in no setting, argument or log; outside this machine nothing is said without TLS unless
+the settings say so.
+Must not live here: statements (store.postgres), what to do when nobody answers (store.pool).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from delegator.errors import DelegatorError, Kind
+from delegator.private import is_private
+from delegator.store.troubles import Trouble, trouble_of
+
+CONNECT = 2.0
+"""Seconds to reach a server and log in: three round trips and TLS. Less than the patience of a device."""
+_SCHEMES = ("postgresql", "postgres")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What is needed to connect; made from settings by `server_of`. `hosts` are its servers with their ports, none
+    where the environment names them; `timeout` is for one statement, in seconds."""
+
+    url: str
+    password_file: str
+    timeout: float
+    hosts: tuple[tuple[str, int], ...]
+    tls: str | None
+
+    @property
+    def name(self) -> str:
+        """The URL as it may be shown."""
+        return self.url.partition("?")[0]
+
+
+def server_of(url: str, password_file: str = "", timeout: float = 5.0) -> Server:
+    """Raises DelegatorError (CONFIGURATION): no URL of PostgreSQL, or one with a password in it."""
+    try:
+        parts = urlsplit(url)
+        said = parse_qs(parts.query, strict_parsing=bool(parts.query))
+        user, _, netloc = parts.netloc.rpartition("@")
+        hosts = _hosts(netloc) or _hosts(said.get("host", [""])[-1], said.get("port", ["5432"])[-1])
+    except ValueError as error:
+        raise _wrong(f"is no address: {error}") from None
+    if parts.scheme not in _SCHEMES:
+        raise _wrong("does not begin with postgresql://")
+    if ":" in user or "password" in said:
+        raise _wrong("holds a password, which does not belong there", "put it into a file of mode 0600 and name that "
+                     "in [store] password_file, or use PGPASSFILE")
+    told = "sslmode" in said or "service" in said or "PGSSLMODE" in os.environ or "PGSERVICE" in os.environ
+    elsewhere = any(not _is_here(host) for host, _ in hosts)
+    return Server(url, password_file, timeout, hosts, "verify-full" if elsewhere and not told else None)
+
+
+def _wrong(detail: str, hint: str = "for example: postgresql://delegator@db.example/delegator") -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"$.store.url: {detail}", hint=hint)
+
+
+_HOST = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<a>\d+))?|(?P<name>[^:\[\]]+)(?::(?P<b>\d+))?")
+
+
+def _hosts(text: str, ports: str = "5432") -> tuple[tuple[str, int], ...]:
+    """The servers in a list of HOST[:PORT] with commas between them; `ports` are for those that name none."""
+    default, hosts = ports.split(","), []
+    for place, one in enumerate(text.split(",") if text else ()):
+        found = _HOST.fullmatch(one)
+        if found is None:
+            raise ValueError(text)
+        port = found["a"] or found["b"] or default[min(place, len(default) - 1)]
+        hosts.append((unquote(found["six"] or found["name"]), int(port)))
+    return tuple(hosts)
+
+
+def _is_here(host: str) -> bool:
+    """Whether what is said to it stays on this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.startswith("/")
+
+
+def _password(server: Server) -> str | None:
+    """Read for each connection, so that a new password needs no restart. Raises DelegatorError (CONFIGURATION)."""
+    if not server.password_file:
+        return None
+    path = Path(server.password_file)
+    try:
+        if not is_private(path):
+            raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path} can be read by others",
+                                 hint=f"chmod 600 {path}")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path}: {error}",
+                             hint="name a file that holds the password and nothing else") from None
+
+
+async def connect(server: Server) -> Any:
+    """A connection to the first server that answers and takes writes. Raises what asyncpg raises, OSError,
+    TimeoutError, or DelegatorError (CONFIGURATION) for the password's file."""
+    password = _password(server)
+    tries = [asyncio.ensure_future(_connect(server, host, password)) for host in server.hosts or (None,)]
+    chosen = None
+    try:
+        chosen = await _first(tries)
+        return chosen
+    finally:
+        for one in tries:
+            if not one.cancel() and not one.cancelled() and not one.exception() and one.result() is not chosen:
+                one.result().terminate()
+
+
+async def _first(tries: Sequence[asyncio.Future[Any]]) -> Any:
+    """What the first of them comes to that succeeds. Where none does, raises what tells an operator most."""
+    waiting: set[asyncio.Future[Any]] = set(tries)
+    errors: list[BaseException] = []
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            error = one.exception()
+            if error is None:
+                return one.result()
+            errors.append(error)
+    raise max(errors, key=lambda error: isinstance(error, Exception) and trouble_of(error) is not Trouble.LOST)
+
+
+async def _connect(server: Server, address: tuple[str, int] | None, password: str | None) -> Any:
+    host, port = address or (None, None)
+    patience = f"{server.timeout * 1000:.0f}"
+    return await asyncpg.connect(
+        server.url, host=host, port=port, password=password, ssl=server.tls, timeout=CONNECT,
+        target_session_attrs="read-write", max_cached_statement_lifetime=0,
+        server_settings={"application_name": "delegator", "statement_timeout": patience,
+                         "idle_in_transaction_session_timeout": f"{2 * server.timeout * 1000:.0f}",
+                         "default_transaction_isolation": "read committed"})

@@ -1,0 +1,120 @@
+"""Who asked for a tag that another holds: noted once a day for each tag, and told to whoever owns it. Transactions.
+
+It runs after the answer, in batches (see alarm), so a thief who asks a thousand times a second writes one row.
+The invariants: for a tag, a day and a kind of identity there is one row, one row of audit and one notice at most; a
+delegate is told of MOST_A_DAY tags a day at most, so that nobody can flood a mailbox.
+Must not live here: who counts as a second claimant (shared, handshake), wording (notify.words).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from delegator.model import IdentityKind, Notice, Telling
+from delegator.model.audited import Act, Entry
+from delegator.model.enrolled import Contest
+from delegator.store import audit
+from delegator.store.outbox import PATIENCE, milliseconds_of
+from delegator.store.transaction import Query, Row, Transaction, Work
+
+T = TypeVar("T")
+DAY = 24 * 3600 * 1000
+KEPT = 90
+"""Days that it can be seen who asked; the audit keeps it for longer."""
+MOST_A_DAY = 20
+"""Notices a delegate's administrator gets in a day: enough to be alarmed, and to read."""
+
+
+def note(contests: Sequence[tuple[Contest, Telling | None]]) -> Transaction[list[Contest]]:
+    """Count them, and tell of those that are the first of their day, which are returned."""
+    new = []
+    for contest, telling in contests:
+        if (yield from _count(contest)):
+            new.append(contest)
+            yield from _note(contest)
+            yield from _tell(contest, telling)
+    if new:
+        yield Query("DELETE FROM contested WHERE day < $1", (_day(new[0]) - KEPT,))
+    return new
+
+
+def _day(contest: Contest) -> int:
+    return _milliseconds(contest.at) // DAY
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000 + 0.5)
+
+
+def _count(contest: Contest) -> Transaction[bool]:
+    """Whether it is the first of its day."""
+    at = _milliseconds(contest.at)
+    rows = yield Query(
+        "INSERT INTO contested (service_tag, day, identity, claim_id, customer, delegate, peer, times, first_at, "
+        "last_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (service_tag, day, identity) DO UPDATE "
+        "SET times = contested.times + $8, last_at = $9, peer = $7 RETURNING times",
+        (contest.service_tag, _day(contest), contest.identity.value, contest.claim_id, contest.customer,
+         contest.delegate, contest.peer, contest.times, at))
+    return int(str(rows[0][0])) == contest.times
+
+
+def _note(contest: Contest) -> Transaction[None]:
+    return audit.append(Entry(
+        Act.CLAIM_CONTESTED, contest.at, "device", "NotEntitled", contest.service_tag, contest.customer,
+        contest.delegate, contest.claim_id, contest.peer,
+        (f"somebody else asked for it, showing {contest.identity.value} certificate",),
+        {"identity": contest.identity.value, "times": contest.times}))
+
+
+def _tell(contest: Contest, telling: Telling | None) -> Transaction[None]:
+    """Into the outbox, unless that delegate was told of enough tags today."""
+    if telling is None or contest.customer is None:
+        return
+    now, day, notice = _milliseconds(contest.at), _day(contest), Notice.SECOND_CLAIMANT.value
+    for kind in telling.kinds:
+        told = yield Query("SELECT count(*) FROM outbox WHERE notice = 'second claimant' AND delegate = $1 AND "
+                           "kind = $2 AND day = $3", (telling.delegate, kind.value, day))
+        if int(str(told[0][0])) >= MOST_A_DAY:
+            continue
+        yield Query(
+            "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, created_at, "
+            "give_up_at, notice, day, identity) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+            "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
+            (contest.claim_id, kind.value, contest.customer, telling.delegate, telling.delegator, contest.service_tag,
+             contest.peer, now, now + milliseconds_of(PATIENCE), notice, day, contest.identity.value))
+        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+                    "ON CONFLICT (kind, delegate) DO NOTHING", (kind.value, telling.delegate, now))
+
+
+def contest_of(row: Row) -> Contest:
+    """service_tag, identity, claim_id, customer, delegate, peer, last_at, times."""
+    customer, delegate = (None if value is None else str(value) for value in row[3:5])
+    return Contest(str(row[0]), IdentityKind(row[1]), str(row[2]), customer, delegate, str(row[5]),
+                   datetime.fromtimestamp(int(str(row[6])) / 1000, UTC), int(str(row[7])))
+
+
+class Running(Protocol):
+    """What a driver must offer to contests."""
+
+    async def run(self, work: Work[T]) -> T: ...
+    async def read(self, query: Query) -> Sequence[Row]: ...
+
+
+class Contests:
+    """The verbs above on a driver."""
+
+    def __init__(self, driver: Running) -> None:
+        self._driver = driver
+
+    async def note(self, contests: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
+        return await self._driver.run(lambda: note(contests))
+
+    async def list(self, *, customer: str | None = None, tag: str | None = None, most: int = 1000) -> list[Contest]:
+        """The latest first: one for each tag, day and kind of identity, at the time and address last seen."""
+        rows = await self._driver.read(Query(
+            "SELECT service_tag, identity, claim_id, customer, delegate, peer, last_at, times FROM contested WHERE "
+            "(CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) IS NULL OR service_tag = $2) "
+            "ORDER BY last_at DESC, service_tag, identity LIMIT $3", (customer, tag, most)))
+        return [contest_of(row) for row in rows]

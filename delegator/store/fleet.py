@@ -1,0 +1,179 @@
+"""The verbs of a Store for devices: register, import, find by any identifier, list, remove.
+
+The invariant: a list may be as long as it likes, memory holds one page of it.
+Must not live here: SQL of single devices (store.devices) and of imports (store.imports, store.importing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Registration
+from delegator.model.audited import Act, Entry
+from delegator.model.owned import By
+from delegator.store import audit, devices, imports, orders
+from delegator.store.bulk import listed
+from delegator.store.importing import How, Imported, Importer, Stage
+from delegator.store.rows import REGISTRATION, registration_of
+from delegator.store.spool import Spool
+from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+
+T = TypeVar("T")
+PAGE = 1000
+_TIDIED = 500
+"""Rows in one commit of clearing up, about 10 ms."""
+Read = Callable[[Query], Awaitable[Sequence[Row]]]
+
+
+class Running(Protocol):
+    """What a driver must offer to a fleet."""
+
+    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
+    async def read(self, query: Query) -> list[Row]: ...
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class View:
+    """Registered devices as one way of reading shows them."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    async def count(self, customer: str | None = None) -> int:
+        """How many devices are registered, or belong to a customer, itself or by their order."""
+        query = Query("SELECT count(*) FROM current_devices") if customer is None else Query(
+            "SELECT (SELECT count(*) FROM current_devices WHERE device_id IN (SELECT device_id FROM devices "
+            "WHERE customer = $1)) + (SELECT count(*) FROM current_devices WHERE customer IS NULL AND device_id IN "
+            "(SELECT d.device_id FROM devices d JOIN orders o ON o.order_number = d.order_number "
+            "WHERE o.customer = $1))", (customer,))
+        return int(str((await self._read(query))[0][0]))
+
+    async def devices(self, customer: str | None = None, page: int = PAGE) -> AsyncIterator[Registration]:
+        """Devices by number; of a customer, first those that name it, then those of its orders."""
+        if customer is None or await self._read(Query("SELECT 1 FROM device_changes LIMIT 1")):
+            async for one in self._all(page):
+                if customer in (None, one.customer):
+                    yield one
+            return
+        async for one in self._of(customer, "SELECT device_id FROM devices WHERE customer = $3 AND device_id > $1 "
+                                  "ORDER BY device_id LIMIT $2", customer, page):
+            yield one
+        async for order in self._orders(customer, page):
+            async for one in self._of(customer, "SELECT device_id FROM devices WHERE order_number = $3 AND customer "
+                                      "IS NULL AND device_id > $1 ORDER BY device_id LIMIT $2", order, page):
+                yield one
+
+    async def _all(self, page: int) -> AsyncIterator[Registration]:
+        after, query = 0, f"SELECT {REGISTRATION} FROM registrations WHERE device_id > $1 ORDER BY device_id LIMIT $2"
+        while found := await self._read(Query(query, (after, page))):
+            for row in found:
+                yield registration_of(row)
+            after = int(str(found[-1][0]))
+
+    async def _of(self, customer: str, numbers: str, which: str, page: int) -> AsyncIterator[Registration]:
+        after = 0
+        while found := [row[0] for row in await self._read(Query(numbers, (after, page, which)))]:
+            some, values = listed(found)
+            for row in await self._read(Query(f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN ({some}) "
+                                              "ORDER BY device_id", values)):
+                if row[1] == customer:
+                    yield registration_of(row)
+            after = int(str(found[-1]))
+
+    async def _orders(self, customer: str, page: int) -> AsyncIterator[str]:
+        after = ""
+        while found := await self._read(orders.page(customer, after, page)):
+            for row in found:
+                yield str(row[0])
+            after = str(found[-1][0])
+
+
+class Fleet:
+    """See the module. `snapshot`, where a driver has it, gives reads that all see one moment; without it each sees
+    its own."""
+
+    def __init__(self, driver: Running, by: By,
+                 snapshot: Callable[[], AbstractAsyncContextManager[Read]] | None = None) -> None:
+        self._driver, self._by, self._snapshot = driver, by, snapshot
+        self.view = View(driver.read)
+
+    @contextlib.asynccontextmanager
+    async def moment(self) -> AsyncIterator[View]:
+        """All devices as they are now, however long reading takes and whatever changes meanwhile."""
+        if self._snapshot is None:
+            yield self.view
+            return
+        async with self._snapshot() as read:
+            yield View(read)
+
+    async def add(self, registrations: Iterable[Registration], *, replace: bool = False,
+                  at: datetime | None = None) -> int:
+        """Register devices in one transaction, all or none; the number of new or changed ones."""
+        all_of = list(registrations)
+        return await self._driver.run(lambda: self._add(all_of, replace, at or _now()))
+
+    def _add(self, all_of: Sequence[Registration], replace: bool, at: datetime) -> Transaction[int]:
+        added = []
+        for one in all_of:
+            if (yield from devices.add_device(one, replace)):
+                added.append(one)
+        if added:
+            yield from audit.append(_entry(Act.DEVICES_ADDED, at, self._by, added))
+        return len(added)
+
+    async def import_all(self, spool: Spool, how: How, stage: Stage, now: Callable[[], datetime] = _now) -> Imported:
+        """Register what a spool holds, as store.importing says."""
+        return await Importer(self._driver, self._by, now, stage).run(spool, how)
+
+    async def tidy(self, now: datetime) -> bool:
+        """One small step of clearing up after imports; whether there is more to do. Cheap where there is nothing."""
+        if not await self._driver.read(Query("SELECT 1 FROM imports LIMIT 1")):
+            return False
+        return await self._driver.run(lambda: imports.tidy(int(now.timestamp() * 1000), _TIDIED), imports.scope)
+
+    async def called(self, text: str) -> list[Registration]:
+        """The registrations that have this text as their service tag, serial number or MAC address."""
+        known = devices.readings(text)
+        return [registration_of(row) for row in await self._driver.read(devices.called(known))] if known else []
+
+    async def remove(self, one: Registration, at: datetime | None = None) -> None:
+        """Take a device off the register. Raises DelegatorError: see store.devices."""
+        await self._driver.run(lambda: self._remove(one, at or _now()))
+
+    def _remove(self, one: Registration, at: datetime) -> Transaction[None]:
+        yield from devices.remove_device(one)
+        yield from audit.append(_entry(Act.DEVICE_REMOVED, at, self._by, [one]))
+
+
+def _entry(act: Act, at: datetime, by: By, some: Sequence[Registration]) -> Entry:
+    """One row for all of them; what can be told of one alone stands in the row's own columns."""
+    one = some[0] if len(some) == 1 else None
+    customers = {each.customer for each in some}
+    return Entry(act, at, by.actor, service_tag=one.service_tag if one else None,
+                 customer=customers.pop() if len(customers) == 1 else None, peer=by.peer,
+                 detail={"devices": len(some), **({"serial_number": one.serial_number} if one else {})})
+
+
+def only(found: Sequence[Registration], text: str) -> Registration:
+    """The one registration of this name. Raises DelegatorError: NOT_FOUND for none, CONFLICT for several."""
+    if not found:
+        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {text}",
+                             hint="see: delegator devices list")
+    if len(found) > 1:
+        raise DelegatorError(Kind.CONFLICT, f"{text} is an identifier of {len(found)} devices, of another kind each",
+                             hint="say another identifier of the one that is meant")
+    return found[0]
+
+
+def snapshot_of(driver: Any) -> Callable[[], AbstractAsyncContextManager[Read]] | None:
+    """The driver's own way to read one moment, where it has one."""
+    found: Callable[[], AbstractAsyncContextManager[Read]] | None = getattr(driver, "snapshot", None)
+    return found

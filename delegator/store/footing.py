@@ -1,0 +1,76 @@
+"""What stands between a shared certificate and a claim, found by reading alone. No driver.
+
+Whoever shows a shared certificate must not learn from the time an answer takes whether a tag is registered, claimed or
+over a limit. So for every such request the same statements are run, whatever they find and whatever was already
+decided, and nothing is written before all of them are content. The claim's own transaction then judges anew.
+The invariant: no statement here changes anything.
+Must not live here: what follows from it (shared), limits (store.claims).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from delegator.model import Claim, Identity
+from delegator.model.enrolled import Enrolled
+from delegator.policy import Reason
+from delegator.store import claims, enrolled
+from delegator.store.claims import Ask, claim_of
+from delegator.store.transaction import Query, Row, Transaction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """The live claim of a tag (None where its lease is over), its standing enrolment, what limits say."""
+
+    claim: Claim | None
+    enrolled: Enrolled | None
+    reasons: tuple[Reason, ...]
+
+
+def no_ask(identity: Identity, now: int) -> Ask:
+    """Stands for the ask of a request that was refused before it came to one, so that it costs the same."""
+    return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
+               lease_until=now, limits=lambda places, attempts: ())
+
+
+def footing(ask: Ask) -> Transaction[Footing]:
+    """Everything that the claim's transaction will look at."""
+    tag = ask.identity.service_tag
+    rows = yield Query(f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (tag,))
+    live = claim_of(rows[0]) if rows else None
+    if live is not None and claims.lapsed(live, ask):
+        live = None
+    standing = yield from enrolled.standing(tag)
+    reasons = yield from _limits(ask)
+    if live is not None:  # a claim that stands has its place; limits are for a new one
+        reasons = ()
+    return Footing(live, standing, reasons)
+
+
+def _limits(ask: Ask) -> Transaction[tuple[Reason, ...]]:
+    """What limits say now, without making room first: housekeeping does that every few seconds."""
+    said: tuple[Reason, ...] = ()
+
+    def listen(places: dict[str, int], attempts: int) -> tuple[Reason, ...]:
+        nonlocal said
+        said = ask.limits(places, attempts)
+        return ()
+
+    found = yield from claims.over_limits(replace(ask, limits=listen))
+    return said + found[1]
+
+
+async def look(read: Callable[[Query], Awaitable[Sequence[Row]]], work: Transaction[T]) -> T:
+    """Run a transaction that only reads, outside of any."""
+    rows: Sequence[Row] | None = None
+    try:
+        while True:
+            rows = await read(next(work) if rows is None else work.send(rows))
+    except StopIteration as end:
+        value: T = end.value
+        return value

@@ -1,0 +1,106 @@
+"""The audit as it is read: rows by tag, customer, time, outcome, newest first or as a stream.
+
+The invariant: what is read here is what stands there; whether that is what was written, verification says.
+Must not live here: writing rows (store.audit), judging them (store.verification), removing them (store.pruning).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from delegator.model.audited import Act, Entry, Record
+from delegator.store.chain import Link
+from delegator.store.claims import OF_TAG, milliseconds, moment
+from delegator.store.transaction import Query, Row, Value
+
+COLUMNS = ", ".join((*Link._fields, "hash"))
+PAGE = 1000
+"""Rows read at once: less than a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows: all of these must hold. Times are aware UTC; `until` is no longer wanted."""
+
+    service_tag: str | None = None
+    customer: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    outcome: str | None = None
+    act: str | None = None
+    actor: str | None = None
+    claim_id: str | None = None
+
+
+_CONDITIONS = {"customer": "customer = {0}", "since": "at >= {0}", "until": "at < {0}", "outcome": "outcome = {0}",
+               "act": "act = {0}", "actor": "actor = {0}", "claim_id": "claim_id = {0}"}
+_OF_TAG = (f"(SELECT * FROM audit WHERE {OF_TAG} AND service_tag = {{0}} UNION ALL "
+           "SELECT * FROM audit WHERE service_tag = {0} AND claim_id IS NULL) AS audit")
+"""A claim's rows by its claim, the others by themselves: so the indexes are (see schema 0003)."""
+
+
+def rows_of(wanted: Wanted, most: int) -> Query:
+    """The newest rows that are wanted."""
+    table, conditions, values = _chosen(wanted, [])
+    return Query(f"SELECT {COLUMNS} FROM {table} WHERE {conditions} ORDER BY at DESC, chain, number DESC "
+                 f"LIMIT ${len(values) + 1}", (*values, most))
+
+
+def page_of(wanted: Wanted, after: Record | None, most: int) -> Query:
+    """The wanted rows that follow one of them in time, oldest first."""
+    table, conditions, values = _chosen(wanted, [])
+    if after is not None:
+        first = len(values) + 1
+        values += [milliseconds(after.entry.at), after.chain, after.number]
+        conditions += (f" AND at >= ${first} AND (at > ${first} OR chain > ${first + 1} OR "
+                       f"(chain = ${first + 1} AND number > ${first + 2}))")
+    return Query(f"SELECT {COLUMNS} FROM {table} WHERE {conditions} ORDER BY at, chain, number "
+                 f"LIMIT ${len(values) + 1}", (*values, most))
+
+
+def _chosen(wanted: Wanted, values: list[Value]) -> tuple[str, str, list[Value]]:
+    """Table, condition, and the values of its places."""
+    table = "audit"
+    if wanted.service_tag is not None:
+        values.append(wanted.service_tag)
+        table = _OF_TAG.format("$1")
+    conditions = []
+    for field, condition in _CONDITIONS.items():
+        value = getattr(wanted, field)
+        if value is not None:
+            values.append(milliseconds(value) if isinstance(value, datetime) else value)
+            conditions.append(condition.format(f"${len(values)}"))
+    return table, " AND ".join(conditions) or "1 = 1", values
+
+
+def row_at(chain: str, number: int) -> Query:
+    return Query(f"SELECT {COLUMNS} FROM audit WHERE chain = $1 AND number = $2", (chain, number))
+
+
+def rows_after(chain: str, number: int, most: int) -> Query:
+    """A chain's rows in order."""
+    return Query(f"SELECT {COLUMNS} FROM audit WHERE chain = $1 AND number > $2 ORDER BY number LIMIT $3",
+                 (chain, number, most))
+
+
+def count_of(wanted: Wanted) -> Query:
+    table, conditions, values = _chosen(wanted, [])
+    return Query(f"SELECT count(*) FROM {table} WHERE {conditions}", tuple(values))
+
+
+CHAINS = Query("SELECT chain, count(*) FROM audit GROUP BY chain ORDER BY chain")
+
+
+def record_of(row: Row) -> Record:
+    """A row of COLUMNS as a value."""
+    link = Link._make(row[:15])
+    tag, customer, delegate, claim_id, peer = link[7:12]
+    entry = Entry(
+        Act.of(link.act), moment(link.at), link.actor, link.outcome, tag, customer, delegate, claim_id, peer,
+        tuple(msgspec.json.decode(link.reasons)), msgspec.json.decode(link.detail),
+        None if link.until_at == link.at else moment(link.until_at), link.repeated)
+    assert isinstance(row[15], bytes)
+    return Record(link.chain, link.number, entry, row[15])

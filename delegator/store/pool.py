@@ -1,0 +1,167 @@
+"""Connections to one database, lent one at a time; while it is away whoever asks is told so at once.
+
+Each connection has a lane: a number that is its own among all connections of all delegators, held by a lock of its
+session. What would be one hot row for all (a counter, the end of the audit's chain) is one row for each lane.
+The invariants: a connection is lent to one at a time; one that may be in an unknown state is never lent again; while
+nobody answers there is one attempt to connect at a time, with a growing pause.
+Must not live here: transactions, what is done with a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from delegator.errors import DelegatorError, Kind
+from delegator.store.troubles import told
+
+log = logging.getLogger(__name__)
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+"""Seconds between attempts to connect: short, as a database is back within seconds of its restart or failover."""
+_LANE = ("SELECT number FROM generate_series(1, 100000) AS number WHERE pg_try_advisory_lock($1, number::integer) "
+         "LIMIT 1")
+_LANES = 0x1A9E
+"""The first half of the keys of lanes' locks; those of transactions are one number, which is another space."""
+_SETTLE = ("SELECT set_config('delegator.lane', $1, false), CASE WHEN current_setting('synchronous_commit') = 'off' "
+           "THEN set_config('synchronous_commit', 'on', false) END")
+"""A credential that was answered must be on disk, whatever the server's default."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """One connection and the number that is its own."""
+
+    connection: Any
+    number: int
+
+
+class Pool:
+    """At most `most` connections, made when needed. `name` is the database's in errors, `patience` the seconds that
+    one waits for its turn."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float) -> None:
+        self._connect, self._name, self._most, self._patience = connect, name, most, patience
+        self._idle: list[Lane] = []
+        self._waiting: deque[asyncio.Future[Lane | None]] = deque()
+        self._open = 0
+        self._pause = 0.0
+        self._away_until = 0.0
+        self._away: DelegatorError | None = None
+
+    async def take(self) -> Lane:
+        """A connection for one use; `give` or `drop` it afterwards. Raises DelegatorError: TRY_LATER while the
+        database is away or all connections are busy for too long, CONFIGURATION."""
+        while True:
+            # The last one used: the server and we have it in our caches.
+            lane = self._idle.pop() if self._idle else None
+            if lane is None and self._open < self._most:
+                return await self._connected()
+            lane = lane or await self._turn()
+            if lane is not None and not lane.connection.is_closed():
+                return lane
+            self._open -= lane is not None
+
+    def give(self, lane: Lane) -> None:
+        if not self._pass_on(lane):
+            self._idle.append(lane)
+
+    def drop(self, lane: Lane) -> None:
+        """Let go of a connection that is not to be used again."""
+        lane.connection.terminate()
+        self._open -= 1
+        self._pass_on(None)
+
+    def drop_idle(self) -> None:
+        """One connection went to a server that is not the right one any more: so do the others."""
+        for lane in self._idle:
+            lane.connection.terminate()
+        self._open -= len(self._idle)
+        self._idle.clear()
+
+    def back(self) -> None:
+        """The database was reached by another way: no need to wait for the next attempt."""
+        self._away_until = 0.0
+
+    def _pass_on(self, lane: Lane | None) -> bool:
+        """Give whoever waits longest a connection, or word that there is room for one; False when nobody waits."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(lane)
+                return True
+        return False
+
+    async def _turn(self) -> Lane | None:
+        self._waiting.append(turn := asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(self._patience):
+                return await turn
+        except TimeoutError:
+            self._undo(turn)
+            raise DelegatorError(
+                Kind.TRY_LATER, f"database {self._name}: all {self._most} connections were busy for {self._patience:g} s",
+                hint="raise [store] connections, or add a delegator") from None
+        except asyncio.CancelledError:
+            self._undo(turn)
+            raise
+
+    def _undo(self, turn: asyncio.Future[Lane | None]) -> None:
+        """It was this one's turn at the very moment in which it stopped waiting: the next one has it."""
+        if not turn.cancel() and not turn.cancelled():
+            lane = turn.result()
+            if lane is None:
+                self._pass_on(None)
+            else:
+                self.give(lane)
+
+    async def _connected(self) -> Lane:
+        if self._away is not None and time.monotonic() < self._away_until:
+            raise self._away
+        self._open += 1
+        if self._away is not None:  # one attempt at a time: the others are told so meanwhile
+            self._away_until = time.monotonic() + LONGEST_PAUSE
+        try:
+            lane = await self._new()
+        except BaseException as error:
+            self._open -= 1
+            self._pass_on(None)
+            if isinstance(error, Exception):
+                raise self._gone(error) from error
+            raise
+        if self._away is not None:
+            log.warning("database %s: is back", self._name)
+        self._away, self._pause = None, 0.0
+        return lane
+
+    async def _new(self) -> Lane:
+        connection = await self._connect()
+        try:
+            number = await connection.fetchval(_LANE, _LANES)
+            await connection.fetch(_SETTLE, str(number))
+        except BaseException:
+            connection.terminate()
+            raise
+        return Lane(connection, number)
+
+    def _gone(self, error: Exception) -> DelegatorError:
+        self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)
+        self._away_until = time.monotonic() + self._pause
+        away = error if isinstance(error, DelegatorError) else told(error, self._name)
+        if self._away is None:
+            log.error("database %s: is away: %s", self._name, away.detail)
+        self._away = away
+        return away
+
+    async def close(self) -> None:
+        """Close what is idle; whoever still has a connection drops it."""
+        idle, self._idle = self._idle, []
+        for lane in idle:
+            try:
+                await lane.connection.close(timeout=1)
+            except Exception as error:
+                log.debug("database %s: %s while closing", self._name, type(error).__name__)

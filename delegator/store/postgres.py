@@ -1,0 +1,237 @@
+"""The PostgreSQL driver: the same transactions side by side, from any number of delegators.
+
+A transaction runs at READ COMMITTED after it has taken, by advisory locks and in one step, what it must have to itself:
+the whole database, or the names of its scope (store.transaction). So what was written to run alone does run alone, and
+what was looked at closely runs beside others. Commits that meet are grouped by the server.
+The invariants: `run` returns only when what it did is committed, or raises and nothing of it remains; where nobody
+can tell which, because the connection was lost while committing, only what is safe to repeat is run again.
+Must not live here: what the SQL means, connections (store.pool, store.connecting).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+
+from delegator.errors import DelegatorError, Kind
+from delegator.store.connecting import Server, connect
+from delegator.store.phrases import in_postgres
+from delegator.store.pool import Lane, Pool
+from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work
+from delegator.store.troubles import Trouble, told, trouble_of
+from delegator.store.turns import Turns
+from delegator.store.watching import Watch
+
+T = TypeVar("T")
+TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 3}
+"""How often a transaction is run in all, by what went wrong. A constraint that still refuses it the third time does so
+for good; three connections in a row that were gone are a database that is away."""
+STEP = 0.005
+"""Seconds that a transaction waits before it runs again, at most and for each time so far."""
+ROOM = 1.5
+"""Seconds that an answer may come later than the server's own limit for a statement; then the network is gone."""
+REVISION = "SELECT number FROM revision"
+_EVERYTHING = 0x64656C6567617465
+"""The advisory lock that a transaction shares, or has alone when it says nothing of its scope."""
+_MIGRATING = _EVERYTHING + 1
+
+
+_FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What a database does to us. TimeoutError is an OSError. Anything else comes from the transaction itself."""
+
+
+class _Doubt(Exception):
+    """The connection was lost while committing: it was done, or not."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class PostgresDriver:
+    """Runs transactions on one database. Make it with `open_postgres`."""
+
+    dialect = "postgres"
+    shared = True
+
+    def __init__(self, server: Server, pool: Pool) -> None:
+        self.name = server.name
+        self.chain = "main"
+        """Of the audit: one for each lane. Right while `run` makes a transaction."""
+        self._server, self._pool = server, pool
+        self._patience = server.timeout + ROOM
+        self._turns = Turns()
+        self._watch: Watch | None = None
+        self._loop = asyncio.get_running_loop()
+        self.commits = Commits()
+
+    @property
+    def heard(self) -> int | None:
+        """A number that changes with the revision, as the database told it by itself; None when it must be asked.
+        Listening begins with the first question: a command that serves nobody does not need it."""
+        if self._watch is None:
+            self._watch = Watch(lambda: connect(self._server), REVISION, self._pool.back)
+        return self._watch.number
+
+    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
+        """Run a transaction to its committed end. Raises what it raises, or DelegatorError: TRY_LATER while the
+        database is away or too slow, CONFLICT, UNAVAILABLE."""
+        names = None if scope is None else sorted(set(scope()))
+        if not names:
+            return await self._tried(work, _begin(names), repeatable)
+        try:
+            async with self._turns.of(names, self._patience):
+                return await self._tried(work, _begin(names), repeatable)
+        except TimeoutError:
+            raise DelegatorError(Kind.TRY_LATER, f"too many at once for {', '.join(names)}") from None
+
+    async def _tried(self, work: Work[T], begin: str, repeatable: bool) -> T:
+        tries: dict[Trouble, int] = {}
+        while True:
+            try:
+                return await self._once(work, begin)
+            except _Doubt as doubt:
+                error = doubt.error
+                if not repeatable:
+                    raise DelegatorError(
+                        Kind.TRY_LATER, f"database {self.name}: the connection was lost while committing",
+                        hint="look whether it was done, and repeat it if it was not") from error
+            except _FOREIGN as failure:
+                error = failure
+            trouble = trouble_of(error)
+            tries[trouble] = tries.get(trouble, 0) + 1
+            if tries[trouble] >= TRIES.get(trouble, 1):
+                raise told(error, self.name) from error
+            await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
+
+    async def _once(self, work: Work[T], begin: str) -> T:
+        lane = await self._pool.take()
+        committing = False
+        try:
+            await self._patiently(lane, lane.connection.execute, begin)
+            self.chain = str(lane.number)
+            outcome = await self._drive(lane, work())
+            committing = True
+            await self._patiently(lane, lane.connection.execute, "COMMIT")
+        except BaseException as error:
+            self.commits.failed += committing
+            await self._let_go(lane, error)
+            if committing and isinstance(error, Exception) and trouble_of(error) is Trouble.LOST:
+                raise _Doubt(error) from error
+            raise
+        self.commits.done += 1
+        self.commits.transactions += 1
+        self._pool.give(lane)
+        return outcome
+
+    async def _drive(self, lane: Lane, transaction: Transaction[T]) -> T:
+        fetch = lane.connection.fetch
+        try:
+            query = next(transaction)
+            while True:
+                rows = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
+                query = transaction.send(rows)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+
+    async def _patiently(self, lane: Lane, verb: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+        """Where no answer comes although the server has its own limit, hang up. Nothing is cancelled: a commit that
+        waits for a standby would then be answered as done before it is safe."""
+        timer = self._loop.call_later(self._patience, lane.connection.terminate)
+        try:
+            return await verb(*arguments)
+        finally:
+            timer.cancel()
+
+    async def _let_go(self, lane: Lane, error: BaseException) -> None:
+        """Back to the pool if the connection is in order, else away with it."""
+        lost = not isinstance(error, Exception) or trouble_of(error) is Trouble.LOST
+        if not lost:
+            try:
+                await self._patiently(lane, lane.connection.execute, "ROLLBACK")
+            except _FOREIGN:
+                lost = True
+        if not lost:
+            self._pool.give(lane)
+            return
+        self._pool.drop(lane)
+        if isinstance(error, Exception):
+            self._pool.drop_idle()
+
+    async def read(self, query: Query) -> list[Row]:
+        """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
+        sql = in_postgres(query.sql)
+        for tries in itertools.count(1):
+            lane = await self._pool.take()
+            try:
+                rows: list[Row] = await self._patiently(lane, lane.connection.fetch, sql, *query.parameters)
+            except BaseException as error:
+                await self._let_go(lane, error)
+                if not isinstance(error, _FOREIGN):
+                    raise
+                if tries >= TRIES.get(trouble_of(error), 1):
+                    raise told(error, self.name) from error
+            else:
+                self._pool.give(lane)
+                return rows
+        raise AssertionError
+
+    async def script(self, sql: str) -> None:
+        """Run a schema file that brings its own transaction, one process at a time and for as long as it takes.
+        Raises DelegatorError (CONFIGURATION), and nothing of it remains."""
+        lane = await self._pool.take()
+        execute = lane.connection.execute
+        try:
+            await execute(f"SET statement_timeout = 0; SELECT pg_advisory_lock({_MIGRATING})")
+            try:
+                await execute(sql)
+            finally:
+                await execute(f"ROLLBACK; SELECT pg_advisory_unlock({_MIGRATING}); RESET statement_timeout")
+        except _FOREIGN as error:
+            await self._let_go(lane, error)
+            if trouble_of(error) in (Trouble.LOST, Trouble.LATE):
+                raise told(error, self.name) from error
+            raise DelegatorError(Kind.CONFIGURATION, f"database {self.name}: {told(error, '').detail}",
+                                 hint="its user must own the schema; see docs/scale.md") from error
+        except BaseException as error:
+            await self._let_go(lane, error)
+            raise
+        self._pool.give(lane)
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            await self._watch.close()
+        await self._pool.close()
+
+
+def _begin(names: Sequence[str] | None) -> str:
+    """Begin and take what the transaction must have to itself, in one step. Later statements see what whoever had it
+    before has committed: at READ COMMITTED each looks at the time it begins."""
+    if names is None:
+        return f"BEGIN; SELECT pg_advisory_xact_lock({_EVERYTHING})"
+    keys = sorted(_key(name) for name in names)
+    return "; ".join(["BEGIN", f"SELECT pg_advisory_xact_lock_shared({_EVERYTHING})",
+                      *(f"SELECT pg_advisory_xact_lock({key})" for key in keys)])
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
+
+
+async def open_postgres(server: Server, connections: int) -> PostgresDriver:
+    """Connect to the database. Raises DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
+    pool = Pool(lambda: connect(server), server.name, connections, server.timeout)
+    try:
+        pool.give(await pool.take())
+    except DelegatorError as error:
+        if error.kind is Kind.TRY_LATER:
+            raise DelegatorError(Kind.UNREACHABLE, error.detail, hint=error.hint) from error
+        raise
+    return PostgresDriver(server, pool)

@@ -1,0 +1,75 @@
+"""What operators watch: metrics, readiness, and the port where both are read.
+
+The invariant: whatever happens here, devices are served on.
+Must not live here: formats (ops), what is counted (metrics, vitals), what is ready (readiness).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from datetime import datetime
+
+from delegator import ops
+from delegator.config import OpsSettings
+from delegator.errors import DelegatorError
+from delegator.metrics import Metrics
+from delegator.model import NotificationKind
+from delegator.net.serve import Listener
+from delegator.notify import Notifier
+from delegator.readiness import PARTS, Readiness
+from delegator.store import Store
+from delegator.vitals import Reading
+
+COUNTED = 10_000
+"""Notifications that wait are counted up to here, so that a scrape costs the loop little."""
+
+
+class Watching:
+    """The view on one delegator. `port` is where it is read, None where that is off."""
+
+    def __init__(self, metrics: Metrics, store: Store, listener: Listener, notifier: Notifier,
+                 now: Callable[[], datetime]) -> None:
+        self.metrics = metrics
+        self.ready = Readiness(store, now)
+        self.port: int | None = None
+        self._store, self._listener, self._notifier = store, listener, notifier
+        self._settings = OpsSettings()
+        self._server: asyncio.Server | None = None
+
+    def ends(self, ends: dict[str, datetime]) -> None:
+        """When what we serve with ends, for metrics and readiness."""
+        self.ready.ends = ends
+        self.metrics.ends(ends)
+
+    async def open(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
+        """Open the port, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
+        server, port = None, None
+        if settings.enabled or sockets:
+            handler = ops.Ops(self.metrics, self.ready.wrong, self.ready.soon, self._read)
+            server, port = await ops.listen(handler, settings.host, settings.port, sockets)
+        self.close()
+        self._server, self.port, self._settings = server, port, settings
+
+    async def move(self, settings: OpsSettings) -> None:
+        """Where the settings of the port changed: the new one is opened before the old one is closed. Raises
+        DelegatorError (CONFIGURATION), and the old one stays."""
+        if settings != self._settings:
+            await self.open(settings, [])
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _read(self) -> None:
+        """Everything that is not counted as it happens, for one scrape."""
+        wrong, commits = await self.ready.wrong(), self._store.commits
+        waiting = {}
+        with contextlib.suppress(DelegatorError):
+            waiting = {kind.value: await self._store.outbox.waiting(kind, COUNTED) for kind in NotificationKind}
+        self.metrics.vitals.reading = Reading(
+            self._listener.phases(), self._listener.most, self._listener.turned_away, commits.done,
+            commits.transactions, commits.failed, waiting, dict(self._notifier.told),
+            {part: int(part in wrong) for part in PARTS})

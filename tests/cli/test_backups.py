@@ -1,0 +1,168 @@
+"""`delegator backup`, `delegator restore`: copies that open, refusals that help, nothing written over."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from delegator.sealing import create_key_file
+from delegator.store import Store
+
+from .conftest import Console
+
+DATABASE, COPY = Path("var/delegator.db"), Path("copy.db")
+
+
+def claims(console: Console) -> list[tuple[str, str]]:
+    return [(one["service_tag"], one["state"]) for one in console.ok("claims", "list")]
+
+
+def test_a_copy_is_private_whole_and_says_what_it_holds(acme: Console) -> None:
+    acme.serve("ABC1234")
+    made = acme.ok("backup", COPY)
+    assert {key: made[key] for key in ("file", "claims", "devices")} == {"file": "copy.db", "claims": 1, "devices": 1}
+    assert len(made["sealing_keys"]) == 1
+    assert COPY.stat().st_mode & 0o777 == 0o600
+    assert made["bytes"] == COPY.stat().st_size
+    assert not list(Path().glob("copy.db-*")), "one plain file"
+    assert not list(Path().glob(".copy*")), "and nothing left over"
+    key = Path("var/sealing.key").read_bytes().strip()
+    assert key not in COPY.read_bytes()
+
+
+def test_restored_it_answers_the_same_and_what_was_there_is_kept(acme: Console) -> None:
+    """A3: the credential that a device was given before is the one that it gets after."""
+    before = acme.serve("ABC1234")
+    acme.ok("backup", COPY)
+    acme.ok("devices", "add", "LATER01", "--customer", "acme")
+    done = acme.ok("restore", COPY, "--replace")
+    assert acme.serve("ABC1234") == before
+    assert [one["service_tag"] for one in acme.ok("devices", "list")] == ["ABC1234"]
+    kept = Path(done["kept"])
+    assert kept.name.startswith("delegator.db.replaced-")
+    with sqlite3.connect(kept) as old:
+        assert old.execute("SELECT count(*) FROM devices").fetchone() == (2,)
+    old.close()
+    assert DATABASE.stat().st_mode & 0o777 == 0o600
+
+
+def test_on_another_machine_with_the_key_from_elsewhere_it_is_as_before(acme: Console) -> None:
+    before = acme.serve("ABC1234")
+    acme.ok("backup", COPY)
+    shutil.move("var/sealing.key", "kept.key")
+    shutil.rmtree("var")
+    Path("var").mkdir()
+    shutil.move("kept.key", "var/sealing.key")
+    assert acme.ok("restore", COPY)["kept"] is None
+    assert acme.serve("ABC1234") == before
+
+
+def test_only_examined(acme: Console) -> None:
+    acme.serve("ABC1234")
+    acme.ok("backup", COPY)
+    before = DATABASE.read_bytes()
+    assert acme.ok("restore", COPY, "--check")["claims"] == 1
+    assert DATABASE.read_bytes() == before
+
+
+class TestRefusals:
+    def test_nothing_is_written_over(self, acme: Console) -> None:
+        COPY.write_text("mine")
+        assert "nothing is ever written over" in acme.refused(6, "backup", COPY)
+        assert COPY.read_text() == "mine"
+        COPY.unlink()
+        acme.ok("backup", COPY)
+        assert "--replace" in acme.refused(6, "restore", COPY)
+
+    def test_no_database_no_copy(self, console: Console) -> None:
+        console.refused(3, "backup", COPY)
+        assert not COPY.exists()
+
+    def test_while_somebody_has_it_open_it_is_not_replaced(self, acme: Console) -> None:
+        """A delegator that does nothing at the moment is found as well."""
+        acme.ok("backup", COPY)
+
+        async def restored(store: Store) -> str:
+            await store.customers()
+            import asyncio
+
+            return await asyncio.to_thread(acme.refused, 6, "restore", COPY, "--replace")
+        words = acme.store(restored)
+        assert "is in use" in words
+        assert "systemctl stop" in words
+        assert not list(Path("var").glob("*.replaced-*"))
+        assert not list(Path("var").glob(".*.part*"))
+
+    def test_another_key(self, acme: Console) -> None:
+        acme.serve("ABC1234")
+        acme.ok("backup", COPY)
+        Path("var/sealing.key").unlink()
+        create_key_file(Path("var/sealing.key"))
+        words = acme.refused(1, "restore", COPY, "--replace")
+        assert "unknown key" in words
+        assert "older_key_files" in words
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "foreign"])
+    def test_what_is_no_sound_copy(self, acme: Console, damage: str) -> None:
+        acme.ok("backup", COPY)
+        whole = COPY.read_bytes()
+        if damage == "cut":
+            COPY.write_bytes(whole[:len(whole) // 2])
+        elif damage == "flipped":
+            COPY.write_bytes(whole[:5000] + bytes(255 - byte for byte in whole[5000:9000]) + whole[9000:])
+        elif damage == "text":
+            COPY.write_text("no database at all\n" * 100)
+        else:
+            COPY.unlink()
+            with sqlite3.connect(COPY) as other:
+                other.execute("CREATE TABLE x (y)")
+            other.close()
+        before = DATABASE.read_bytes()
+        acme.refused(3, "restore", COPY, "--replace")
+        assert DATABASE.read_bytes() == before
+
+    def test_a_copy_of_a_newer_release(self, acme: Console) -> None:
+        acme.ok("backup", COPY)
+        with sqlite3.connect(COPY) as newer:
+            newer.execute("INSERT INTO schema_files VALUES (9999, 'later', 'x')")
+        newer.close()
+        assert "newer than this program" in acme.refused(3, "restore", COPY, "--replace")
+
+
+def test_a_damaged_database_is_put_aside_whole(acme: Console) -> None:
+    """With its log: one that is left beside the restored database would be read into it."""
+    acme.serve("ABC1234")
+    acme.ok("backup", COPY)
+    DATABASE.write_bytes(b"what the disk made of it" * 100)
+    Path("var/delegator.db-wal").write_bytes(b"a log of it")
+    kept = Path(acme.ok("restore", COPY, "--replace")["kept"])
+    assert kept.read_bytes().startswith(b"what the disk")
+    assert Path(f"{kept}-wal").read_bytes() == b"a log of it"
+    assert claims(acme) == [("ABC1234", "issued")]
+
+
+def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) -> None:
+    """The view is held from the begin on: what comes while pages are copied is not in it, not even in part."""
+    from delegator.store import backup
+
+    acme.serve("ABC1234")
+    writer = sqlite3.connect(DATABASE, isolation_level=None)
+    seen = []
+
+    def meanwhile(done: int, total: int) -> None:
+        writer.execute("INSERT INTO customers (name, title) VALUES ($1, 'x')", (f"c{len(seen)}",))
+        seen.append((done, total))
+
+    pages, backup.PAGES = backup.PAGES, 4
+    try:
+        backup.make(DATABASE, COPY, meanwhile)
+    finally:
+        backup.PAGES = pages
+        writer.close()
+    assert len(seen) > 5
+    with sqlite3.connect(COPY) as copy:
+        assert copy.execute("SELECT name FROM customers").fetchall() == [("acme",)]
+    copy.close()

@@ -1,0 +1,238 @@
+"""Policies are said, changed, written to files and tried; what they would do is told before it is saved. A6."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delegator.cli import policy_file, policy_options, policy_words, shapes
+from delegator.model import Policy, Registration, Result
+
+from .conftest import Console
+
+FULL = ("--identity", "either", "--from", "2026-03-01", "--until", "2026-04-01T18:00:00+02:00", "--approved-only",
+        "--max-devices", "500", "--attempts", "3", "--lease", "7d", "--callbacks", "soap,hosted", "--shared-by-domain",
+        "--no-custom-operations", "--hours", "Mon-Fri 08:00-18:00 Europe/Berlin", "--hours", "Sat 22:00-02:00 UTC",
+        "--network", "192.0.2.0/24", "--domain", "acme.example", "--own-anywhere", "--claims-per-hour", "60")
+
+
+# --- saying -------------------------------------------------------------------------------------------------------
+
+
+def test_a6_every_field_can_be_said_by_option_by_file_and_is_told_in_words() -> None:
+    fields = {field.name for field in dataclasses.fields(Policy)}
+    assert set(policy_options.FIELDS.values()) == fields - {"name"}
+    assert {field for field, _ in policy_file._FIELDS.values()} == fields
+    assert policy_words.fields() == fields - {"name"}
+    assert set(shapes.policy(Policy())) == set(policy_file._FIELDS)
+
+
+def test_a6_a_policy_goes_through_a_file_and_comes_back_the_same(console: Console) -> None:
+    console.ok("policies", "add", "rollout", *FULL)
+    shown = console.run("policies", "show", "rollout", "--json").out
+    Path("rollout.json").write_text(shown)
+    assert console.ok("policies", "validate", "rollout.json")["says"] == json.loads(shown)["says"]
+    Path("copy.json").write_text(shown.replace('"name": "rollout"', '"name": "copy"'))
+    console.ok("policies", "add", "copy", "--file", "copy.json")
+    assert {**console.ok("policies", "show", "copy"), "name": "rollout"} == json.loads(shown)
+    assert "copy" in console.refused(5, "policies", "add", "other", "--file", "copy.json")
+    assert console.ok("policies", "add", "third", "--file", "-", "--max-devices", "7", stdin="{}")["max_devices"] == 7
+
+
+def test_a6_a_policy_is_changed_in_what_is_said_and_in_nothing_else(console: Console) -> None:
+    before = console.ok("policies", "add", "rollout", *FULL)
+    after = console.ok("policies", "change", "rollout", "--max-devices", "800", "--unset", "until", "--unset",
+                       "no-custom-operations", "--unset", "hours")
+    assert {name for name in after if after[name] != before[name]} == {
+        "max_devices", "until", "custom_operations", "hours", "says"}
+    assert (after["max_devices"], after["until"], after["custom_operations"], after["hours"]) == (800, None, True, [])
+    assert "both said and unset" in console.refused(2, "policies", "change", "rollout", "--lease", "1h", "--unset",
+                                                    "lease")
+    console.refused(2, "policies", "change", "rollout")
+    console.refused(2, "policies", "change", "rollout", "--until", "2026-01-01")
+    console.refused(1, "policies", "change", "nobody", "--lease", "1h")
+    assert console.ok("policies", "list") == [after]
+
+
+@pytest.mark.parametrize(("content", "named"), [
+    ("", "not JSON"), ("[]", "not a JSON object"), ("{}", "name: is missing"), ('{"name": "p", "max": 1}', "'max'"),
+    ('{"name": "p", "max_devices": true, "lease": "1x"}', "max_devices: must be a number"),
+    ('{"name": "p", "max_devices": true, "lease": "1x"}', "lease:"), ('{"name": "p", "attempts": null}', "attempts"),
+    ('{"name": "p", "hours": "Mon 08:00-09:00 UTC"}', "list of strings"), ('{"name": "p", "from": "now"}', "from:"),
+    ('{"name": "p", "from": "2026-01-02", "until": "2026-01-01"}', "until: is not after from"),
+    ('{"name": "p", "identity": "none"}', "own, shared, either"), ('{"name": "P"}', "name:"),
+    ('{"name": "p", "callbacks": ["pigeon"]}', "callbacks:"), ('{"name": "p", "approved": ["x"]}', "approved:")])
+def test_a6_a_file_that_is_no_policy_is_refused_with_everything_that_is_wrong(console: Console, content: str,
+                                                                              named: str) -> None:
+    Path("p.json").write_text(content)
+    assert named in console.refused(5, "policies", "validate", "p.json")
+
+
+def test_a6_the_table_of_the_manual_is_the_codes() -> None:
+    """Every option, field and reason stands in the page for customers."""
+    page = (Path(__file__).parents[2] / "docs" / "customers.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `--")]
+    said = {word for row in rows for word in row.split("|")[1].replace("`", "").replace(",", " ").split()}
+    assert {f"--{option}" for option in policy_options.FIELDS} == {word for word in said if word.startswith("--")}
+
+
+# --- trying -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(acme: Console) -> Console:
+    """acme's policy lets everything be; of its ten devices one is provisioned, one holds a credential."""
+    acme.ok("policies", "add", "rollout")
+    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "rollout", "--replace")
+    for number in range(1, 9):
+        acme.ok("devices", "add", f"ABC100{number}", "--customer", "acme")
+    acme.ok("devices", "add", "--serial", "SN-9", "--customer", "acme")
+    for tag in ("ABC1001", "ABC1002"):
+        acme.serve(tag)
+    acme.store(lambda store: _confirm(store, "ABC1001"))
+    return acme
+
+
+async def _confirm(store: Any, tag: str) -> None:
+    (claim,) = await store.claims(service_tag=tag)
+    await store.confirm(claim.claim_id, claim.binding, Result.DEPLOYED, None, datetime.now(UTC))
+
+
+def _tried(console: Console, *words: str, **how: Any) -> dict[str, Any]:
+    before = console.ok("policies", "list"), console.ok("claims", "list")
+    tried: dict[str, Any] = console.ok("policies", "try", *words, **how)
+    assert (console.ok("policies", "list"), console.ok("claims", "list")) == before, "a trial changes nothing"
+    return tried
+
+
+def test_a6_a_change_that_changes_nothing_leaves_every_device_as_it_is(fleet: Console) -> None:
+    tried = _tried(fleet, "rollout", "--set", "lease=48h")
+    assert tried["becomes"] == {"allowed": 0, "refused": 0, "otherwise": 0, "unchanged": 10}
+    assert tried["verdicts"] == {
+        "allowed": {"present": 9, "changed": 9}, "try later": {"present": 0, "changed": 0},
+        "refused": {"present": 0, "changed": 0}, "provisioned": {"present": 1, "changed": 1}}
+    assert (tried["devices"], tried["without_tag"]) == (10, 1)
+
+
+def test_a6_what_a_changed_policy_would_do_to_each_device_is_told_before_it_is_saved(fleet: Console) -> None:
+    fleet.ok("policies", "approve", "rollout", "ABC1003", "ABC1004")
+    tried = _tried(fleet, "rollout", "--set", "approved-only", "--set", "max-devices=3", "--list", "refused")
+    assert tried["becomes"] == {"allowed": 0, "refused": 7, "otherwise": 1, "unchanged": 2}
+    assert tried["reasons"]["not approved"] == {"present": 0, "changed": 8}
+    assert tried["places"] == [{"holder": "customer/acme", "taken": 2, "max_devices": 3, "left": 1, "wanted": 2}]
+    assert sorted(one["device"] for one in tried["affected"]) == [
+        "ABC1002", "ABC1005", "ABC1006", "ABC1007", "ABC1008", "ABC1234", "SN-9"]
+    assert tried["affected"][0]["changed_reasons"][0]["text"].startswith("policy rollout: ")
+    fleet.ok("policies", "change", "rollout", "--approved-only")
+    back = _tried(fleet, "rollout", "--unset", "approved-only", "--list", "allowed")
+    assert back["becomes"]["allowed"] == len(back["affected"]) == 7
+
+
+def test_a6_a_device_that_holds_its_place_keeps_it_when_there_are_fewer(fleet: Console) -> None:
+    tried = _tried(fleet, "rollout", "--set", "max-devices=1", "--list", "all")
+    assert tried["verdicts"]["try later"] == {"present": 0, "changed": 8}
+    assert "ABC1002" not in [one["device"] for one in tried["affected"]]
+    assert tried["reasons"]["devices taken"] == {"present": 0, "changed": 8}
+
+
+def test_a6_what_only_a_real_call_has_is_said_by_options(fleet: Console) -> None:
+    network = ("rollout", "--set", "network=192.0.2.0/24", "--set", "identity=either")
+    assert _tried(fleet, *network, "--from", "192.0.2.9")["becomes"]["refused"] == 0
+    assert _tried(fleet, *network, "--from", "198.51.100.9")["becomes"]["refused"] == 9
+    assert "--from" in fleet.run("policies", "try", *network).err
+    shared = _tried(fleet, *network, "--from", "192.0.2.9", "--identity", "shared")
+    assert shared["becomes"] == {"allowed": 7, "refused": 0, "otherwise": 3, "unchanged": 0}, \
+        "one has no tag yet, two are claimed by their own certificates"
+    hours = ("rollout", "--set", "hours=Mon-Fri 08:00-18:00 Europe/Berlin", "--at")
+    assert _tried(fleet, *hours, "2026-03-02T07:00:00Z")["becomes"]["refused"] == 0
+    assert _tried(fleet, *hours, "2026-03-01T07:00:00Z")["becomes"]["refused"] == 9
+
+
+def test_a6_attempts_and_claims_of_the_hour_are_those_that_stand(fleet: Console) -> None:
+    now = datetime.now(UTC)
+    fleet.ok("policies", "change", "rollout", "--lease", "1m", "--claims-per-hour", "100")
+    fleet.serve("ABC1003", at=now - timedelta(minutes=10))
+    tried = _tried(fleet, "rollout", "--set", "attempts=1", "--list", "all")
+    assert [one["device"] for one in tried["affected"]] == ["ABC1003"]
+    assert tried["affected"][0]["changed_reasons"][0]["why"] == "attempts used"
+    hourly = _tried(fleet, "rollout", "--set", "claims-per-hour=1")
+    assert hourly["reasons"]["claims per hour"] == {"present": 0, "changed": 8}
+
+
+def test_a6_a_policy_in_a_file_is_tried_on_those_who_would_name_it(fleet: Console) -> None:
+    """Its own list counts, too."""
+    Path("strict.json").write_text(json.dumps({"name": "strict", "approved_only": True, "approved": ["ABC1005"]}))
+    assert _tried(fleet, "strict.json")["becomes"]["unchanged"] == 10
+    assert "nobody names policy strict" in fleet.run("policies", "try", "strict.json").out
+    tried = _tried(fleet, "strict.json", "--customer", "acme")
+    assert tried["becomes"]["refused"] == 8
+    assert tried["places"][0]["wanted"] == 1
+    assert _tried(fleet, "strict.json", "--delegate", "acme-small")["becomes"]["refused"] == 8
+    fleet.refused(1, "policies", "try", "strict.json", "--customer", "nobody")
+    fleet.refused(1, "policies", "try", "nobody")
+    fleet.refused(3, "policies", "try", "none.json")
+
+
+def test_a6_the_devices_of_a_file_are_tried_registered_or_not(fleet: Console) -> None:
+    tried = _tried(fleet, "rollout", "--set", "no-custom-operations", "--devices", "-", "--list", "all",
+                   stdin="ABC1003 # spare\nZZZ9999\n\nABC1003\n")
+    assert tried["devices"] == 2
+    assert [one["device"] for one in tried["affected"]] == ["ABC1003"]
+    assert tried["reasons"] == {"no route": {"present": 1, "changed": 1}, "not allowed": {"present": 0, "changed": 1}}
+    assert "line 2" in fleet.refused(5, "policies", "try", "rollout", "--devices", "-", stdin="ABC1003\nx\n")
+
+
+@pytest.mark.parametrize("words", [
+    ("--set", "max-devices=-1"), ("--set", "colour=red"), ("--set", "approved-only=yes"), ("--set", "lease"),
+    ("--set", "lease=1h", "--unset", "lease"), ("--unset", "colour")])
+def test_a6_a_setting_that_makes_no_sense_is_a_usage_error(fleet: Console, words: tuple[str, ...]) -> None:
+    fleet.refused(2, "policies", "try", "rollout", *words)
+
+
+def test_a6_people_see_sums_and_the_devices_they_ask_for(fleet: Console) -> None:
+    said = fleet.run("policies", "try", "rollout", "--set", "no-custom-operations", "--list", "refused").out
+    assert "of 10 devices 0 would become allowed, 9 refused" in said
+    assert "ABC1002  allowed -> refused  policy rollout: custom operations are not allowed" in said
+    assert "customer/acme" in said
+
+
+def test_explain_and_try_agree_on_every_device(fleet: Console) -> None:
+    """A policy that is tried and then saved does what was told."""
+    fleet.ok("policies", "approve", "rollout", "ABC1003", "ABC1006")
+    change = ("approved-only", "hours=daily 00:00-24:00 UTC", "attempts=2", "claims-per-hour=9")
+    tried = _tried(fleet, "rollout", *(word for one in change for word in ("--set", one)), "--list", "all")
+    told = {one["device"]: one for one in tried["affected"]}
+    fleet.ok("policies", "change", "rollout", "--approved-only", "--hours", "daily 00:00-24:00 UTC", "--attempts", "2",
+             "--claims-per-hour", "9")
+    for number in range(1, 9):
+        tag = f"ABC100{number}"
+        now = fleet.run("explain", tag, "--json").json
+        if tag in told:
+            assert [one["why"] for one in now["reasons"]] == [one["why"] for one in told[tag]["changed_reasons"]]
+        else:
+            assert now["allowed"], "nothing was told of it, so it is as it was"
+
+
+@pytest.mark.slow
+def test_a6_a_trial_of_many_devices_needs_no_more_memory_than_of_few(console: Console) -> None:
+    """100,000 devices, all refused by the change: what the run holds on to stays below 32 MiB."""
+    import tracemalloc
+
+    console.ok("policies", "add", "rollout")
+    console.ok("customers", "add", "acme", "--title", "Acme", "--policy", "rollout")
+    console.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u")
+    console.store(lambda store: store.add_devices(
+        Registration("acme", f"TAG{number:07}") for number in range(100_000)))
+    tracemalloc.start()
+    try:
+        tried = console.ok("policies", "try", "rollout", "--set", "max-devices=0")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert tried["verdicts"]["try later"]["changed"] == tried["devices"] == 100_000
+    assert peak < 32 * 2**20, peak

@@ -1,0 +1,274 @@
+"""PostgreSQL: transactions side by side, as exact as one after the other, and told of changes (DESIGN 8; A6, A10)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from delegator import config
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Customer, Policy
+from delegator.store import Outcome, open_named
+from delegator.store.transaction import Query, rows_alone
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.counterpart("initdb")
+
+
+@pytest.fixture
+async def url(postgres):
+    async with postgres.lent() as name:
+        yield postgres.url(name)
+
+
+@pytest.fixture
+async def opening(url, key):
+    """Opens one more store, as one more delegator would."""
+    async with contextlib.AsyncExitStack() as stores:
+        async def opening(connections: int = 4, timeout: float = 5.0):
+            store = await open_named(config.Store(url=url, connections=connections, timeout=timeout), key)
+            stores.push_async_callback(store.close)
+            return store
+        yield opening
+
+
+@pytest.fixture
+async def store(opening):
+    return await opening()
+
+
+@pytest.fixture
+def driver(store):
+    return store._driver.driver
+
+
+def pausing(gate: asyncio.Event | None, log: list[str], name: str):
+    """A transaction that says when it begins and ends, and in between waits in the database."""
+    def work():
+        log.append(f"{name} begins")
+        yield Query("SELECT pg_sleep(0.1)")
+        log.append(f"{name} ends")
+    return work
+
+
+async def order_of(driver, *scopes) -> list[str]:
+    log: list[str] = []
+    await asyncio.gather(*(driver.run(pausing(None, log, str(number)), scope) for number, scope in enumerate(scopes)))
+    return log
+
+
+# --- side by side -------------------------------------------------------------------------------------------------
+
+
+async def test_6_4_what_says_nothing_of_its_scope_runs_alone(driver):
+    assert await order_of(driver, None, None) in (["0 begins", "0 ends", "1 begins", "1 ends"],
+                                                  ["1 begins", "1 ends", "0 begins", "0 ends"])
+    log = await order_of(driver, None, rows_alone)
+    assert log[0].split()[0] == log[1].split()[0]
+
+
+async def test_6_4_what_shares_no_name_runs_side_by_side_and_what_does_runs_in_turn(driver):
+    log = await order_of(driver, lambda: ("a",), lambda: ("b",), rows_alone, rows_alone)
+    assert {entry.split()[1] for entry in log[:4]} == {"begins"}
+    log = await order_of(driver, lambda: ("a", "b"), lambda: ("b", "c"))
+    assert log[0].split()[0] == log[1].split()[0]
+
+
+async def test_6_4_names_are_kept_apart_between_delegators_too(opening):
+    here, there = await opening(), await opening()
+    log: list[str] = []
+    await asyncio.gather(*(one._driver.driver.run(pausing(None, log, name), lambda: ("same",))
+                           for one, name in ((here, "here"), (there, "there"))))
+    assert log[0].split()[0] == log[1].split()[0]
+    await asyncio.gather(*(one._driver.driver.run(pausing(None, log, name))
+                           for one, name in ((here, "here"), (there, "there"))))
+    assert log[4].split()[0] == log[5].split()[0]
+
+
+async def test_A6_claims_without_a_limit_do_not_wait_for_each_other(opening, ask, postgres, url):
+    """Each connection counts in a row of its own: while one claim of a customer is held up before its commit, others
+    of the same customer and delegate are opened."""
+    store = await opening(connections=4)
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    def slow():
+        def work():
+            yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
+                        "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1",
+                        ("customer/acme", "delegate/acme-1"))
+            held.set()
+            while not go_on.is_set():
+                yield Query("SELECT pg_sleep(0.01)")
+        return store._driver.driver.run(work, rows_alone)
+
+    waiting = asyncio.create_task(slow())
+    await held.wait()
+    async with asyncio.timeout(2):
+        opened = await asyncio.gather(*(store.open_claim(ask(f"TAG{number:04}")) for number in range(12)))
+    assert {one.outcome for one in opened} == {Outcome.OPENED}
+    assert (await store.taken("acme", "acme-1"))["customer/acme"] == 12
+    go_on.set()
+    await waiting
+    assert (await store.taken("acme", "acme-1"))["customer/acme"] == 13
+
+
+async def test_A10_a_crowd_of_one_customer_leaves_connections_for_the_others(opening, ask):
+    """Claims that are counted one after the other wait in line without a connection."""
+    store = await opening(connections=2)
+    limited = Policy("many", max_devices=1000)
+    crowd = [asyncio.create_task(store.open_claim(ask(f"TAG{number:04}", policy=limited))) for number in range(60)]
+    await asyncio.sleep(0.02)
+    began = time.monotonic()
+    await store.open_claim(ask("OTHER01", customer="umbra", delegate="umbra-1"))
+    assert not all(one.done() for one in crowd), f"served after {time.monotonic() - began:.3f} s"
+    assert {one.outcome for one in await asyncio.gather(*crowd)} == {Outcome.OPENED}
+
+
+@pytest.mark.parametrize("limit", ["max_devices", "claims_per_hour"])
+async def test_A6_of_64_over_four_processes_exactly_one_wins(opening, url, limit):
+    """Each process has two Stores of its own; all begin at the same moment, when one place of five is left."""
+    store = await opening()
+
+    def start(first: int, many: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("racing.py")), url, str(first), str(many), f"{limit}=5"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    with contextlib.ExitStack() as processes:
+        before = processes.enter_context(start(9000, 4))
+        assert before.stdout.readline() == "ready\n"
+        assert json.loads(before.communicate("go\n", timeout=30)[0]) == ["OPENED"] * 4
+        racing = [processes.enter_context(start(number * 16, 16)) for number in range(4)]
+        for one in racing:
+            assert one.stdout.readline() == "ready\n"
+        for one in racing:
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        told = Counter(word for one in racing for word in json.loads(one.communicate(timeout=30)[0]))
+    assert told == {"OPENED": 1, "OVER_LIMIT": 63}
+    assert (await store.taken("acme", "acme-1"))["customer/acme"] == 5
+
+
+async def test_6_4_races_that_nobody_foresaw_are_run_again_until_both_are_done(opening):
+    """A deadlock, which the database ends by failing one of the two; and a unique key that another takes first."""
+    here, there = (await opening())._driver.driver, (await opening())._driver.driver
+    await here.run(lambda: (yield Query("INSERT INTO places (holder, lane, taken) VALUES ('a', 0, 0), ('b', 0, 0)")))
+
+    def crossing(first: str, second: str):
+        def work():
+            for holder in (first, second):
+                yield Query("UPDATE places SET taken = taken + 1 WHERE holder = $1", (holder,))
+                yield Query("SELECT pg_sleep(0.1)")
+        return work
+    await asyncio.gather(here.run(crossing("a", "b"), rows_alone), there.run(crossing("b", "a"), rows_alone))
+    rows = await here.read(Query("SELECT taken FROM places WHERE holder IN ('a', 'b')"))
+    assert [row[0] for row in rows] == [2, 2]
+
+    def first_or_not():
+        found = yield Query("SELECT title FROM customers WHERE name = 'acme'")
+        yield Query("SELECT pg_sleep(0.1)")
+        if not found:
+            yield Query("INSERT INTO customers (name, title) VALUES ('acme', 'Acme')")
+        return bool(found)
+    assert sorted(await asyncio.gather(*(one.run(first_or_not, rows_alone) for one in (here, there)))) == [False, True]
+
+
+async def test_6_4_what_is_refused_for_good_says_so_and_leaves_nothing(driver, store):
+    def work():
+        yield Query("INSERT INTO customers (name, title) VALUES ('acme', 'Acme')")
+        yield Query("INSERT INTO customers (name, title) VALUES ('umbra', 'Umbra')")
+        yield Query("INSERT INTO customers (name, title) VALUES ('acme', 'Again, the secret word')")
+    with pytest.raises(DelegatorError) as refusal:
+        await driver.run(work)
+    assert refusal.value.kind is Kind.CONFLICT
+    assert "secret word" not in refusal.value.detail
+    assert await store.customers() == []
+
+
+async def test_6_a_mistake_of_ours_is_unavailable_and_tells_no_value(driver):
+    for sql, parameters in (("SELECT nonsense FROM customers", ()), ("SELECT 1 WHERE 1 = $1", ("the secret word",)),
+                            ("SELECT CAST(CAST($1 AS TEXT) AS INTEGER)", ("the secret word",))):
+        with pytest.raises(DelegatorError) as failure:
+            await driver.read(Query(sql, parameters))
+        assert failure.value.kind is Kind.UNAVAILABLE
+        assert "secret word" not in failure.value.detail
+    assert [tuple(row) for row in await driver.read(Query("SELECT 1"))] == [(1,)]
+
+
+# --- lanes --------------------------------------------------------------------------------------------------------
+
+
+async def test_A11_each_connection_has_a_lane_and_a_chain_of_the_audit_to_itself(opening, ask):
+    here, there = await opening(connections=3), await opening(connections=3)
+    await asyncio.gather(*(one.open_and_issue(ask(f"TAG{number:02}{place}"), lambda claim: "x")
+                           for place, one in enumerate((here, there)) for number in range(20)))
+    rows = await here._driver.read(Query("SELECT lane, sum(taken) FROM places WHERE holder = 'customer/acme' "
+                                         "GROUP BY lane"))
+    lanes = {str(row[0]): int(row[1]) for row in rows}
+    chains = await here._driver.read(Query("SELECT chain, count(*), max(number) FROM audit "
+                                           "WHERE claim_id IS NOT NULL GROUP BY chain"))
+    assert sum(lanes.values()) == 40
+    assert {str(row[0]) for row in chains} == set(lanes)
+    assert len(lanes) > 3, "both delegators took part, and neither waited for the other"
+
+
+async def test_A11_lanes_are_taken_up_again_so_that_there_are_no_more_than_connections(opening, ask, key, url):
+    for _ in range(3):
+        store = await open_named(config.Store(url=url, connections=2), key)
+        await store.open_claim(ask())
+        await store.close()
+    store = await opening()
+    assert len(await store._driver.read(Query("SELECT DISTINCT lane FROM places"))) == 1
+
+
+# --- told of changes ----------------------------------------------------------------------------------------------
+
+
+async def heard(store, wanted) -> None:
+    async with asyncio.timeout(3):
+        while not wanted(store._driver.driver.heard):
+            await asyncio.sleep(0.005)
+
+
+async def test_8_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_handshake(opening, monkeypatch):
+    here, there = await opening(), await opening()
+    await here.add_customer(Customer("acme", "Acme"))
+    await there.tables()
+    await heard(there, lambda number: number is not None)
+    kept = await there.tables()
+    asked: list[Query] = []
+    monkeypatch.setattr(there._driver, "read", lambda query: asked.append(query))
+    for _ in range(100):
+        assert await there.tables() is kept
+    assert asked == []
+    monkeypatch.undo()
+    before, began = there._driver.driver.heard, time.monotonic()
+    await here.add_customer(Customer("umbra", "Umbra"))
+    await heard(there, lambda number: number != before)
+    assert time.monotonic() - began < 0.5
+    assert set((await there.tables()).customers) == {"acme", "umbra"}
+
+
+async def test_8_when_it_is_not_told_it_asks(opening, postgres, url):
+    """Its listening connection is ended: what changes meanwhile is seen all the same, and then it listens again."""
+    here, there = await opening(), await opening()
+    await there.tables()
+    await heard(there, lambda number: number is not None)
+    before = there._driver.driver.heard
+    ended = postgres.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT number "
+                         f"FROM revision%' AND datname = '{url.partition('@/')[2].partition('?')[0]}'")
+    assert int(ended) >= 1
+    await here.add_customer(Customer("acme", "Acme"))
+    await heard(there, lambda number: number != before)
+    assert set((await there.tables()).customers) == {"acme"}
+    await heard(there, lambda number: number is not None and number != before)
+    assert set((await there.tables()).customers) == {"acme"}
