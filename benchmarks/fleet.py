@@ -24,7 +24,7 @@ from delegator import config
 from delegator.device import messages
 from delegator.model import Customer, Delegate, HostedCallback, Registration, Secret
 from delegator.sealing import SealingKey, create_key_file, read_key_file
-from delegator.store import open_store
+from delegator.store import open_named
 from pki import DEVICE, Folder, batch, disk
 
 HOST = "127.0.0.1"
@@ -108,7 +108,7 @@ class Fleet:
         asyncio.run(self._register())
 
     async def _register(self) -> None:
-        store = await open_store(self.database, SealingKey(read_key_file(Path(self.settings.sealing.key_file))))
+        store = await open_named(self.settings.store, SealingKey(read_key_file(Path(self.settings.sealing.key_file))))
         try:
             await store.add_customer(Customer(CUSTOMER, "Acme"))
             await store.add_delegate(Delegate(DELEGATE, CUSTOMER, HostedCallback(USER, Secret(PATTERN))))

@@ -1,7 +1,7 @@
 """Instructions per complete handshake: `python benchmarks/instructions.py [--handshakes N] [--dir DIR] [--json]`.
 
 Both servers run under valgrind's callgrind, which counts every instruction outside the kernel and does not care how
-busy the machine is; a run repeats to 1 %. It is fifty times slower than life, so deadlines and queues mean nothing here.
+busy the machine is; a run repeats to 1 %. It is fifty times slower than life: deadlines and queues mean nothing here.
 The invariant: counting begins after the warm-up and ends before the servers do.
 Must not live here: time (benchmarks.command).
 """

@@ -33,7 +33,7 @@ class Alarm:
         self._store = store
         self._metrics = metrics
         self._told = told
-        self._name = name
+        self.name = name
         self._pending: dict[tuple[str, IdentityKind], Contest] = {}
         self._noting: asyncio.Task[None] | None = None
 
@@ -90,7 +90,7 @@ class Alarm:
         for delegate in ([first] if first is not None else []) + rest:
             callback = delegate.callback
             if isinstance(callback, HostedCallback) and callback.told_by:
-                return Telling(callback.told_by, delegate.name, self._name)
+                return Telling(callback.told_by, delegate.name, self.name)
         return None
 
     async def close(self) -> None:

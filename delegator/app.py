@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from delegator import observe, systemd
-from delegator.auditor import Auditor
 from delegator.alarm import Alarm
+from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
@@ -30,7 +30,7 @@ from delegator.metrics import Metrics
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, files_stamp, prepare
+from delegator.parts import Parts, Retired, files_stamp, prepare
 from delegator.parts import load_outbound as load_outbound
 from delegator.parts import open_settings_store as open_settings_store
 from delegator.reloading import changed, in_effect
@@ -62,7 +62,8 @@ class App:
         self._wake = asyncio.Event()
         self._exchanging = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
-        self._retired: list[Callable[[], None]] = []
+        self._retired = Retired()
+        self._waiting: tuple[str, ...] = ()
         self._withdrawn: frozenset[int] = frozenset()
         self.metrics = Metrics()
 
@@ -74,6 +75,7 @@ class App:
         parts = prepare(self._settings, now)
         self._store = await open_settings_store(self._settings)
         try:
+            self._store.listen(self._wake.set)
             if not self._store.shared:  # else what a crash left behind is free again when its time is over
                 await self._store.pause_all()
             parts = await self._without_withdrawn(parts)
@@ -120,6 +122,7 @@ class App:
         self._store.use(parts.key)
         self._callbacks.use(parts.callers, parts.limits)
         self._notifier.use(parts.carriers)
+        self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
                                     factory_anchor=parts.factory_anchor, confirmed=self._wake.set,
                                     alternates=settings.server.alternates, domains=parts.domains,
@@ -128,6 +131,7 @@ class App:
         server = Server(self._handshake, self._record, settings.server.url)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, limits.connections,
                            limits.requests_per_connection)
+        self._listener.balancers = parts.balancers
         self._watching.ends(parts.ends)
         for words in self._watching.ready.soon().values():
             log.warning("%s", words)
@@ -166,8 +170,7 @@ class App:
     async def _close(self) -> None:
         self._watching.close()
         await asyncio.gather(*self._notes)
-        for close in self._retired:
-            close()
+        self._retired.close()
         await self._alarm.close()
         self._callbacks.close()
         if self._parts.domains is not None:
@@ -205,39 +208,28 @@ class App:
                 self.metrics.reload_refused()
                 log.exception("reload refused, serving on with what was loaded: a fault of ours")
             finally:
-                self._manager.ready("serving devices")
+                if not self._stopping.is_set():
+                    self._manager.ready("serving devices")
 
     async def _exchange_parts(self, wanted: Settings) -> None:
         before = self._parts
         settings, waiting = in_effect(self._settings, wanted)
+        if wanted is not self._settings:  # else only files are read again
+            self._waiting = waiting
         stamp = files_stamp(settings)
         parts = await asyncio.to_thread(prepare, settings, now, before, self._withdrawn)
         await self._watching.move(settings.ops)
         self._settings, self._stamp = settings, stamp
         self._serve_with(parts)
-        self._retire(before)
+        self._retired.add(before, parts)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
-        self.metrics.reloaded(now(), len(waiting))
+        self.metrics.reloaded(now(), len(self._waiting))
         log.info("certificates and revocation lists were reloaded; settings changed: %s",
                  ", ".join(changed(before.settings, settings)) or "none")
         for name in waiting:
             log.warning("setting %s was changed, which takes effect at the next start", name)
         await self._auditor.reloaded(settings, changed(before.settings, settings))
-
-    def _retire(self, old: Parts) -> None:
-        """What the old parts hold open is let go of when nobody can be using it any more."""
-        closing: list[Callable[[], None]] = [caller.close for caller in old.callers.values()]
-        if old.domains is not None and old.domains is not self._parts.domains:
-            closing.append(old.domains.close)
-        later = asyncio.get_running_loop().call_later
-        for close in closing:
-            self._retired.append(close)
-            later(old.settings.callbacks.budget + 1, self._let_go, close)
-
-    def _let_go(self, close: Callable[[], None]) -> None:
-        self._retired.remove(close)
-        close()
 
     async def _reload_if_changed(self) -> None:
         """A revocation takes effect without anybody sending a signal."""
@@ -265,8 +257,10 @@ class App:
 
     async def _tidy_imports(self) -> None:
         """What an import that ended or died left behind goes in small commits, with room for devices in between."""
-        while await self._store.fleet.tidy(now()):
-            await asyncio.sleep(0.02)
+        more = True
+        while more:
+            more = await self._store.fleet.tidy(now())
+            await asyncio.sleep(0.02 if more else 0)
 
     async def _housekeeping(self) -> None:
         while True:

@@ -79,7 +79,8 @@ class Auditor:
 def _in_use(settings: Settings) -> dict[str, object]:
     """SHA-256 of the settings, which hold no secret, and of the files that devices are judged by."""
     server = settings.server
-    files = {"certificate": server.certificate, "ca": server.ca, "crl": server.crl}
+    files = {"certificate": server.certificate, "ca": server.ca, "crl": server.crl,
+             "issuers": server.issuers}
     return {"settings": hashlib.sha256(msgspec.json.encode(settings)).hexdigest(),
             **{name: _hash_of(Path(path)) for name, path in files.items() if path}}
 

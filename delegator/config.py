@@ -8,6 +8,7 @@ Must not live here: reading the files that settings point to.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.private import located
 
 PREFIX = "DELEGATOR_"
+_PASSWORD = re.compile(r"^[^/?]*//[^/?@]*:[^/?]*@|[?&]password=")
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
@@ -32,12 +34,18 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     key: str = "var/pki/server/delegator.key"
     ca: str = "var/pki/ca.crt"
     crl: str = "var/pki/crl.pem"
+    issuers: str = ""
+    """Authorities beneath the anchors that sign devices' certificates (PEM), where the anchors do not themselves;
+    `crl` holds their lists then."""
     url: str = ""
     """The address in the WSDL where a proxy or another name stands in front; "" for what the caller used."""
     name: str = ""
     """What customers' administrators are told this delegator is called; "" for the machine's host name."""
     alternates: tuple[str, ...] = ()
     """Other delegators (HOST[:PORT]) that serve the same devices; a device tries them when this one is away."""
+    proxy_from: tuple[str, ...] = ()
+    """Networks of TCP load balancers in front, which say by the PROXY protocol whom they speak for; connections from
+    elsewhere are then refused. None where devices connect themselves."""
 
 
 class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -53,6 +61,11 @@ class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Connections of one process at most, one more to listen."""
     timeout: Annotated[float, msgspec.Meta(ge=0.5, le=60)] = 5.0
     """Seconds for one statement, waiting for others included; then a device is told to try later."""
+
+    def __post_init__(self) -> None:
+        if _PASSWORD.search(self.url):  # before anything can show it
+            raise ValueError("url holds a password, which does not belong there: put it into a file of mode 0600 and "
+                             "name that in password_file, or use PGPASSFILE")
 
 
 class Sealing(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -165,6 +178,13 @@ class AuditSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Rows older than this are pruned, the chain kept verifiable; 0 keeps them for ever."""
 
 
+class BillingSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Months of usage (docs/billing.md)."""
+
+    zone: str = "UTC"
+    """Where months begin and end, one for all customers: a time zone such as Europe/Berlin."""
+
+
 class Log(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where words go: standard error, as text or JSON lines."""
 
@@ -186,6 +206,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     limits: Limits = Limits()
     ops: OpsSettings = OpsSettings()
     audit: AuditSettings = AuditSettings()
+    billing: BillingSettings = BillingSettings()
     log: Log = Log()
 
 

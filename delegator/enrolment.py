@@ -10,6 +10,7 @@ Must not live here: who may have one (shared, handshake), SQL (store.enrolled).
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,7 @@ from pki import DEVICE, Authority, PkiError
 from pki.keys import PublicKey, from_pem, public_key_of_request
 from pki.ledger import serial_text
 
+log = logging.getLogger(__name__)
 _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enrolment.md"
 
 
@@ -71,6 +73,8 @@ class Enroller:
             if wanted is None:
                 return None
             standing = await self._store.enrolments.enrol(self._certified(wanted, claim))
+            log.info("enrolled %s: certificate %s until %s, claim %s", standing.service_tag, standing.serial,
+                     f"{standing.not_after:%Y-%m-%d}", standing.claim_id)
         return standing.certificate
 
     def _certified(self, wanted: Wanted, claim: Claim) -> Enrolled:

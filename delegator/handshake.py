@@ -142,7 +142,8 @@ class Handshake:
             busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
             unnamed=_unnamed(judgement.route),
             limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
-            pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept)
+            pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
+            callback=judgement.route.delegate.kind, owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> tuple[Opened, Credential | None]:
@@ -180,7 +181,7 @@ class Handshake:
             _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
             try:
                 issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
-                                                 telling, within, trail.as_kept)
+                                                 telling, within, trail.as_kept, delegate.kind)
             except OverLimit as error:  # another device was faster; what the delegate answered is not used
                 failures.append(error)
                 continue
@@ -309,6 +310,11 @@ def _unnamed(route: Route) -> int | None:
     """The registration that was found by serial number or MAC address alone: the first claim gives it its tag."""
     registration = route.registration
     return None if registration is None or registration.service_tag is not None else registration.device_id
+
+
+def _owned(route: Route) -> int | None:
+    """The registration that led to the customer: a claim is opened only while it still does."""
+    return None if route.registration is None else route.registration.device_id
 
 
 def _claim_id(now: datetime) -> str:

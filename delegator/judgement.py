@@ -36,7 +36,7 @@ from delegator.store.claims import moment
 from delegator.trail import Step, Trail
 
 _KIND_OF = {Why.IDENTITY: Kind.IDENTITY, Why.DEVICES_TAKEN: Kind.TRY_LATER, Why.PACE: Kind.TRY_LATER,
-            Why.LOCATION_UNKNOWN: Kind.TRY_LATER}
+            Why.LOCATION_UNKNOWN: Kind.TRY_LATER, Why.OWNER: Kind.TRY_LATER}
 """What a device is told, by reason; any other reason is NOT_ENTITLED, and NOT_ENTITLED wins among several."""
 LIMIT_RETRY = 300
 """Seconds until a device asks again when all places are taken: longer than its usual 90, nobody is in a hurry."""

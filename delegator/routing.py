@@ -1,10 +1,10 @@
 """Routing: facts about a device and what is registered lead to a delegate. Block 213.
 
 Pure: the same function serves devices and answers `delegator explain`. A route always carries its `because`.
-The order is fixed: exact service tag, serial number, MAC address; where none of their registrations names a customer,
+The order is fixed: exact service tag, serial number, MAC address, whose registration names a customer or leaves that to
 its order; then rules (order, model, prefixes, network, domain) by priority, then the default rule, then nothing. What
-is registered and belongs to nobody yet is in stock and has no way. A rule can choose among the delegates of the customer
-that a device is registered to; it can never take a registered device to another customer.
+is registered and belongs to nobody yet is in stock and has no way. A rule can choose among the delegates of the
+customer that a device is registered to; it can never take a registered device to another customer.
 Must not live here: look-ups (the store finds the candidates), policy, DNS.
 """
 
@@ -124,10 +124,10 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
         return _in_stock(registration, by, facts, tables)
     own = tables.delegates.get(registration.delegate or "")
     known = f"its {by} is registered" if not registration.by_order else (
-        f"its {by} is registered in order {registration.order}, which belongs to {registration.customer}")
+        f"its {by} is registered in order {registration.order}, which belongs to {registration.customer},")
     if own is not None and own.customer == registration.customer:
         return Route(own, f"{known} with delegate {own.name}", registration)
-    owned = known if registration.by_order else f"{known} to customer {registration.customer}"
+    owned = known.rstrip(",") if registration.by_order else f"{known} to customer {registration.customer}"
     matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
     if matched is not None:
         return _by_rule(matched[0], f"{owned}; {matched[1]}", tables, registration)

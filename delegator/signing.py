@@ -43,6 +43,14 @@ class Signed:
     signature: str
     public_key: str
 
+    def says(self, facts: Mapping[str, object]) -> bool:
+        """Whether it states nothing but what is among these facts."""
+        try:
+            said = msgspec.json.decode(self.statement, type=dict[str, object])
+        except msgspec.DecodeError:
+            return False
+        return said.items() <= facts.items()
+
     @property
     def holds(self) -> bool:
         """Whether this very statement was signed with that key's private half."""

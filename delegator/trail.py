@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-
 CONNECTION: ContextVar[str] = ContextVar("connection", default="")
 """The id of the connection that is worked for, for every line that is logged meanwhile."""
 

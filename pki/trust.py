@@ -14,12 +14,14 @@ import enum
 import functools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from OpenSSL import crypto
 
@@ -92,22 +94,35 @@ class Verdict:
 
 @dataclass(frozen=True)
 class TrustStore:
-    """Anchors and, if given, the serials withdrawn by them; `withdrawn` are others that no list names yet."""
+    """Anchors and, if given, the serials withdrawn by them; `withdrawn` are others that no list names yet.
+
+    `issuers` are the certificates (DER) of those that may sign a peer themselves; None for whoever the anchors let.
+    """
 
     anchors: tuple[x509.Certificate, ...]
     revocation: RevocationList | None = None
     withdrawn: frozenset[int] = frozenset()
+    issuers: frozenset[bytes] | None = None
 
     @classmethod
-    def load(cls, ca_file: Path | str, crl_file: Path | str | None = None) -> TrustStore:
-        """Reads one or more PEM anchors, and the list of each if a list file is given.
+    def load(
+        cls, ca_file: Path | str, crl_file: Path | str | None = None, issuers_file: Path | str | None = None
+    ) -> TrustStore:
+        """Reads one or more PEM anchors, the authorities beneath them that may sign peers if such a file is
+        given, and the list of each of those if a list file is given.
 
-        During a change of authorities both files hold two. An anchor without a list is CONFIGURATION: its
+        During a change of authorities both files hold two. A signer without a list is CONFIGURATION: its
         devices could not be revoked. So is a missing, damaged or foreign file. A stale list loads; `refuse`
         then turns everyone away until a fresh one is loaded.
         """
         anchors = _read_anchors(Path(ca_file))
-        return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), anchors))
+        signers = anchors if issuers_file is None else _read_anchors(Path(issuers_file))
+        pinned = None if issuers_file is None else frozenset(map(_der, signers))
+        return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
+
+    def beneath_anchors(self) -> TrustStore:
+        """The same, where nobody but the anchors themselves may sign a peer."""
+        return replace(self, issuers=frozenset(map(_der, self.anchors)))
 
     def refuse(self, serial: int, now: datetime) -> Refusal | None:
         """REVOKED, CRL_STALE or None for a serial whose chain was already verified; `now` is aware."""
@@ -148,17 +163,35 @@ class TrustStore:
         except crypto.X509StoreContextError as error:
             code, depth, words = error.errors
             return _verdict(error.certificate.to_cryptography(), refusal_of(code), words, depth)
-        return None
+        return self._issuer_fault(context.get_verified_chain())
+
+    def _issuer_fault(self, chain: Sequence[crypto.X509]) -> Verdict | None:
+        issuer = chain[min(1, len(chain) - 1)].to_cryptography()
+        if self.issuers is None or _der(issuer) in self.issuers:
+            return None
+        return _verdict(issuer, Refusal.UNKNOWN_CA, NOT_AN_ISSUER, 1)
 
     def _leaf_verdict(self, certificate: x509.Certificate, purpose: Purpose, now: datetime) -> Verdict:
         withdrawn = self.refuse(certificate.serial_number, now)
         if withdrawn:
             return _verdict(certificate, withdrawn, "")
+        fault = leaf_fault(certificate, purpose)
+        return _verdict(certificate, *(fault or (None, "")))
+
+
+NOT_AN_ISSUER: Final = "signed by an authority that may not sign devices itself"
+
+
+def leaf_fault(certificate: x509.Certificate, purpose: Purpose) -> tuple[Refusal, str] | None:
+    """What a certificate says of itself that no peer's may say: a weak key, or not this purpose; None if nothing."""
+    try:
         weak = weakness(certificate.public_key())
-        if weak:
-            return _verdict(certificate, Refusal.WEAK_KEY, weak)
-        wrong = _purpose_fault(certificate, _PURPOSES[purpose])
-        return _verdict(certificate, Refusal.WRONG_PURPOSE if wrong else None, wrong or "")
+    except (ValueError, UnsupportedAlgorithm) as error:
+        weak = str(error)
+    if weak:
+        return Refusal.WEAK_KEY, weak
+    wrong = _purpose_fault(certificate, _PURPOSES[purpose])
+    return (Refusal.WRONG_PURPOSE, wrong) if wrong else None
 
 
 _PURPOSES: dict[Purpose, ObjectIdentifier] = {
@@ -177,15 +210,15 @@ def _purpose_fault(certificate: x509.Certificate, purpose: ObjectIdentifier) -> 
             return "the key may not sign"
         allowed = purpose in extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         return None if allowed else "the extended key usage does not allow it"
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError) as error:
         return str(error)
 
 
 def _verdict(certificate: x509.Certificate, refusal: Refusal | None, detail: str, depth: int = 0) -> Verdict:
-    return Verdict(refusal, detail, depth, _shown(certificate), serial_text(certificate.serial_number))
+    return Verdict(refusal, detail, depth, shown(certificate), serial_text(certificate.serial_number))
 
 
-def _shown(certificate: x509.Certificate) -> str:
+def shown(certificate: x509.Certificate) -> str:
     """The subject for a log line: a peer may put line breaks into its name, or no readable name at all."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of names that are too long
@@ -193,6 +226,10 @@ def _shown(certificate: x509.Certificate) -> str:
     except ValueError:
         return "(unreadable subject)"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _read_anchors(path: Path) -> tuple[x509.Certificate, ...]:
@@ -204,11 +241,11 @@ def _read_anchors(path: Path) -> tuple[x509.Certificate, ...]:
         raise PkiError(Kind.CONFIGURATION, f"{path} holds no certificate", "name the authority's ca.crt") from error
 
 
-def _read_revocation(path: Path, anchors: Sequence[x509.Certificate]) -> RevocationList:
-    """One checked list for all anchors: the union of serials, the intersection of the times they cover."""
+def _read_revocation(path: Path, signers: Sequence[x509.Certificate]) -> RevocationList:
+    """One checked list for all signers: the union of serials, the intersection of the times they cover."""
     found = read_lists(path)
     checked = [
-        RevocationList.from_list(mine, anchor, path) for anchor in anchors for mine in _lists_of(found, anchor, path)
+        RevocationList.from_list(mine, signer, path) for signer in signers for mine in _lists_of(found, signer, path)
     ]
     return RevocationList(
         frozenset().union(*(each.serials for each in checked)),

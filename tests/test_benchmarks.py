@@ -77,6 +77,16 @@ def test_pieces_have_names_and_costs(folder: Path) -> None:
     assert any(name.startswith("TLS") for name in pieces)
 
 
+def test_a4_an_import_is_measured_beside_devices_that_ask(folder: Path) -> None:
+    report = run("importing.py", "--rows", "2000", "--rounds", "1", "--dir", str(folder / "importing"))
+    for kind in ("series", "random"):
+        (measured,) = report[kind]
+        assert measured["cpu_s"] > 0
+        assert 0 < measured["peak_mib"] <= 300
+        assert measured["answers_beside"] > 0
+    assert with_word(str(folder / "importing")) == []
+
+
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--no-nginx"]

@@ -140,6 +140,20 @@ def test_A6_a_window_needs_a_time_zone():
     Policy(valid_from=datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_A6_networks_and_domains_are_kept_in_the_form_in_which_they_are_compared():
+    policy = Policy(networks=("::ffff:192.0.2.0/120", "192.0.2.0/24", "2001:DB8::/32", "::/64", "10.0.0.1"),
+                    domains=("Acme.Example.", "acme.example"))
+    assert policy.networks == ("192.0.2.0/24", "2001:db8::/32", "::/64", "10.0.0.1/32")
+    assert policy.domains == ("acme.example",)
+
+
+@pytest.mark.parametrize("said", [{"networks": ("192.0.2.7/24",)}, {"networks": ("here",)}, {"domains": ("a..b",)},
+                                  {"claims_per_hour": 0}])
+def test_A6_a_policy_that_makes_no_sense_is_refused(said):
+    with pytest.raises(ValueError):
+        Policy(**said)
+
+
 def test_A7_a_delegate_knows_how_it_is_called():
     assert Delegate("d", "acme", SoapCallback("d.acme.example")).kind is CallbackKind.SOAP
     assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).kind is CallbackKind.HOSTED

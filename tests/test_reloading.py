@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -19,6 +22,14 @@ def test_the_table_knows_every_setting(section: str, key: str) -> None:
 def test_the_table_knows_nothing_else() -> None:
     names = {section for section, _ in ALL} | {f"{section}.{key}" for section, key in ALL}
     assert set(EFFECTS) <= names
+
+
+def test_the_manual_names_what_waits_for_a_start() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "operators.md").read_text(encoding="utf-8")
+    section = text.split("\n## Reloading\n")[1].split("\n## ")[0]
+    (sentence,) = re.findall(r"\n(`\[server\].*?) take effect at the next start", section, re.DOTALL)
+    assert sentence == "`[server] host` and `port` and everything in `[store]`"
+    assert {name for name, when in EFFECTS.items() if when is Effect.RESTART} == {"server.host", "server.port", "store"}
 
 
 def test_what_the_table_does_not_know_waits_for_a_start() -> None:

@@ -285,3 +285,36 @@ def test_A9_a_delegate_of_another_customer_is_not_followed_even_if_the_registrat
 def test_A4_a_customer_without_a_delegate_is_no_route_and_says_whose_device_it_is():
     assert choose(seen_at(), [Registration("nobody", "ABC1234")], world(Rule("r", "acme-1"))) == NoRoute(
         "its service tag is registered to customer nobody, which has no delegate")
+
+
+def one_of(customer: str | None, order: str | None = "4711", **more: object) -> Registration:
+    return Registration(customer, "ABC1234", order=order, **more)  # type: ignore[arg-type]
+
+
+def test_A9_what_an_order_gives_is_routed_like_what_is_registered_and_says_because():
+    """With the customer's delegates, its rules and its order's delegate, and never without naming the order."""
+    given = one_of("umbra", by_order=True)
+    route = choose(seen_at(), [given], world(Rule("r", "acme-2", priority=1)))
+    assert isinstance(route, Route)
+    assert (route.delegate.customer, route.because) == (
+        "umbra", "its service tag is registered in order 4711, which belongs to umbra")
+    route = choose(seen_at(), [given], world(Rule("r", "umbra-3", order="4711")))
+    assert isinstance(route, Route)
+    assert route.delegate.name == "umbra-3"
+    assert "order 4711, which belongs to umbra; rule r" in route.because
+    route = choose(seen_at(), [replace(given, delegate="umbra-2")], world())
+    assert isinstance(route, Route)
+    assert route.because == "its service tag is registered in order 4711, which belongs to umbra, with delegate umbra-2"
+
+
+@pytest.mark.parametrize("order", ["4711", None])
+def test_A9_a_device_in_stock_has_no_way_whatever_rules_exist(order):
+    """It is told the same as one that is unknown: at most which other delegator to ask."""
+    for rule in (Rule("all", "acme-2"), Rule("model", "acme-2", tag_prefix="ABC")):
+        route = choose(seen_at(), [one_of(None, order)], world(rule))
+        assert isinstance(route, NoRoute)
+        assert "in stock" in route.because
+        assert route.delegators == ()
+    route = choose(seen_at(), [one_of(None, order)], world(Rule("asia", delegator=ELSEWHERE, tag_prefix="ABC")))
+    assert isinstance(route, NoRoute)
+    assert route.delegators == (ELSEWHERE,)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegator.trail import Step, Trail, tell
+from delegator.trail import Step, Trail, from_kept, tell
 
 WALK = [Step.CONNECTED, Step.AUTHENTICATED, Step.ASKED, Step.IDENTIFIED, Step.ROUTED, Step.DECIDED, Step.CLAIMED,
         Step.CALLED_BACK, Step.ISSUED, Step.ANSWERED]
@@ -80,3 +80,14 @@ def test_words_are_a_short_plain_sentence(step):
 
 def test_the_patents_blocks_are_all_walked():
     assert {step.block for step in Step} == {205, 210, 212, 213, 214, 215, 216, 218}
+
+
+def test_A4_a_row_of_audit_holds_the_steps_and_what_it_has_no_column_for():
+    trail = walked(*WALK)
+    trail.facts = {"tag": "ABC1234", "customer": "acme", "delegate": "small", "outcome": "Answered", "identity": "own"}
+    assert not trail.on_record
+    kept = json.loads(json.dumps(trail.as_kept()))
+    assert trail.on_record
+    assert set(kept) == {"identity", "connection", "steps"}
+    assert from_kept(kept)["steps"] == trail.as_data()["steps"]
+    assert tell(from_kept(kept)) == tell(trail.as_data())

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, exporting, forms, shapes
+from delegator.cli import console, exporting, forms, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import settings, stored
 from delegator.errors import APPEARANCES, DelegatorError, Kind
@@ -88,7 +88,7 @@ def group() -> None:
 @stored
 async def list_(store: Store, most: int, **chosen: Any) -> Output:
     """List what happened, newest first. What is equal within a quarter of an hour is one row: see REPEATED."""
-    found = [shape(one) for one in await store.audit.newest(Wanted(**chosen), most)]
+    found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most)]
     return Output(found, console.table([name.replace("_", " ") for name in _COLUMNS],
                                        [[one[name] for name in _COLUMNS] for one in found]))
 
@@ -107,7 +107,9 @@ async def show(store: Store, number: tuple[str, int]) -> Output:
     told = [] if trail is None else ["", *tell(trail)]
     plain = {name: value for name, value in data.items() if name != "detail"}
     detail = {name: value for name, value in found.entry.detail.items() if name not in ("trail", "steps")}
-    return Output(data, [*console.pairs({**plain, "detail": detail}), *told])
+    signed = owning.signature(found.entry)
+    return Output({**data, **({"signed": signed} if signed else {})},
+                  [*console.pairs({**plain, "detail": detail, **({"signed": signed} if signed else {})}), *told])
 
 
 @verb(group, "export", "delegator audit export audit-2026-03.jsonl --format jsonl --from 2026-03-01 --to 2026-04-01")
@@ -125,7 +127,7 @@ async def export(store: Store, file: Path, form: str, **chosen: Any) -> Output |
     return done
 
 
-@verb(group, "verify", "delegator audit verify --head main:4711:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
+@verb(group, "verify", "delegator audit verify")
 @click.option("--head", "heads", type=head, multiple=True, metavar="CHAIN:NUMBER:HASH",
               help="A head that you know from the log or an earlier run: it must still be in its chain.")
 @stored
@@ -208,7 +210,8 @@ def _verdict(verification: Verification) -> Output:
 def _without_key(error: DelegatorError) -> Output:
     finding = Finding(Wrong.KEY, "", 0, error.detail)
     data = {"ok": False, "heads": [], "rows": 0, "chains": [], "findings": [_finding(finding)]}
-    return Output(data, (), (f"KEY MISSING: {error.detail}\n  next: {error.hint or 'restore it from a backup'}",), WRONG)
+    hint = error.hint or "restore it from a backup"
+    return Output(data, (), (f"KEY MISSING: {error.detail}\n  next: {hint}",), WRONG)
 
 
 def _finding(one: Finding) -> shapes.Shape:

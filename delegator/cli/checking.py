@@ -20,7 +20,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from delegator.config import Settings
+from delegator.cli import checking_postgres
+from delegator.config import Server, Settings
 from delegator.errors import DelegatorError
 from delegator.net.reverse import load_domains
 from delegator.private import is_private
@@ -66,23 +67,38 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     folder = Path(server.ca).parent
     if not folder.exists() or (folder / "ledger.jsonl").exists():
         yield "PKI folder", str(folder), lambda: _pki_folder(folder)
-    yield "factory anchors", server.ca, lambda: _trust(server.ca, server.crl or None)
+    yield "factory anchors", server.ca, lambda: _trust(server)
     yield from _pair("server", server.certificate, server.key, "server")
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name)
     if settings.domains.enabled:
         yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
+    if settings.enrolment.enabled:
+        yield "enrolment", settings.enrolment.certificate, lambda: _enrolment(settings)
     yield from _mail(settings)
-    yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+    if settings.store.url:
+        yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store)
+    else:
+        yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+
+
+def _enrolment(settings: Settings) -> str:
+    """The authority that signs online, its key, and whether devices that show what it signed would be let in."""
+    from delegator.enrolment import load_authority
+
+    authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)
+    assert authority is not None
+    end = authority.certificate.not_valid_after_utc
+    return f"signs for {settings.enrolment.days} days, until {end:%Y-%m-%d}"
 
 
 def _mail(settings: Settings) -> Iterator[_Check]:
     """Mail to administrators: all of it where a relay is named; else only whether somebody waits for it."""
     if settings.mail.host:
         yield "mail", settings.mail.host, lambda: _mail_in_order(settings)
-    elif Path(settings.store.path).exists():
-        waiting = _wants_mail(Path(settings.store.path))
+    else:
+        waiting = _wants_mail(settings)
         if waiting:
             yield "mail", waiting, _no_mail
 
@@ -100,8 +116,11 @@ def _no_mail() -> str:
                  "docs/notifications.md")
 
 
-def _wants_mail(path: Path) -> str:
+def _wants_mail(settings: Settings) -> str:
     """Delegates with an address to mail to; none from a database that does not open, which is told on its own."""
+    if settings.store.url:
+        return checking_postgres.mailing(settings.store)
+    path = Path(settings.store.path)
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
         rows = connection.execute("SELECT name FROM delegates WHERE kind = 'hosted' AND "
                                   "json_extract(settings, '$.mail_to') IS NOT NULL ORDER BY name LIMIT 5")
@@ -133,13 +152,14 @@ def _pki_folder(path: Path) -> str:
     return "complete and private"
 
 
-def _trust(ca: str, crl: str | None) -> str:
-    trust = TrustStore.load(ca, crl)
+def _trust(server: Server) -> str:
+    trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
+    found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
     if trust.revocation is None:
-        return f"{len(trust.anchors)} anchor(s), no revocation list"
+        return f"{found}, no revocation list"
     if not trust.revocation.covers(datetime.now(UTC)):
-        raise _Wrong(f"the revocation list {crl} is stale: every device would be refused", "python -m pki crl")
-    return f"{len(trust.anchors)} anchor(s), {len(trust.revocation.serials)} revoked certificate(s)"
+        raise _Wrong(f"the revocation list {server.crl} is stale: every device would be refused", "python -m pki crl")
+    return f"{found}, {len(trust.revocation.serials)} revoked certificate(s)"
 
 
 def _readable(path: str, hint: str) -> bytes:

@@ -44,10 +44,11 @@ async def _add(store: Store, name: str, title: str, policy: str | None, disabled
                key: str | None, said: bool) -> Output:
     customer = Customer(name, title, not disabled, policy)
     await store.add_customer(customer, replace=replace)
+    data = shapes.customer(customer)
     if said:
         await store.ownership.set_key(name, key, datetime.now(UTC))
-    return Output({**shapes.customer(customer), "signing_key": await _signing_key(store, name)},
-                  words=(f"customer {name} is registered",))
+        data["signing_key"] = await _signing_key(store, name)
+    return Output(data, words=(f"customer {name} is registered",))
 
 
 async def _signing_key(store: Store, name: str) -> str | None:

@@ -100,7 +100,7 @@ def _data(explanation: Explanation) -> shapes.Shape:
     registration = explanation.registration
     return {
         **_asked(explanation.question), "allowed": verdict.error is None,
-        "registration": None if registration is None else shapes.registration(registration),
+        "registration": None if registration is None else shapes.owned(registration),
         "route": _route(explanation),
         "policies": [] if judgement is None else [
             {"policy": one.policy.name, "holder": one.holder, "says": policy_words.said(one.policy)}
@@ -176,7 +176,8 @@ def _registered(explanation: Explanation) -> str:
     if one is None:
         return "no"
     said = (("model", one.model), ("order", one.order), ("delegate", one.delegate))
-    return ", ".join([f"to customer {one.customer}", *(f"{name} {value}" for name, value in said if value)])
+    whose = f"to customer {one.customer}" + (" by its order" if one.by_order else "") if one.customer else "in stock"
+    return ", ".join([whose, *(f"{name} {value}" for name, value in said if value)])
 
 
 def _routed(explanation: Explanation) -> str:

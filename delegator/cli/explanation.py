@@ -16,11 +16,14 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import OBSTACLES
 from delegator.judgement import Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
+from delegator.model.enrolled import Enrolled
+from delegator.model.owned import Board, Standing
 from delegator.net.reverse import Domains
 from delegator.policy import Decision, Pace, Reason, over_limits, over_pace, paced
 from delegator.routing import Facts, registered
 from delegator.shared import veiled
 from delegator.store import Outcome, Store
+from delegator.store.boards import against
 from delegator.store.surveys import History
 from delegator.trail import Trail
 
@@ -84,8 +87,45 @@ async def explain(store: Store, question: Question, domains: Domains | None = No
                            unrouted(error, question))
     counts = Counts(await store.surveys.places(question.at), attempts,
                     await store.surveys.paces(paced(judgement.policies), question.at))
+    said = verdict(judgement, counts, history.standing, question)
+    if history.standing is None or lapsed(history.standing, question.at):
+        said = repaired(said, await store.ownership.boards(tag), question)
+    enrolled = next((one for one in await store.enrolments.of_tag(tag) if one.forgotten_at is None), None)
     return Explanation(question, registration, judgement, counts, history.standing,
-                       verdict(judgement, counts, history.standing, question))
+                       said if enrolled is None else _enrolled(said, enrolled, history.standing, question))
+
+
+def repaired(said: Verdict, known: list[Board], question: Question) -> Verdict:
+    """What a main board that was replaced changes: keys are not part of the question, so it is said which may come."""
+    expected = next((one for one in known if one.standing is not Standing.REFUSED), None)
+    if not known or said.error is not None:
+        return said
+    if expected is not None and (over := against([expected], expected.binding, question.at)):
+        hint = f"delegator devices repair {question.device.service_tag} --because TEXT"
+        error = refusal(Decision(over))
+        return Verdict(DelegatorError(error.kind, error.detail, hint=hint), reasons=((over[0].why.value, error.detail),))
+    which = "that is not of a board that was replaced" if expected is None or not expected.binding else (
+        f"{expected.binding.removeprefix('key:')}, approved with its repair")
+    return replace(said, given=f"{said.given}, if it comes with a key {which}")
+
+
+def _enrolled(said: Verdict, enrolled: Enrolled, standing: Claim | None, question: Question) -> Verdict:
+    """What a certificate that was issued here changes: the shared one is refused once it was used, or is wanted by
+    another than whom it was issued to; its key may have what was claimed with the shared one."""
+    tag = question.device.service_tag
+    if question.identity is IdentityKind.OWN:
+        passes = (standing is not None and standing.claim_id == enrolled.claim_id and enrolled.revoked_at is None
+                  and standing.state is ClaimState.ISSUED and [why for why, _ in said.reasons] == ["claim"])
+        return Verdict(None, f"the same credential again, if it shows certificate {enrolled.serial}, which came with "
+                             "it; any other is refused") if passes else said
+    if said.error is not None:
+        return said
+    detail = f"{tag} has a certificate of its own, serial {enrolled.serial}: the shared one is refused"
+    if not enrolled.used and enrolled.revoked_at is None:
+        return replace(said, given=f"{said.given}, if it is the device that certificate {enrolled.serial} was issued "
+                                   "to; any other is refused")
+    hint = f"if that is lost: delegator enrolments forget {tag}"
+    return Verdict(DelegatorError(Kind.NOT_ENTITLED, detail, hint=hint), reasons=(("enrolled", detail),))
 
 
 def expired(history: History, at: datetime) -> int:

@@ -72,7 +72,7 @@ def identifier(text: str) -> str:
 
 
 def model_name(text: str) -> str:
-    return matching(model.MODEL, text, _MODEL_WORDS)
+    return matching(model.MODEL, text.strip(), _MODEL_WORDS)
 
 
 def claim_id(text: str) -> str:

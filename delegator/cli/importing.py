@@ -26,6 +26,7 @@ _MAC = "(?:[0-9A-F]{2}:){5}[0-9A-F]{2}"
 _MACS = re.compile(f"{_MAC}(?:;{_MAC})*")
 _REMEMBERED = 10_000
 """Combinations of model, order, delegate and customer that are kept: most rows repeat one."""
+_said = Said._make
 _Owned = tuple[str | None, str | None, str | None, str | None]
 
 
@@ -53,17 +54,18 @@ class Rows:
 
     def _quick(self, line: int, values: Values) -> Said | None:
         """None where anything has to be looked at more closely."""
-        tag, serial, macs, *rest = values
+        tag, serial, macs = values[:3]
         if not (_fits(tag, SERVICE_TAG) and _fits(serial, SERIAL_NUMBER)):
             return None
         joined = _joined(macs)
         try:
-            owned = self._owned.get(tuple(rest)) if joined is not None else None
+            owned = self._owned.get(tuple(values[3:])) if joined is not None else None
         except TypeError:  # a list where there should be words
             return None
         if owned is None or not (tag or serial or joined):
             return None
-        return Said(line, owned[0], tag or None, serial or None, joined or None, *owned[1:])  # type: ignore[arg-type]
+        owner, model, order, delegate = owned
+        return _said((line, owner, tag or None, serial or None, joined or None, model, order, delegate))
 
     def _said(self, line: int, values: Values) -> Said:
         """Raises ValueError with everything that is wrong."""
@@ -110,14 +112,14 @@ def _fits(value: object, form: re.Pattern[str]) -> bool:
 
 def _joined(macs: object) -> str | None:
     """Addresses that are in the normal form and all different, with commas in between; None for any others."""
+    if type(macs) is str and len(macs) == 17:
+        return macs if _MACS.fullmatch(macs) is not None else None
     if not macs and (macs is ABSENT or macs is None or macs == "" or macs == []):
         return ""
     if type(macs) is list and all(type(one) is str and len(one) == 17 for one in macs):
         macs = ";".join(macs)
     if type(macs) is not str or _MACS.fullmatch(macs) is None:
         return None
-    if len(macs) == 17:
-        return macs
     parts = macs.split(";")
     return ",".join(parts) if len(set(parts)) == len(parts) else None
 

@@ -20,12 +20,13 @@ from delegator.cli import console, files, forms, shapes
 from delegator.cli.console import Output
 from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind
+from delegator.model.audited import Entry
 from delegator.model.owned import Standing, TransferState
 from delegator.store import Store
 
-MOST = 10_000
-"""Devices in one step: one transaction of some two seconds, in which a running delegator writes no claim; past five
-it would turn devices away."""
+MOST = 2_000
+"""Devices in one step: one transaction, in which a running delegator writes no claim; past five seconds it would turn
+devices away. A device that is accepted and signed for takes a millisecond (measured)."""
 STOCK = "returned"
 """The order under which returned devices are in stock, where no other is named."""
 _PATH = click.Path(path_type=Path, allow_dash=True)
@@ -49,7 +50,8 @@ def chosen(names: Sequence[str], listed: Path | None) -> list[str]:
 def at_most(found: list[str]) -> list[str]:
     """Raises UsageError for more than one transaction takes."""
     if len(found) > MOST:
-        raise click.UsageError(f"{len(found)} devices are too many for one step, {MOST} at most: name some of them")
+        raise click.UsageError(f"more than {MOST} devices are too many for one step: name so many at a time with "
+                               f"--devices FILE; a long list is cut with: split -l {MOST}")
     return found
 
 
@@ -93,6 +95,20 @@ def _signature(content: bytes) -> bytes:
         return content
 
 
+def signature(entry: Entry) -> shapes.Shape:
+    """What a row of audit holds of a signature, checked here and now with nothing but the row; empty for a row without
+    one. It must be of what the row says."""
+    from delegator.signing import Signed, fingerprint
+
+    parts = [entry.detail.get(name) for name in ("statement", "signature", "public_key")]
+    if not any(parts):
+        return {}
+    signed = Signed(*map(str, parts))
+    holds = signed.holds and signed.says({**entry.detail, "act": entry.act.value})
+    return {"signature": "holds" if holds else "does not hold", "statement": signed.statement,
+            "key": fingerprint(signed.public_key)[:16] if holds else None}
+
+
 def public_key(path: Path) -> str:
     """A customer's public key, from a file with it or with a certificate. Raises DelegatorError (CONFIGURATION)."""
     from delegator.signing import public_key_in
@@ -104,15 +120,21 @@ def public_key(path: Path) -> str:
                              hint="openssl pkey -in PRIVATE-KEY-FILE -pubout") from None
 
 
-# --- devices show, devices return, devices repair -------------------------------------------------------------------------------
+# --- devices show, devices return, devices repair -------------------------------------------------------------------
 
 
 async def standing(store: Store, name: str, tag: str | None) -> shapes.Shape:
     """What is offered of a device, and the keys of a repaired one."""
     offered = await store.ownership.transfers(device=tag or name, state=TransferState.OFFERED, most=1)
-    keys = [] if tag is None else [shapes.board(one) for one in await store.ownership.boards(tag)]
-    return {**({"offered_to": offered[0].offered_to, "offered_until": shapes.at(offered[0].until)} if offered else {}),
-            **({"keys": keys} if keys else {})}
+    known = [] if tag is None else await store.ownership.boards(tag)
+    data: shapes.Shape = {}
+    if offered:
+        data |= {"offered_to": offered[0].offered_to, "offered_until": shapes.at(offered[0].until)}
+    for one in known:
+        if one.standing is not Standing.REFUSED:
+            data |= {"approved_key": shapes.board(one)["key"] or "any", "approved_until": shapes.at(one.until)}
+    refused = [shapes.board(one)["key"] for one in known if one.standing is Standing.REFUSED]
+    return {**data, **({"refused_keys": [key for key in refused if key is not None]} if refused else {})}
 
 
 @console.command("return", "delegator devices return ABC1234 --because 'RMA 2026-0815'")

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Final
 
@@ -90,7 +91,7 @@ class Table:
             if len(line) > LONGEST_LINE:
                 raise _malformed(f"line {number}: longer than {LONGEST_LINE} bytes", "one row on each line")
             try:
-                yield (line.removeprefix(_MARK) if number == 1 else line).decode()
+                yield line.decode() if number > 1 else line.removeprefix(_MARK).decode()
             except UnicodeDecodeError:
                 raise _malformed(f"line {number}: not UTF-8", "save the file as UTF-8") from None
 
@@ -99,14 +100,16 @@ class Table:
         try:
             header = [cell.strip().lower() for cell in next(reader, [])]
             self._check_header(header)
-            places = [header.index(name) if name in header else -1 for name in self._columns]
+            width = len(header)
+            in_order = operator.itemgetter(*(header.index(name) if name in header else -1 for name in self._columns))
             for cells in reader:
-                if len(cells) == len(header):
-                    values = [cells[place] if place >= 0 else ABSENT for place in places]
-                    if any(values) and not all(map(_blank, cells)):
-                        yield reader.line_num, values
-                elif any(cell.strip() for cell in cells):
-                    yield reader.line_num, f"{len(cells)} cells under a header of {len(header)}"
+                if not any(cells) or "".join(cells).isspace():
+                    continue
+                if len(cells) == width:
+                    cells.append(ABSENT)  # type: ignore[arg-type]
+                    yield reader.line_num, in_order(cells)
+                else:
+                    yield reader.line_num, f"{len(cells)} cells under a header of {width}"
         except csv.Error as error:
             raise _malformed(f"line {reader.line_num}: {error}", "quote cells as in RFC 4180") from None
 
@@ -132,10 +135,6 @@ class Table:
                 yield number, "; ".join(f"unknown name {name[:40]!a}" for name in sorted(unknown))
             else:
                 yield number, [found.get(name, ABSENT) for name in columns]
-
-
-def _blank(cell: str) -> bool:
-    return not cell or cell.isspace()
 
 
 def _malformed(detail: str, hint: str) -> DelegatorError:

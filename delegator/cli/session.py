@@ -48,10 +48,10 @@ def settings() -> Settings:
 async def open_named(settings: Settings) -> Store:
     """The store that the settings name. Raises DelegatorError (CONFIGURATION)."""
     from delegator.sealing import SealingKey, read_key_file
-    from delegator.store import open_store
+    from delegator.store import open_named
 
     files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return await open_store(Path(settings.store.path), SealingKey(*(read_key_file(Path(name)) for name in files)),
+    return await open_named(settings.store, SealingKey(*(read_key_file(Path(name)) for name in files)),
                             actor=operator.actor(), peer=operator.place())
 
 

@@ -18,6 +18,7 @@ from delegator.cli import console, forms, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
 from delegator.cli.session import stored
+from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
 from delegator.store import Store, milliseconds
 
@@ -180,9 +181,21 @@ async def list_(store: Store, customer: str | None, state: str | None, device: s
 @click.argument("which", metavar="DEVICE", type=forms.identifier)
 @stored
 async def show(store: Store, which: str) -> Output:
-    """Show the transfer of this number, or the open offer of DEVICE."""
-    data = shapes.transfer(await store.ownership.transfer(which))
-    return Output(data, console.pairs(data))
+    """Show the transfer of this number, or the open offer of DEVICE: each step, by whom, and its signature."""
+    found = await store.ownership.transfer(which)
+    data = shapes.transfer(found)
+    steps = [_step_shape(one.entry) for one in await store.ownership.steps(found)]
+    return Output({**data, "steps": steps}, [*console.pairs(data), *console.table(
+        [name.replace("_", " ") for name in _OF_STEP], [[one[name] for name in _OF_STEP] for one in steps])])
+
+
+_OF_STEP = ("at", "step", "customer", "actor", "peer", "signature", "key")
+
+
+def _step_shape(entry: Entry) -> shapes.Shape:
+    """A row of audit as a step."""
+    return {"at": shapes.at(entry.at), "step": entry.act.value, "customer": entry.customer, "actor": entry.actor,
+            "peer": entry.peer, "signature": None, "key": None, "statement": None, **owning.signature(entry)}
 
 
 @verb(group, "statement", "delegator transfers statement accept ABC1234 > statement\n"

@@ -111,9 +111,9 @@ class Ledger:
     async def learn(self, request: DelegateRequest, fresh: Credential, now: datetime) -> Credential:
         """The credential of a claim: `fresh`, or the one it already has. Raises DelegatorError, see `learn`."""
         assert fresh.not_after is not None
+        until = milliseconds(fresh.not_after)
         sealed = self._key.seal(fresh.password.reveal(), _row_name(request.claim_id))
-        entry = await self._driver.run(lambda: learn(request, fresh.user_name, sealed, milliseconds(now),
-                                             milliseconds(fresh.not_after)))
+        entry = await self._driver.run(lambda: learn(request, fresh.user_name, sealed, milliseconds(now), until))
         return Credential(entry.user_name, self.password(entry), entry.not_after)
 
     def password(self, entry: Entry) -> Secret:

@@ -25,7 +25,8 @@ ACTS = (
          "device it is. Acme runs a delegate of its own; it will give the credential."),
     Part("GLOBEX001", "shared", "globex",
          "A tablet that Globex bought. It has only the certificate that all devices share, so its service tag is a "
-         "mere claim. Globex allows that for devices it has registered, and lets the delegator keep the credential."),
+         "mere claim. Globex allows that for devices it has registered, and lets the delegator keep the credential. "
+         "With it comes a certificate of its own."),
     Part("NOBODY001", "stranger", None,
          "A genuine device that no customer has registered. It must get nothing, and must not learn why."),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -73,11 +74,12 @@ def act(say: Say, stage: Stage, part: Part, number: int, delegator: Listening) -
 
 def _activate(stage: Stage, part: Part, delegator: Listening) -> subprocess.CompletedProcess[str]:
     certificate, key = stage.certificate(part)
+    own = ["--own", str(stage.device_own(part))] if part.identity == "shared" and shutil.which("openssl") else []
     return subprocess.run(
         [sys.executable, "-m", "delegator.device", "activate", "--once", "--json",
          "--delegator", f"localhost:{delegator.port}", "--ca", str(stage.factory / "ca.crt"),
          "--certificate", str(certificate), "--key", str(key), "--tag", part.tag,
-         "--state", str(stage.device_state(part)), "--hook", shlex.join([sys.executable, "-c", "pass"])],
+         "--state", str(stage.device_state(part)), "--hook", shlex.join([sys.executable, "-c", "pass"]), *own],
         capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -95,6 +97,9 @@ def _outcome(say: Say, stage: Stage, part: Part, done: subprocess.CompletedProce
     say(textwrap.fill(f"=> activated: it took {credential['user_name']!r} as its user{data} and confirmed.", WIDTH,
                       initial_indent="  ", subsequent_indent="     "))
     say(f"     Its credential lies in {facts['credential_file']} (mode 0600).")
+    if (stage.device_own(part) / "handshake.pem").exists():
+        say("     It came with the shared certificate and has one of its own now; for it the shared one is refused.")
+        say(f"     Key and certificate lie in {stage.device_own(part)}.")
     return True
 
 

@@ -81,6 +81,10 @@ class Stage:
     def device_state(self, part: Part) -> Path:
         return self.root / "devices" / part.tag
 
+    def device_own(self, part: Part) -> Path:
+        """Where a device that came with the shared certificate keeps its own one."""
+        return self.root / "own" / part.tag
+
 
 @contextlib.contextmanager
 def held(root: Path) -> Iterator[Stage]:
@@ -130,9 +134,9 @@ def _clear(stage: Stage, cast: Sequence[Part]) -> None:
     for log in (stage.log, stage.delegate_log):
         log.unlink(missing_ok=True)
     for part in cast:
-        folder = stage.device_state(part)
-        for file in folder.iterdir() if folder.exists() else ():
-            file.unlink()
+        for folder in (stage.device_state(part), stage.device_own(part)):
+            for file in folder.iterdir() if folder.exists() else ():
+                file.unlink()
 
 
 def _write_settings(stage: Stage, port: int) -> None:
@@ -145,6 +149,8 @@ def _write_settings(stage: Stage, port: int) -> None:
         sealing=config.Sealing(key_file=str(stage.sealing_key)),
         callbacks=config.CallbackSettings(certificate=f"{client}.crt", key=f"{client}.key"),
         outbound=config.OutboundSettings(allow=("127.0.0.0/8",)),
+        enrolment=config.Enrolment(enabled=True, certificate=str(stage.factory / "ca.crt"),
+                                   key=str(stage.factory / "ca.key")),
         log=config.Log(json=True))))
     _write(stage.delegate_settings, f"""[delegate]
 host = "{HOSTS[1]}"

@@ -8,8 +8,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from delegator.model.messages import Result
+
+if TYPE_CHECKING:
+    from delegator.model.registered import CallbackKind
 
 
 class IdentityKind(enum.Enum):
@@ -69,3 +73,5 @@ class Claim:
     peer: str | None = None
     binding: str = field(default="", repr=False)
     sealed: bytes | None = field(default=None, repr=False)
+    callback: CallbackKind | None = None
+    """How the delegate that answers it is reached; None for claims older than this was noted."""

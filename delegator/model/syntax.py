@@ -45,9 +45,7 @@ def normal_network(text: str) -> str:
     """A network as it is compared: one of IPv4 addresses inside IPv6 is that IPv4 network. Raises ValueError."""
     network = ipaddress.ip_network(text)
     mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is None or network.prefixlen < 96:
-        return str(network)
-    return f"{mapped}/{network.prefixlen - 96}"
+    return str(network) if mapped is None else f"{mapped}/{network.prefixlen - 96}"
 
 
 def normal_domain(text: str) -> str:

@@ -18,8 +18,10 @@ import time
 from typing import TYPE_CHECKING
 
 from delegator.model import PeerCertificate
+from delegator.net.balancers import Introduction
 from delegator.trail import CONNECTION
 from delegator.wire.http import CONTINUE, HttpError, Request, RequestReader, Response, render_response
+from delegator.wire.proxy import ProxyError
 from delegator.wire.tls import Refused, Session
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class Phase(enum.Enum):
 class Connection:
     """What a handler may ask of the connection: who is at the other end, since when, under which id."""
 
-    __slots__ = ("_certificate", "_close_after", "_listener", "_out", "_reader", "_requests", "_served", "_session",
-                 "_socket", "_task", "authenticated_at", "connected_at", "deadline", "id", "peer_address", "phase")
+    __slots__ = ("_certificate", "_close_after", "_introduction", "_listener", "_out", "_reader", "_requests",
+                 "_served", "_session", "_socket", "_task", "authenticated_at", "connected_at", "deadline", "id",
+                 "peer_address", "phase")
 
     def __init__(self, listener: Listener, sock: socket.socket, peer_address: str, number: str) -> None:
         self.id = number
@@ -58,6 +61,8 @@ class Connection:
         self._listener = listener
         self._socket = sock
         self._session: Session | None = None
+        balancers = listener.balancers
+        self._introduction = None if balancers is None else Introduction(balancers, peer_address)
         self._reader: RequestReader | None = None
         self._certificate: PeerCertificate | None = None
         self._requests: list[Request] = []
@@ -109,6 +114,8 @@ class Connection:
     def _received(self, data: bytes) -> None:
         session = self._session
         if session is None:
+            if self._introduction is not None and not (data := self._introduced(data)):
+                return
             session = self._session = Session(self._listener.context)
             self._reader = RequestReader()
             self._enter(Phase.HANDSHAKE)
@@ -125,6 +132,21 @@ class Connection:
             self.finish()
         elif self.phase is not Phase.CLOSED and self.phase is not Phase.ANSWERING:
             self._flush()
+
+    def _introduced(self, data: bytes) -> bytes:
+        """Bytes of a load balancer's PROXY header are taken off; what is left belongs to the device."""
+        assert self._introduction is not None
+        try:
+            header = self._introduction.feed(data)
+        except ProxyError as error:
+            self._listener.refused(self, Refused(None, str(error)))
+            self.abort()
+            return b""
+        if header is None:
+            return b""
+        self._introduction = None
+        self.peer_address = header.source or self.peer_address
+        return header.rest
 
     def _refuse(self, refused: Refused) -> None:
         self._listener.refused(self, refused)
@@ -157,8 +179,22 @@ class Connection:
 
     def _next_request(self) -> None:
         if self._task is None and self._requests:
+            if self._served and self._withdrawn():
+                return
             self._enter(Phase.ANSWERING)
             self._task = self._listener.loop.create_task(self._answer(self._requests.pop(0)))
+
+    def _withdrawn(self) -> bool:
+        """A further request on a kept connection, whose certificate may have been revoked since it was checked: the
+        connection ends, and the next one is refused with the alert that says why."""
+        peer = self._session.peer() if self._session is not None else None
+        refusal = None if peer is None else self._listener.context.refuses(peer)
+        if refusal is None:
+            return False
+        self._listener.refused(self, Refused(refusal, "since the connection began", serial=f"{peer.serial:x}"
+                                             if peer else ""))
+        self.finish()
+        return True
 
     async def _answer(self, request: Request) -> None:
         response = await self._listener.answer(request, self)

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from delegator.errors import DelegatorError, Kind
+from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.wire.http import Request, Response
 from delegator.wire.tls import Refused, TlsContext
@@ -71,6 +72,8 @@ class Listener:
         self.deadlines = deadlines or Deadlines()
         self.requests_per_connection = requests_per_connection
         self.draining = False
+        self.balancers: Balancers | None = None
+        """Who speaks for devices, from the next connection on; None where they connect themselves."""
         self.loop = asyncio.get_running_loop()
         self._handler = handler or _nobody
         self._on_refused = on_refused

@@ -16,7 +16,18 @@ from typing import Protocol, TypeVar
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Claim, Customer, Delegate, Device, Policy, Registration, Result, Rule, Telling
+from delegator.model import (
+    CallbackKind,
+    Claim,
+    Customer,
+    Delegate,
+    Device,
+    Policy,
+    Registration,
+    Result,
+    Rule,
+    Telling,
+)
 from delegator.model.audited import Act
 from delegator.model.owned import By
 from delegator.routing import Directory, directory
@@ -34,11 +45,14 @@ from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
 from delegator.store.paces import Pacing
+from delegator.store.plans import Plans
 from delegator.store.resealing import Resealing
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
+from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
-from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work, rows_alone
+from delegator.store.transaction import Commits, Query, Row, Scope, Work, rows_alone
+from delegator.store.usage import Usage
 
 __all__ = [
     "Ask",
@@ -69,6 +83,7 @@ class Driver(Protocol):
     def chain(self) -> str: ...
     @property
     def heard(self) -> int | None: ...
+    def listen(self, changed: Callable[[], None]) -> None: ...
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
     async def read(self, query: Query) -> list[Row]: ...
     async def script(self, sql: str) -> None: ...
@@ -121,9 +136,14 @@ class Store:
         self.enrolments = Enrolments(driver)
         self.contests = Contests(driver)
         self.audit = Auditing(driver, by)
+        self.usage, self.plans, self.statements = Usage(driver), Plans(driver, by), Statements(driver, by)
 
     async def close(self) -> None:
         await self._driver.close()
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call this when another process changed something that servers keep a copy of, where the engine tells."""
+        self._driver.driver.listen(changed)
 
     @property
     def shared(self) -> bool:
@@ -189,12 +209,13 @@ class Store:
 
     async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
                     telling: Telling | None = None, stand_in: StandIn | None = None,
-                    trail: Tell | None = None) -> Claim | None:
-        """Seal what `delegate` answered (None: the one the claim was opened for) and make it durable, with who is to
-        be told of it. Raises OverLimit when `stand_in`, its own limits, says no: then nothing changed."""
+                    trail: Tell | None = None, callback: CallbackKind | None = None) -> Claim | None:
+        """Seal what `delegate` answered (None: the one the claim was opened for), reached by `callback`, and make it
+        durable, with who is to be told of it. Raises OverLimit when `stand_in`, its own limits, says no: then nothing
+        changed."""
         sealed = self._key.seal(secret, f"claims/{claim_id}")
         return await self._driver.run(lambda: outbox.issue_and_tell(
-            claim_id, sealed, milliseconds(now), delegate, telling, stand_in, trail),
+            claim_id, sealed, milliseconds(now), delegate, telling, stand_in, trail, callback),
             rows_alone if stand_in is None else stand_in.scope, repeatable=True)
 
     async def must_fit(self, claim_id: str, stand_in: StandIn, now: datetime) -> None:
@@ -339,12 +360,9 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
     UNREACHABLE when the database does not answer."""
     if not where.url:
         return await open_store(Path(where.path), key, actor=actor, peer=peer)
-    try:
-        from delegator.store.connecting import server_of
-        from delegator.store.postgres import open_postgres
-    except ModuleNotFoundError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"[store] url needs {error.name}, which is not installed",
-                             hint="pip install 'secure-service-delegator[postgres]'") from None
+    from delegator.store.connecting import server_of  # needs asyncpg, which is optional
+    from delegator.store.postgres import open_postgres
+
     server = server_of(where.url, where.password_file, where.timeout)
     return await _opened(await open_postgres(server, where.connections), key, By(actor, peer))
 

@@ -47,7 +47,7 @@ _NOUNS = {
                   Act.RULE_ADDED, Act.RULE_CHANGED, Act.RULE_REMOVED),
 }
 _JSON = ("settings", "body", "conditions")
-_SECRET = "sealed"
+_SEALED = "sealed"
 
 
 def saved(noun: str, name: str, work: Transaction[T], key: SealingKey, by: By, now: datetime) -> Transaction[T]:
@@ -103,7 +103,7 @@ def _differing(kind: _Noun, name: str, before: Row, after: Row, key: SealingKey)
     for column, old, new in zip(kind.columns, before, after, strict=True):
         if column in _JSON:
             fields += _inside(old, new)
-        elif column == _SECRET:
+        elif column == _SEALED:
             fields += ["secret"] if _opened(old, name, key) != _opened(new, name, key) else []
         elif old != new:
             fields.append(column)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import base64
 import os
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
 from delegator.store.chain import START, Head, Link, hash_of, head_of, link, seal_of
 from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work
+
+if TYPE_CHECKING:
+    from delegator.store import Driver
 
 T = TypeVar("T")
 KEY_ROW = "audit_keys/1"
@@ -108,24 +111,6 @@ def heads_of_all() -> Transaction[dict[str, Head]]:
         if rows:
             heads[str(chain[0])] = head_of(rows[0])
     return heads
-
-
-class Driver(Protocol):
-    """What a ledger stands before: see store.Driver."""
-
-    dialect: str
-    shared: bool
-
-    @property
-    def chain(self) -> str: ...
-    @property
-    def heard(self) -> int | None: ...
-    @property
-    def commits(self) -> Commits: ...
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
-    async def script(self, sql: str) -> None: ...
-    async def close(self) -> None: ...
 
 
 class Kept:

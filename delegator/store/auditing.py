@@ -40,10 +40,6 @@ class Auditing:
 
     # --- reading ---
 
-    async def newest(self, wanted: Wanted, most: int) -> list[Record]:
-        """The rows that are wanted, newest first."""
-        return [record_of(row) for row in await self._driver.read(inspection.rows_of(wanted, most))]
-
     async def record(self, chain: str, number: int) -> Record | None:
         rows = await self._driver.read(inspection.row_at(chain, number))
         return record_of(rows[0]) if rows else None
@@ -90,3 +86,7 @@ class Auditing:
             while rows := await self._driver.run(partial(pruning.remove, key, one.chain, one.upto.number)):
                 went(rows)
                 await asyncio.sleep(0)
+
+    async def list(self, wanted: Wanted, most: int) -> list[Record]:
+        """The rows that are wanted, newest first."""
+        return [record_of(row) for row in await self._driver.read(inspection.rows_of(wanted, most))]

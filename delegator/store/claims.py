@@ -14,21 +14,21 @@ from __future__ import annotations
 import enum
 import hmac
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from delegator.model import Claim, ClaimState, Identity, IdentityKind, Result
-from delegator.model.audited import Entry
+from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
+from delegator.model.audited import Act, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.policy import Reason, Why
 from delegator.store import audit, boards, enrolled, paces
-from delegator.store.devices import take_tag
-from delegator.store.transaction import Query, Row, Transaction
+from delegator.store.devices import still_owned, take_tag
+from delegator.store.transaction import Query, Row, Transaction, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
-           "ended_at, result, detail, peer, binding, sealed")
+           "ended_at, result, detail, peer, binding, sealed, callback")
 LIVE = "state IN ('asking', 'issued', 'confirmed')"
 PAST = "state IN ('expired', 'released')"
 """These two words stand in the conditions of partial indexes; a query must repeat them to be answered by one."""
@@ -58,7 +58,8 @@ def claim_of(row: Row) -> Claim:
         issued_at=None if row[9] is None else moment(row[9]),
         ended_at=None if row[10] is None else moment(row[10]),
         result=None if row[11] is None else Result(row[11]), detail=texts[12], peer=texts[13],
-        binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None)
+        binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None,
+        callback=None if row[16] is None else CallbackKind(row[16]))
 
 
 Tell = Callable[[], Mapping[str, object]]
@@ -70,7 +71,7 @@ _HOUSEKEEPING = By("delegator")
 class Ask:
     """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
     a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
-    there where a policy that applies limits claims per hour."""
+    there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer."""
 
     claim_id: str
     identity: Identity
@@ -84,6 +85,8 @@ class Ask:
     unnamed: int | None = None
     trail: Tell | None = None
     pacing: paces.Pacing | None = None
+    owned: int | None = None
+    callback: CallbackKind | None = None
 
     @property
     def holders(self) -> tuple[str, str]:
@@ -132,7 +135,7 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     tag = ask.identity.service_tag
     rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE service_tag = $1 AND {LIVE}", (tag,))
     if rows:
-        live, busy_until = claim_of(rows[0]), int(str(rows[0][16]))
+        live, busy_until = claim_of(rows[0]), int(str(rows[0][17]))
         opened = None if lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
         if opened is not None:
             return opened
@@ -175,11 +178,11 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
         claim = _new(ask, attempts + 1, sealed)
     yield Query(
         "INSERT INTO claims (claim_id, service_tag, customer, delegate, state, identity, binding, attempt, peer, "
-        "asked_at, busy_until, lease_until, issued_at, sealed) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        "asked_at, busy_until, lease_until, issued_at, sealed, callback) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         (claim.claim_id, claim.service_tag, claim.customer, claim.delegate, claim.state.value, claim.identity.value,
          claim.binding, claim.attempt, claim.peer, ask.now, 0 if sealed else ask.busy_until, ask.lease_until,
-         ask.now if sealed else None, sealed))
+         ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
     yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
                 "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
     if ask.pacing is not None:
@@ -194,6 +197,8 @@ def _note(event: Event, claim: Claim, at: datetime, by: By, trail: Tell | None =
     """The one row of audit of a claim's change."""
     detail: dict[str, object] = {"event": event.value, "identity": claim.identity.value, "attempt": claim.attempt,
                                  **by.detail}
+    if TABLE[event].act is Act.CLAIM_ISSUED:
+        detail["callback"] = claim.callback and claim.callback.value
     if trail is not None:
         detail["trail"] = trail()
     return audit.append(Entry(
@@ -208,7 +213,7 @@ def _new(ask: Ask, attempt: int, sealed: bytes | None) -> Claim:
         claim_id=ask.claim_id, service_tag=ask.identity.service_tag, customer=ask.customer, delegate=ask.delegate,
         state=ClaimState.ISSUED if sealed else ClaimState.ASKING, identity=ask.identity.kind, attempt=attempt,
         asked_at=asked_at, lease_until=moment(ask.lease_until), issued_at=asked_at if sealed else None, peer=ask.peer,
-        binding=ask.identity.binding, sealed=sealed)
+        binding=ask.identity.binding, sealed=sealed, callback=ask.callback)
 
 
 def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ...]]:
@@ -221,52 +226,68 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
 def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
     """The attempts so far, what the limits say, and whether a repair does too; before a refusal, claims whose lease
     is over give their places back."""
-    attempts, places, repaired = yield from _counts(ask)
+    attempts, places, repaired, owned = yield from _counts(ask)
+    if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
+        return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
     if repaired:
         reasons = yield from boards.obstacles(ask.identity.service_tag, ask.identity.binding, ask.now)
         if reasons:
             return attempts, reasons, True
     reasons = ask.limits(places, attempts)
     if reasons and (yield from expire_lapsed(ask.now, ask.customer)):
-        attempts, places, _ = yield from _counts(ask)
+        attempts, places, *_ = yield from _counts(ask)
         reasons = ask.limits(places, attempts)
     if ask.pacing is not None:
         reasons += yield from paces.obstacles(ask.pacing, ask.now)
     return attempts, reasons, bool(repaired)
 
 
-def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int]]:
-    """Expired claims of the tag, places taken by holder, and what is kept of a main board replaced, in one
-    statement: each costs 5-10 µs."""
+def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int, int]]:
+    """Expired claims of the tag, places taken by holder, what is kept of a main board replaced, and whether the
+    device's own row names the customer, in one statement: each costs 5-10 µs."""
     rows = yield Query(
         f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
         "(SELECT count(*) FROM boards WHERE service_tag = $1), "
+        "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
         "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)",
-        (ask.identity.service_tag, *ask.holders))
-    attempts, repaired, *taken = (int(str(value or 0)) for value in rows[0])
-    return attempts, dict(zip(ask.holders, taken, strict=True)), repaired
+        (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer))
+    attempts, repaired, owned, *taken = (int(str(value or 0)) for value in rows[0])
+    return attempts, dict(zip(ask.holders, taken, strict=True)), repaired, owned
 
 
-_ISSUE = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0 "
-          f"WHERE claim_id = $1 AND {as_where(Event.ANSWERED)} RETURNING {COLUMNS}")
+_ANSWERED = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0, "
+             "callback = COALESCE($4, callback)")
+_ISSUE = (f"{_ANSWERED} WHERE claim_id = $1 AND {as_where(Event.ANSWERED)} "
+          f"AND (CAST($5 AS TEXT) IS NULL OR delegate = $5) RETURNING {COLUMNS}")
+_ISSUE_ELSEWHERE = (f"{_ANSWERED}, delegate = $5 WHERE claim_id = $1 AND {as_where(Event.ANSWERED)} "
+                    f"AND delegate = $6 RETURNING {COLUMNS}")
 
 
 def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
-          trail: Tell | None = None) -> Transaction[Claim | None]:
-    """asking -> issued; `delegate` names the one that answered where it is not the one the claim was opened for.
-    None when the claim is no longer asking: somebody else ended it meanwhile."""
-    rows = yield Query(_ISSUE, (claim_id, now, sealed))
-    if rows and delegate not in (None, rows[0][3]):
-        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{rows[0][3]!s}",))
-        yield from _take_place(f"delegate/{delegate}")
-        rows = yield Query(f"UPDATE claims SET delegate = $2 WHERE claim_id = $1 RETURNING {COLUMNS}",
-                           (claim_id, delegate))
+          trail: Tell | None = None, callback: CallbackKind | None = None) -> Transaction[Claim | None]:
+    """asking -> issued, and from then on billable; `delegate` and `callback` say who answered and how, where it is
+    not who the claim was opened for. None when the claim is no longer asking: somebody else ended it meanwhile."""
+    answer = (claim_id, now, sealed, callback and callback.value, delegate)
+    rows = yield Query(_ISSUE, answer)
+    if not rows and delegate is not None:
+        rows = yield from _issue_elsewhere(answer, delegate)
     if not rows:  # unless this very answer was committed before, and the word of it was lost
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND sealed = $2", (claim_id, sealed))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])
     yield from _note(Event.ANSWERED, claim, moment(now), By("device", claim.peer), trail)
     return claim
+
+
+def _issue_elsewhere(answer: tuple[Value, ...], delegate: str) -> Transaction[Sequence[Row]]:
+    """As `_ISSUE`, by another delegate than the claim was opened for; its place moves along."""
+    before = yield Query(f"SELECT delegate FROM claims WHERE claim_id = $1 AND {as_where(Event.ANSWERED)} "
+                         "AND delegate <> $2", (answer[0], delegate))
+    rows = (yield Query(_ISSUE_ELSEWHERE, (*answer, before[0][0]))) if before else ()
+    if rows:
+        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{before[0][0]!s}",))
+        yield from _take_place(f"delegate/{delegate}")
+    return rows
 
 
 def _take_place(holder: str) -> Transaction[None]:
@@ -280,7 +301,7 @@ def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
     if opened.outcome is not Outcome.RESUMED or opened.claim is None:
         return opened
     return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now,
-                                                    trail=ask.trail)))
+                                                    trail=ask.trail, callback=ask.callback)))
 
 
 def pause(claim_id: str) -> Transaction[None]:

@@ -48,26 +48,24 @@ class Server:
 
 
 def server_of(url: str, password_file: str = "", timeout: float = 5.0) -> Server:
-    """Raises DelegatorError (CONFIGURATION): no URL of PostgreSQL, or one with a password in it."""
+    """Raises DelegatorError (CONFIGURATION) for what is no URL of PostgreSQL."""
     try:
         parts = urlsplit(url)
         said = parse_qs(parts.query, strict_parsing=bool(parts.query))
-        user, _, netloc = parts.netloc.rpartition("@")
-        hosts = _hosts(netloc) or _hosts(said.get("host", [""])[-1], said.get("port", ["5432"])[-1])
+        hosts = _hosts(parts.netloc.rpartition("@")[2]) or _hosts(
+            said.get("host", [""])[-1], said.get("port", ["5432"])[-1])
     except ValueError as error:
         raise _wrong(f"is no address: {error}") from None
     if parts.scheme not in _SCHEMES:
         raise _wrong("does not begin with postgresql://")
-    if ":" in user or "password" in said:
-        raise _wrong("holds a password, which does not belong there", "put it into a file of mode 0600 and name that "
-                     "in [store] password_file, or use PGPASSFILE")
     told = "sslmode" in said or "service" in said or "PGSSLMODE" in os.environ or "PGSERVICE" in os.environ
     elsewhere = any(not _is_here(host) for host, _ in hosts)
     return Server(url, password_file, timeout, hosts, "verify-full" if elsewhere and not told else None)
 
 
-def _wrong(detail: str, hint: str = "for example: postgresql://delegator@db.example/delegator") -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"$.store.url: {detail}", hint=hint)
+def _wrong(detail: str) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"$.store.url: {detail}",
+                          hint="for example: postgresql://delegator@db.example/delegator")
 
 
 _HOST = re.compile(r"\[(?P<six>[^]]+)\](?::(?P<a>\d+))?|(?P<name>[^:\[\]]+)(?::(?P<b>\d+))?")

@@ -25,14 +25,17 @@ COLUMNS = "customer, service_tag, serial_number, mac_addresses, model, order_num
 """Of the tables devices and device_changes, as `columns_of` fills them."""
 
 
-def names(service_tag: str | None, serial_number: str | None, macs: Iterable[str]) -> tuple[str, ...]:
+def names(service_tag: str | None, serial_number: str | None, macs: Iterable[str]) -> list[str]:
     """The rows of device_names for identifiers in their normal form."""
-    tags = () if service_tag is None else ("T" + service_tag,)
-    serials = () if serial_number is None else ("S" + serial_number,)
-    return (*tags, *serials, *["M" + mac.replace(":", "") for mac in macs])
+    known = [] if service_tag is None else ["T" + service_tag]
+    if serial_number is not None:
+        known.append("S" + serial_number)
+    for mac in macs:
+        known.append("M" + mac.replace(":", ""))
+    return known
 
 
-def names_of(one: Registration) -> tuple[str, ...]:
+def names_of(one: Registration) -> list[str]:
     return names(one.service_tag, one.serial_number, one.mac_addresses)
 
 
@@ -175,6 +178,13 @@ def take_tag(device_id: int, tag: str) -> Transaction[bool]:
                        (device_id, tag, "T" + tag))
     if rows:
         yield from _name(["T" + tag], device_id)
+    return bool(rows)
+
+
+def still_owned(device_id: int, customer: str) -> Transaction[bool]:
+    """Whether a device is this customer's, by itself or by its order. Asked only where its own row does not say so:
+    the view takes several look-ups."""
+    rows = yield Query("SELECT 1 FROM registrations WHERE device_id = $1 AND owner = $2", (device_id, customer))
     return bool(rows)
 
 

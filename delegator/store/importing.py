@@ -31,7 +31,7 @@ from delegator.store.transaction import Query, Row, Scope, Transaction, Work
 T = TypeVar("T")
 R = TypeVar("R")
 Write = Callable[[Slot, Sequence[R], int], Transaction[None]]
-HOLD = 0.020
+HOLD = 0.025
 """Seconds that one commit aims at. Who waits for SQLite's lock looks every few milliseconds, later every 25."""
 REST = 0.3
 """How long an import leaves the lock alone after a commit, as a part of what that took: others get a turn."""
@@ -129,21 +129,32 @@ class Importer:
     async def _look(self, spool: Spool) -> None:
         """Find the registered devices that share an identifier with a line."""
         step = self._stage("checked", spool.names())
-        for named in spool.named(lambda: _LOOKED_AT):
+        for kind in "MST":
+            await self._look_for(spool, kind, step)
+
+    async def _look_for(self, spool: Spool, kind: str, step: Callable[[int], None]) -> None:
+        """Where nothing registered is between the first name of a kind and the last, as with new devices of a series,
+        nothing has to be looked for."""
+        between = spool.between(kind)
+        if between is None or not await self._any(*between):
+            return
+        for named in spool.named(kind, lambda: _LOOKED_AT):
             lines = dict(reversed(named))
             spool.know([(lines[name], number) for name, number in await self._registered([*reversed(lines)])])
             step(len(named))
 
     async def _registered(self, names: list[str]) -> list[tuple[str, int]]:
-        """Those of some sorted names that are taken. Where nothing is between the first and the last, as with new
-        devices of a series, that is one look instead of many."""
-        if not await self._driver.read(Query("SELECT 1 FROM device_names WHERE name >= $1 AND name <= $2 LIMIT 1",
-                                             (names[0], names[-1]))):
+        """Those of some sorted names that are taken."""
+        if not await self._any(names[0], names[-1]):
             return []
         some, values = listed(names)
         rows = await self._driver.read(Query(
             f"SELECT name, device_id FROM device_names WHERE name IN ({some})", values))
         return [(str(row[0]), int(str(row[1]))) for row in rows]
+
+    async def _any(self, first: str, last: str) -> bool:
+        return bool(await self._driver.read(Query(
+            "SELECT 1 FROM device_names WHERE name >= $1 AND name <= $2 LIMIT 1", (first, last))))
 
     async def _decide(self, spool: Spool, replace: bool) -> None:
         """What it means for each line that some of its identifiers are registered."""

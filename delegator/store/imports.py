@@ -122,10 +122,15 @@ _BOTH = ("SELECT c.device_id, d.service_tag, d.serial_number, d.mac_addresses, c
          "ORDER BY c.device_id LIMIT $1")
 
 
-def _names(row: Row, first: int) -> tuple[str, ...]:
+def _names(row: Row, first: int) -> list[str]:
     tag, serial, macs = row[first:first + 3]
     return names_of(Registration(None, None if tag is None else str(tag), None if serial is None else str(serial),
                                  tuple(str(macs).split(",")) if macs else ()))
+
+
+_NEW = ", ".join("COALESCE(c.service_tag, devices.service_tag)" if column == "service_tag" else f"c.{column}"
+                 for column in COLUMNS.split(", "))
+"""A tag that a claim bound meanwhile is kept: no change takes a tag away."""
 
 
 def _settle(most: int) -> Transaction[bool]:
@@ -135,7 +140,7 @@ def _settle(most: int) -> Transaction[bool]:
     yield from _unname([name for row in rows for name in _names(row, 1) if name not in _names(row, 4)], numbers)
     if rows:
         these, numbers = listed(numbers)
-        yield Query(f"UPDATE devices SET ({COLUMNS}) = (SELECT {COLUMNS} FROM device_changes c "
+        yield Query(f"UPDATE devices SET ({COLUMNS}) = (SELECT {_NEW} FROM device_changes c "
                     f"WHERE c.device_id = devices.device_id) WHERE device_id IN ({these})", numbers)
         yield Query(f"DELETE FROM device_changes WHERE device_id IN ({these})", numbers)
     return bool(rows)

@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
-from delegator.model import Claim, IdentityKind, Notice, Notification, NotificationKind, NotificationState, Telling
+from delegator.model import (
+    CallbackKind,
+    Claim,
+    IdentityKind,
+    Notice,
+    Notification,
+    NotificationKind,
+    NotificationState,
+    Telling,
+)
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append
@@ -69,12 +78,12 @@ def open_issue_and_tell(ask: Ask, seal: Callable[[Claim], bytes], telling: Telli
 
 
 def issue_and_tell(claim_id: str, sealed: bytes, now: int, delegate: str | None,
-                   telling: Telling | None, stand_in: StandIn | None = None,
-                   trail: Tell | None = None) -> Transaction[Claim | None]:
+                   telling: Telling | None, stand_in: StandIn | None = None, trail: Tell | None = None,
+                   callback: CallbackKind | None = None) -> Transaction[Claim | None]:
     """Raises OverLimit where the delegate stands in and may not."""
     if stand_in is not None:
         yield from take_over(claim_id, stand_in, now)
-    claim = yield from issue(claim_id, sealed, now, delegate, trail)
+    claim = yield from issue(claim_id, sealed, now, delegate, trail, callback)
     if claim is not None:
         yield from tell(claim, telling)
     return claim

@@ -16,18 +16,21 @@ from typing import Protocol, TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, Registration
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, Entry, Record
 from delegator.model.lifecycle import Event
-from delegator.model.owned import Board, By, Transfer, TransferState
+from delegator.model.owned import STEPS, Board, By, Transfer, TransferState
 from delegator.signing import Sign, fingerprint
-from delegator.store import audit, boards, claims, devices, enrolled, transfers
+from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
 from delegator.store.claims import milliseconds, moment
+from delegator.store.inspection import Wanted
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
 from delegator.store.transaction import Query, Row, Scope, Transaction, Work
 from delegator.store.transfers import Step
 
 T = TypeVar("T")
+_STEPS_READ = 100_000
+"""Rows looked through for the steps of one transfer: those of its device since it was offered."""
 REPLACED = "main board replaced"
 """Why a certificate that was issued online is revoked with a repair."""
 KEY = "key:"
@@ -44,7 +47,7 @@ def give_back(name: str, order: str, now: int, by: By) -> Transaction[Registrati
     yield from transfers.drop_offer(device, by, now)
     sold = yield Query("SELECT customer FROM orders WHERE order_number = $1", (order,))
     if sold:
-        raise DelegatorError(Kind.CONFLICT, f"order {order} is of customer {sold[0][0]}, so it would own the device",
+        raise DelegatorError(Kind.CONFLICT, f"order {order} is of customer {sold[0][0]!s}, so it would own the device",
                              hint="name an order for returned devices that belongs to nobody: --order NUMBER")
     yield from devices.change(
         replace(device, customer=None, delegate=None, order=order, by_order=False), device)
@@ -96,7 +99,7 @@ def _known_keys(tag: str) -> Transaction[list[str]]:
     """What claims of a tag were ever bound to, and the keys that were enrolled for it."""
     claimed = yield Query(f"SELECT DISTINCT binding FROM claims WHERE {claims.OF_TAG.format('$1')}", (tag,))
     enrolled_keys = yield Query("SELECT DISTINCT key_fingerprint FROM enrolled WHERE service_tag = $1", (tag,))
-    return sorted({str(row[0]) for row in claimed} | {f"{KEY}{row[0]}" for row in enrolled_keys})
+    return sorted({str(row[0]) for row in claimed} | {f"{KEY}{row[0]!s}" for row in enrolled_keys})
 
 
 def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transaction[None]:
@@ -207,6 +210,14 @@ class Ownership:
     async def device(self, name: str) -> Registration:
         """The registered device of this tag, serial number or MAC address. Raises DelegatorError (NOT_FOUND)."""
         return await self._driver.run(lambda: transfers.find(name))
+
+    async def steps(self, transfer: Transfer) -> list[Record]:
+        """The rows of audit of a transfer, oldest first."""
+        wanted = Wanted(service_tag=transfer.service_tag, since=transfer.offered_at)
+        rows = await self._driver.read(inspection.rows_of(wanted, _STEPS_READ))
+        acts = set(STEPS.values())
+        return [one for one in reversed([inspection.record_of(row) for row in rows])
+                if one.entry.act in acts and one.entry.detail.get("transfer") == transfer.transfer_id]
 
     async def transfers(self, *, customer: str | None = None, state: TransferState | None = None,
                         device: str | None = None, order: str | None = None, most: int = 1000) -> list[Transfer]:

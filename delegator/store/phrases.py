@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 
 _PHRASES = (
-    ("group_concat(mac, ',')", "string_agg(mac, ',' ORDER BY mac)"),
     # Each connection counts places in rows of its own (see `lane` in 0001_start), so that claims of one customer do
     # not wait for each other; whoever needs the exact number has the holder to itself and adds them up.
     ("ON CONFLICT (holder) DO UPDATE", "ON CONFLICT (holder, lane) DO UPDATE"),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store.troubles import told
+from delegator.store.troubles import Trouble, told, trouble_of
 
 log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
@@ -100,11 +100,13 @@ class Pool:
         self._waiting.append(turn := asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(self._patience):
-                return await turn
+                lane: Lane | None = await turn
+                return lane
         except TimeoutError:
             self._undo(turn)
             raise DelegatorError(
-                Kind.TRY_LATER, f"database {self._name}: all {self._most} connections were busy for {self._patience:g} s",
+                Kind.TRY_LATER,
+                f"database {self._name}: all {self._most} connections were busy for {self._patience:g} s",
                 hint="raise [store] connections, or add a delegator") from None
         except asyncio.CancelledError:
             self._undo(turn)
@@ -126,7 +128,7 @@ class Pool:
         if self._away is not None:  # one attempt at a time: the others are told so meanwhile
             self._away_until = time.monotonic() + LONGEST_PAUSE
         try:
-            lane = await self._new()
+            lane = await self._made()
         except BaseException as error:
             self._open -= 1
             self._pass_on(None)
@@ -137,6 +139,16 @@ class Pool:
             log.warning("database %s: is back", self._name)
         self._away, self._pause = None, 0.0
         return lane
+
+    async def _made(self) -> Lane:
+        """A new connection. That one was ended as it began says nothing yet of the database: it is made once more."""
+        began = time.monotonic()
+        try:
+            return await self._new()
+        except Exception as error:
+            if self._away or trouble_of(error) is not Trouble.LOST or time.monotonic() - began > LONGEST_PAUSE:
+                raise
+        return await self._new()
 
     async def _new(self) -> Lane:
         connection = await self._connect()

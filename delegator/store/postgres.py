@@ -11,10 +11,11 @@ Must not live here: what the SQL means, connections (store.pool, store.connectin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -29,9 +30,9 @@ from delegator.store.turns import Turns
 from delegator.store.watching import Watch
 
 T = TypeVar("T")
-TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 3}
-"""How often a transaction is run in all, by what went wrong. A constraint that still refuses it the third time does so
-for good; three connections in a row that were gone are a database that is away."""
+TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
+"""How often a transaction is run in all, by what went wrong, while patience lasts. A constraint that still refuses it
+the third time does so for good. Whether a database is away the pool says; that a connection is gone says little."""
 STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
 ROOM = 1.5
@@ -75,9 +76,16 @@ class PostgresDriver:
     def heard(self) -> int | None:
         """A number that changes with the revision, as the database told it by itself; None when it must be asked.
         Listening begins with the first question: a command that serves nobody does not need it."""
+        return self._watched().number
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call this whenever something changed that servers keep a copy of, or may have."""
+        self._watched().changed = changed
+
+    def _watched(self) -> Watch:
         if self._watch is None:
             self._watch = Watch(lambda: connect(self._server), REVISION, self._pool.back)
-        return self._watch.number
+        return self._watch
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its committed end. Raises what it raises, or DelegatorError: TRY_LATER while the
@@ -93,6 +101,7 @@ class PostgresDriver:
 
     async def _tried(self, work: Work[T], begin: str, repeatable: bool) -> T:
         tries: dict[Trouble, int] = {}
+        until = self._loop.time() + self._patience
         while True:
             try:
                 return await self._once(work, begin)
@@ -106,7 +115,7 @@ class PostgresDriver:
                 error = failure
             trouble = trouble_of(error)
             tries[trouble] = tries.get(trouble, 0) + 1
-            if tries[trouble] >= TRIES.get(trouble, 1):
+            if tries[trouble] >= TRIES.get(trouble, 1) or self._loop.time() > until:
                 raise told(error, self.name) from error
             await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
 
@@ -167,7 +176,7 @@ class PostgresDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
-        sql = in_postgres(query.sql)
+        sql, until = in_postgres(query.sql), self._loop.time() + self._patience
         for tries in itertools.count(1):
             lane = await self._pool.take()
             try:
@@ -176,12 +185,33 @@ class PostgresDriver:
                 await self._let_go(lane, error)
                 if not isinstance(error, _FOREIGN):
                     raise
-                if tries >= TRIES.get(trouble_of(error), 1):
+                if tries >= TRIES.get(trouble_of(error), 1) or self._loop.time() > until:
                     raise told(error, self.name) from error
             else:
                 self._pool.give(lane)
                 return rows
         raise AssertionError
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Callable[[Query], Awaitable[list[Row]]]]:
+        """Reads that all see the database as the first of them does, on one connection. What fails is not repeated."""
+        lane = await self._pool.take()
+        fetch, execute = lane.connection.fetch, lane.connection.execute
+
+        async def read(query: Query) -> list[Row]:
+            try:
+                rows: list[Row] = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
+            except _FOREIGN as error:
+                raise told(error, self.name) from error
+            return rows
+        try:
+            await self._patiently(lane, execute, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield read
+            await self._patiently(lane, execute, "ROLLBACK")
+        except BaseException as error:
+            await self._let_go(lane, error)
+            raise
+        self._pool.give(lane)
 
     async def script(self, sql: str) -> None:
         """Run a schema file that brings its own transaction, one process at a time and for as long as it takes.

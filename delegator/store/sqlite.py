@@ -95,6 +95,9 @@ class SqliteDriver:
         finally:
             connection.close()
 
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Nobody tells here, see `heard`."""
+
     async def script(self, sql: str) -> None:
         """Run a schema file that brings its own transaction. Raises DelegatorError (CONFIGURATION), and nothing of
         it remains."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from delegator.model import Claim
 from delegator.policy import Pace
 from delegator.store.claims import COLUMNS, LIVE, PAST, claim_of, milliseconds
+from delegator.store.fleet import View
 from delegator.store.paces import pace_of, window
 from delegator.store.transaction import Query, Row
 
@@ -65,9 +66,7 @@ class Surveys:
 
     async def devices(self, customer: str | None = None) -> int:
         """How many devices are registered."""
-        query = Query("SELECT count(*) FROM devices") if customer is None else Query(
-            "SELECT count(*) FROM devices WHERE customer = $1", (customer,))
-        return int(str((await self._driver.read(query))[0][0]))
+        return await View(self._driver.read).count(customer)
 
     async def histories(self, tags: Sequence[str], *, with_lists: bool = True) -> dict[str, History]:
         """What is on record of each of AT_A_TIME tags at most; tags without any record are left out."""

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import enum
 
-import asyncpg
-
 from delegator.errors import DelegatorError, Kind
+
+try:
+    import asyncpg
+except ModuleNotFoundError:
+    raise DelegatorError(Kind.CONFIGURATION, "[store] url needs asyncpg, which is not installed",
+                         hint="pip install 'secure-service-delegator[postgres]'") from None
 
 
 class Trouble(enum.Enum):

@@ -1,4 +1,4 @@
-"""Whether the audit is as it was written: every hash of every chain, checked in order, and where a chain begins and ends.
+"""Whether the audit is as it was written: every hash of every chain in order, and where a chain begins and ends.
 
 Reads a page at a time, so a million rows need no more memory than a thousand. What it can find: a row changed, added,
 removed, swapped or brought from another chain; an end cut off that was marked; a beginning removed without a

@@ -24,10 +24,12 @@ PAUSE = 0.3
 
 
 class Watch:
-    """Listens in a task of its own until `close`. `reached` is called whenever the database was reached again."""
+    """Listens in a task of its own until `close`. `reached` is called whenever the database was reached again,
+    `changed` whenever `number` is another."""
 
     def __init__(self, connect: Callable[[], Awaitable[Any]], question: str, reached: Callable[[], None]) -> None:
         self.number: int | None = None
+        self.changed: Callable[[], None] = lambda: None
         self._gaps = 0
         self._connect, self._question, self._reached = connect, question, reached
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -65,7 +67,10 @@ class Watch:
 
     def _heard(self, number: int) -> None:
         """Answers and notices may cross; on one connection the revision only grows."""
-        self.number = max(self._gaps << 48 | number, self.number or 0)
+        before = self.number or 0
+        self.number = max(self._gaps << 48 | number, before)
+        if self.number != before:
+            self.changed()
 
     async def close(self) -> None:
         self._task.cancel()

@@ -36,7 +36,7 @@ class _Take:
 
     field: str
     group: int
-    read: Callable[[str], Any]
+    read: Callable[..., Any]
     takes: tuple[_Take, ...] = ()
     many: re.Pattern[str] | None = None
 

@@ -75,12 +75,17 @@ def serial_of(der: bytes) -> int:
 
 def read_certificate(der: bytes) -> PeerCertificate:
     """What the handshake needs of a certificate. Raises ValueError."""
+    return read_leaf(der)[0]
+
+
+def read_leaf(der: bytes) -> tuple[PeerCertificate, int]:
+    """The same, and where the public key begins. Raises ValueError."""
     serial, at = _serial(der)
     for _ in ("signature", "issuer", "validity"):
         at = _end(der, at)
     subject, key_at = _element(der, at, _SEQUENCE)
     key = der[key_at:_end(der, key_at)]
-    return PeerCertificate(_common_names(der, subject, key_at), serial, hashlib.sha256(key).hexdigest())
+    return PeerCertificate(_common_names(der, subject, key_at), serial, hashlib.sha256(key).hexdigest()), key_at
 
 
 def dns_names(der: bytes) -> tuple[str, ...]:

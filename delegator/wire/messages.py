@@ -236,7 +236,7 @@ def read_answer(asked: Element, answer: Element) -> Reply:
 
 
 def _read_record(record: Record, element: Element) -> Any:
-    namespace, name, text, children = element
+    namespace, _, text, children = element
     if text and text.strip():
         raise _malformed(record.name, "text where elements are wanted")
     found: dict[str, Any] = {}
@@ -245,7 +245,8 @@ def _read_record(record: Record, element: Element) -> Any:
         part = by_name.get(child[1])
         if part is None or child[0] != namespace:
             raise _malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
-        value = _read_record(part.type, child) if type(part.type) is Record else _read_scalar(record, part, child)
+        kind = part.type
+        value = _read_record(kind, child) if isinstance(kind, Record) else _read_scalar(record, part, kind, child)
         if part.most == 1:
             if part.field in found:
                 raise _malformed(record.name, f"{part.name} stands there twice")
@@ -263,11 +264,11 @@ def _read_record(record: Record, element: Element) -> Any:
         raise _malformed(record.name, error) from None
 
 
-def _read_scalar(record: Record, part: Part, element: Element) -> Any:
+def _read_scalar(record: Record, part: Part, kind: Scalar, element: Element) -> Any:
     if element[3]:
         raise _malformed(f"{record.name}/{part.name}", "elements where a text is wanted")
     try:
-        return part.type.read(element[2])  # type: ignore[union-attr] - a record has been sorted out
+        return kind.read(element[2])
     except ValueError as error:
         raise _malformed(f"{record.name}/{part.name}", error) from None
 

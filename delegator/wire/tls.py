@@ -19,21 +19,26 @@ from typing import Any
 
 import service_identity
 import service_identity.pyopenssl
+from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
 from delegator.private import is_private
-from delegator.wire.certificate import read_certificate, serial_of
+from delegator.wire import leaf
+from delegator.wire.certificate import read_certificate, read_leaf, serial_of
 from pki.ledger import serial_text
-from pki.trust import Refusal, TrustStore, refusal_of
+from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
 
 RECORD = 16 * 1024
 """Plaintext in one TLS record at most (RFC 8446 section 5.1)."""
-CHAIN_DEPTH = 4
-_CIPHERS_12 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-"""TLS 1.2 keeps forward secrecy and AEAD only (RFC 9325 section 4.2)."""
+CHAIN = 4
+"""Certificates in a chain at most, leaf and anchor included: a root, a policy and an issuing authority, a device. Each
+is one more signature to check before a stranger is known."""
+_CIPHERS_12 = b"ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2"
+"""TLS 1.2 keeps forward secrecy and AEAD only (RFC 9325 section 4.2). The level, 112 bits, holds for both versions: no
+RSA key under 2048 bits and no SHA-1 in any certificate of a chain or in a handshake."""
 _CIPHERS_13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 """The one that all must have (RFC 8446 section 9.1) first: its key schedule hashes with SHA-256, which processors have
 an instruction for; with SHA-384 a handshake takes 350 000 instructions more (measured)."""
@@ -42,8 +47,10 @@ _ffi, _lib = Binding.ffi, Binding.lib
 _WANT_READ, _ZERO_RETURN = int(_lib.SSL_ERROR_WANT_READ), int(_lib.SSL_ERROR_ZERO_RETURN)
 _OUT = 2 * RECORD
 _scratch = _ffi.new_allocator(should_clear_after_alloc=False)
-_ERROR_OF = {Refusal.REVOKED: 23, Refusal.CRL_STALE: 1}
-"""X509_V_ERR_CERT_REVOKED becomes alert certificate_revoked; a stale list is our fault, X509_V_ERR_UNSPECIFIED
+_ERROR_OF = {Refusal.REVOKED: 23, Refusal.CRL_STALE: 1, Refusal.WRONG_PURPOSE: 26, Refusal.WEAK_KEY: 66,
+             Refusal.UNKNOWN_CA: 20, Refusal.OTHER: 28}
+"""X509_V_ERR_CERT_REVOKED becomes alert certificate_revoked, INVALID_PURPOSE unsupported_certificate, EE_KEY_TOO_SMALL
+and CERT_REJECTED bad_certificate, UNABLE_TO_GET_ISSUER_CERT_LOCALLY unknown_ca. A stale list is our fault: UNSPECIFIED
 becomes internal_error, where "expired" would send the device's owner looking in the wrong place."""
 
 
@@ -63,7 +70,10 @@ class Refused:
 
 
 class TlsContext:
-    """Certificate, key and trust for many sessions. Make it with `server_context` or `client_context`."""
+    """Certificate, key and trust for many sessions. Make it with `server_context` or `client_context`.
+
+    A server asks more of its peers than OpenSSL does: what `wire.leaf` says, and an issuer that may sign them.
+    """
 
     def __init__(self, method: int, trust: TrustStore, now: Callable[[], datetime], mode: int) -> None:
         self.trust = trust
@@ -71,13 +81,16 @@ class TlsContext:
         self.last_leaf: bytes | None = None
         self.last_peer: PeerCertificate | None = None
         self._now = now
+        self._serves = method == SSL.TLS_SERVER_METHOD
+        direct = self._serves and trust.issuers == trust.beneath_anchors().issuers
+        self._issuers = trust.issuers if self._serves and not direct else None
         self.ssl = SSL.Context(method)
         self.ssl.set_min_proto_version(SSL.TLS1_2_VERSION)
         self.ssl.set_options(_OPTIONS)
         self.ssl.set_cipher_list(_CIPHERS_12)
         self.ssl.set_tls13_ciphersuites(_CIPHERS_13)
         self.ssl.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        self.ssl.set_verify_depth(CHAIN_DEPTH)
+        self.ssl.set_verify_depth(0 if direct else CHAIN - 2)  # OpenSSL counts what stands between leaf and anchor
         store = self.ssl.get_cert_store()
         assert store is not None
         for anchor in trust.anchors:
@@ -89,15 +102,15 @@ class TlsContext:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
         the alert when a verified leaf is revoked, hence this one; 0 refuses."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
-        if ok and depth:
+        if ok and depth and (depth > 1 or self._issuers is None):
             return 1
         raw = _lib.X509_STORE_CTX_get_current_cert(store_context)
         if ok:
-            refusal = self._judge_leaf(_der(raw))
-            if refusal is None:
+            fault = self._judge_issuer(_der(raw)) if depth else self._judge_leaf(_der(raw))
+            if fault is None:
                 return 1
+            refusal, detail = fault
             _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[refusal])
-            detail = refusal.value
         else:
             code = _lib.X509_STORE_CTX_get_error(store_context)
             refusal = refusal_of(code)
@@ -108,15 +121,36 @@ class TlsContext:
                                     serial_text(certificate.get_serial_number()), depth)
         return 0
 
-    def _judge_leaf(self, leaf: bytes) -> Refusal | None:
-        """A leaf whose chain is good: whether it was revoked. What it says is read here, once."""
+    def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
+        """Who signed the leaf, where not all that OpenSSL would believe may do that."""
+        assert self._issuers is not None
+        return None if issuer in self._issuers else (Refusal.UNKNOWN_CA, NOT_AN_ISSUER)
+
+    def _judge_leaf(self, der: bytes) -> tuple[Refusal, str] | None:
+        """A leaf whose chain is good: whether it was revoked, and is what it must be. It is read here, once."""
+        key_at = None
         try:
-            self.last_peer = read_certificate(leaf)
+            self.last_peer, key_at = read_leaf(der)
             serial = self.last_peer.serial
         except ValueError:  # not a structure we read: no device's, told when somebody asks `Session.peer`
-            self.last_peer, serial = None, serial_of(leaf)
-        self.last_leaf = leaf
-        return self.trust.refuse(serial, self._now())
+            self.last_peer, serial = None, _serial_of(der)
+        self.last_leaf = der
+        refusal = self.trust.refuse(serial, self._now())
+        if refusal is not None:
+            return refusal, refusal.value
+        return leaf.fault(der, key_at) if self._serves else None
+
+    def refuses(self, peer: PeerCertificate) -> Refusal | None:
+        """Why a peer that was let in would not be let in now: its certificate was revoked meanwhile."""
+        return self.trust.refuse(peer.serial, self._now())
+
+
+def _serial_of(der: bytes) -> int:
+    """-1, which no list names, for what is no certificate to us; `leaf.fault` has the last word on it."""
+    try:
+        return serial_of(der)
+    except ValueError:
+        return -1
 
 
 def _der(raw: Any) -> bytes:
@@ -133,8 +167,10 @@ def _der(raw: Any) -> bytes:
 
 def _subject(certificate: crypto.X509) -> str:
     """RFC 4514 text; what cannot be shown plainly is escaped, so that a hostile name cannot forge a log line."""
-    text = certificate.to_cryptography().subject.rfc4514_string()
-    return ascii(text)[1:-1][:200]
+    try:
+        return ascii(shown(certificate.to_cryptography()))[1:-1][:200]
+    except (ValueError, x509.InvalidVersion):
+        return "(unreadable)"
 
 
 def server_context(chain_file: Path, key_file: Path, trust: TrustStore, now: Callable[[], datetime], *,

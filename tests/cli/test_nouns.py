@@ -20,7 +20,7 @@ def test_a4_what_add_takes_of_a_customer_show_returns(console: Console) -> None:
     console.ok("policies", "add", "rollout")
     given = console.ok("customers", "add", "acme", "--title", "Acme & Sons", "--policy", "rollout", "--disabled")
     assert given == {"name": "acme", "title": "Acme & Sons", "policy": "rollout", "enabled": False}
-    assert console.ok("customers", "show", "acme") == {**given, "delegates": []}
+    assert console.ok("customers", "show", "acme") == {**given, "delegates": [], "signing_key": None}
     assert console.ok("customers", "list") == [given]
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from delegator import config
 from delegator.app import open_settings_store
@@ -260,8 +261,11 @@ class World:
               self.tls(certificate, key, version).wrap_socket(raw, server_hostname="localhost") as sock):
             yield sock
 
-    def post(self, body: bytes, certificate: Path, key: Path, headers: dict[str, str] | None = None) -> Reply:
-        client = http.client.HTTPSConnection("localhost", self.port, timeout=15, context=self.tls(certificate, key))
+    def post(self, body: bytes, certificate: Path, key: Path, headers: dict[str, str] | None = None,
+             source: str = "") -> Reply:
+        """`source` is the address to come from, where it matters."""
+        client = http.client.HTTPSConnection("localhost", self.port, timeout=15, context=self.tls(certificate, key),
+                                             source_address=(source, 0) if source else None)
         try:
             client.request("POST", "/", body, {"Content-Type": "text/xml; charset=utf-8", **(headers or {})})
             response = client.getresponse()
@@ -270,9 +274,9 @@ class World:
             client.close()
 
     def ask(self, tag: str, *, transaction: str = TRANSACTION, shown: tuple[Path, Path] | None = None,
-            extra: str = "") -> Reply:
+            extra: str = "", source: str = "") -> Reply:
         """A device asks for its credential; `shown` is the certificate if it is not the tag's own."""
-        return self.post(envelope(tag, transaction, extra), *(shown or self.paths(tag)))
+        return self.post(envelope(tag, transaction, extra), *(shown or self.paths(tag)), source=source)
 
     def confirm(self, tag: str, claim: str | None, *, shown: tuple[Path, Path] | None = None,
                 transaction: str | None = TRANSACTION, result: str = "Deployed") -> Reply:
@@ -293,14 +297,23 @@ def make_world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
     hosted; no device is registered yet, nothing runs yet."""
     made: list[World] = []
 
-    def make(name: str) -> World:
+    def make(name: str, *, database: config.Store | None = None, beside: World | None = None,
+             server: dict[str, object] | None = None) -> World:
+        """`database` is one other than the embedded; with `beside` it is one more delegator on that world's database;
+        `server` are further settings of that section."""
         root = tmp_path / name
         root.mkdir()
-        world = World(root, factory, PretendDelegate(delegate_authority, factory), device, _settings(root, factory))
+        settings = _settings(root, factory)
+        settings = replace(settings, store=database or settings.store,
+                           server=replace(settings.server, **(server or {})))
+        if beside is not None:
+            settings = replace(settings, store=beside.settings.store, sealing=beside.settings.sealing)
+        world = World(root, factory, PretendDelegate(delegate_authority, factory), device, settings)
         made.append(world)
         (root / "delegator.toml").write_text(config.as_toml(world.settings))
-        create_key_file(root / "sealing.key")
-        world.store(lambda store: _registered(store, world, delegate_authority))
+        if beside is None:
+            create_key_file(root / "sealing.key")
+            world.store(lambda store: _registered(store, world, delegate_authority))
         return world
 
     yield make

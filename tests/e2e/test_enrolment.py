@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import signal
 import ssl
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from cryptography import x509
 
 from delegator import config
 from delegator.model import ClaimState, Customer, Delegate, HostedCallback, IdentityRule, Policy, Secret
-from delegator.model.owned import By
 from pki import Folder
 
 from .conftest import ROOT, TRANSACTION, Reply, World, envelope
@@ -105,7 +105,7 @@ def enrolled(world: World, tag: str) -> Any:
 @pytest.mark.parametrize("customer", ["globex", "acme"])
 def test_a2_a_device_with_the_shared_certificate_gets_its_own_with_the_answer(
         enrolling: World, make: Make, factory: Folder, customer: str) -> None:
-    """In one call, hosted or with a delegate: signed by the factory, for its tag and key, on record, provably its own."""
+    """In one call, hosted or with a delegate: signed by the factory, for its tag and its key, and on record."""
     (enrolling.host if customer == "globex" else enrolling.own)("UNIQ001")
     enrolling.start()
     device = make("UNIQ001")
@@ -195,11 +195,12 @@ def test_6_2_released_it_stays_refused_until_an_operator_forgets_it(enrolling: W
 def until_refused(ask: Callable[[], Reply], seconds: float = 15) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        try:
-            ask()
-        except ssl.SSLError as error:
-            assert "revoked" in str(error)
-            return
+        with contextlib.suppress(ConnectionError):
+            try:
+                ask()
+            except ssl.SSLError as error:
+                if "revoked" in str(error):
+                    return
         time.sleep(0.3)
     raise AssertionError("it was not refused")
 
@@ -219,7 +220,7 @@ def test_6_2_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling: World,
     """The certificate may be on that device: nobody else gets another one for the tag by waiting for the lease."""
     enrolling.host("LAPS001")
     enrolling.store(lambda store: store.add_policy(
-        Policy("either", identity=IdentityRule.EITHER, lease=__import__("datetime").timedelta(seconds=1)), replace=True))
+        Policy("either", identity=IdentityRule.EITHER, lease=timedelta(seconds=1)), replace=True))
     enrolling.start()
     device, thief = make("LAPS001"), make("LAPS001")
     first = device.ask()
@@ -303,7 +304,8 @@ def beside(world: World, factory: Folder) -> Path:
     lists.write_text(factory.crl_path.read_text() + (folder / "crl.pem").read_text())
     server = world.settings.server
     known = {name: getattr(server, name) for name in server.__struct_fields__}
-    world.settings = replace_in(world.settings, server=config.Server(**{**known, "ca": str(anchors), "crl": str(lists)}))
+    told = config.Server(**{**known, "ca": str(anchors), "crl": str(lists)})
+    world.settings = replace_in(world.settings, server=told)
     configure(world, enabled=True, certificate=str(folder / "ca.crt"), key=str(folder / "ca.key"),
               passphrase_file=str(world.root / "secret"), days=400)
     return folder
@@ -410,4 +412,3 @@ def test_the_device_client_does_all_of_it(enrolling: World, shared: tuple[Path, 
     assert (own / "handshake.pem").read_text() == kept.certificate
     (claim,) = enrolling.store(lambda store: store.claims())
     assert (claim.state, claim.binding) == (ClaimState.CONFIRMED, f"key:{kept.key_fingerprint}")
-    assert By("operator x").actor  # the model that commands act with

@@ -75,7 +75,8 @@ def test_a6_outside_its_hours_nothing_is_given_and_all_reasons_are_on_record(wor
     world.start()
     assert world.ask("HOUR001").fault == "NotEntitled"
     hours, where, listed = reasons(world, "HOUR001")
-    assert hours.startswith(f"policy globex: outside its hours, {DAY_AFTER_TOMORROW} 00:00-24:00 Pacific/Auckland: it is")
+    said = f"outside its hours, {DAY_AFTER_TOMORROW} 00:00-24:00 Pacific/Auckland"
+    assert hours.startswith(f"policy globex: {said}: it is ")
     assert (where.count("in none of its networks"), listed.count("not on the approved list")) == (1, 1)
     policy(world, hours=(opening("daily 00:00-24:00 Pacific/Auckland"),))
     assert world.ask("HOUR002").credential[0] == "root", "changed while it runs"

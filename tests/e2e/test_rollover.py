@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from delegator.model import Customer, Delegate, HostedCallback, IdentityRule, Policy, Registration, Secret
 from delegator.sealing import SealingKey, create_key_file, read_key_file
@@ -21,7 +22,7 @@ from pki import Folder
 from pki.revocation import Reason
 
 from ..cli.conftest import process
-from .conftest import TRANSACTION, Reply, World, envelope
+from .conftest import Reply, World, envelope
 from .test_reload import change, hang_up, lines, wait_for
 
 DEVICES = 24
@@ -138,11 +139,19 @@ def made(authority: Folder, tag: str, anchors: Path | None = None) -> Device:
     return Device(tag, issued.certificate_path, issued.key_path, anchors or authority.ca_path)
 
 
+def request_of(device: Device) -> bytes:
+    """What the device sends to be certified again: a PKCS#10 request with the key that it has."""
+    key = serialization.load_pem_private_key(device.key.read_bytes(), None)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, device.tag)])
+    built = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)  # type: ignore[arg-type]
+
+
 def put(path: Path, *parts: Path) -> None:
     """`cat PARTS > path.new && mv path.new path`: no reader ever sees half of it."""
     new = path.with_name(path.name + ".new")
     new.write_bytes(b"".join(part.read_bytes() for part in parts))
-    os.replace(new, path)
+    new.replace(path)
 
 
 def trusts(world: World, authority: Folder) -> None:
@@ -200,10 +209,9 @@ def test_a_new_authority_while_devices_keep_coming(serving: World, fleet: Fleet,
     assert fleet.ask(called).status == 200, "the customer's server takes the new certificate"
     fleet.some_come()
 
-    for device in fleet.devices:  # in the course of time every device has a certificate of the new authority
-        renewed = made(successor, device.tag)
-        device.certificate, device.key, device.anchors = renewed.certificate, renewed.key, successor.ca_path
-    _follow_the_key(serving, fleet)
+    for device in fleet.devices:  # in the course of time the new authority certifies every device's own key
+        again = successor.issue("device", device.tag, csr=request_of(device))
+        device.certificate, device.anchors = again.certificate_path, successor.ca_path
     fleet.some_come()
     put(trust / "ca.crt", successor.ca_path)
     put(trust / "crl.pem", successor.crl_path)
@@ -212,12 +220,6 @@ def test_a_new_authority_while_devices_keep_coming(serving: World, fleet: Fleet,
     left = made(authority, "LEFTOVR", both)
     with pytest.raises((ssl.SSLError, OSError)):
         fleet.ask(left)
-
-
-def _follow_the_key(world: World, fleet: Fleet) -> None:
-    """A device with a new key is a new device to its claim: released as for a repair, and claimed anew."""
-    for device in fleet.devices:
-        device.credential = None
 
 
 @pytest.mark.slow
@@ -232,15 +234,11 @@ def test_a_new_server_key_while_devices_keep_coming(serving: World, fleet: Fleet
 
 
 def _serial(authority: Folder) -> int:
-    from cryptography import x509
-
     path = authority.certificate_path("delegator-server", "delegator")
     return x509.load_pem_x509_certificates(path.read_bytes())[0].serial_number
 
 
 def _shown_serial(world: World, device: Device) -> int:
-    from cryptography import x509
-
     context = ssl.create_default_context(cafile=str(device.anchors))
     context.load_cert_chain(device.certificate, device.key)
     client = http.client.HTTPSConnection("localhost", world.port, timeout=10, context=context)
@@ -302,8 +300,3 @@ def test_a_new_shared_certificate_while_devices_keep_coming(serving: World, flee
         fleet.ask(of_batch("2026", "BATCH03"))
     assert fleet.ask(of_batch("2027", "BATCH03")).status == 200
     fleet.some_come()
-    assert TRANSACTION
-
-
-def _unused(_: Callable[[], None]) -> None:
-    """Nothing."""

@@ -182,7 +182,8 @@ def test_keys_are_read_from_where_they_are_handed_over(world: World, tmp_path: P
 @pytest.mark.counterpart("strace", "systemd-analyze")
 def test_the_units_filter_allows_every_system_call_that_we_make(world: World, tmp_path: Path) -> None:
     """All of a life, traced: start, devices of every kind of callback, reload, scrape, drain, end."""
-    change(world, ("[ops]\nenabled = false", "[ops]\nenabled = true"), ("port = 9433", "port = 0"), ("budget = 1.0", "budget = 8.0"))
+    change(world, ("[ops]\nenabled = false", "[ops]\nenabled = true"), ("port = 9433", "port = 0"),
+           ("budget = 1.0", "budget = 8.0"))
     program = tmp_path / "getcred"
     program.write_text("#!/bin/sh\necho '{\"user_name\": \"local\", \"password\": \"secret-of-a-program\"}'\n")
     program.chmod(0o755)

@@ -72,7 +72,7 @@ def test_A4_no_statement_of_the_store_sets_a_state_by_itself() -> None:
                 assert not re.search(r"UPDATE claims\b.*\bSET\b[^W]*\bstate\s*=", node.value), path
     text = Path(claims.__file__).read_text()
     used = {Event[name] for name in re.findall(r"Event\.([A-Z]+)", text)}
-    ownership = "".join((ROOT / "delegator" / "store" / f"{name}.py").read_text() for name in ("ownership", "transfers"))
+    ownership = "".join((ROOT / f"delegator/store/{name}.py").read_text() for name in ("ownership", "transfers"))
     assert used | {Event[name] for name in re.findall(r"Event\.([A-Z]+)", ownership)} == set(Event)
     assert "Event" not in Path(boards.__file__).read_text()
 

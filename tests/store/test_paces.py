@@ -74,7 +74,7 @@ async def test_A6_of_64_over_four_processes_exactly_one_wins(opening_sqlite, tmp
         for one in racing:
             one.stdin.write("go\n")
             one.stdin.flush()
-        ended = Counter(name for one in racing for name in json.loads(one.communicate(timeout=60)[0]))
+        ended = Counter(name for one in racing for name in json.loads(one.communicate(timeout=120)[0]))
     assert ended == {"OPENED": 1, "OVER_LIMIT": 63}
 
 

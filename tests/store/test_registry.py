@@ -17,19 +17,23 @@ from delegator.model import (
     HostedCallback,
     IdentityRule,
     LocalCallback,
+    Opening,
     Policy,
     Rule,
     Secret,
     SoapCallback,
     SshCallback,
 )
+from delegator.model.hours import opening
 from delegator.store.transaction import Query
 
 SOAP = Delegate("acme-soap", "acme", SoapCallback("d.acme.example", 8443, "/soap", "PEM", "192.0.2.1"),
                 "https://acme.example/next", "ANCHOR", "strict", False, 7, 3)
 HOSTED = Delegate("acme-hosted", "acme", HostedCallback("root", Secret("<&>\"' {random}")))
 STRICT = Policy("strict", False, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC),
-                IdentityRule.EITHER, True, 5, frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1))
+                IdentityRule.EITHER, True, 5, frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1), True,
+                (opening("Mon-Fri 08:00-18:00 Europe/Berlin"), opening("Sat 22:00-02:00 UTC")),
+                ("192.0.2.0/24", "2001:db8::/32"), ("acme.example",), True, 60)
 RULE = Rule("batch", "acme-soap", 7, "R740", "ABC", "00:1A", "10.0.0.0/8", "example.com", "O-1")
 
 
@@ -83,6 +87,27 @@ async def test_A7_every_kind_of_callback_comes_back_equal_with_its_secrets_seale
 async def test_A6_a_policy_without_a_word_stays_without_a_word(store):
     await store.add_policy(Policy("plain"))
     assert await store.policies() == [Policy("plain")]
+
+
+async def test_A6_a_policy_saved_by_an_earlier_release_is_read_and_says_nothing_new(store):
+    """Its words as they were written before hours, networks, domains and claims per hour could be said."""
+    old = ('{"name":"old","custom_operations":true,"valid_from":"2026-01-01T00:00:00Z","valid_until":null,"identity":'
+           '"either","approved_only":true,"max_devices":5,"callbacks":["soap"],"attempts":3,"lease":"PT1H",'
+           '"shared_by_domain":false}')
+
+    def write():
+        yield Query("INSERT INTO policies (name, body) VALUES ($1, $2)", ("old", old))
+    await store._driver.run(write)
+    assert await store.policies() == [
+        Policy("old", True, datetime(2026, 1, 1, tzinfo=UTC), None, IdentityRule.EITHER, True, 5,
+               frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1))]
+
+
+async def test_A6_a_policy_for_a_zone_that_this_machine_does_not_know_is_read_all_the_same(store):
+    """It opens nothing here; that must not keep other customers' devices from being served."""
+    mars = Policy("mars", hours=(Opening((0,), 0, 60, "Mars/Phobos"),))
+    await store.add_policy(mars)
+    assert (await store.tables()).policies["mars"] == mars
 
 
 async def test_8_adding_twice_is_a_conflict_and_replacing_is_not(store):

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from delegator import signing
 from delegator.errors import DelegatorError, Kind
-from delegator.model import ClaimState, Registration
+from delegator.model import ClaimState, Order, Registration
 from delegator.model.owned import TransferState
+from delegator.policy import Why
 from delegator.signing import Signed
 from delegator.store import Outcome
 from delegator.store.inspection import Wanted
@@ -167,7 +168,7 @@ async def test_A4_what_is_offered_must_be_owned_and_wanted_by_somebody_else(owne
 async def test_A4_a_device_that_is_not_the_owners_any_more_cannot_be_accepted(owned, offer, end, at, how) -> None:
     await offer()
     if how == "removed":
-        await owned.remove_device(TAG)
+        await owned.fleet.remove(await owned.ownership.device(TAG), at(0.5))
         await refused(Kind.CONFLICT, end(ACCEPTED, "umbra"), "not registered any more as it was offered")
         assert (await end(WITHDRAWN, "acme")).state is WITHDRAWN
         return
@@ -298,3 +299,30 @@ async def test_A4_setting_a_customers_key_is_on_record_and_it_goes_with_the_cust
     await owned.remove("customer", "third")
     assert await owned.ownership.key("third") is None
     await refused(Kind.NOT_FOUND, owned.ownership.set_key("third", public, at(4)), "no customer named third")
+
+
+@pytest.mark.parametrize("how", ["accepted", "returned", "removed", "order removed"])
+async def test_A8_a_device_that_changes_hands_while_it_asks_is_not_claimed_for_its_old_owner(
+        owned, offer, end, ask, at, how) -> None:
+    """It was found to be acme's; by the time the claim is opened it is not any more."""
+    name = "SN-2"
+    if how == "order removed":
+        await owned.orders.add(Order("4713", "acme"), at(0))
+        await owned.add_devices([Registration(None, None, "SN-3", order="4713")])
+        name = "SN-3"
+    found = await owned.ownership.device(name)
+    asked = replace(ask("TAG0009", minute=2), owned=found.device_id)
+    if how == "accepted":
+        await offer(name)
+        await end(ACCEPTED, "umbra", name)
+    elif how == "returned":
+        await owned.ownership.give_back([name], "returned", at(1))
+    elif how == "removed":
+        await owned.fleet.remove(found, at(1))
+    else:
+        assert (await owned.open_claim(replace(asked, claim_id="f" * 32))).outcome is Outcome.OPENED, "so far it is"
+        await owned.ownership.release("TAG0009", at(1))
+        await owned.orders.remove("4713", at(1))
+    opened = await owned.open_and_issue(asked, lambda claim: "acme's secret")
+    assert (opened.outcome, [reason.why for reason in opened.reasons]) == (Outcome.OVER_LIMIT, [Why.OWNER])
+    assert not [one for one in await owned.claims(service_tag="TAG0009") if one.state is ClaimState.ISSUED]

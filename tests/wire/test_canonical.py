@@ -51,7 +51,7 @@ def test_a8_every_plain_way_to_write_a_message_is_read(version: Version, blank: 
     assert the_short_way(body) == the_long_way(body) is not None
 
 
-@pytest.mark.parametrize("inner, operation", [
+@pytest.mark.parametrize(("inner", "operation"), [
     (DEVICE + SECRET, "GetProvisioningCredential"),
     ("<{0}ClaimId>" + "0" * 32 + "</{0}ClaimId><{0}Result>Deployed</{0}Result>", "ConfirmProvisioning"),
     (DEVICE + "<{0}NewAddress>192.0.2.9</{0}NewAddress>", "NotifyAddressChange"),
@@ -91,8 +91,8 @@ def test_what_is_written_otherwise_is_left_to_the_careful_readers(body: bytes) -
     assert canonical.read(body, Service.DELEGATOR) is None
 
 
-PIECES = ["<", ">", "&", "&lt;", "</", "/>", "<!--", "-->", "<?", "]]>", "<![CDATA[", "=", '"', "'", " ", "\n", "\t", "\r",
-          "xmlns", "s:", "ABC1234", "é", "\x00", "\x7f", "<ServiceTag>", "</ServiceTag>", "<Model>X</Model>", "{", "}"]
+PIECES = ["<", ">", "&", "&lt;", "</", "/>", "<!--", "-->", "<?", "]]>", "<![CDATA[", "=", '"', "'", " ", "\n", "\t",
+          "\r", "xmlns", "s:", "ABC1234", "\u00e9", "\x00", "\x7f", "<ServiceTag>", "</ServiceTag>", "<Model>X</Model>"]
 
 
 @given(at=st.integers(0, 2000), cut=st.integers(0, 40), put=st.lists(st.sampled_from(PIECES), max_size=4),

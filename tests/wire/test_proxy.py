@@ -90,11 +90,11 @@ def test_A10_anything_else_is_refused_and_never_read_as_an_address(data):
        | st.binary(max_size=120).map(lambda tail: b"PROXY " + tail))
 def test_A10_any_bytes_end_as_a_header_an_error_or_a_wish_for_more_however_they_are_cut(data):
     try:
-        whole: Header | None | str = HeaderReader().feed(data)
+        whole: Header | str | None = HeaderReader().feed(data)
     except ProxyError:
         whole = "refused"
     try:
-        cut: Header | None | str = byte_by_byte(data)
+        cut: Header | str | None = byte_by_byte(data)
     except ProxyError:
         cut = "refused"
     assert whole == cut

@@ -1,6 +1,7 @@
 -- What is registered, and what is claimed. Times are milliseconds since 1970 (UTC); booleans are 0 and 1.
--- Every table has row-level security. The owner, which the delegator is, sees everything; any other user sees rows of
--- the customer that is named in the setting `delegator.customer` of its session, and of no other (docs/scale.md).
+-- Every table has row-level security. The owner, which the delegator is, sees everything; any other user reads rows of
+-- the customer that is named in the setting `delegator.customer` of its session, and of no other, and changes none
+-- (docs/scale.md).
 
 CREATE TABLE policies (
     name TEXT PRIMARY KEY,
@@ -138,19 +139,18 @@ ALTER TABLE places ENABLE ROW LEVEL SECURITY;
 ALTER TABLE delegate_health ENABLE ROW LEVEL SECURITY;
 ALTER TABLE revision ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY of_customer ON customers USING (name = current_setting('delegator.customer', true));
-CREATE POLICY of_customer ON delegates USING (customer = current_setting('delegator.customer', true));
-CREATE POLICY of_customer ON devices USING (customer = current_setting('delegator.customer', true));
-CREATE POLICY of_customer ON claims USING (customer = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON customers FOR SELECT USING (name = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON delegates FOR SELECT USING (customer = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON devices FOR SELECT USING (customer = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON claims FOR SELECT USING (customer = current_setting('delegator.customer', true));
 -- What follows is a customer's by what it refers to; the tables in the conditions are seen by the rules above.
-CREATE POLICY of_customer ON device_macs USING (device_id IN (SELECT device_id FROM devices));
-CREATE POLICY of_customer ON rules USING (delegate IN (SELECT name FROM delegates));
-CREATE POLICY of_customer ON delegate_health USING (delegate IN (SELECT name FROM delegates));
-CREATE POLICY of_customer ON places USING (
+CREATE POLICY of_customer ON device_macs FOR SELECT USING (device_id IN (SELECT device_id FROM devices));
+CREATE POLICY of_customer ON rules FOR SELECT USING (delegate IN (SELECT name FROM delegates));
+CREATE POLICY of_customer ON delegate_health FOR SELECT USING (delegate IN (SELECT name FROM delegates));
+CREATE POLICY of_customer ON places FOR SELECT USING (
     holder = 'customer/' || current_setting('delegator.customer', true)
     OR holder IN (SELECT 'delegate/' || name FROM delegates));
--- A policy may be shared by customers: it is read by all of them and written by none, and of its approved list each
--- sees the tags of its own devices.
+-- A policy may be shared by customers: all of them read it, and of its approved list each the tags of its own devices.
 CREATE POLICY of_customer ON policies FOR SELECT USING (
     name IN (SELECT policy FROM customers) OR name IN (SELECT policy FROM delegates));
-CREATE POLICY of_customer ON approvals USING (service_tag IN (SELECT service_tag FROM devices));
+CREATE POLICY of_customer ON approvals FOR SELECT USING (service_tag IN (SELECT service_tag FROM devices));

@@ -32,7 +32,8 @@ CREATE TABLE outbox_queues (
 );
 CREATE INDEX outbox_queues_due ON outbox_queues (kind, due_at);
 
+-- Row-level security, see 0001_start.
 ALTER TABLE outbox ENABLE ROW LEVEL SECURITY;
 ALTER TABLE outbox_queues ENABLE ROW LEVEL SECURITY;
-CREATE POLICY of_customer ON outbox USING (customer = current_setting('delegator.customer', true));
-CREATE POLICY of_customer ON outbox_queues USING (delegate IN (SELECT name FROM delegates));
+CREATE POLICY of_customer ON outbox FOR SELECT USING (customer = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON outbox_queues FOR SELECT USING (delegate IN (SELECT name FROM delegates));

@@ -22,10 +22,12 @@ CREATE TABLE audit (
 ) STRICT;
 -- Every index is paid for by every handshake. Times and claim ids only grow, so these two are written at their end.
 -- A row of a claim is found by its claim, which has an index by tag; the rest, refusals and what operators did, by
--- an index that claims' rows do not enter.
+-- an index that claims' rows do not enter. The last two are for what is neither a claim's nor a device's.
 CREATE INDEX audit_at ON audit (at);
 CREATE INDEX audit_of_claim ON audit (claim_id) WHERE claim_id IS NOT NULL;
 CREATE INDEX audit_of_tag ON audit (service_tag) WHERE claim_id IS NULL AND service_tag IS NOT NULL;
+CREATE INDEX audit_of_outcome ON audit (outcome, at) WHERE outcome <> 'done';
+CREATE INDEX audit_of_actor ON audit (actor, at) WHERE actor <> 'device';
 
 -- The key of all hashes, 32 random bytes in base64, sealed for the row "audit_keys/<number>". Whoever rotates the
 -- sealing key seals this anew as well.

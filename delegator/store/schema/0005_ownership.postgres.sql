@@ -54,3 +54,12 @@ WHEN (OLD.state <> NEW.state AND OLD.state || ' to ' || NEW.state NOT IN (
     'asking to issued', 'issued to confirmed', 'asking to expired', 'issued to expired',
     'asking to released', 'issued to released', 'confirmed to released', 'expired to released'))
 EXECUTE FUNCTION refuse_claims_move();
+
+-- Row-level security, see 0001_start.
+ALTER TABLE transfers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boards ENABLE ROW LEVEL SECURITY;
+ALTER TABLE customer_keys ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_customer ON transfers FOR SELECT USING (
+    current_setting('delegator.customer', true) IN (offered_by, offered_to));
+CREATE POLICY of_customer ON boards FOR SELECT USING (service_tag IN (SELECT service_tag FROM devices));
+CREATE POLICY of_customer ON customer_keys FOR SELECT USING (customer = current_setting('delegator.customer', true));

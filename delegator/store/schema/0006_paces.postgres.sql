@@ -7,3 +7,9 @@ CREATE TABLE paces (
     opened BIGINT NOT NULL CHECK (opened >= 0),
     PRIMARY KEY (holder, minute)
 );
+
+-- Row-level security, see 0001_start.
+ALTER TABLE paces ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_customer ON paces FOR SELECT USING (
+    holder = 'customer/' || current_setting('delegator.customer', true)
+    OR holder IN (SELECT 'delegate/' || name FROM delegates));

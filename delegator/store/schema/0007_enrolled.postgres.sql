@@ -46,3 +46,18 @@ ALTER TABLE outbox ADD COLUMN identity TEXT;
 ALTER TABLE outbox DROP CONSTRAINT outbox_claim_id_kind_key;
 ALTER TABLE outbox ADD UNIQUE (claim_id, kind, notice, day);
 CREATE INDEX outbox_contested ON outbox (delegate, kind, day) WHERE notice = 'second claimant';
+
+-- Every delegator keeps the serials that were revoked: it is told of new ones as of a changed small table.
+CREATE FUNCTION tell_revoked() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE revision SET number = number + 1;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER enrolled_revoked_told AFTER UPDATE OF revoked_at ON enrolled FOR EACH ROW
+    WHEN (OLD.revoked_at IS DISTINCT FROM NEW.revoked_at) EXECUTE FUNCTION tell_revoked();
+
+-- Row-level security, see 0001_start.
+ALTER TABLE enrolled ENABLE ROW LEVEL SECURITY;
+ALTER TABLE contested ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_customer ON enrolled FOR SELECT USING (claim_id IN (SELECT claim_id FROM claims));
+CREATE POLICY of_customer ON contested FOR SELECT USING (customer = current_setting('delegator.customer', true));

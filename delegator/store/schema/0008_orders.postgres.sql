@@ -74,7 +74,7 @@ CREATE INDEX device_changes_of_delegate ON device_changes (delegate) WHERE deleg
 CREATE VIEW current_devices AS
 SELECT d.device_id,
        CASE WHEN c.device_id IS NULL THEN d.customer ELSE c.customer END AS customer,
-       CASE WHEN c.device_id IS NULL THEN d.service_tag ELSE c.service_tag END AS service_tag,
+       COALESCE(c.service_tag, d.service_tag) AS service_tag,
        CASE WHEN c.device_id IS NULL THEN d.serial_number ELSE c.serial_number END AS serial_number,
        CASE WHEN c.device_id IS NULL THEN d.mac_addresses ELSE c.mac_addresses END AS mac_addresses,
        CASE WHEN c.device_id IS NULL THEN d.model ELSE c.model END AS model,
@@ -93,3 +93,21 @@ SELECT device_id, service_tag, serial_number, mac_addresses, model, order_number
        CASE WHEN customer IS NULL THEN (SELECT o.delegate FROM orders o WHERE o.order_number = d.order_number)
             ELSE delegate END AS delegate
 FROM current_devices d;
+
+-- Row-level security, see 0001_start. A device is a customer's by its own row or by its order; a change under way
+-- is the new owner's. The views see what whoever asks may see, not what their owner may.
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_names ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_numbers ENABLE ROW LEVEL SECURITY;
+ALTER TABLE imports ENABLE ROW LEVEL SECURITY;
+ALTER TABLE device_changes ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_customer ON orders FOR SELECT USING (customer = current_setting('delegator.customer', true));
+DROP POLICY of_customer ON devices;
+CREATE POLICY of_customer ON devices FOR SELECT USING (
+    customer = current_setting('delegator.customer', true)
+    OR (customer IS NULL AND order_number IN (SELECT order_number FROM orders)));
+CREATE POLICY of_customer ON device_names FOR SELECT USING (device_id IN (SELECT device_id FROM devices));
+CREATE POLICY of_customer ON device_changes FOR SELECT USING (customer = current_setting('delegator.customer', true));
+CREATE POLICY of_customer ON imports FOR SELECT USING (true);
+ALTER VIEW current_devices SET (security_invoker = true);
+ALTER VIEW registrations SET (security_invoker = true);

@@ -90,7 +90,7 @@ CREATE INDEX device_changes_of_delegate ON device_changes (delegate) WHERE deleg
 CREATE VIEW current_devices AS
 SELECT d.device_id,
        CASE WHEN c.device_id IS NULL THEN d.customer ELSE c.customer END AS customer,
-       CASE WHEN c.device_id IS NULL THEN d.service_tag ELSE c.service_tag END AS service_tag,
+       COALESCE(c.service_tag, d.service_tag) AS service_tag,
        CASE WHEN c.device_id IS NULL THEN d.serial_number ELSE c.serial_number END AS serial_number,
        CASE WHEN c.device_id IS NULL THEN d.mac_addresses ELSE c.mac_addresses END AS mac_addresses,
        CASE WHEN c.device_id IS NULL THEN d.model ELSE c.model END AS model,

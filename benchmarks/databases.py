@@ -1,0 +1,167 @@
+"""What a complete handshake costs on PostgreSQL, beside the embedded database: `python benchmarks/databases.py --url URL`.
+
+Two delegators run, one on each, and take turns in random order. URL names an empty database on this machine, whose
+server's own CPU is told too. The figures in docs/scale.md come from here.
+The invariant: a database that is not empty is left alone.
+Must not live here: load, the account of CPU (servers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+WARM_UP = 100
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="databases.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--url", required=True, help="an empty PostgreSQL database, on this machine")
+    parser.add_argument("--handshakes", type=int, default=300, metavar="N", help="per round and server (300)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="R", help="of each server (7)")
+    parser.add_argument("--in-flight", type=int, default=16, metavar="K", help="handshakes at a time (16)")
+    parser.add_argument("--limited", action="store_true", help="the customer's policy limits its devices")
+    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="certificates are kept there")
+    return parser.parse_args(words)
+
+
+def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
+    """The same devices, registered in both databases."""
+    from msgspec.structs import replace
+
+    from benchmarks.fleet import Fleet
+    from delegator import config
+
+    embedded, shared = Fleet(arguments.dir, size), Fleet(arguments.dir, size)
+    embedded.mint()
+    shared.settings = replace(shared.settings, store=config.Store(url=arguments.url))
+    shared.settings_file = arguments.dir / "delegator-postgres.toml"
+    shared.settings_file.write_text(config.as_toml(shared.settings), encoding="utf-8")
+    for one in (embedded, shared):
+        one.register()
+        if arguments.limited:
+            asyncio.run(_limit(one.settings))
+    return {"embedded": embedded, "PostgreSQL": shared}
+
+
+async def _limit(settings: Any) -> None:
+    """A limit that is counted and never reached."""
+    from benchmarks.fleet import CUSTOMER
+    from delegator.model import Customer, Policy
+    from delegator.parts import open_settings_store
+
+    store = await open_settings_store(settings)
+    await store.add_policy(Policy("limited", max_devices=10**6))
+    await store.add_customer(Customer(CUSTOMER, "Acme", policy="limited"), replace=True)
+    await store.close()
+
+
+class DatabaseServer:
+    """The CPU of the server that a URL leads to: of its backends that are ours, and of those that write its files."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._clock = os.sysconf("SC_CLK_TCK")
+
+    def pids(self) -> list[int]:
+        import asyncpg
+
+        async def ask() -> list[int]:
+            connection = await asyncpg.connect(self._url)
+            rows = await connection.fetch("SELECT pid FROM pg_stat_activity WHERE application_name = 'delegator' "
+                                          "OR backend_type IN ('walwriter', 'background writer', 'checkpointer')")
+            await connection.close()
+            return [row[0] for row in rows]
+        return asyncio.run(ask())
+
+    def cpu(self, pids: Sequence[int]) -> float:
+        """Seconds so far, in clock ticks: good enough for rounds of a second."""
+        seconds = 0.0
+        for pid in pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            seconds += (int(fields[11]) + int(fields[12])) / self._clock
+        return seconds
+
+
+async def _must_be_empty(url: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    found = await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()")
+    await connection.close()
+    if found:
+        sys.exit(f"{url.partition('?')[0]} is not empty: make a new database for this")
+
+
+@contextmanager
+def servers_of(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from benchmarks import servers
+
+    started: dict[str, Any] = {}
+    try:
+        for name, fleet in known.items():
+            started[name] = servers.start_delegator(fleet, servers.Cores())
+        yield started
+    finally:
+        for server in started.values():
+            servers.end(server.process)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float, float]]]:
+    """By server and round: microseconds of its CPU and of the database server's for a handshake, handshakes a
+    second."""
+    from benchmarks import load
+
+    asyncio.run(_must_be_empty(arguments.url))
+    size = WARM_UP + arguments.handshakes * arguments.rounds
+    known, database = fleets(arguments, size), DatabaseServer(arguments.url)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in known}
+    with servers_of(known) as started:
+        for name, server in started.items():
+            load.run(server.address, known[name].devices(0, WARM_UP), server.good, arguments.in_flight)
+        pids = database.pids()
+        for number in range(arguments.rounds):
+            devices = known["embedded"].devices(WARM_UP + number * arguments.handshakes, arguments.handshakes)
+            for name in random.sample(sorted(started), len(started)):
+                server = started[name]
+                before, its_before, began = server.usage().cpu, database.cpu(pids), time.monotonic()
+                load.run(server.address, devices, server.good, arguments.in_flight)
+                took = time.monotonic() - began
+                used, its = server.usage().cpu - before, database.cpu(pids) - its_before
+                each = 1e6 / arguments.handshakes
+                found[name].append((used * each, its * each, arguments.handshakes / took))
+    return found
+
+
+def main() -> int:
+    sys.path[0] = str(HERE.parent)
+    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
+    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
+
+    del os.environ["OPENSSL_CONF"]
+    arguments = _arguments(sys.argv[1:])
+    found = measure(arguments)
+    print(json.dumps({name: {
+        "delegator_us": _spread([one[0] for one in rounds]), "database_us": _spread([one[1] for one in rounds]),
+        "per_second": _spread([one[2] for one in rounds])} for name, rounds in found.items()}, indent=2))
+    return 0
+
+
+def _spread(numbers: Sequence[float]) -> list[int]:
+    """Median, least, most."""
+    return [round(statistics.median(numbers)), round(min(numbers)), round(max(numbers))]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Load balancers in front of us: who may say, by a PROXY header, which device a connection is from.
+
+The invariant: where balancers are named, a connection is served only if it comes from one of them and begins with a
+header; otherwise whoever reaches the port could pass for any address.
+Must not live here: the header's form (wire.proxy), connections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from delegator.errors import DelegatorError, Kind
+from delegator.outbound import Network, networks
+from delegator.wire.proxy import Header, HeaderReader, ProxyError
+
+
+@dataclass(frozen=True, slots=True)
+class Balancers:
+    """The networks of all balancers."""
+
+    networks: tuple[Network, ...]
+
+    def trusted(self, address: str) -> bool:
+        """Nothing but a v4-mapped address is taken for another: who has a v6 address may choose what is inside it."""
+        try:
+            where = ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        inner = where.ipv4_mapped if isinstance(where, IPv6Address) else None
+        return any((inner or where) in network for network in self.networks)
+
+
+def balancers_of(texts: tuple[str, ...]) -> Balancers | None:
+    """From settings; None where connections come from devices themselves. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        return Balancers(networks(texts)) if texts else None
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.server.proxy_from: {error}",
+                             hint='networks of your load balancers, such as ["192.0.2.10/32"]') from None
+
+
+class Introduction:
+    """The beginning of one connection behind balancers, from `address`."""
+
+    __slots__ = ("_address", "_balancers", "_reader")
+
+    def __init__(self, balancers: Balancers, address: str) -> None:
+        self._balancers = balancers
+        self._address = address
+        self._reader = HeaderReader()
+
+    def feed(self, data: bytes) -> Header | None:
+        """The header once it is whole. Raises ProxyError when it is none, or none that counts."""
+        if not self._balancers.trusted(self._address):
+            raise ProxyError(f"{self._address} is none of the load balancers in [server] proxy_from")
+        return self._reader.feed(data)

@@ -1,0 +1,137 @@
+"""Second claimants are noticed without waiting, gathered, written down in one go, and never lost at the end (6.1)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from delegator import alarm
+from delegator.alarm import Alarm
+from delegator.errors import DelegatorError, Kind
+from delegator.metrics import Metrics
+from delegator.model import (
+    Delegate,
+    HostedCallback,
+    IdentityKind,
+    NotificationKind,
+    Secret,
+    SoapCallback,
+    SshCallback,
+    Telling,
+)
+from delegator.model.enrolled import Contest
+from delegator.store import Store
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def contest(tag: str = "ABC1234", kind: IdentityKind = IdentityKind.SHARED, delegate: str | None = "soap") -> Contest:
+    return Contest(tag, kind, "c" * 32, "acme", delegate, "203.0.113.9", AT)
+
+
+class Pretend:
+    """A store that keeps batches, and is down as long as it is told to be."""
+
+    def __init__(self) -> None:
+        mailed = HostedCallback("root", Secret("x"), mail_to="ops@acme.example")
+        delegates = [Delegate("soap", "acme", SoapCallback("d.acme.example")), Delegate("zeta", "acme", mailed),
+                     Delegate("alpha", "acme", mailed), Delegate("first", "globex", mailed),
+                     Delegate("ssh", "umbra", SshCallback("h", "u", Secret("k"), "k"))]
+        self.directory = SimpleNamespace(delegates={one.name: one for one in delegates})
+        self.batches: list[list[tuple[Contest, Telling | None]]] = []
+        self.down = False
+        self.contests = self
+
+    async def tables(self) -> Any:
+        return self
+
+    async def note(self, batch: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
+        if self.down:
+            raise DelegatorError(Kind.UNAVAILABLE, "disk full")
+        self.batches.append(list(batch))
+        return [one for one, _ in batch]
+
+
+@pytest.fixture
+def store() -> Pretend:
+    return Pretend()
+
+
+@pytest.fixture
+def told() -> list[bool]:
+    return []
+
+
+@pytest.fixture
+def sounding(store: Pretend, told: list[bool], monkeypatch: pytest.MonkeyPatch) -> Alarm:
+    monkeypatch.setattr(alarm, "PAUSE", 0.02)
+    return Alarm(cast(Store, store), Metrics(), lambda: told.append(True), "delegator.example")
+
+
+async def settled(sounding: Alarm) -> None:
+    while sounding._noting is not None:
+        await asyncio.sleep(0.005)
+
+
+async def test_6_1_a_thousand_requests_are_one_entry_in_one_batch(sounding: Alarm, store: Pretend,
+                                                                  told: list[bool]) -> None:
+    for _ in range(1000):
+        sounding.contested(contest())
+    sounding.contested(contest(kind=IdentityKind.OWN))
+    assert not store.batches, "noticing does not wait for the store"
+    await settled(sounding)
+    ((shared, own),) = store.batches
+    assert (shared[0].times, own[0].times) == (1000, 1)
+    assert told == [True]
+
+
+async def test_6_1_what_is_pending_is_bounded(sounding: Alarm, store: Pretend) -> None:
+    for number in range(alarm.MOST + 500):
+        sounding.contested(contest(f"TAG{number:05}"))
+    await sounding.close()
+    assert len(store.batches[0]) == alarm.MOST
+
+
+async def test_6_1_a_store_that_is_away_loses_none_and_the_end_writes_them_down(
+        sounding: Alarm, store: Pretend, caplog: pytest.LogCaptureFixture) -> None:
+    store.down = True
+    sounding.contested(contest())
+    await asyncio.sleep(0.05)
+    sounding.contested(contest())
+    assert "disk full" in caplog.text
+    store.down = False
+    await settled(sounding)
+    assert store.batches[0][0][0].times == 2
+    sounding.contested(contest("ABC9999"))
+    await sounding.close()
+    assert store.batches[-1][0][0].service_tag == "ABC9999"
+    await sounding.close()
+    assert len(store.batches) == 2
+
+
+@pytest.mark.parametrize(("delegate", "customer", "whom"), [
+    ("zeta", "acme", "zeta"), ("soap", "acme", "alpha"), (None, "acme", "alpha"), ("gone", "acme", "alpha"),
+    ("first", "globex", "first"), ("ssh", "umbra", None), (None, None, None)])
+async def test_6_1_the_owner_is_told_where_it_has_an_address(sounding: Alarm, store: Pretend, delegate: str | None,
+                                                             customer: str | None, whom: str | None) -> None:
+    """At the delegate that serves the device, else at the first of the same customer; never at anybody else's."""
+    sounding.contested(Contest("ABC1234", IdentityKind.SHARED, "c" * 32, customer, delegate, "203.0.113.9", AT))
+    await sounding.close()
+    telling = store.batches[0][0][1]
+    assert telling == (None if whom is None else Telling((NotificationKind.MAIL,), whom, "delegator.example"))
+
+
+async def test_6_1_the_log_warns_and_the_metric_knows_no_tag(sounding: Alarm, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        sounding.contested(contest())
+        await settled(sounding)
+    assert "203.0.113.9 asked for ABC1234 with the shared certificate" in caplog.text
+    text = sounding._metrics.text().decode()
+    assert 'delegator_second_claimants_total{identity="shared"} 1.0' in text
+    assert "ABC1234" not in text
