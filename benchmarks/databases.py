@@ -1,4 +1,4 @@
-"""What a complete handshake costs on PostgreSQL, beside the embedded database: `python benchmarks/databases.py --url URL`.
+"""What a complete handshake costs on either database: `python benchmarks/databases.py --url URL`.
 
 Two delegators run, one on each, and take turns in random order. URL names an empty database on this machine, whose
 server's own CPU is told too. The figures in docs/scale.md come from here.
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
     shared.settings = replace(shared.settings, store=config.Store(url=arguments.url))
     shared.settings_file = arguments.dir / "delegator-postgres.toml"
     shared.settings_file.write_text(config.as_toml(shared.settings), encoding="utf-8")
-    for one in (embedded, shared):
+    for one in (shared, embedded):  # registering begins by removing the embedded one
         one.register()
         if arguments.limited:
             asyncio.run(_limit(one.settings))
@@ -119,29 +118,33 @@ def servers_of(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float, float]]]:
-    """By server and round: microseconds of its CPU and of the database server's for a handshake, handshakes a
-    second."""
-    from benchmarks import load
-
+    """By server and what its devices ask for, a round each: microseconds of its CPU and of the database server's for a
+    handshake, handshakes a second. A device that asks `again` gets the same answer, which is what a retry costs."""
     asyncio.run(_must_be_empty(arguments.url))
     size = WARM_UP + arguments.handshakes * arguments.rounds
     known, database = fleets(arguments, size), DatabaseServer(arguments.url)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in known}
+    found: dict[str, list[tuple[float, float, float]]] = {}
     with servers_of(known) as started:
-        for name, server in started.items():
-            load.run(server.address, known[name].devices(0, WARM_UP), server.good, arguments.in_flight)
+        for server in started.values():
+            _round(server, known["embedded"].devices(0, WARM_UP), arguments.in_flight, lambda: 0.0)
         pids = database.pids()
         for number in range(arguments.rounds):
             devices = known["embedded"].devices(WARM_UP + number * arguments.handshakes, arguments.handshakes)
             for name in random.sample(sorted(started), len(started)):
-                server = started[name]
-                before, its_before, began = server.usage().cpu, database.cpu(pids), time.monotonic()
-                load.run(server.address, devices, server.good, arguments.in_flight)
-                took = time.monotonic() - began
-                used, its = server.usage().cpu - before, database.cpu(pids) - its_before
-                each = 1e6 / arguments.handshakes
-                found[name].append((used * each, its * each, arguments.handshakes / took))
+                for what in ("first", "again"):
+                    found.setdefault(f"{name}, {what}", []).append(_round(
+                        started[name], devices, arguments.in_flight, lambda: database.cpu(pids)))
     return found
+
+
+def _round(server: Any, devices: Sequence[Any], in_flight: int,
+           its_cpu: Callable[[], float]) -> tuple[float, float, float]:
+    from benchmarks import load
+
+    before, its_before, began = server.usage().cpu, its_cpu(), time.monotonic()
+    load.run(server.address, devices, server.good, in_flight)
+    took, each = time.monotonic() - began, 1e6 / len(devices)
+    return (server.usage().cpu - before) * each, (its_cpu() - its_before) * each, len(devices) / took
 
 
 def main() -> int:
@@ -152,15 +155,15 @@ def main() -> int:
     del os.environ["OPENSSL_CONF"]
     arguments = _arguments(sys.argv[1:])
     found = measure(arguments)
-    print(json.dumps({name: {
-        "delegator_us": _spread([one[0] for one in rounds]), "database_us": _spread([one[1] for one in rounds]),
-        "per_second": _spread([one[2] for one in rounds])} for name, rounds in found.items()}, indent=2))
+    columns = ("delegator, us", "database server, us", "handshakes per second")
+    print(f"{'median (least to most)':<22}" + "".join(f"{column:>26}" for column in columns))
+    for name, rounds in sorted(found.items()):
+        print(f"{name:<22}" + "".join(f"{_spread([one[place] for one in rounds]):>26}" for place in range(3)))
     return 0
 
 
-def _spread(numbers: Sequence[float]) -> list[int]:
-    """Median, least, most."""
-    return [round(statistics.median(numbers)), round(min(numbers)), round(max(numbers))]
+def _spread(numbers: Sequence[float]) -> str:
+    return f"{statistics.median(numbers):.0f} ({min(numbers):.0f} to {max(numbers):.0f})"
 
 
 if __name__ == "__main__":

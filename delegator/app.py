@@ -23,6 +23,7 @@ from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
 from delegator.config import Settings
+from delegator.duties import Duties
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError
 from delegator.handshake import Handshake
@@ -51,13 +52,15 @@ def now() -> datetime:
 
 class App:
     """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`.
-    `reread` reads the settings again for a reload; `manager` is told how we are."""
+    `reread` reads the settings again for a reload; `manager` is told how we are; `duties` are for one of several
+    workers."""
 
     def __init__(self, settings: Settings, reread: Reread | None = None,
-                 manager: systemd.Manager | None = None) -> None:
+                 manager: systemd.Manager | None = None, duties: Duties | None = None) -> None:
         self._settings = settings
         self._reread = reread or (lambda: self._parts.settings)
         self._manager = manager or systemd.Manager()
+        self._duties = duties or Duties()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._exchanging = asyncio.Lock()
@@ -76,17 +79,18 @@ class App:
         self._store = await open_settings_store(self._settings)
         try:
             self._store.listen(self._wake.set)
-            if not self._store.shared:  # else what a crash left behind is free again when its time is over
+            # Else what a crash left behind is free again when its time is over.
+            if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
             parts = await self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, now)
             self._alarm = Alarm(self._store, self.metrics, self._notifier.wake, delegator_name(self._settings))
-            self._auditor = Auditor(self._store, now)
+            self._auditor = Auditor(self._store, now, self._duties.named)
             self._listener = Listener(parts.context)
-            self._watching = Watching(self.metrics, self._store, self._listener, self._notifier, now)
+            self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, now)
             self._serve_with(parts)
-            await self._watching.open(self._settings.ops, given.get(systemd.OPS, []))
+            await self.watching.open(self._settings.ops, given.get(systemd.OPS, []))
             self.metrics.reloaded(now())
             self._heed_signals()
             address = self._listen(given.get(systemd.DEVICES, []))
@@ -106,7 +110,7 @@ class App:
     @property
     def ops_port(self) -> int | None:
         """Where operators look, None where that port is off."""
-        return self._watching.port
+        return self.watching.port
 
     def _listen(self, sockets: list[socket.socket]) -> tuple[str, int]:
         """On the sockets that we were given, else on our own."""
@@ -124,16 +128,16 @@ class App:
         self._notifier.use(parts.carriers)
         self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
-                                    factory_anchor=parts.factory_anchor, confirmed=self._wake.set,
+                                    factory_anchor=parts.factory_anchor, confirmed=self._to_tell,
                                     alternates=settings.server.alternates, domains=parts.domains,
-                                    name=delegator_name(settings), issued=self._notifier.wake,
+                                    name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested)
         server = Server(self._handshake, self._record, settings.server.url)
-        self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, limits.connections,
+        self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
-        self._listener.balancers = parts.balancers
-        self._watching.ends(parts.ends)
-        for words in self._watching.ready.soon().values():
+        self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
+        self.watching.ends(parts.ends)
+        for words in self.watching.ready.soon().values():
             log.warning("%s", words)
 
     def _record(self, trail: Trail, level: int) -> None:
@@ -151,16 +155,35 @@ class App:
         self._notes.add(task := asyncio.get_running_loop().create_task(_guarded(work)))
         task.add_done_callback(self._notes.discard)
 
+    # --- what is done once for all processes ---
+
+    def _to_tell(self) -> None:
+        self._duties.wake(self.wake)
+
+    def wake(self) -> None:
+        """There is something to tell a delegate or an administrator."""
+        self._wake.set()
+        self._notifier.wake()
+
+    def keep_house(self) -> None:
+        """From now on this process does what is done once for all."""
+        self._duties.ours.set()
+        self._wake.set()
+
+    async def _notify(self) -> None:
+        await self._duties.ours.wait()
+        await self._notifier.run()
+
     # --- life ---
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
         loop = asyncio.get_running_loop()
-        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notifier.run(), self._watchdog())]
+        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notify(), self._watchdog())]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain
         self._manager.stopping(f"requests under way have {drain:g} s")
-        self._watching.ready.draining = True
+        self.watching.ready.draining = True
         for task in upkeep:
             task.cancel()
         await asyncio.gather(*upkeep, return_exceptions=True)
@@ -168,7 +191,7 @@ class App:
         await self._close()
 
     async def _close(self) -> None:
-        self._watching.close()
+        self.watching.close()
         await asyncio.gather(*self._notes)
         self._retired.close()
         await self._alarm.close()
@@ -192,10 +215,11 @@ class App:
 
     def reload(self) -> None:
         """Read settings, certificates, anchors and revocation lists again; connections that stand go on."""
-        self._in_background(lambda: self._exchange(self._reread))
+        self._in_background(lambda: self.exchange(self._reread))
 
-    async def _exchange(self, reread: Reread) -> None:
-        """Make new parts beside the old ones, then exchange them. Whatever is not in order changes nothing."""
+    async def exchange(self, reread: Reread) -> str:
+        """Make new parts beside the old ones, then exchange them. Whatever is not in order changes nothing, and is
+        said; "" when all was."""
         async with self._exchanging:
             self._manager.reloading()
             try:
@@ -204,12 +228,15 @@ class App:
                 self.metrics.reload_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
                           error.hint or "see: delegator config check")
+                return error.detail
             except Exception:
                 self.metrics.reload_refused()
                 log.exception("reload refused, serving on with what was loaded: a fault of ours")
+                return "a fault of ours, see the log"
             finally:
                 if not self._stopping.is_set():
                     self._manager.ready("serving devices")
+        return ""
 
     async def _exchange_parts(self, wanted: Settings) -> None:
         before = self._parts
@@ -218,7 +245,7 @@ class App:
             self._waiting = waiting
         stamp = files_stamp(settings)
         parts = await asyncio.to_thread(prepare, settings, now, before, self._withdrawn)
-        await self._watching.move(settings.ops)
+        await self.watching.move(settings.ops)
         self._settings, self._stamp = settings, stamp
         self._serve_with(parts)
         self._retired.add(before, parts)
@@ -236,7 +263,7 @@ class App:
         stamp = files_stamp(self._settings)
         if stamp != self._stamp:
             self._stamp = stamp
-            await self._exchange(lambda: self._settings)
+            await self.exchange(lambda: self._settings)
 
     # --- enrolment ---
 
@@ -253,7 +280,7 @@ class App:
         """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
         self._withdrawn = await self._store.enrolments.revoked(now())
         if not self._withdrawn <= self._parts.trust.withdrawn:
-            await self._exchange(lambda: self._settings)
+            await self.exchange(lambda: self._settings)
 
     async def _tidy_imports(self) -> None:
         """What an import that ended or died left behind goes in small commits, with room for devices in between."""
@@ -264,13 +291,14 @@ class App:
 
     async def _housekeeping(self) -> None:
         while True:
-            await _guarded(lambda: self._handshake.notify_delegates())
-            await _guarded(lambda: self._store.expire_lapsed(now()))
-            await _guarded(lambda: self._store.ownership.lapse(now()))
-            await _guarded(self._tidy_imports)
+            if self._duties.ours.is_set():
+                await _guarded(lambda: self._handshake.notify_delegates())
+                await _guarded(lambda: self._store.expire_lapsed(now()))
+                await _guarded(lambda: self._store.ownership.lapse(now()))
+                await _guarded(self._tidy_imports)
+                await _guarded(self._auditor.upkeep)
             await _guarded(self._withdraw)
             await _guarded(self._reload_if_changed)
-            await _guarded(self._auditor.upkeep)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
@@ -288,11 +316,13 @@ async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a running delegator listens; `ops` is None where that port is off."""
+    """Where a running delegator listens; `ops` is None where that port is off, `workers` the processes where there are
+    several."""
 
     host: str
     port: int
     ops: int | None
+    workers: tuple[int, ...] = ()
 
 
 async def serve(settings: Settings, ready: Callable[[Listening], None], reread: Reread | None = None) -> None:

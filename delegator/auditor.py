@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,10 +27,10 @@ EVERY = timedelta(hours=1)
 
 
 class Auditor:
-    """One delegator's part of the audit; `now` gives aware UTC."""
+    """One delegator's part of the audit; `now` gives aware UTC, `named` says which of several processes this is."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
-        self._store, self._now = store, now
+    def __init__(self, store: Store, now: Callable[[], datetime], named: Mapping[str, object] | None = None) -> None:
+        self._store, self._now, self._named = store, now, named or {}
         self._recorder = Recorder(store.audit.append, now)
         self._next: datetime | None = None
         self._keep_days = 0
@@ -55,7 +55,8 @@ class Auditor:
         await self._mark()
 
     async def _append(self, act: Act, detail: dict[str, object]) -> None:
-        await self._store.audit.append([Entry(act, self._now(), self._store.by.actor, detail=detail)])
+        await self._store.audit.append([Entry(act, self._now(), self._store.by.actor,
+                                               detail={**self._named, **detail})])
 
     async def upkeep(self) -> None:
         """Once an hour: marks, and rows that are older than wanted go."""

@@ -37,6 +37,8 @@ class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     issuers: str = ""
     """Authorities beneath the anchors that sign devices' certificates (PEM), where the anchors do not themselves;
     `crl` holds their lists then."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    """Processes that serve that port together: as many as there are cores for it."""
     url: str = ""
     """The address in the WSDL where a proxy or another name stands in front; "" for what the caller used."""
     name: str = ""
@@ -160,6 +162,10 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     writing: Seconds = 5.0
     drain: Seconds = 30.0
     connections: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    connections_per_source: Annotated[int, msgspec.Meta(ge=1)] = 2_000
+    """From one IPv4 address or IPv6 /64; a data centre behind NAT is one."""
+    half_open: Annotated[int, msgspec.Meta(ge=1)] = 5_000
+    """Before the end of the TLS handshake; one more pushes the oldest out."""
     requests_per_connection: Annotated[int, msgspec.Meta(ge=1)] = 100
 
 

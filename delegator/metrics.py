@@ -12,6 +12,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from datetime import datetime
+from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 
@@ -28,7 +29,7 @@ BREAKER_STATES = ("closed", "half-open", "open")
 class Metrics:
     """All metrics of one process, in a registry of their own."""
 
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
+    content_type: ClassVar[str] = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -11,9 +11,9 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from delegator.errors import DelegatorError, Kind
-from delegator.metrics import Metrics
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 
 WITHIN = 5.0
@@ -22,15 +22,23 @@ Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is not in order, by part; empty when all is."""
 
 
+class Shown(Protocol):
+    """What is counted, of one process or of several."""
+
+    content_type: ClassVar[str]
+
+    def text(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ops:
     """The handler of the port. `metrics` and `readiness` are asked at each call; `soon` says what is to be done before
     long, `read` brings the metrics up to date."""
 
-    metrics: Metrics
+    metrics: Shown
     readiness: Readiness
     soon: Callable[[], dict[str, str]]
-    read: Callable[[], Awaitable[None]]
+    read: Callable[[], Awaitable[object]]
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""

@@ -27,6 +27,7 @@ from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
 from delegator.net.balancers import Balancers, balancers_of
+from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
 from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
@@ -72,6 +73,11 @@ class Parts:
         limits = self.settings.limits
         return Deadlines(silent=limits.handshake, handshake=limits.handshake, request=limits.request,
                          idle=limits.idle, writing=limits.writing)
+
+    @property
+    def caps(self) -> Caps:
+        limits = self.settings.limits
+        return Caps(limits.connections, limits.connections_per_source, limits.half_open)
 
 
 class Retired:

@@ -26,6 +26,7 @@ EFFECTS: dict[str, Effect] = {
     "server": Effect.AT_ONCE,
     "server.host": Effect.RESTART,
     "server.port": Effect.RESTART,
+    "server.workers": Effect.RESTART,
     "store": Effect.RESTART,
     "sealing": Effect.AT_ONCE,
     "callbacks": Effect.AT_ONCE,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Peer
@@ -18,7 +19,7 @@ from delegator.model import AddressChange, Answer, Confirmation, CredentialReque
 from delegator.net.connection import Connection
 from delegator.trail import Step, Trail
 from delegator.wire import canonical, messages, soap, wsdl
-from delegator.wire.http import Request, Response
+from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,13 @@ class Server:
             trail.facts |= {"certificate": refused.subject, "serial": refused.serial}
         trail.reasons = (str(refused),)
         self._record(trail, logging.WARNING)
+
+    def unreadable(self, error: HttpError, connection: Connection) -> Response:
+        """Bytes that are no request: HTTP's status for it, a fault that any SOAP client reads, and a trail."""
+        trail = Trail(connection.id, connection.peer_address)
+        trail.mark(Step.CONNECTED, connection.connected_at)
+        trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
+        return replace(self._refuse(soap.Version.V11, error, trail), status=error.status)
 
     async def _call(self, request: Request, connection: Connection) -> Response:
         trail = Trail(connection.id, connection.peer_address)

@@ -48,7 +48,7 @@ class Watching:
         """Open the port, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
         server, port = None, None
         if settings.enabled or sockets:
-            handler = ops.Ops(self.metrics, self.ready.wrong, self.ready.soon, self._read)
+            handler = ops.Ops(self.metrics, self.ready.wrong, self.ready.soon, self.read)
             server, port = await ops.listen(handler, settings.host, settings.port, sockets)
         self.close()
         self._server, self.port, self._settings = server, port, settings
@@ -63,8 +63,8 @@ class Watching:
         if self._server is not None:
             self._server.close()
 
-    async def _read(self) -> None:
-        """Everything that is not counted as it happens, for one scrape."""
+    async def read(self) -> dict[str, str]:
+        """Everything that is not counted as it happens, for one scrape; what keeps devices from being served."""
         wrong, commits = await self.ready.wrong(), self._store.commits
         waiting = {}
         with contextlib.suppress(DelegatorError):
@@ -73,3 +73,4 @@ class Watching:
             self._listener.phases(), self._listener.most, self._listener.turned_away, commits.done,
             commits.transactions, commits.failed, waiting, dict(self._notifier.told),
             {part: int(part in wrong) for part in PARTS})
+        return wrong

@@ -2,7 +2,7 @@
 
 It listens on a Unix socket alone, syncs to disk as it would in earnest, and does not mind who connects. Each test has
 a database to itself: a copy of a template that holds the schema, or one that another test is done with and that was
-emptied, which is quicker. PostgreSQL refuses to run as root, so where tests do, it runs as the user of Debian's package.
+emptied, which is quicker. PostgreSQL refuses to run as root: where tests do, it runs as the user of Debian's package.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ class Cluster:
 
     def promote(self) -> None:
         run("pg_ctl", "promote", "--wait", "--pgdata", self.data)
+
+    def own(self, path: Path) -> None:
+        """Give a file to the user that the server runs as."""
+        user = _user()
+        if user:
+            os.chown(path, int(str(user["user"])), int(str(user["group"])))
 
     def configure(self, **settings: str) -> None:
         """Settings for the next start; those that were there before give way."""
@@ -167,9 +173,7 @@ def cluster_folder() -> Iterator[Path]:
     """A folder whose path is short enough for a socket, and open to the user that servers run as."""
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     try:
-        user = _user()
-        if user:
-            os.chown(folder, int(str(user["user"])), int(str(user["group"])))
+        Cluster(folder).own(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

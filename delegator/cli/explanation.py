@@ -103,7 +103,8 @@ def repaired(said: Verdict, known: list[Board], question: Question) -> Verdict:
     if expected is not None and (over := against([expected], expected.binding, question.at)):
         hint = f"delegator devices repair {question.device.service_tag} --because TEXT"
         error = refusal(Decision(over))
-        return Verdict(DelegatorError(error.kind, error.detail, hint=hint), reasons=((over[0].why.value, error.detail),))
+        return Verdict(DelegatorError(error.kind, error.detail, hint=hint),
+                       reasons=((over[0].why.value, error.detail),))
     which = "that is not of a board that was replaced" if expected is None or not expected.binding else (
         f"{expected.binding.removeprefix('key:')}, approved with its repair")
     return replace(said, given=f"{said.given}, if it comes with a key {which}")

@@ -32,7 +32,7 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
     """
     import msgspec
 
-    from delegator import app, config, observe
+    from delegator import app, config, observe, workers
     from delegator.cli import session
 
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
@@ -48,6 +48,7 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
         print(f"delegator listening on https://{listening.host}:{listening.port}/", file=sys.stderr)
         if as_json:
             print(json.dumps({"host": listening.host, "port": listening.port, "pid": os.getpid(),
-                              "ops": listening.ops}), flush=True)
+                              "ops": listening.ops, "workers": listening.workers}), flush=True)
 
-    asyncio.run(app.serve(settings, ready, lambda: changed(config.load(path))))
+    serve = app.serve if settings.server.workers == 1 else workers.serve
+    asyncio.run(serve(settings, ready, lambda: changed(config.load(path))))

@@ -77,6 +77,7 @@ async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
                         lifetime=timedelta(hours=mine.lifetime), url=mine.public_url)
         listener = Listener(context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
+        listener.unreadable = server.unreadable
         await _listen(mine, listener, ledger, ready)
     finally:
         await ledger.close()

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
-from delegator.wire.http import Request, Response
+from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,10 @@ class Server:
     def refused(self, connection: Connection, refused: Refused) -> None:
         """A TLS handshake that came to nothing."""
         log.warning("%s %s: TLS refused: %s", connection.id, connection.peer_address, refused)
+
+    def unreadable(self, error: HttpError, connection: Connection) -> Response:
+        """Bytes that are no request: HTTP's status for it, and a fault that any SOAP client reads."""
+        return replace(_fault(soap.Version.V11, error, connection), status=error.status)
 
     # --- from delegators ---
 

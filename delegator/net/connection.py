@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from delegator.model import PeerCertificate
 from delegator.net.balancers import Introduction
+from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
-from delegator.wire.http import CONTINUE, HttpError, Request, RequestReader, Response, render_response
+from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, Response, render_response
 from delegator.wire.proxy import ProxyError
 from delegator.wire.tls import Refused, Session
 
@@ -47,9 +48,9 @@ class Phase(enum.Enum):
 class Connection:
     """What a handler may ask of the connection: who is at the other end, since when, under which id."""
 
-    __slots__ = ("_certificate", "_close_after", "_introduction", "_listener", "_out", "_reader", "_requests",
-                 "_served", "_session", "_socket", "_task", "authenticated_at", "connected_at", "deadline", "id",
-                 "peer_address", "phase")
+    __slots__ = ("_certificate", "_close_after", "_introduction", "_listener", "_out", "_paused", "_reader",
+                 "_requests", "_served", "_session", "_socket", "_task", "authenticated_at", "connected_at", "deadline",
+                 "id", "peer_address", "phase", "source")
 
     def __init__(self, listener: Listener, sock: socket.socket, peer_address: str, number: str) -> None:
         self.id = number
@@ -57,6 +58,7 @@ class Connection:
         self.connected_at = time.monotonic_ns()
         self.authenticated_at = 0
         self.deadline = 0.0
+        self.source: Source | None = None
         self.phase = Phase.SILENT
         self._listener = listener
         self._socket = sock
@@ -70,6 +72,7 @@ class Connection:
         self._out = b""
         self._served = 0
         self._close_after = False
+        self._paused = False
         self._enter(Phase.SILENT)
         CONNECTION.set(number)  # the loop keeps a copy of the context for each reader, and so for all that it calls
         listener.loop.add_reader(sock.fileno(), self._readable)
@@ -125,6 +128,7 @@ class Connection:
             return
         if session.handshaken and self.phase is Phase.HANDSHAKE:
             self.authenticated_at = time.monotonic_ns()
+            self._listener.handshaken(self)
             self._enter(Phase.IDLE)
         if plaintext:
             self._parse(plaintext)
@@ -145,7 +149,11 @@ class Connection:
         if header is None:
             return b""
         self._introduction = None
-        self.peer_address = header.source or self.peer_address
+        if header.source is not None:
+            self.peer_address = header.source
+            if not self._listener.introduced(self, header.source):
+                self.abort()
+                return b""
         return header.rest
 
     def _refuse(self, refused: Refused) -> None:
@@ -158,10 +166,12 @@ class Connection:
         try:
             self._requests += self._reader.feed(plaintext)
         except HttpError as error:
-            self._answer_badly(error)
+            if self._task is None and self.phase is not Phase.WRITING:  # else once what came before is answered
+                self._answer_badly(error)
             return
         if self._requests:
             self._next_request()
+            self._bound()
         elif self.phase is Phase.IDLE:
             self._enter(Phase.REQUEST)
         if self._reader.wants_continue and self.phase is Phase.REQUEST:
@@ -170,9 +180,7 @@ class Connection:
     def _answer_badly(self, error: HttpError) -> None:
         assert self._session is not None
         log.info("%s: bad HTTP: %s", self.peer_address, error.detail)
-        response = Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"},
-                            f"{error.detail}\n".encode())
-        self._session.send(render_response(response, close=True))
+        self._session.send(render_response(self._listener.unreadable(error, self), close=True))
         self._linger()
 
     # --- a request is answered ---
@@ -184,17 +192,24 @@ class Connection:
             self._enter(Phase.ANSWERING)
             self._task = self._listener.loop.create_task(self._answer(self._requests.pop(0)))
 
+    def _bound(self) -> None:
+        """Requests are read no further ahead than a few; what else the peer sends waits in its own buffers."""
+        full = len(self._requests) >= LIMITS.ahead and self.phase is not Phase.CLOSED
+        if full and not self._paused:
+            self._listener.loop.remove_reader(self._socket.fileno())
+        elif self._paused and not full and not self._close_after and self.phase is not Phase.CLOSED:
+            self._listener.loop.add_reader(self._socket.fileno(), self._readable)
+        self._paused = full
+
     def _withdrawn(self) -> bool:
         """A further request on a kept connection, whose certificate may have been revoked since it was checked: the
         connection ends, and the next one is refused with the alert that says why."""
-        peer = self._session.peer() if self._session is not None else None
-        refusal = None if peer is None else self._listener.context.refuses(peer)
-        if refusal is None:
-            return False
-        self._listener.refused(self, Refused(refusal, "since the connection began", serial=f"{peer.serial:x}"
-                                             if peer else ""))
-        self.finish()
-        return True
+        assert self._session is not None
+        refused = self._listener.context.withdrawn(self._session)
+        if refused is not None:
+            self._listener.refused(self, refused)
+            self._linger()
+        return refused is not None
 
     async def _answer(self, request: Request) -> None:
         response = await self._listener.answer(request, self)
@@ -244,6 +259,7 @@ class Connection:
         self._enter(Phase.REQUEST if self._reader.mid_request else Phase.IDLE)
         if self._requests:
             self._next_request()
+            self._bound()
         elif self._reader.refusal is not None:
             self._answer_badly(self._reader.refusal)
 

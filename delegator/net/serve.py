@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from delegator.errors import DelegatorError, Kind
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
-from delegator.wire.http import Request, Response
+from delegator.net.crowds import Caps, Sources, Strangers, source_of
+from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ BACKLOG = 4096
 ACCEPTS = 64
 """Connections taken in one turn of the loop: those already open get their turn in between."""
 SWEEP = 0.25
+BREATH = 0.1
+"""Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,27 @@ async def _nobody(request: Request, connection: Connection) -> Response:
     return Response(503, {b"Content-Type": b"text/plain"}, b"not ready\n")
 
 
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises DelegatorError (CONFIGURATION) when the port is in use."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                                    backlog=BACKLOG)
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {host} port {port}: {error.strerror}",
+                             hint=f"see who has it with: ss -ltnp 'sport = :{port}', or choose another port"
+                             ) from None
+
+
+def _in_plain_words(error: HttpError, connection: Connection) -> Response:
+    """What bytes that are no HTTP are answered, until somebody says it better."""
+    return Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"}, f"{error.detail}\n".encode())
+
+
 class Listener:
     """A TLS port. `context` is read at each new connection, so a reload is an assignment."""
 
     def __init__(self, context: TlsContext, handler: Handler | None = None, *, deadlines: Deadlines | None = None,
-                 on_refused: Callable[[Connection, Refused], None] | None = None, max_connections: int = 20_000,
+                 on_refused: Callable[[Connection, Refused], None] | None = None, caps: Caps | None = None,
                  requests_per_connection: int = 100) -> None:
         self.context = context
         self.deadlines = deadlines or Deadlines()
@@ -74,23 +93,27 @@ class Listener:
         self.draining = False
         self.balancers: Balancers | None = None
         """Who speaks for devices, from the next connection on; None where they connect themselves."""
+        self.unreadable: Callable[[HttpError, Connection], Response] = _in_plain_words
+        """Answers a peer whose bytes are no request; its connection ends with that."""
         self.loop = asyncio.get_running_loop()
         self._handler = handler or _nobody
         self._on_refused = on_refused
-        self._max_connections = max_connections
+        self._caps = caps or Caps()
         self.turned_away = 0
         self._connections: set[Connection] = set()
+        self._sources = Sources()
+        self._strangers: Strangers[Connection] = Strangers()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
         self._sweeper: asyncio.Task[None] | None = None
 
     def use(self, context: TlsContext, handler: Handler, on_refused: Callable[[Connection, Refused], None],
-            deadlines: Deadlines, max_connections: int, requests_per_connection: int) -> None:
+            deadlines: Deadlines, caps: Caps, requests_per_connection: int) -> None:
         """Serve in another way from the next connection, request and phase on; what stands goes on."""
         self.context = context
         self._handler, self._on_refused = handler, on_refused
         self.deadlines = deadlines
-        self._max_connections, self.requests_per_connection = max_connections, requests_per_connection
+        self._caps, self.requests_per_connection = caps, requests_per_connection
 
     def phases(self) -> dict[str, int]:
         """How many connections are in each phase now."""
@@ -100,18 +123,11 @@ class Listener:
     @property
     def most(self) -> int:
         """Connections at most."""
-        return self._max_connections
+        return self._caps.connections
 
     def listen(self, host: str, port: int) -> tuple[str, int]:
         """Open the port; the address it really has. Raises DelegatorError (CONFIGURATION) when it is in use."""
-        try:
-            sock = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                        backlog=BACKLOG)
-        except OSError as error:
-            raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {host} port {port}: {error.strerror}",
-                                 hint=f"see who has it with: ss -ltnp 'sport = :{port}', or choose another port"
-                                 ) from None
-        return self.serve(sock)
+        return self.serve(bound(host, port))
 
     def serve(self, sock: socket.socket) -> tuple[str, int]:
         """Serve a socket that is bound already (such as one from the service manager)."""
@@ -133,13 +149,48 @@ class Listener:
                 return
             except OSError as error:
                 log.error("accept: %s", error, extra={"connection": ""})
+                self._pause(listening)
                 return
-            if len(self._connections) >= self._max_connections:
-                self.turned_away += 1
-                sock.close()
-                continue
-            sock.setblocking(False)
-            self._connections.add(Connection(self, sock, address[0], next(self._numbers)))
+            self._take(sock, address[0])
+
+    def _pause(self, listening: socket.socket) -> None:
+        """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""
+        self.loop.remove_reader(listening.fileno())
+        self.loop.call_later(BREATH, self._look_again, listening)
+
+    def _look_again(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            self.loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _take(self, sock: socket.socket, address: str) -> None:
+        """Serve it, unless there are too many; behind balancers its source is counted once that is known."""
+        source = None if self.balancers is not None else source_of(address)
+        if len(self._connections) >= self._caps.connections or (
+                source is not None and not self._sources.enter(source, self._caps.per_source)):
+            self.turned_away += 1
+            sock.close()
+            return
+        sock.setblocking(False)
+        connection = Connection(self, sock, address, next(self._numbers))
+        connection.source = source
+        self._connections.add(connection)
+        oldest = self._strangers.enter(connection, self._caps.half_open)
+        if oldest is not None:
+            self.turned_away += 1
+            oldest.abort()
+
+    def introduced(self, connection: Connection, address: str) -> bool:
+        """A load balancer told the address of a connection. False where that source has too many."""
+        source = source_of(address)
+        if not self._sources.enter(source, self._caps.per_source):
+            self.turned_away += 1
+            return False
+        connection.source = source
+        return True
+
+    def handshaken(self, connection: Connection) -> None:
+        """It has shown who it is."""
+        self._strangers.leave(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """The handler's answer. What it does not handle is a bug of ours: logged, answered 500, never a hang."""
@@ -155,6 +206,9 @@ class Listener:
 
     def gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._strangers.leave(connection)
+        if connection.source is not None:
+            self._sources.leave(connection.source)
 
     async def _sweep(self) -> None:
         while True:

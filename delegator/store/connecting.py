@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import asyncpg
-
 from delegator.errors import DelegatorError, Kind
 from delegator.private import is_private
+from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
 
 CONNECT = 2.0

@@ -18,10 +18,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import asyncpg
-
 from delegator.errors import DelegatorError, Kind
 from delegator.store.connecting import Server, connect
+from delegator.store.library import asyncpg
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
 from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work

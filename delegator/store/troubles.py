@@ -9,12 +9,7 @@ from __future__ import annotations
 import enum
 
 from delegator.errors import DelegatorError, Kind
-
-try:
-    import asyncpg
-except ModuleNotFoundError:
-    raise DelegatorError(Kind.CONFIGURATION, "[store] url needs asyncpg, which is not installed",
-                         hint="pip install 'secure-service-delegator[postgres]'") from None
+from delegator.store.library import asyncpg
 
 
 class Trouble(enum.Enum):

@@ -1,7 +1,7 @@
 """Whether a certificate says of itself what a device's must: clientAuth, digitalSignature, no CA, a strong key. A4, A5.
 
 A certificate as our own factory writes it is recognised by one expression over its bytes (0.6 µs, measured); any other
-is read in full and judged by pki.trust (30 µs).
+is read in full and judged by pki.trust (45 µs).
 The invariant: what the expression takes, pki.trust takes too. It has no length that is not written out, so it matches
 at the key of a certificate or not at all.
 Must not live here: chains, revocation, names.

@@ -11,6 +11,7 @@ Must not live here: sockets, deadlines, trust decisions (pki.trust).
 from __future__ import annotations
 
 import ipaddress
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,10 +116,9 @@ class TlsContext:
             code = _lib.X509_STORE_CTX_get_error(store_context)
             refusal = refusal_of(code)
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
-        _lib.X509_up_ref(raw)
-        certificate = crypto.X509._from_raw_x509_ptr(raw)
-        self.last_refused = Refused(refusal, detail, _subject(certificate),
-                                    serial_text(certificate.get_serial_number()), depth)
+            if refusal is Refusal.BAD_SIGNATURE:  # OpenSSL would say decrypt_error, RFC 8446 section 6.2 bad_certificate
+                _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[Refusal.OTHER])
+        self.last_refused = _refused_for(refusal, detail, _der(raw), depth)
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
@@ -140,9 +140,13 @@ class TlsContext:
             return refusal, refusal.value
         return leaf.fault(der, key_at) if self._serves else None
 
-    def refuses(self, peer: PeerCertificate) -> Refusal | None:
-        """Why a peer that was let in would not be let in now: its certificate was revoked meanwhile."""
-        return self.trust.refuse(peer.serial, self._now())
+    def withdrawn(self, session: Session) -> Refused | None:
+        """Why this context would not let in a peer that an earlier one did: its certificate was revoked meanwhile."""
+        der = session.peer_certificate_der()
+        refusal = None if der is None else self.trust.refuse(_serial_of(der), self._now())
+        if der is None or refusal is None:
+            return None
+        return _refused_for(refusal, f"{refusal.value} since it connected", der)
 
 
 def _serial_of(der: bytes) -> int:
@@ -163,14 +167,6 @@ def _der(raw: Any) -> bytes:
         return bytes(_ffi.buffer(start[0], length))
     finally:
         _lib.BIO_free(bio)
-
-
-def _subject(certificate: crypto.X509) -> str:
-    """RFC 4514 text; what cannot be shown plainly is escaped, so that a hostile name cannot forge a log line."""
-    try:
-        return ascii(shown(certificate.to_cryptography()))[1:-1][:200]
-    except (ValueError, x509.InvalidVersion):
-        return "(unreadable)"
 
 
 def server_context(chain_file: Path, key_file: Path, trust: TrustStore, now: Callable[[], datetime], *,
@@ -297,7 +293,8 @@ class Session:
         try:
             SSL._raise_current_error()
         except SSL.Error as error:
-            self.refused = self._context.last_refused or _refused(error)
+            verdict = None if self.handshaken else self._context.last_refused  # after it, it is another session's
+            self.refused = verdict or _refused(error)
 
     def outgoing(self) -> bytes:
         """Bytes for the wire; b"" when there are none."""
@@ -364,6 +361,18 @@ def _said(error: SSL.Error) -> str:
     if isinstance(stack, (list, tuple)) and stack:
         return str(stack[-1][-1])
     return str(error.args[-1] if error.args else error)
+
+
+def _refused_for(refusal: Refusal, detail: str, der: bytes, depth: int = 0) -> Refused:
+    """A refusal with the certificate it concerns, however odd that is. Its subject as RFC 4514 text; what cannot be
+    shown plainly is escaped, so that a hostile name cannot forge a log line."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a serial number below one
+            certificate = x509.load_der_x509_certificate(der)
+            subject, serial = ascii(shown(certificate))[1:-1][:200], serial_text(certificate.serial_number)
+    except (ValueError, x509.InvalidVersion):
+        subject, serial = "(unreadable)", ""
+    return Refused(refusal, detail, subject, serial, depth)
 
 
 _NO_CERTIFICATE = "peer did not return a certificate"

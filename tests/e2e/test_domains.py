@@ -160,7 +160,8 @@ def test_b4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_policy
     def policy(**said: Any) -> None:
         world.store(lambda store: store.add_policy(Policy("by-dns", **said), replace=True))
 
-    assert ask(world, "NOBODY5", "127.0.0.2", shown=shared).fault == "Unavailable", "the policy must be there"
+    assert ask(world, "NOBODY5", "127.0.0.2", shown=shared).fault == "NotEntitled", "the policy must be there"
+    assert "by-dns, which there is not" in world.trails("NOBODY5")[-1]["reasons"][0]
     policy(identity=IdentityRule.EITHER)
     assert ask(world, "NOBODY5", "127.0.0.2", shown=shared).fault == "NotEntitled"
     assert world.trails("NOBODY5")[-1]["reasons"] == [

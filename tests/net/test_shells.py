@@ -16,6 +16,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.net.client import Endpoint, call, close, resolved
 from delegator.net.connection import Connection
+from delegator.net.crowds import Caps
 from delegator.net.serve import Deadlines, Listener
 from delegator.outbound import Outbound, networks
 from delegator.wire.http import Request, Response
@@ -57,7 +58,7 @@ def context(factory: Folder) -> TlsContext:
 @pytest.fixture
 async def echo(context: TlsContext) -> AsyncIterator[tuple[Echo, Listener, int]]:
     server = Echo()
-    listener = Listener(context, server.answer, on_refused=server.note, max_connections=4,
+    listener = Listener(context, server.answer, on_refused=server.note, caps=Caps(4),
                         deadlines=Deadlines(silent=0.3, lingering=0.3))
     _, port = listener.listen("127.0.0.1", 0)
     yield server, listener, port

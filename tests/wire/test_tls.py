@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
 
 from delegator.errors import DelegatorError
 from delegator.wire.certificate import dns_names, read_certificate
 from delegator.wire.tls import Session, TlsContext, client_context, server_context
 from pki import Folder, Issued, Reason
 from pki.trust import Refusal, TrustStore
+
+from ..forgery import Signer, authority, forged, written
 
 NOW = datetime.now(UTC)
 
@@ -290,3 +293,56 @@ def test_dns_names(factory: Folder, device: Callable[[str], Issued]) -> None:
     der = x509.load_pem_x509_certificates(path.read_bytes())[0].public_bytes(Encoding.DER)
     assert dns_names(der) == ("delegator.test",)
     assert dns_names(device("WALK0003").certificate.public_bytes(Encoding.DER)) == ()
+
+
+def test_a_refusal_is_told_of_the_peer_it_concerns(factory: Folder, customer_ca: Folder,
+                                                   device: Callable[[str], Issued]) -> None:
+    """Many sessions share a context: what goes wrong on one, later, is not another's refused certificate."""
+    context = served(factory)
+    ours, theirs = Session(context), Stdlib(factory, device("TLS0006").certificate_path)
+    shake(ours, theirs)
+    foreign = written(customer_ca.path, "foreign-6", forged(Signer.of(customer_ca), "FOREIGN6"))
+    refusal(factory, context, foreign[0], ssl.TLSVersion.TLSv1_3)
+    ours.receive(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert ours.refused is not None
+    assert (ours.refused.refusal, ours.refused.serial) == (None, "")
+
+
+ODD_NAMES: list[tuple[str | tuple[str, _ASN1Type], ...]] = [
+    (), ("x" * 200,), ("\x1b[2J\r\nlog: all well",), (("A\udcff".encode("utf-8", "surrogateescape").decode("latin-1"),
+                                                      _ASN1Type.UTF8String),),
+    (("AB", _ASN1Type.BMPString),), (("A", _ASN1Type.UniversalString),), (("A\xe9", _ASN1Type.T61String),),
+]
+
+
+@pytest.mark.parametrize("names", ODD_NAMES, ids=range(len(ODD_NAMES)))
+@pytest.mark.parametrize("version", VERSIONS)
+def test_c1_whatever_a_stranger_calls_himself_the_refusal_is_one_plain_line(
+        factory: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str], version: ssl.TLSVersion,
+        names: tuple[str | tuple[str, _ASN1Type], ...]) -> None:
+    """The names of a certificate that nobody we know signed: hostile bytes like any other, judged in OpenSSL's own
+    callback, from which no exception may come."""
+    stranger = written(tmp_path, "odd", forged(authority("Nobody"), *names))
+    ours, _ = refusal(factory, served(factory), stranger[0], version)
+    assert ours.refused is not None
+    assert ours.refused.refusal is Refusal.UNKNOWN_CA
+    assert str(ours.refused).isprintable()
+    assert str(ours.refused).isascii()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("bent", [b"\x13\x02\xff\xfe", b"\x16\x02\xc3\xa9", b"\x13\x03*@\n"])
+def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
+        factory: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str], bent: bytes) -> None:
+    """Bytes that are no text of the type they claim to be; OpenSSL takes them, `cryptography` does not."""
+    made = forged(authority("Nobody"), "Q" * (len(bent) - 2))
+    der = made.certificate.public_bytes(Encoding.DER)
+    spoiled = der.replace(b"\x0c" + bytes([len(bent) - 2]) + b"Q" * (len(bent) - 2), bent)
+    assert spoiled != der
+    pem = ssl.DER_cert_to_PEM_cert(spoiled)
+    path, key = written(tmp_path, "bent", made)
+    path.write_text(pem)
+    ours, _ = refusal(factory, served(factory), path, ssl.TLSVersion.TLSv1_3, key)
+    assert ours.refused is not None
+    assert str(ours.refused).isascii()
+    assert capfd.readouterr().err == ""

@@ -101,7 +101,7 @@ LEFT JOIN device_changes c ON c.device_id = d.device_id AND EXISTS (SELECT 1 FRO
 WHERE NOT EXISTS (SELECT 1 FROM imports i
                   WHERE i.state <> 'done' AND d.device_id >= i.first_id AND d.device_id < i.past_id);
 
--- And whose they are: `by_order` is 1 where the order says so. `owner` is NULL for what is in stock.
+-- And whose they are: `customer` is what a device's own row says, `owner` whose it is, NULL for what is in stock.
 CREATE VIEW registrations AS
 SELECT device_id, service_tag, serial_number, mac_addresses, model, order_number, customer,
        CASE WHEN customer IS NULL THEN (SELECT o.customer FROM orders o WHERE o.order_number = d.order_number)

@@ -1,0 +1,343 @@
+"""Several processes on one port: started, watched, reloaded one after the other, seen as one, ended together.
+
+They share one listening socket, so a connection in the line belongs to nobody until somebody takes it: a worker that
+ends loses none, and one that is busy leaves it to the next. What must be exact across them is the store's business.
+The invariants: a reload that is not in order changes nothing, and a reload keeps every worker accepting; one worker at
+a time keeps house; after the end no worker is left.
+Must not live here: how a worker serves (app), how one is spoken to (crew), adding up (merging).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, generate_latest
+
+from delegator import observe, ops, systemd
+from delegator.app import Listening, Reread, Sockets
+from delegator.config import OpsSettings, Settings
+from delegator.crew import Hand, hired
+from delegator.errors import DelegatorError, Kind
+from delegator.merging import Family, Whole, counted, merged
+from delegator.metrics import Metrics
+from delegator.net.serve import bound
+from delegator.parts import open_settings_store, prepare
+from delegator.reloading import changed, in_effect
+
+log = logging.getLogger(__name__)
+LOOK = 2.0
+"""Seconds between looks at a worker: what it counted since is lost with it, and one that hangs is found."""
+HUNG = 30.0
+"""Seconds without an answer until a worker is taken for hung: a full disk may hold it up for some."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds until a worker that died is started anew; doubled each time it dies young."""
+YOUNG = 60.0
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def share(settings: Settings, many: int) -> Settings:
+    """What one of so many workers serves with: its share of the limits of a process, and no operators' port."""
+    callbacks, limits = settings.callbacks, settings.limits
+    return replace(
+        settings, ops=replace(settings.ops, enabled=False),
+        callbacks=replace(callbacks, running=-(-callbacks.running // many), waiting=-(-callbacks.waiting // many)),
+        limits=replace(limits, connections=-(-limits.connections // many), half_open=-(-limits.half_open // many),
+                       connections_per_source=-(-limits.connections_per_source // many)))
+
+
+class Board:
+    """All workers' metrics in one text."""
+
+    content_type: ClassVar[str] = Metrics.content_type
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._whole = Whole()
+        self._registry.register(self._whole)
+        self.departed: list[Family] = []
+        """What workers counted that are no more."""
+        self.restarts = 0
+
+    def show(self, all_of: list[list[Family]]) -> None:
+        self._whole.families = [
+            *merged([*all_of, self.departed]),
+            Family("delegator_workers", "Workers that run.", "gauge", [("delegator_workers", (), len(all_of))]),
+            Family("delegator_worker_restarts", "Workers started anew because one ended.", "counter",
+                   [("delegator_worker_restarts_total", (), self.restarts)])]
+
+    def depart(self, families: list[Family]) -> None:
+        self.departed = merged([self.departed, counted(families)])
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class Workers:
+    """The parent. `start` returns where devices and operators call; `run` lasts until a signal."""
+
+    def __init__(self, settings: Settings, reread: Reread, manager: systemd.Manager) -> None:
+        self._settings, self._reread, self._manager = settings, reread, manager
+        self._many = settings.server.workers
+        self._hands: dict[int, Hand] = {}
+        self._keeper = 0
+        self._sockets: list[socket.socket] = []
+        self._ops: asyncio.Server | None = None
+        self._ops_port: int | None = None
+        self._board = Board()
+        self._stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- start ---
+
+    async def start(self, sockets: Sockets) -> Listening:
+        """Check everything, listen, start all workers. Raises DelegatorError (CONFIGURATION)."""
+        prepare(self._settings, now)
+        await self._free_claims()
+        server = self._settings.server
+        self._sockets = sockets.get(systemd.DEVICES) or [bound(server.host, server.port)]
+        await self._open_ops(self._settings.ops, sockets.get(systemd.OPS, []))
+        self._heed_signals()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(1, self._many + 1):
+                    group.create_task(self._hire(number))
+        except* DelegatorError as errors:
+            await self._end()
+            raise _first(errors) from None
+        for number in self._hands:
+            self._in_background(self._watch(number))
+        address = self._sockets[0].getsockname()
+        return Listening(str(address[0]), int(address[1]), self._ops_port,
+                         tuple(self._hands[number].process.pid for number in sorted(self._hands)))
+
+    async def _free_claims(self) -> None:
+        """Bring the schema up to date once, and free what a crash left behind, while nobody is at work on it."""
+        store = await open_settings_store(self._settings)
+        try:
+            if not store.shared:
+                await store.pause_all()
+        finally:
+            await store.close()
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hire(self, number: int) -> None:
+        """A worker that serves. Raises DelegatorError."""
+        descriptors = [sock.fileno() for sock in self._sockets]
+        hand = await hired(number, descriptors, lambda verb: self._heard(verb))
+        try:
+            await hand.start(share(self._settings, self._many), descriptors)
+        except BaseException:
+            hand.kill()
+            await hand.gone()
+            raise
+        self._hands[number] = hand
+        self._appoint()
+
+    def _appoint(self) -> None:
+        """Somebody keeps house: who did so last, else the first there is."""
+        if self._hands and self._keeper not in self._hands:
+            self._keeper = min(self._hands)
+            self._hands[self._keeper].tell("keep")
+
+    def _heard(self, verb: str) -> None:
+        """A worker has something for the one that keeps house."""
+        if verb == "wake" and self._keeper in self._hands:
+            self._hands[self._keeper].tell("wake")
+
+    # --- watch ---
+
+    async def _watch(self, number: int) -> None:
+        """One place among the workers: whoever dies there is followed by another."""
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            began, hand = time.monotonic(), self._hands[number]
+            looking = asyncio.get_running_loop().create_task(self._look_after(hand))
+            code = await hand.gone()
+            looking.cancel()
+            del self._hands[number]
+            self._board.depart(hand.last.families)
+            if hand.stopping or self._stopping.is_set():
+                return
+            log.error("worker %d (process %d) ended with code %d", number, hand.process.pid, code)
+            self._appoint()
+            pause = FIRST_PAUSE if time.monotonic() - began > YOUNG else min(LONGEST_PAUSE, pause * 2)
+            await self._follow(number, pause)
+
+    async def _follow(self, number: int, pause: float) -> None:
+        """Start another in its place, as often as that takes."""
+        while not await self._paused(pause):
+            try:
+                async with self._reloading:  # else it would begin with settings that are just being exchanged
+                    await self._hire(number)
+                self._board.restarts += 1
+                log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
+                return
+            except (DelegatorError, OSError) as error:
+                log.error("worker %d could not be started: %s", number, getattr(error, "detail", error))
+                pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _paused(self, seconds: float) -> bool:
+        """Wait; whether the end came meanwhile."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look_after(self, hand: Hand) -> None:
+        heard = time.monotonic()
+        while True:
+            try:
+                await hand.look(False)
+                heard = time.monotonic()
+            except DelegatorError as error:
+                if time.monotonic() - heard > HUNG:
+                    log.error("worker %d (process %d) hangs: %s", hand.number, hand.process.pid, error.detail)
+                    hand.kill()
+            await asyncio.sleep(LOOK)
+
+    # --- seen as one ---
+
+    async def _open_ops(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
+        server, port = None, None
+        if settings.enabled or sockets:
+            handler = ops.Ops(self._board, self._wrong, self._soon, self._read)
+            server, port = await ops.listen(handler, settings.host, settings.port, sockets)
+        if self._ops is not None:
+            self._ops.close()
+        self._ops, self._ops_port = server, port
+
+    async def _read(self) -> None:
+        """Ask all of them at once. One that does not answer is shown as it last was."""
+        hands = list(self._hands.values())
+        await asyncio.gather(*(hand.look(True) for hand in hands), return_exceptions=True)
+        self._board.show([hand.last.families for hand in hands])
+
+    async def _wrong(self) -> dict[str, str]:
+        """What keeps any of them from serving; which one, unless all say so. Without a worker nobody serves."""
+        await self._read()
+        hands = list(self._hands.values())
+        wrong: dict[str, str] = {} if hands else {"workers": "no worker runs; next: look into the log"}
+        for part in dict.fromkeys(part for hand in hands for part in hand.last.wrong):
+            whose = [hand for hand in hands if part in hand.last.wrong]
+            which = "" if len(whose) == len(hands) else f"worker {', '.join(str(one.number) for one in whose)}: "
+            wrong[part] = which + whose[0].last.wrong[part]
+        if self._stopping.is_set():
+            wrong["draining"] = "stopping: requests under way are answered, new connections are not taken"
+        return wrong
+
+    def _soon(self) -> dict[str, str]:
+        soon = {part: words for hand in self._hands.values() for part, words in hand.last.soon.items()}
+        if 0 < len(self._hands) < self._many:
+            soon["workers"] = f"{len(self._hands)} of {self._many} workers run; the others are being started anew"
+        return soon
+
+    # --- reload ---
+
+    async def _reload(self) -> None:
+        """Everything is made here first, so that what is not in order never reaches a worker; then one after the
+        other, and each goes on accepting meanwhile."""
+        async with self._reloading:
+            self._manager.reloading()
+            try:
+                await self._exchange(self._reread())
+            except DelegatorError as error:
+                for hand in self._hands.values():
+                    hand.tell("refused")
+                log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
+                          error.hint or "see: delegator config check")
+            finally:
+                if not self._stopping.is_set():
+                    self._manager.ready("serving devices")
+
+    async def _exchange(self, wanted: Settings) -> None:
+        before = self._settings
+        settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
+        await asyncio.to_thread(prepare, settings, now)
+        if settings.ops != before.ops:
+            await self._open_ops(settings.ops, [])
+        done: list[Hand] = []
+        for hand in [self._hands[number] for number in sorted(self._hands)]:
+            try:
+                why = await hand.reload(share(wanted, self._many))
+            except DelegatorError as error:
+                if hand.process.returncode is not None:
+                    continue  # it ended meanwhile; who follows it begins with what is loaded then
+                why = error.detail
+            if why:
+                await self._go_back(done, before)
+                raise DelegatorError(Kind.CONFIGURATION, f"worker {hand.number}: {why}")
+            done.append(hand)
+        self._settings = settings
+        if settings.log != before.log:
+            observe.configure(settings.log.level, settings.log.json)
+        log.info("%d workers were reloaded, one after the other; settings changed: %s", len(done),
+                 ", ".join(changed(before, settings)) or "none")
+
+    async def _go_back(self, done: list[Hand], before: Settings) -> None:
+        """All with the same settings, which are then the old ones."""
+        for hand in done:
+            await hand.reload(share(before, self._many))
+        await self._open_ops(before.ops, [])
+
+    # --- end ---
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP reloads. Then let all workers drain, and end."""
+        self._in_background(self._watchdog())
+        await self._stopping.wait()
+        self._manager.stopping(f"requests under way have {self._settings.limits.drain:g} s")
+        await self._end()
+
+    async def _watchdog(self) -> None:
+        while self._manager.watchdog is not None:
+            self._manager.alive()
+            await asyncio.sleep(self._manager.watchdog / 3)
+
+    async def _end(self) -> None:
+        self._stopping.set()
+        for sock in self._sockets:  # each worker lets go of it at once too, and nobody waits in vain
+            sock.close()
+        async with self._reloading:  # whoever is just being started is among the hands then
+            await asyncio.gather(*(hand.stop(self._settings.limits.drain) for hand in list(self._hands.values())))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ops is not None:
+            self._ops.close()
+        self._manager.close()
+
+
+def _first(errors: ExceptionGroup[DelegatorError]) -> DelegatorError:
+    found = errors.exceptions[0]
+    return _first(found) if isinstance(found, ExceptionGroup) else found
+
+
+async def serve(settings: Settings, ready: Callable[[Listening], None], reread: Reread) -> None:
+    """Run a delegator of several workers; `ready` is told the addresses once all listen."""
+    manager = systemd.manager()
+    workers = Workers(settings, reread, manager)
+    ready(await workers.start(systemd.sockets()))
+    manager.ready("serving devices")
+    await workers.run()

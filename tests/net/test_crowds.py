@@ -1,0 +1,283 @@
+"""Slow and many: caps by source and on half-open handshakes, every deadline, and no amplification (C6, C7, C8)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delegator.net.balancers import balancers_of
+from delegator.net.connection import Phase
+from delegator.net.crowds import Caps, Sources, Strangers, source_of
+from delegator.net.serve import Deadlines, Listener
+from delegator.wire.http import LIMITS, Request, Response
+from delegator.wire.tls import server_context
+from pki import Folder, Issued
+from pki.trust import TrustStore
+
+QUICK = Deadlines(silent=0.3, handshake=0.4, request=0.4, idle=0.4, writing=0.4, lingering=0.2)
+ONE = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na"
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("192.0.2.1", "192.0.2.2", False), ("192.0.2.1", "::ffff:192.0.2.1", True),
+    ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False), ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+    ("2001:db8:1:2::1", "2001:db8:1:3::1", False), ("fe80::1%eth0", "fe80::2%eth1", True)])
+def test_C7_a_source_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same: bool) -> None:
+    assert (source_of(one) == source_of(other)) is same
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3))))
+def test_C7_counts_are_exact_and_take_no_memory_when_all_are_gone(steps: list[tuple[bool, int]]) -> None:
+    sources, standing = Sources(), {number: 0 for number in range(4)}
+    for enters, number in steps:
+        if enters:
+            let_in = sources.enter(str(number), 2)
+            assert let_in is (standing[number] < 2)
+            standing[number] += let_in
+        elif standing[number]:
+            sources.leave(str(number))
+            standing[number] -= 1
+    assert len(sources) == sum(count > 0 for count in standing.values())
+
+
+def test_C7_the_oldest_stranger_gives_way_and_who_has_shown_itself_never_does() -> None:
+    strangers: Strangers[int] = Strangers()
+    assert [strangers.enter(number, 3) for number in range(3)] == [None] * 3
+    strangers.leave(0)
+    assert [strangers.enter(number, 3) for number in range(3, 6)] == [None, 1, 2]
+
+
+class Door:
+    """A listener with short deadlines, and a handler that can be held."""
+
+    def __init__(self, factory: Folder, issued: Issued, caps: Caps) -> None:
+        chain = factory.certificate_path("delegator-server", "delegator")
+        context = server_context(chain, chain.with_suffix(".key"), TrustStore.load(factory.ca_path),
+                                 lambda: datetime.now(UTC))
+        self.answered = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.body = b"done"
+        self.listener = Listener(context, self.answer, caps=caps, deadlines=QUICK)
+        _, self.port = self.listener.listen("127.0.0.1", 0)
+        self.tls = ssl.create_default_context(cafile=str(factory.ca_path))
+        assert issued.key_path is not None
+        self.tls.load_cert_chain(issued.certificate_path, issued.key_path)
+
+    async def answer(self, request: Request, connection: object) -> Response:
+        await self.open.wait()
+        self.answered += 1
+        return Response(200, {b"Content-Type": b"text/plain"}, self.body)
+
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname="localhost",
+                                             local_addr=(source, 0))
+
+    async def raw(self, source: str = "127.0.0.1", said: bytes = b"") -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+        writer.write(said)
+        self._kept = [*getattr(self, "_kept", []), writer]  # else it is closed when nobody holds it
+        return reader
+
+    def let_go(self) -> None:
+        for writer in getattr(self, "_kept", []):
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def door_of(factory: Folder, device: Callable[[str], Issued], **caps: int):
+    door = Door(factory, device("CROWD01"), Caps(**caps))
+    try:
+        yield door
+    finally:
+        door.open.set()
+        door.let_go()
+        await door.listener.close(1)
+        assert not door.listener._connections
+        assert len(door.listener._sources) == len(door.listener._strangers) == 0
+
+
+async def served(door: Door, source: str = "127.0.0.1") -> bytes:
+    reader, writer = await door.connect(source)
+    writer.write(ONE.replace(b"Host: x", b"Host: x\r\nConnection: close"))
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return said
+
+
+async def gone_within(reader: asyncio.StreamReader, seconds: float) -> float:
+    """Seconds until the other side closed."""
+    begin = time.monotonic()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await asyncio.wait_for(reader.read(), seconds)
+    return time.monotonic() - begin
+
+
+async def test_C7_one_source_cannot_use_up_the_places_of_others(factory: Folder, device: Callable[[str], Issued]) -> None:
+    async with door_of(factory, device, per_source=3) as door:
+        crowd = [await door.raw() for _ in range(3)]
+        assert await gone_within(await door.raw(), 0.2) < 0.2, "its fourth is let go at once"
+        assert (await served(door, "127.0.0.2")).endswith(b"done"), "another's first is served"
+        assert door.listener.turned_away == 1
+        for one in crowd:
+            await gone_within(one, 2)
+        assert (await served(door)).endswith(b"done"), "and so is this one, once its slow ones are gone"
+
+
+async def test_C7_many_silent_peers_give_way_to_one_that_speaks(factory: Folder, device: Callable[[str], Issued]) -> None:
+    async with door_of(factory, device, half_open=5) as door:
+        silent = [await door.raw() for _ in range(5)]
+        assert (await served(door)).endswith(b"done")
+        assert await gone_within(silent[0], 0.1) < 0.1, "the one that was silent for longest"
+        assert door.listener.turned_away == 1
+
+
+async def test_C7_behind_a_balancer_the_device_is_the_source_and_not_the_balancer(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
+    async with door_of(factory, device, per_source=1) as door:
+        door.listener.balancers = balancers_of(("127.0.0.0/8",))
+        header = b"PROXY TCP4 192.0.2.%d 192.0.2.9 4000 4433\r\n"
+        readers = [await door.raw(said=header % number + b"\x16") for number in (1, 2, 3)]
+        await asyncio.sleep(0.05)
+        assert len(door.listener._sources) == 3
+        assert await gone_within(await door.raw(said=header % 3), 0.2) < 0.2
+        assert not any(reader.at_eof() for reader in readers)
+
+
+async def held(door: Door, phase: Phase) -> asyncio.StreamReader:
+    """The reading end of a connection that stays in a phase for as long as it may."""
+    if phase is Phase.SILENT:
+        return await door.raw()
+    if phase is Phase.HANDSHAKE:
+        return await door.raw(said=b"\x16\x03\x01\x02\x00\x01")
+    if phase is Phase.LINGERING:
+        return await door.raw(said=b"GET / HTTP/1.1\r\n\r\n")
+    reader, writer = await door.connect()
+    door._kept = [*getattr(door, "_kept", []), writer]  # type: ignore[attr-defined]
+    if phase is Phase.REQUEST:
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Le")
+    return reader
+
+
+@pytest.mark.parametrize("phase", [Phase.SILENT, Phase.HANDSHAKE, Phase.IDLE, Phase.REQUEST, Phase.LINGERING])
+async def test_C6_each_phase_has_an_end(factory: Folder, device: Callable[[str], Issued], phase: Phase) -> None:
+    async with door_of(factory, device) as door:
+        reader = await held(door, phase)
+        for _ in range(50):
+            if door.listener.phases()[phase.value]:
+                break
+            await asyncio.sleep(0.005)
+        assert door.listener.phases()[phase.value] == 1
+        begin = time.monotonic()
+        while door.listener._connections and time.monotonic() < begin + 2:
+            await asyncio.sleep(0.02)
+        assert time.monotonic() - begin < QUICK.of(phase) + 0.6
+        await gone_within(reader, 1)
+
+
+@pytest.mark.parametrize("drips", [b"POST / HTTP/1.1\r\nHost: x\r\nX-Y: " + b"z" * 400,
+                                   b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n" + b"z" * 400])
+async def test_C6_a_byte_now_and_then_buys_no_time(factory: Folder, device: Callable[[str], Issued], drips: bytes) -> None:
+    """Head and body have one deadline together, from the first byte."""
+    async with door_of(factory, device) as door:
+        _, writer = await door.connect()
+        begin = time.monotonic()
+        for number in range(len(drips)):
+            writer.write(drips[number:number + 1])
+            await asyncio.sleep(0.01)
+            if not door.listener._connections:
+                break
+        assert time.monotonic() - begin < QUICK.request + 0.6
+        writer.close()
+
+
+async def test_C6_who_does_not_read_its_answer_loses_the_connection(factory: Folder, device: Callable[[str], Issued]) -> None:
+    async with door_of(factory, device) as door:
+        door.listener._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # inherited
+        door.body = b"x" * 1_000_000
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        raw.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", door.port))
+        _, writer = await asyncio.open_connection(sock=raw, ssl=door.tls, server_hostname="localhost", limit=16_384)
+        writer.transport.pause_reading()
+        writer.write(ONE)
+        while not door.listener.phases()["writing"]:
+            await asyncio.sleep(0.01)
+        begin = time.monotonic()
+        while door.listener._connections and time.monotonic() < begin + 2:
+            await asyncio.sleep(0.02)
+        assert 0.1 < time.monotonic() - begin < QUICK.writing + 0.8
+        writer.transport.abort()
+
+
+async def test_C8_requests_are_read_ahead_by_a_few_whatever_a_peer_pipes(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
+    """While the first is answered the rest waits in the peer's own buffers; then all are answered, in order."""
+    many = 400
+    async with door_of(factory, device) as door:
+        door.listener.requests_per_connection = many
+        door.open.clear()
+        reader, writer = await door.connect()
+        for _ in range(many):
+            writer.write(ONE)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.2)
+        (connection,) = door.listener._connections
+        assert len(connection._requests) <= 2 * LIMITS.ahead
+        assert door.answered == 0
+        door.open.set()
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        assert said.count(b"HTTP/1.1 200") == door.answered
+        assert door.answered == many or b"429" in said
+
+
+async def test_C5_nonsense_behind_a_request_in_hand_waits_for_its_answer(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
+    async with door_of(factory, device) as door:
+        door.open.clear()
+        reader, writer = await door.connect()
+        writer.write(ONE)
+        await asyncio.sleep(0.05)
+        writer.write(b"\x00\x01 nonsense\r\n\r\n")
+        await asyncio.sleep(0.05)
+        door.open.set()
+        said = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert said.startswith(b"HTTP/1.1 200")
+        assert said.count(b"HTTP/1.1 501") == 1
+
+
+async def test_C7_out_of_descriptors_is_waited_out_without_a_busy_loop(
+        factory: Folder, device: Callable[[str], Issued], caplog: pytest.LogCaptureFixture) -> None:
+    async with door_of(factory, device) as door:
+        (listening,) = door.listener._sockets
+
+        class Exhausted:
+            """The listening socket while no descriptor is left."""
+
+            def fileno(self) -> int:
+                return listening.fileno()
+
+            def accept(self) -> tuple[socket.socket, object]:
+                raise OSError(24, "Too many open files")
+
+        poor = Exhausted()
+        door.listener._sockets[0] = poor  # type: ignore[call-overload]
+        door.listener.loop.add_reader(listening.fileno(), door.listener._accept, poor)
+        waiting = asyncio.create_task(served(door))
+        await asyncio.sleep(0.35)
+        door.listener._sockets[0] = listening
+        assert 1 <= caplog.text.count("Too many open files") <= 6
+        door.listener.loop.add_reader(listening.fileno(), door.listener._accept, listening)
+        assert (await waiting).endswith(b"done")

@@ -1,0 +1,133 @@
+"""Simulation: the core of claims under a clock that moves when told and a store whose disk fails at any statement or
+commit (DESIGN 6.3, 6.4).
+
+The walk of test_claims_machine, with one rule more: something is done while the disk fails. The caller is told, the
+model stays as it was, and so does the record: no half of a change, no row of audit, no place taken. Afterwards the
+audit's chain is whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule, run_state_machine_as_test
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Registration, Result
+
+from .conftest import sqlite_database
+from .test_claims_machine import BUSY, LEASE, POLICY, ClaimsMachine, bindings, delegates, tags
+
+STATEMENTS = 12
+"""The disk fails at one of so many statements, or else at the commit. A claim at hand takes five."""
+
+
+def broken() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    return error
+
+
+class FailingDisk:
+    """A connection that fails at its nth statement. Undoing still works, as it does in SQLite."""
+
+    def __init__(self, connection: sqlite3.Connection, at: int) -> None:
+        self._connection, self._left = connection, at
+
+    def execute(self, sql: str, parameters: tuple = ()) -> sqlite3.Cursor:
+        if not self._left and sql != "ROLLBACK":
+            raise broken()
+        self._left -= 1
+        return self._connection.execute(sql, parameters)
+
+
+@contextmanager
+def failing(store, at: int):
+    """In here the disk fails at a statement, and at every commit."""
+    driver = store._driver.driver
+    connection, commit = driver._connection, driver._writer.commit
+
+    async def fails() -> None:
+        raise broken()
+
+    driver._connection, driver._writer.commit = FailingDisk(connection, at), fails
+    try:
+        yield
+    finally:
+        driver._connection, driver._writer.commit = connection, commit
+
+
+class FailingMachine(ClaimsMachine):
+    """The same walk, and now and then the disk fails."""
+
+    told = steps = 0
+
+    @invariant()
+    def a_step_is_counted(self) -> None:
+        type(self).steps += 1
+
+    @rule(data=st.data(), at=st.integers(0, STATEMENTS), tag=tags, by=bindings, delegate=delegates,
+          result=st.sampled_from(Result))
+    def the_disk_fails(self, data, at: int, tag: str, by: str, delegate: str, result: Result) -> None:
+        ask = self.make(tag, by, minute=self.minute, delegate=delegate, policy=POLICY, busy=BUSY, lease=LEASE)
+        claim_id = data.draw(st.sampled_from([*sorted(self.known), "0" * 32]))
+        store, now = self.store, self.at(self.minute)
+        work = data.draw(st.sampled_from([
+            lambda: store.open_claim(ask), lambda: store.open_and_issue(ask, lambda claim: f"for {by}"),
+            lambda: store.issue(claim_id, f"for {by}", now), lambda: store.pause(claim_id), store.pause_all,
+            lambda: store.confirm(claim_id, by, result, "disk", now), lambda: store.expire_lapsed(now),
+            lambda: store.ownership.release(tag, now), lambda: store.ownership.give_back([tag], "returned", now),
+            lambda: store.ownership.repair(tag, None, now, None, "broken"),
+            lambda: store.add_devices([Registration("umbra", tag)], replace=True)]))
+        with failing(store, at):
+            try:
+                self.run(work())
+            except DelegatorError as error:
+                assert error.kind is Kind.UNAVAILABLE
+                type(self).told += 1
+            else:
+                raise AssertionError("a success was told although nothing could be written")
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.chain_is_whole())
+        finally:
+            super().teardown()
+
+    async def chain_is_whole(self) -> None:
+        verification = self.store.audit.verification()
+        async for _ in verification.run():
+            pass
+        assert verification.findings == []
+
+
+def walk(tmp_path, key, ask, at, *, examples: int, steps: int) -> None:
+    """Examples share a database, but not so many that it gets slow."""
+    numbers = itertools.count()
+
+    def machine() -> FailingMachine:
+        folder = tmp_path / str(next(numbers) // 20)
+        folder.mkdir(exist_ok=True)
+        return FailingMachine(lambda: sqlite_database(folder, key), ask, at)
+
+    FailingMachine.told = FailingMachine.steps = 0
+    run_state_machine_as_test(machine, settings=settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck)))
+
+
+def test_6_4_a_disk_that_fails_at_any_statement_changes_nothing(tmp_path, key, ask, at):
+    walk(tmp_path, key, ask, at, examples=15, steps=30)
+    assert FailingMachine.told > 10
+
+
+@pytest.mark.slow
+def test_6_4_a_hundred_thousand_steps_under_a_failing_disk(tmp_path, key, ask, at):
+    walk(tmp_path, key, ask, at, examples=1100, steps=100)
+    assert FailingMachine.steps > 100_000
+    assert FailingMachine.told > 3000
