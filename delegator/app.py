@@ -15,6 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from delegator import observe, systemd
 from delegator.alarm import Alarm
@@ -36,6 +37,7 @@ from delegator.parts import load_outbound as load_outbound
 from delegator.parts import open_settings_store as open_settings_store
 from delegator.reloading import changed, in_effect
 from delegator.server import Server
+from delegator.store.soundness import require_sound
 from delegator.trail import Trail
 from delegator.watching import Watching
 
@@ -76,6 +78,8 @@ class App:
         given = sockets or {}
         self._stamp = files_stamp(self._settings)
         parts = prepare(self._settings, now)
+        if not self._settings.store.url:
+            await asyncio.to_thread(require_sound, Path(self._settings.store.path))
         self._store = await open_settings_store(self._settings)
         try:
             self._store.listen(self._wake.set)
@@ -291,6 +295,7 @@ class App:
 
     async def _housekeeping(self) -> None:
         while True:
+            self._wake.clear()  # whoever calls while this round is under way is heard in the next
             if self._duties.ours.is_set():
                 await _guarded(lambda: self._handshake.notify_delegates())
                 await _guarded(lambda: self._store.expire_lapsed(now()))
@@ -299,7 +304,6 @@ class App:
                 await _guarded(self._auditor.upkeep)
             await _guarded(self._withdraw)
             await _guarded(self._reload_if_changed)
-            self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
 

@@ -1,4 +1,5 @@
-"""Files that only we may read: whether they are private, and where the service manager keeps those it hands over.
+"""What only we may read: files, whether they are private and where the service manager keeps those it hands over, and
+our own memory.
 
 The invariant: a file that anybody else can read is not private, wherever it is.
 Must not live here: what is in them (sealing, wire.tls, notify).
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,3 +49,21 @@ def is_private(path: Path) -> bool:
     folders = {path.absolute().parent, path.absolute().parent.parent}
     handed_over = bool(folders & {directory(), _HANDED_OVER})
     return handed_over and found.st_uid == 0 and not mode & 0o037
+
+
+_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def keep_memory_private() -> None:
+    """From here on no crash writes our memory to a disk, and no other process of our user may look into it: sealing
+    key, private keys and the credentials of the moment are in there. A limit on cores alone does not do it, because a
+    core that goes to a program (core_pattern with `|`, as systemd-coredump) knows no limit; a process that is not
+    dumpable has none. What it starts is dumpable again, see callbacks.launch."""
+    import contextlib
+    import ctypes
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library: the limit has to do
+            ctypes.CDLL(None).prctl(_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,8 +1,10 @@
-"""Key files: private or refused, and `credential:NAME` for those that the service manager hands over."""
+"""Key files: private or refused, `credential:NAME` for those that the service manager hands over, our own memory."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,16 @@ def test_a_setting_may_name_what_is_handed_over(tmp_path: Path) -> None:
 def test_it_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     with pytest.raises(DelegatorError, match="without a slash"):
         config.load(None, {"DELEGATOR_SEALING__KEY_FILE": name, "CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_C11_a_crash_writes_no_memory_anywhere_and_a_child_may_do_as_it_likes(tmp_path: Path) -> None:
+    """prctl(PR_GET_DUMPABLE) is what the kernel goes by, whatever a core would go to."""
+    asks = "ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)"
+    program = (f"import ctypes, os, resource, subprocess, sys; from delegator.private import keep_memory_private; "
+               f"before = {asks}; keep_memory_private(); print(before, {asks}, resource.getrlimit(4), flush=True); "
+               f"subprocess.run([sys.executable, '-c', 'import ctypes; print({asks})']); os.abort()")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert done.stdout.splitlines() == ["1 0 (0, 0)", "1"]
+    assert done.returncode == -6
+    assert list(tmp_path.iterdir()) == []

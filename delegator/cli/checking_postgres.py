@@ -25,9 +25,10 @@ SELECT current_setting('server_version_num')::integer AS version, current_settin
         WHERE schemaname = current_schema() AND tablename = 'schema_files') AS owns
 """
 _OLDEST = 150000
+"""Views that look with the rights of whoever asks, which customers' rows rest on, begin with version 15."""
 
 _WRONG: tuple[tuple[Callable[[Any, config.Store], bool], str, str], ...] = (
-    (lambda found, _: found["version"] < _OLDEST, "is older than PostgreSQL 15", "views that ask with the rights of who looks begin there"),
+    (lambda found, _: found["version"] < _OLDEST, "is older than PostgreSQL 15", "use that or a newer one"),
     (lambda found, _: found["encoding"] != "UTF8", "its encoding is not UTF8",
      "CREATE DATABASE delegator ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"),
     (lambda found, _: found["fsync"] != "on", "fsync is off: a crash would lose or change credentials",

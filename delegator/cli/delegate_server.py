@@ -100,7 +100,9 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
 
     from delegator import observe
     from delegator.delegate import app
+    from delegator.private import keep_memory_private
 
+    keep_memory_private()
     observe.configure(settings.log.level, settings.log.json)
 
     def ready(host: str, port: int) -> None:

@@ -23,7 +23,10 @@ _FORMS: dict[str, Callable[[str], str]] = {
     "service_tag": forms.tag, "serial_number": forms.serial, "model": forms.model_name, "order": forms.words,
     "delegate": forms.name, "customer": forms.name}
 _MAC = "(?:[0-9A-F]{2}:){5}[0-9A-F]{2}"
-_MACS = re.compile(f"{_MAC}(?:;{_MAC})*")
+_NAMES = re.compile(rf"({SERVICE_TAG.pattern})?\n({SERIAL_NUMBER.pattern})?\n({_MAC}(?:;{_MAC})*)?").fullmatch
+"""All identifiers of a row in the forms in which we write them, in one look."""
+_ONE = 17
+"""Characters of one address."""
 _REMEMBERED = 10_000
 """Combinations of model, order, delegate and customer that are kept: most rows repeat one."""
 _said = Said._make
@@ -54,18 +57,21 @@ class Rows:
 
     def _quick(self, line: int, values: Values) -> Said | None:
         """None where anything has to be looked at more closely."""
-        tag, serial, macs = values[:3]
-        if not (_fits(tag, SERVICE_TAG) and _fits(serial, SERIAL_NUMBER)):
-            return None
-        joined = _joined(macs)
+        tag, serial, macs, model, order, delegate, customer = values
         try:
-            owned = self._owned.get(tuple(values[3:])) if joined is not None else None
-        except TypeError:  # a list where there should be words
+            found = _NAMES("\n".join((tag, serial, macs if type(macs) is str else _listed(macs))))  # type: ignore[arg-type]
+            owner, *rest = self._owned[model, order, delegate, customer]
+        except (KeyError, TypeError):  # not seen before, or no text where there should be some
             return None
-        if owned is None or not (tag or serial or joined):
+        if found is None:
             return None
-        owner, model, order, delegate = owned
-        return _said((line, owner, tag or None, serial or None, joined or None, model, order, delegate))
+        tag, serial, macs = found.groups()
+        if macs and len(macs) > _ONE:
+            parts = macs.split(";")
+            macs = ",".join(parts) if len(set(parts)) == len(parts) else None
+            if macs is None:
+                return None
+        return _said((line, owner, tag, serial, macs, *rest)) if tag or serial or macs else None
 
     def _said(self, line: int, values: Values) -> Said:
         """Raises ValueError with everything that is wrong."""
@@ -103,25 +109,13 @@ class Rows:
         return said or self._customer
 
 
-def _fits(value: object, form: re.Pattern[str]) -> bool:
-    """Nothing, or text that is in its form as it stands."""
-    if type(value) is str:
-        return not value or form.fullmatch(value) is not None
-    return value is None or value is ABSENT
-
-
-def _joined(macs: object) -> str | None:
-    """Addresses that are in the normal form and all different, with commas in between; None for any others."""
-    if type(macs) is str and len(macs) == 17:
-        return macs if _MACS.fullmatch(macs) is not None else None
-    if not macs and (macs is ABSENT or macs is None or macs == "" or macs == []):
-        return ""
-    if type(macs) is list and all(type(one) is str and len(one) == 17 for one in macs):
-        macs = ";".join(macs)
-    if type(macs) is not str or _MACS.fullmatch(macs) is None:
-        return None
-    parts = macs.split(";")
-    return ",".join(parts) if len(set(parts)) == len(parts) else None
+def _listed(macs: object) -> str:
+    """A list of addresses as one text. Raises TypeError for anything that is not so simple."""
+    if isinstance(macs, str):
+        return macs
+    if type(macs) is list and all(len(one) == _ONE for one in macs):
+        return ";".join(macs)
+    raise TypeError
 
 
 def converted(name: str, form: Callable[[str], str], value: object, wrong: list[str]) -> str | None:

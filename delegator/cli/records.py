@@ -25,11 +25,13 @@ _AT_ONCE = 1 << 18
 _MARK = b"\xef\xbb\xbf"
 
 
-class Absent:
-    """Stands for a value whose column or name the row does not have. One that is there and empty is "" or None."""
+class Absent(str):
+    """Stands for a value whose column or name the row does not have: text without anything in it, but not the same as
+    what is there and empty."""
 
-    def __bool__(self) -> bool:
-        return False
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 ABSENT: Final = Absent()
@@ -106,7 +108,7 @@ class Table:
                 if not any(cells) or "".join(cells).isspace():
                     continue
                 if len(cells) == width:
-                    cells.append(ABSENT)  # type: ignore[arg-type]
+                    cells.append(ABSENT)
                     yield reader.line_num, in_order(cells)
                 else:
                     yield reader.line_num, f"{len(cells)} cells under a header of {width}"
@@ -134,7 +136,7 @@ class Table:
             elif unknown := found.keys() - known:
                 yield number, "; ".join(f"unknown name {name[:40]!a}" for name in sorted(unknown))
             else:
-                yield number, [found.get(name, ABSENT) for name in columns]
+                yield number, ["" if (value := found.get(name, ABSENT)) is None else value for name in columns]
 
 
 def _malformed(detail: str, hint: str) -> DelegatorError:

@@ -34,7 +34,9 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
 
     from delegator import app, config, observe, workers
     from delegator.cli import session
+    from delegator.private import keep_memory_private
 
+    keep_memory_private()
     changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
 
     def changed(settings: Settings) -> Settings:

@@ -5,7 +5,8 @@ Standard library only, and nothing else from this project: this folder is packed
 `__dict__` like the slotted dataclasses elsewhere, and known to every Python that a device may still have.
 
 Rooms, lowest first: reasons, built, certificate | addresses, messages, envelope, answers, tls, retry, state |
-exchange, hook, enrolling | asking, fetching | steps | flow | options, command. Bytes and decisions do not touch a socket, a file or a clock.
+exchange, hook, enrolling | asking, fetching | steps | flow | options, command. Bytes and decisions do not touch a
+socket, a file or a clock.
 """
 
 from delegator.device.command import main

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from delegator.errors import DelegatorError, Kind
+from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
 BACKLOG = 4096
 """A rack that powers up connects at once; the kernel caps this at net.core.somaxconn."""
-ACCEPTS = 64
-"""Connections taken in one turn of the loop: those already open get their turn in between."""
 SWEEP = 0.25
 BREATH = 0.1
 """Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""
@@ -99,6 +98,7 @@ class Listener:
         self._handler = handler or _nobody
         self._on_refused = on_refused
         self._caps = caps or Caps()
+        self._admission = Admission()
         self.turned_away = 0
         self._connections: set[Connection] = set()
         self._sources = Sources()
@@ -142,16 +142,27 @@ class Listener:
         return str(address[0]), int(address[1])
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS):
+        admission = self._admission
+        room, refusals = admission.room(), REFUSALS
+        behind = admission.behind
+        while room and refusals:
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                admission.taken(True)
                 return
             except OSError as error:
                 log.error("accept: %s", error, extra={"connection": ""})
                 self._pause(listening)
                 return
-            self._take(sock, address[0])
+            if behind and (stale(sock) or crowded(listening)):
+                refusals -= 1
+                self.turned_away += 1
+                refuse(sock)
+            else:
+                room -= 1
+                self._take(sock, address[0])
+        admission.taken(False)
 
     def _pause(self, listening: socket.socket) -> None:
         """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""

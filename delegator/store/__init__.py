@@ -29,6 +29,7 @@ from delegator.model import (
     Telling,
 )
 from delegator.model.audited import Act
+from delegator.model.billed import Period, Statement
 from delegator.model.owned import By
 from delegator.routing import Directory, directory
 from delegator.sealing import SealingKey
@@ -46,6 +47,7 @@ from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
 from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
+from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
@@ -83,6 +85,8 @@ class Driver(Protocol):
     def chain(self) -> str: ...
     @property
     def heard(self) -> int | None: ...
+    @property
+    def stalled(self) -> bool: ...
     def listen(self, changed: Callable[[], None]) -> None: ...
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
     async def read(self, query: Query) -> list[Row]: ...
@@ -138,6 +142,10 @@ class Store:
         self.audit = Auditing(driver, by)
         self.usage, self.plans, self.statements = Usage(driver), Plans(driver, by), Statements(driver, by)
 
+    def reconciliation(self, period: Period, statement: Statement | None) -> Reconciliation:
+        """A comparison of usage with the audit, to be run."""
+        return Reconciliation(self._driver.read, self.usage, period, statement)
+
     async def close(self) -> None:
         await self._driver.close()
 
@@ -149,6 +157,11 @@ class Store:
     def shared(self) -> bool:
         """Whether other servers may be at work on the same database."""
         return self._driver.driver.shared
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the line for the disk is long and does not move: who joins it waits for longer than a device does."""
+        return self._driver.driver.stalled
 
     @property
     def commits(self) -> Commits:

@@ -59,6 +59,8 @@ class PostgresDriver:
 
     dialect = "postgres"
     shared = True
+    stalled = False
+    """Whoever waits for a connection is told to try later when its patience is over."""
 
     def __init__(self, server: Server, pool: Pool) -> None:
         self.name = server.name

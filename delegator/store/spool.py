@@ -95,8 +95,8 @@ class Spool:
                 self.refuse([row])
                 continue
             said += row
-            line, _, tag, serial, macs, *_ = row
-            for name in names(tag, serial, macs.split(",") if macs else ()):
+            line, macs = row.line, row.mac_addresses
+            for name in names(row.service_tag, row.serial_number, macs.split(",") if macs else ()):
                 named += (name, line)
             if len(said) >= _TOGETHER:
                 self._flush(said, named)

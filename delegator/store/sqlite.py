@@ -17,6 +17,7 @@ import functools
 import logging
 import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from delegator.errors import DelegatorError, Kind
+from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Scope, Work
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ T = TypeVar("T")
 CROWD = 0.005
 """Seconds the next commit waits for company when the last one had some: 13 % less CPU a handshake under load
 (measured). A lone transaction never waits."""
+LINE, STALL = 512, 2.0
+"""Transactions in line (four commits' worth), and seconds of the commit under way, from which on the store is stalled. A
+burst alone makes a long line, which the next commits take."""
 GROUP = 128
 """Transactions in one commit at most: past 32 the cost of an fsync each is below that of the row (measured)."""
 BUSY_TIMEOUT = 5.0
@@ -61,7 +66,13 @@ class SqliteDriver:
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._crowded = False
+        self._began = 0.0
         self.commits = Commits()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether many wait for a commit that takes too long: a disk that hangs, another process's long write."""
+        return len(self._waiting) > LINE and time.monotonic() - self._began > STALL
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its durable end; here each one runs alone, whatever its scope. Raises what it raises,
@@ -142,6 +153,7 @@ class SqliteDriver:
             self._committing = None
 
     async def _outcomes(self, group: Sequence[tuple[Work[Any], asyncio.Future[Any]]]) -> Sequence[object]:
+        self._began = time.monotonic()
         try:
             await self._begin()
             try:
@@ -183,12 +195,12 @@ class SqliteDriver:
 
 
 def _unavailable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {error}")
+    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {error}", hint=RESTORE if is_broken(error) else "")
 
 
 def _unusable(path: Path, error: Exception) -> DelegatorError:
     return DelegatorError(Kind.CONFIGURATION, f"database {path}: {error}",
-                          hint="check [store] path and who owns that folder")
+                          hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")
 
 
 @functools.cache

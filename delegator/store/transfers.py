@@ -79,8 +79,8 @@ def _macs(name: str) -> tuple[str, ...]:
 
 def in_order(order: str, customer: str) -> Query:
     """A customer's devices of an order."""
-    return Query(f"SELECT {REGISTRATION} FROM registrations WHERE order_number = $1 AND owner = $2 ORDER BY device_id",
-                 (order, customer))
+    return Query(f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN (SELECT device_id FROM devices "
+                 "WHERE order_number = $1) AND order_number = $1 AND owner = $2 ORDER BY device_id", (order, customer))
 
 
 # --- steps --------------------------------------------------------------------------------------------------------

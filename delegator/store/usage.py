@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from delegator.model import CallbackKind
+from delegator.model import CallbackKind, Result
 from delegator.model.billed import Count, Period
 from delegator.store.claims import milliseconds, moment
 from delegator.store.transaction import Query, Row, Value
@@ -31,7 +31,7 @@ _TIMES = "issued_at >= $1 AND issued_at < $2"
 _NEAR = f"claim_id >= $3 AND claim_id < $4 AND {_TIMES} AND abs(issued_at - asked_at) < {_FAR}"
 _FAR_ONES = f"{_TIMES} AND abs(issued_at - asked_at) >= {_FAR}"
 _EVENT = "claim_id, customer, delegate, callback, issued_at"
-_COUNT = ("SELECT customer, callback, count(*), count(CASE WHEN result = 'deployed' THEN 1 END) FROM "
+_COUNT = (f"SELECT customer, callback, count(*), count(CASE WHEN result = '{Result.DEPLOYED.value}' THEN 1 END) FROM "
           f"(SELECT customer, callback, result FROM claims WHERE {_NEAR} UNION ALL "
           f"SELECT customer, callback, result FROM claims WHERE {_FAR_ONES}) AS events "
           "WHERE CAST($5 AS TEXT) IS NULL OR customer = $5 GROUP BY customer, callback")

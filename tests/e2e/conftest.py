@@ -186,9 +186,12 @@ class World:
     process: subprocess.Popen[str] | None = None
     _log: Any = field(default=None)
 
-    def start(self, *, kill_at: str = "") -> dict[str, Any]:
-        """Run `delegator serve`; with `kill_at`, one that kills itself at that step (see dying.py)."""
-        script = ["-m", "delegator"] if not kill_at else [str(Path(__file__).with_name("dying.py")), kill_at]
+    def start(self, *, kill_at: str = "", fail_at: str = "") -> dict[str, Any]:
+        """Run `delegator serve`; with `kill_at`, one that kills itself at that step (see dying.py), with `fail_at` one
+        in which that step raises (see failing.py)."""
+        script = ["-m", "delegator"]
+        if kill_at or fail_at:
+            script = [str(Path(__file__).with_name("dying.py" if kill_at else "failing.py")), kill_at or fail_at]
         self._log = (self.root / "log").open("a")
         self.process = subprocess.Popen(
             [sys.executable, *script, "--config", str(self.root / "delegator.toml"), "serve", "--json"],

@@ -220,11 +220,11 @@ def test_6_2_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling: World,
     """The certificate may be on that device: nobody else gets another one for the tag by waiting for the lease."""
     enrolling.host("LAPS001")
     enrolling.store(lambda store: store.add_policy(
-        Policy("either", identity=IdentityRule.EITHER, lease=timedelta(seconds=1)), replace=True))
+        Policy("either", identity=IdentityRule.EITHER, lease=timedelta(seconds=4)), replace=True))
     enrolling.start()
     device, thief = make("LAPS001"), make("LAPS001")
     first = device.ask()
-    time.sleep(1.2)
+    time.sleep(4.2)
     assert thief.ask(transaction=OTHER).fault == "NotEntitled"
     second = device.ask()
     assert second.text("ClaimId") != first.text("ClaimId")
@@ -233,28 +233,34 @@ def test_6_2_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling: World,
     assert device.confirm(second, own=True).status == 200
 
 
-@pytest.mark.parametrize(("make_key", "good"), [
-    ("-name prime256v1", True), ("-name secp384r1", True), ("genrsa 2048", True), ("genrsa 1024", False),
-    ("-name secp256k1", False), ("genpkey -algorithm ed25519", False)])
-def test_a2_keys_are_judged_as_partners_are(enrolling: World, make: Make, make_key: str, good: bool) -> None:
-    enrolling.host("KIND001")
+KEYS = {"-name prime256v1": True, "-name secp384r1": True, "genrsa 2048": True, "genrsa 1024": False,
+        "-name secp256k1": False, "genpkey -algorithm ed25519": False}
+
+
+def test_a2_keys_are_judged_as_partners_are(enrolling: World, make: Make) -> None:
+    """P-256, P-384 and RSA from 2048 bits on; what openssl makes otherwise is no key for us."""
+    tags = {f"KIND{number:03}": kind for number, kind in enumerate(KEYS)}
+    enrolling.host(*tags)
     enrolling.start()
-    device = make("KIND001", make=make_key)
-    reply = device.ask()
-    assert reply.fault == (None if good else "MalformedRequest")
-    assert (reply.text("HandshakeCertificate") is not None) is good
+    for tag, kind in tags.items():
+        reply = make(tag, make=kind).ask()
+        assert reply.fault == (None if KEYS[kind] else "MalformedRequest"), kind
+        assert (reply.text("HandshakeCertificate") is not None) is KEYS[kind]
 
 
-@pytest.mark.parametrize("tag", ["REGD001", "NONE001"])
-@pytest.mark.parametrize("wrong", ["nonsense", "cut", "flipped"])
-def test_a_bad_request_is_malformed_whatever_the_tag(enrolling: World, make: Make, tag: str, wrong: str) -> None:
+def test_a_bad_request_is_malformed_whatever_the_tag(enrolling: World, make: Make) -> None:
     """It is looked at before anything is looked up; a signature by another key proves nothing."""
     enrolling.host("REGD001")
     enrolling.start()
-    device = make(tag)
-    der = base64.b64decode(device.request())
-    bad = {"nonsense": b"hello", "cut": der[:-5], "flipped": der[:-1] + bytes([der[-1] ^ 1])}[wrong]
-    assert device.ask(request=base64.b64encode(bad).decode()).fault == "MalformedRequest"
+    answers = set()
+    for tag in ("REGD001", "NONE001"):
+        device = make(tag)
+        der = base64.b64decode(device.request())
+        for bad in (b"hello", der[:-5], der[:-1] + bytes([der[-1] ^ 1])):
+            reply = device.ask(request=base64.b64encode(bad).decode())
+            assert reply.fault == "MalformedRequest"
+            answers.add(reply.body)
+    assert len(answers) == 1
     assert enrolling.store(lambda store: store.claims()) == []
 
 

@@ -22,6 +22,7 @@ from delegator.model import ClaimState, Customer, Policy, Registration
 
 from ..postgres import Cluster
 from .conftest import ROOT, Reply, World
+from .test_crashes import HOSTED_STEPS, SOAP_STEPS, first_try
 
 pytestmark = pytest.mark.counterpart("initdb")
 Make = Callable[..., World]
@@ -249,3 +250,35 @@ def test_8_a_start_without_its_database_says_so_and_ends(make_world: Make, datab
     assert done.returncode == 4
     assert "is the database up?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- a delegator goes away ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [*(f"soap {step}" for step in SOAP_STEPS), *(f"hosted {step}" for step in HOSTED_STEPS)])
+def test_A3_a_delegator_that_is_killed_at_any_step_is_replaced_by_the_next(make_world: Make, database: config.Store,
+                                                                            step: str) -> None:
+    """The device tries another one, waits while the first one's claim counts as being answered, and gets the one
+    credential; its delegate was asked under one claim id only."""
+    kind, _, moment = step.partition(" ")
+    first = make_world("first", database=database)
+    second = make_world("second", beside=first)
+    (first.host if kind == "hosted" else first.own)("CRASH01")
+    first.start(kill_at=moment)
+    second.start()
+    before = first_try(first, "CRASH01")
+    assert first.process is not None
+    assert first.process.wait(10) == -9
+    until = time.monotonic() + 10
+    while (after := second.ask("CRASH01")).fault == "TryLater":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert after.status == 200, after.body
+    if before is not None:
+        assert before.credential == after.credential
+    (claim,) = second.store(lambda store: store.claims())
+    assert claim.state is ClaimState.ISSUED
+    if kind == "soap":
+        assert set(first.delegate.given) == {claim.claim_id}
+        assert after.credential == ("temp", first.delegate.given[claim.claim_id])

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from delegator.model import Policy
+from delegator.model import Customer, Policy
+from delegator.store import Store
 
 from .conftest import ROOT, Reply, World
 from .test_reload import change, lines, metrics, readyz, wait_for
@@ -30,6 +31,12 @@ def several(world: World) -> World:
     change(world, ("workers = 1\n", "workers = 2\n"), ("[ops]\nenabled = false", "[ops]\nenabled = true"),
            ("port = 9433", "port = 0"))
     return world
+
+
+async def few(store: Store, most: int) -> None:
+    """Globex may have so many devices, as its policy says."""
+    await store.add_policy(Policy("few", max_devices=most))
+    await store.add_customer(Customer("globex", "Globex", policy="few"), replace=True)
 
 
 def alive(pid: int) -> bool:
@@ -89,7 +96,7 @@ class TestExact:
         """24 devices race for 9 places at two workers; afterwards the one chain of the audit is whole."""
         tags = [f"LIMIT{number:02}" for number in range(24)]
         several.host(*tags)
-        several.store(lambda store: store.set_policy(Policy("globex", maximum_devices=9)))
+        several.store(lambda store: few(store, 9))
         said = several.start()
         replies = ask_at_once(several, tags)
         assert sorted(reply.status for reply in replies).count(200) == 9
@@ -140,6 +147,7 @@ class TestLife:
         assert all(several.ask(f"OTHER{number:02}").status == 200 for number in range(5))
 
     def test_the_end_lets_requests_be_answered_and_leaves_no_process(self, several: World) -> None:
+        change(several, ("budget = 1.0", "budget = 10.0"))
         several.own("LAST001")
         said = several.start()
         several.delegate.mode = "slow"

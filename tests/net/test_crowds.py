@@ -37,7 +37,7 @@ def test_C7_a_source_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3))))
 def test_C7_counts_are_exact_and_take_no_memory_when_all_are_gone(steps: list[tuple[bool, int]]) -> None:
-    sources, standing = Sources(), {number: 0 for number in range(4)}
+    sources, standing = Sources(), dict.fromkeys(range(4), 0)
     for enters, number in steps:
         if enters:
             let_in = sources.enter(str(number), 2)
@@ -122,7 +122,8 @@ async def gone_within(reader: asyncio.StreamReader, seconds: float) -> float:
     return time.monotonic() - begin
 
 
-async def test_C7_one_source_cannot_use_up_the_places_of_others(factory: Folder, device: Callable[[str], Issued]) -> None:
+async def test_C7_one_source_cannot_use_up_the_places_of_others(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device, per_source=3) as door:
         crowd = [await door.raw() for _ in range(3)]
         assert await gone_within(await door.raw(), 0.2) < 0.2, "its fourth is let go at once"
@@ -133,7 +134,8 @@ async def test_C7_one_source_cannot_use_up_the_places_of_others(factory: Folder,
         assert (await served(door)).endswith(b"done"), "and so is this one, once its slow ones are gone"
 
 
-async def test_C7_many_silent_peers_give_way_to_one_that_speaks(factory: Folder, device: Callable[[str], Issued]) -> None:
+async def test_C7_many_silent_peers_give_way_to_one_that_speaks(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device, half_open=5) as door:
         silent = [await door.raw() for _ in range(5)]
         assert (await served(door)).endswith(b"done")
@@ -186,7 +188,8 @@ async def test_C6_each_phase_has_an_end(factory: Folder, device: Callable[[str],
 
 @pytest.mark.parametrize("drips", [b"POST / HTTP/1.1\r\nHost: x\r\nX-Y: " + b"z" * 400,
                                    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n" + b"z" * 400])
-async def test_C6_a_byte_now_and_then_buys_no_time(factory: Folder, device: Callable[[str], Issued], drips: bytes) -> None:
+async def test_C6_a_byte_now_and_then_buys_no_time(
+        factory: Folder, device: Callable[[str], Issued], drips: bytes) -> None:
     """Head and body have one deadline together, from the first byte."""
     async with door_of(factory, device) as door:
         _, writer = await door.connect()
@@ -200,7 +203,8 @@ async def test_C6_a_byte_now_and_then_buys_no_time(factory: Folder, device: Call
         writer.close()
 
 
-async def test_C6_who_does_not_read_its_answer_loses_the_connection(factory: Folder, device: Callable[[str], Issued]) -> None:
+async def test_C6_who_does_not_read_its_answer_loses_the_connection(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device) as door:
         door.listener._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # inherited
         door.body = b"x" * 1_000_000

@@ -167,7 +167,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     @rule(data=st.data(), stand_in=st.none() | delegates)
     def delegate_answers(self, data, stand_in: str | None) -> None:
         if self.known:
-            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            claim_id = data.draw(st.sampled_from(list(self.known)))
             one = self.known[claim_id]
             issued = self.run(self.store.issue(claim_id, f"for {one.by}", self.at(self.minute), stand_in))
             assert (issued is not None) == (one.state is ClaimState.ASKING)
@@ -179,7 +179,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def callback_fails(self, data) -> None:
         if self.known:
-            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            claim_id = data.draw(st.sampled_from(list(self.known)))
             self.run(self.store.pause(claim_id))
             self.known[claim_id].busy = 0
 
@@ -194,7 +194,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     @rule(data=st.data(), by=bindings | st.none(), result=st.sampled_from(Result))
     def device_confirms(self, data, by: str | None, result: Result) -> None:
         if self.known:
-            claim_id = data.draw(st.sampled_from(sorted(self.known)))
+            claim_id = data.draw(st.sampled_from(list(self.known)))
             one = self.known[claim_id]
             open_to_it = one.by == by and one.state in (ClaimState.ISSUED, ClaimState.CONFIRMED)
             claim = self.run(self.store.confirm(claim_id, by, result, str(self.minute), self.at(self.minute)))

@@ -17,6 +17,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer
 from delegator.store import Outcome, open_store
 from delegator.store import sqlite as sqlite_driver
+from delegator.store.soundness import require_sound
 
 ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
 
@@ -119,7 +120,7 @@ async def test_8_a_broken_file_is_a_clear_error_and_no_thread_is_left(path, key,
     await (await open_store(path, key)).close()
     path.write_bytes(damage(path.read_bytes()))
     error = await refused(path, key)
-    assert error.hint
+    assert "delegator restore" in error.hint
 
 
 async def test_8_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key):
@@ -150,6 +151,26 @@ async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(
     content = bytearray(path.read_bytes())
     content[(root - 1) * 4096:root * 4096] = b"\xff" * 4096
     path.write_bytes(content)
+    with pytest.raises(DelegatorError) as damaged:
+        require_sound(path)
+    assert damaged.value.kind is Kind.CONFIGURATION
+    assert "delegator restore" in damaged.value.hint
     store = await opening_sqlite()
     await all_told([store.open_claim(ask("TAG0001")), store.open_claim(ask("NEW0001"))])
     await store.add_customer(Customer("acme", "Acme"))
+
+
+@pytest.mark.parametrize("small", [True, False])
+async def test_8_what_a_start_looks_at_finds_a_file_that_was_cut_and_no_fault_in_a_sound_one(
+        path, opening_sqlite, ask, monkeypatch, small):
+    """Of a large file not every page is read, but it must have them all."""
+    monkeypatch.setattr("delegator.store.soundness.SMALL", 10**9 if small else 0)
+    store = await opening_sqlite()
+    await asyncio.gather(*(store.open_claim(ask(f"TAG{n:04}")) for n in range(200)))
+    require_sound(path)
+    await store.close()
+    require_sound(path)
+    require_sound(path.with_name("not-there.db"))
+    path.write_bytes(path.read_bytes()[:-8192])
+    with pytest.raises(DelegatorError, match="is damaged"):
+        require_sound(path)
