@@ -17,7 +17,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
 from delegator.store.chain import START, Head, Link, hash_of, head_of, link, seal_of
-from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work
+from delegator.store.transaction import Query, Scope, Transaction, Work
 
 if TYPE_CHECKING:
     from delegator.store import Driver

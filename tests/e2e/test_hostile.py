@@ -244,7 +244,6 @@ def test_c1_c7_ten_thousand_hostile_peers_cost_little_memory_and_no_device_its_a
     assert min(sent["sent"].values()) > 500, "all kinds"
     waits.sort()
     assert waits[int(len(waits) * 0.95)] < 0.25, waits[-20:]
-    print(f"p95 {waits[int(len(waits) * 0.95)]:.3f} of {len(waits)}, grew {memory(world, 'VmHWM') - before:.1f} MiB")
     assert memory(world, "VmHWM") - before <= 32
     assert settled(world, open_before) <= open_before
     assert "Traceback" not in world.log

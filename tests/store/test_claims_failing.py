@@ -8,7 +8,6 @@ audit's chain is whole.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import tempfile
@@ -106,15 +105,15 @@ class FailingMachine(ClaimsMachine):
 
 
 def walk(key, ask, at, *, examples: int, steps: int) -> None:
-    """Examples share a database, but not so many that it gets slow. In memory where that can be: an fsync proves
-    nothing here, and takes most of the time."""
-    numbers, memory = itertools.count(), Path("/dev/shm")
+    """Each example has a database of its own. In memory where that can be: an fsync proves nothing here, and takes
+    most of the time."""
+    memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as place:
 
         def machine() -> FailingMachine:
-            folder = Path(place) / str(next(numbers) // 5)
-            folder.mkdir(exist_ok=True)
-            return FailingMachine(lambda: sqlite_database(folder, key), ask, at)
+            for path in Path(place).iterdir():
+                path.unlink()
+            return FailingMachine(lambda: sqlite_database(Path(place), key), ask, at)
 
         FailingMachine.told = FailingMachine.steps = 0
         run_state_machine_as_test(machine, settings=settings(
