@@ -7,7 +7,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ device: $(RUN_READY) ## pack the device client into dist/, one file for any Pyth
 
 bench: $(RUN_READY) ## measure handshakes, beside nginx where it is installed
 	@$(BIN)/python benchmarks/handshakes.py $(ARGS)
+
+soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not (SOAK_SECONDS=900)
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
 
 clean: ## remove what the targets made, but never var/
 	rm -rf $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -99,6 +99,8 @@ class Delegator(Server):
     def __init__(self, process: subprocess.Popen[bytes], address: tuple[str, int], database: Path) -> None:
         super().__init__("delegator", process, address)
         self._shared = database.with_name(database.name + "-shm")
+        self.ops: int | None = None
+        """The operators' port, where the settings switch it on."""
 
     def commits(self) -> int | None:
         """The commit counter in the header of SQLite's WAL index (iChange, sqlite.org/walformat.html section 2.1)."""
@@ -131,7 +133,9 @@ def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Se
         ready = json.loads(process.stdout.readline() or b"null")
         if not ready:
             raise ServerError(f"the delegator did not start, see {log}")
-        return Delegator(process, (HOST, ready["port"]), fleet.database)
+        delegator = Delegator(process, (HOST, ready["port"]), fleet.database)
+        delegator.ops = ready["ops"]
+        return delegator
     except BaseException:
         end(process)
         raise

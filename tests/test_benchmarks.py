@@ -124,3 +124,17 @@ def test_figures_pool_latencies_and_count_commits() -> None:
     assert told.per_second.median == 6
     assert told.kept_waiting == figures.Spread(0, 0.05, 0.1)
     assert told.handshakes_per_commit == figures.Spread(1, 1.5, 2)
+
+
+def test_a_soak_samples_a_delegator_among_faults_and_says_whether_it_stayed_as_it_was(folder: Path) -> None:
+    """Whether it is flat in a few seconds says nothing; that all faults ended as they should does."""
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--json", "--devices", "60",
+                           "--dir", str(folder / "soak")], capture_output=True, text=True, timeout=200, check=False,
+                          env={**os.environ, "SOAK_SECONDS": "6"})
+    assert done.returncode in (0, 5), done.stderr
+    report = json.loads(done.stdout)
+    assert report["wrong"] == []
+    assert {"be slow", "be nobody", "be noise", "be stranger", "ask absent"} <= set(report["troubles"])
+    assert len(report["samples"]) == 60
+    assert all(sample["answered"] and sample["resident"] and sample["descriptors"] for sample in report["samples"])
+    assert with_word(str(folder / "soak")) == []

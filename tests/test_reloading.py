@@ -28,8 +28,9 @@ def test_the_manual_names_what_waits_for_a_start() -> None:
     text = (Path(__file__).parents[1] / "docs" / "operators.md").read_text(encoding="utf-8")
     section = text.split("\n## Reloading\n")[1].split("\n## ")[0]
     (sentence,) = re.findall(r"\n(`\[server\].*?) take effect at the next start", section, re.DOTALL)
-    assert sentence == "`[server] host` and `port` and everything in `[store]`"
-    assert {name for name, when in EFFECTS.items() if when is Effect.RESTART} == {"server.host", "server.port", "store"}
+    assert sentence == "`[server] host`, `port` and `workers` and everything in `[store]`"
+    assert {name for name, when in EFFECTS.items() if when is Effect.RESTART} == {
+        "server.host", "server.port", "server.workers", "store"}
 
 
 def test_what_the_table_does_not_know_waits_for_a_start() -> None:

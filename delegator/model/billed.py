@@ -156,6 +156,11 @@ class Line:
     def key(self) -> tuple[str, str]:
         return self.customer, self.item
 
+    @property
+    def place(self) -> tuple[str, bool, str]:
+        """Where it stands on a statement: by customer, the base fee last."""
+        return self.customer, self.item == BASE_FEE, self.item
+
 
 @dataclass(frozen=True, slots=True)
 class Total:

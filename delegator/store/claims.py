@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import hmac
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +23,9 @@ from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.policy import Reason, Why
 from delegator.store import audit, boards, enrolled, paces
+from delegator.store.contention import Limits, contended
 from delegator.store.devices import still_owned, take_tag
-from delegator.store.transaction import Query, Row, Transaction, Value
+from delegator.store.transaction import Counted, Query, Row, Transaction, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
            "ended_at, result, detail, peer, binding, sealed, callback")
@@ -81,7 +81,7 @@ class Ask:
     now: int
     busy_until: int
     lease_until: int
-    limits: Callable[[dict[str, int], int], tuple[Reason, ...]]
+    limits: Limits
     unnamed: int | None = None
     trail: Tell | None = None
     pacing: paces.Pacing | None = None
@@ -92,12 +92,10 @@ class Ask:
     def holders(self) -> tuple[str, str]:
         return f"customer/{self.customer}", f"delegate/{self.delegate}"
 
-    def scope(self) -> tuple[str, ...]:
-        """What this claim must have to itself: its tag, and holders of which only so many may be served. Whether
-        limits look at places at all they tell when asked with more taken than there can be."""
-        limited = self.limits(dict.fromkeys(self.holders, sys.maxsize), 0)
-        return (f"tag/{self.identity.service_tag}", *(self.holders if limited else ()),
-                *(self.pacing.holders if self.pacing is not None else ()))
+    def scope(self) -> list[str | Counted]:
+        """What this claim must have to itself: its tag, and holders of which only so many may be served."""
+        return [f"tag/{self.identity.service_tag}", *contended(self.holders, self.limits),
+                *(() if self.pacing is None else self.pacing.holders)]
 
 
 class Outcome(enum.Enum):

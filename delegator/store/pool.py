@@ -27,17 +27,19 @@ _LANE = ("SELECT number FROM generate_series(1, 100000) AS number WHERE pg_try_a
          "LIMIT 1")
 _LANES = 0x1A9E
 """The first half of the keys of lanes' locks; those of transactions are one number, which is another space."""
-_SETTLE = ("SELECT set_config('delegator.lane', $1, false), CASE WHEN current_setting('synchronous_commit') = 'off' "
+_SETTLE = ("SELECT current_setting('max_connections')::integer, set_config('delegator.lane', $1, false), "
+           "CASE WHEN current_setting('synchronous_commit') = 'off' "
            "THEN set_config('synchronous_commit', 'on', false) END")
 """A credential that was answered must be on disk, whatever the server's default."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lane:
-    """One connection and the number that is its own."""
+    """One connection, the number that is its own, and how many connections the server has at most."""
 
     connection: Any
     number: int
+    most: int
 
 
 class Pool:
@@ -154,11 +156,11 @@ class Pool:
         connection = await self._connect()
         try:
             number = await connection.fetchval(_LANE, _LANES)
-            await connection.fetch(_SETTLE, str(number))
+            most = await connection.fetchval(_SETTLE, str(number))
         except BaseException:
             connection.terminate()
             raise
-        return Lane(connection, number)
+        return Lane(connection, number, most)
 
     def _gone(self, error: Exception) -> DelegatorError:
         self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE)

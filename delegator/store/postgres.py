@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,9 +20,10 @@ from typing import Any, TypeVar
 from delegator.errors import DelegatorError, Kind
 from delegator.store.connecting import Server, connect
 from delegator.store.library import asyncpg
+from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
-from delegator.store.transaction import Commits, Query, Row, Scope, Transaction, Work
+from delegator.store.transaction import Commits, Counted, Query, Row, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
 from delegator.store.turns import Turns
 from delegator.store.watching import Watch
@@ -34,12 +34,11 @@ TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
 the third time does so for good. Whether a database is away the pool says; that a connection is gone says little."""
 STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
+NEAR = 1.0
+"""Seconds for which a name that was near its limit is taken alone at once."""
 ROOM = 1.5
 """Seconds that an answer may come later than the server's own limit for a statement; then the network is gone."""
 REVISION = "SELECT number FROM revision"
-_EVERYTHING = 0x64656C6567617465
-"""The advisory lock that a transaction shares, or has alone when it says nothing of its scope."""
-_MIGRATING = _EVERYTHING + 1
 
 
 _FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -52,6 +51,14 @@ class _Doubt(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class _Near(Exception):
+    """The number of a name that was shared is near its limit: the transaction must have that name alone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class PostgresDriver:
@@ -69,6 +76,7 @@ class PostgresDriver:
         self._server, self._pool = server, pool
         self._patience = server.timeout + ROOM
         self._turns = Turns()
+        self._near: dict[str, float] = {}
         self._watch: Watch | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
@@ -91,21 +99,31 @@ class PostgresDriver:
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its committed end. Raises what it raises, or DelegatorError: TRY_LATER while the
         database is away or too slow, CONFLICT, UNAVAILABLE."""
-        names = None if scope is None else sorted(set(scope()))
+        needs = needs_of(scope)
+        if needs.counted:
+            needs = needs.alone_with(name for name, until in self._near.items() if until > self._loop.time())
+        try:
+            return await self._in_turn(work, needs, repeatable)
+        except _Near as near:
+            self._near[near.name] = self._loop.time() + NEAR
+            return await self._in_turn(work, needs.alone_with(one.name for one in needs.counted), repeatable)
+
+    async def _in_turn(self, work: Work[T], needs: Needs, repeatable: bool) -> T:
+        names = sorted(needs.names or ())
         if not names:
-            return await self._tried(work, _begin(names), repeatable)
+            return await self._tried(work, needs, repeatable)
         try:
             async with self._turns.of(names, self._patience):
-                return await self._tried(work, _begin(names), repeatable)
+                return await self._tried(work, needs, repeatable)
         except TimeoutError:
             raise DelegatorError(Kind.TRY_LATER, f"too many at once for {', '.join(names)}") from None
 
-    async def _tried(self, work: Work[T], begin: str, repeatable: bool) -> T:
+    async def _tried(self, work: Work[T], needs: Needs, repeatable: bool) -> T:
         tries: dict[Trouble, int] = {}
         until = self._loop.time() + self._patience
         while True:
             try:
-                return await self._once(work, begin)
+                return await self._once(work, needs)
             except _Doubt as doubt:
                 error = doubt.error
                 if not repeatable:
@@ -120,11 +138,12 @@ class PostgresDriver:
                 raise told(error, self.name) from error
             await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
 
-    async def _once(self, work: Work[T], begin: str) -> T:
+    async def _once(self, work: Work[T], needs: Needs) -> T:
         lane = await self._pool.take()
         committing = False
         try:
-            await self._patiently(lane, lane.connection.execute, begin)
+            await self._patiently(lane, lane.connection.execute, needs.begin)
+            await self._must_be_far(lane, needs.counted)
             self.chain = str(lane.number)
             outcome = await self._drive(lane, work())
             committing = True
@@ -139,6 +158,14 @@ class PostgresDriver:
         self.commits.transactions += 1
         self._pool.give(lane)
         return outcome
+
+    async def _must_be_far(self, lane: Lane, counted: Sequence[Counted]) -> None:
+        """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
+        waits for all of them. So what is far by more than there are connections is not reached. Raises _Near."""
+        for one in counted:
+            rows = await self._patiently(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
+            if one.near(int(rows[0][0] or 0) + lane.most):
+                raise _Near(one.name)
 
     async def _drive(self, lane: Lane, transaction: Transaction[T]) -> T:
         fetch = lane.connection.fetch
@@ -220,11 +247,11 @@ class PostgresDriver:
         lane = await self._pool.take()
         execute = lane.connection.execute
         try:
-            await execute(f"SET statement_timeout = 0; SELECT pg_advisory_lock({_MIGRATING})")
+            await execute(f"SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATING})")
             try:
                 await execute(sql)
             finally:
-                await execute(f"ROLLBACK; SELECT pg_advisory_unlock({_MIGRATING}); RESET statement_timeout")
+                await execute(f"ROLLBACK; SELECT pg_advisory_unlock({MIGRATING}); RESET statement_timeout")
         except _FOREIGN as error:
             await self._let_go(lane, error)
             if trouble_of(error) in (Trouble.LOST, Trouble.LATE):
@@ -240,20 +267,6 @@ class PostgresDriver:
         if self._watch is not None:
             await self._watch.close()
         await self._pool.close()
-
-
-def _begin(names: Sequence[str] | None) -> str:
-    """Begin and take what the transaction must have to itself, in one step. Later statements see what whoever had it
-    before has committed: at READ COMMITTED each looks at the time it begins."""
-    if names is None:
-        return f"BEGIN; SELECT pg_advisory_xact_lock({_EVERYTHING})"
-    keys = sorted(_key(name) for name in names)
-    return "; ".join(["BEGIN", f"SELECT pg_advisory_xact_lock_shared({_EVERYTHING})",
-                      *(f"SELECT pg_advisory_xact_lock({key})" for key in keys)])
-
-
-def _key(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
 
 
 async def open_postgres(server: Server, connections: int) -> PostgresDriver:

@@ -24,7 +24,7 @@ Together = Callable[[], int]
 _TOGETHER = 8 * 4096
 """Values that wait in memory before they are written."""
 _TABLES = """
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
+PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4096;
 CREATE TABLE said (line INTEGER PRIMARY KEY, customer, service_tag, serial_number, mac_addresses, model, order_number,
                    delegate);
 CREATE TABLE names (name TEXT, line INTEGER);
@@ -76,6 +76,7 @@ class Spool:
     """See the module. Close it, or use it in `with`."""
 
     def __init__(self) -> None:
+        """A small cache is the quicker one here: everything is read and written in order."""
         self._database = sqlite3.connect("", isolation_level=None)
         self._database.executescript(_TABLES)
 
@@ -120,6 +121,9 @@ class Spool:
     def settle(self) -> None:
         """Sort by identifier, and refuse every line that repeats one: which line is meant, nobody knows."""
         self._database.execute("CREATE INDEX IF NOT EXISTS sorted_names ON names (name, line)")
+        if self._database.execute("SELECT count(DISTINCT name) = count(*) FROM names INDEXED BY sorted_names"
+                                  ).fetchone()[0]:
+            return
         found = self._database.execute(
             "SELECT n.line, n.name, f.first FROM (SELECT name, min(line) AS first FROM names INDEXED BY sorted_names "
             "GROUP BY name HAVING count(*) > 1) f CROSS JOIN names n ON n.name = f.name AND n.line > f.first")

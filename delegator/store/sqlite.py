@@ -34,8 +34,8 @@ CROWD = 0.005
 """Seconds the next commit waits for company when the last one had some: 13 % less CPU a handshake under load
 (measured). A lone transaction never waits."""
 LINE, STALL = 512, 2.0
-"""Transactions in line (four commits' worth), and seconds of the commit under way, from which on the store is stalled. A
-burst alone makes a long line, which the next commits take."""
+"""Transactions in line (four commits' worth), and seconds of the commit under way, from which on the store is stalled.
+A burst alone makes a long line, which the next commits take."""
 GROUP = 128
 """Transactions in one commit at most: past 32 the cost of an fsync each is below that of the row (measured)."""
 BUSY_TIMEOUT = 5.0
@@ -67,12 +67,27 @@ class SqliteDriver:
         self._committing: asyncio.Task[None] | None = None
         self._crowded = False
         self._began = 0.0
+        self._stalled = self._suspected = False
         self.commits = Commits()
 
     @property
     def stalled(self) -> bool:
         """Whether many wait for a commit that takes too long: a disk that hangs, another process's long write."""
-        return len(self._waiting) > LINE and time.monotonic() - self._began > STALL
+        if len(self._waiting) <= LINE:
+            return False
+        if not self._stalled and not self._suspected and time.monotonic() - self._began > STALL:
+            self._suspected = True
+            asyncio.get_running_loop().call_soon(self._suspect, self._began, 3)
+        return self._stalled
+
+    def _suspect(self, began: float, turns: int) -> None:
+        """A commit that ended in the thread is heard of a turn or two later, and turns are long in a crowd: only one
+        that is still under way after three of them hangs."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self._suspect, began, turns - 1)
+            return
+        self._suspected = False
+        self._stalled = self._began == began and self._committing is not None
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its durable end; here each one runs alone, whatever its scope. Raises what it raises,
@@ -153,7 +168,7 @@ class SqliteDriver:
             self._committing = None
 
     async def _outcomes(self, group: Sequence[tuple[Work[Any], asyncio.Future[Any]]]) -> Sequence[object]:
-        self._began = time.monotonic()
+        self._began, self._stalled = time.monotonic(), False
         try:
             await self._begin()
             try:

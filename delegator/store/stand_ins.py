@@ -8,15 +8,15 @@ Must not live here: who stands in for whom (routing), the life of a claim (store
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from delegator.errors import DelegatorError, Kind
 from delegator.policy import Reason
 from delegator.store import paces
 from delegator.store.claims import PAST, expire_lapsed
+from delegator.store.contention import Limits, contended
 from delegator.store.paces import Pacing
-from delegator.store.transaction import Query, Transaction
+from delegator.store.transaction import Counted, Query, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class StandIn:
     """The delegate, and what its own policy says: `limits` as those of an Ask, and until when (ms) it lends."""
 
     delegate: str
-    limits: Callable[[dict[str, int], int], tuple[Reason, ...]]
+    limits: Limits
     lease_until: int
     pacing: Pacing | None = None
 
@@ -32,9 +32,9 @@ class StandIn:
     def holder(self) -> str:
         return f"delegate/{self.delegate}"
 
-    def scope(self) -> tuple[str, ...]:
+    def scope(self) -> list[str | Counted]:
         """Holders of which only so many may be served, see Ask.scope."""
-        return (self.holder, *(self.pacing.holders if self.pacing is not None else ()))
+        return [*contended((self.holder,), self.limits), *(() if self.pacing is None else self.pacing.holders)]
 
 
 class OverLimit(DelegatorError):

@@ -69,7 +69,7 @@ def statement(month: Month) -> Transaction[Statement | None]:
         return None
     lines = yield Query(f"SELECT {_COLUMNS} FROM statement_lines WHERE month = $1 ORDER BY customer, item",
                         (str(month),))
-    found = sorted(map(line_of, lines), key=lambda line: line.key)
+    found = sorted(map(line_of, lines), key=lambda line: line.place)
     return Statement(_period(rows[0]), moment(rows[0][4]), str(rows[0][5]), str(rows[0][6]), tuple(found))
 
 

@@ -28,12 +28,23 @@ T = TypeVar("T")
 Transaction = Generator[Query, Sequence[Row], T]
 Work = Callable[[], Transaction[T]]
 """Makes a transaction, as often as the driver has to run it: a generator cannot be run twice."""
-Scope = Callable[[], Sequence[str]]
+
+
+class Counted(NamedTuple):
+    """A name that many may share as long as its number, which `question` finds, is far from what limits it. `near`
+    says, from that number and all that may come to it at the same time, that it is not far."""
+
+    name: str
+    question: Query
+    near: Callable[[int], bool]
+
+
+Scope = Callable[[], Sequence[str | Counted]]
 """What a transaction must have to itself, by names of our own such as "tag/ABC1234": no two that share a name run at
 the same time. No Scope at all means everything: it runs alone."""
 
 
-def rows_alone() -> Sequence[str]:
+def rows_alone() -> Sequence[str | Counted]:
     """The scope of a transaction whose statements guard themselves: each changes a row only as it finds it."""
     return ()
 

@@ -103,6 +103,8 @@ def _headers(letter: Letter) -> bytes:
     (RFC 3834 section 5)."""
     if HOST_NAME.fullmatch(letter.delegator) is None or _PLAIN.fullmatch(letter.message_id) is None:
         raise ValueError("a Message-ID is of letters, digits and dots, at a host name")
+    if len(f"{letter.subject}.".splitlines()) > 1:  # the standard library lets one at the end pass: an end of headers
+        raise ValueError("a subject is one line")
     message = EmailMessage(policy=SMTP)
     message["From"] = address(letter.sender)
     message["To"] = address(letter.recipient)

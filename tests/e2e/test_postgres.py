@@ -256,7 +256,8 @@ def test_8_a_start_without_its_database_says_so_and_ends(make_world: Make, datab
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [*(f"soap {step}" for step in SOAP_STEPS), *(f"hosted {step}" for step in HOSTED_STEPS)])
+@pytest.mark.parametrize("step", [*(f"soap {step}" for step in SOAP_STEPS),
+                                  *(f"hosted {step}" for step in HOSTED_STEPS)])
 def test_A3_a_delegator_that_is_killed_at_any_step_is_replaced_by_the_next(make_world: Make, database: config.Store,
                                                                             step: str) -> None:
     """The device tries another one, waits while the first one's claim counts as being answered, and gets the one
@@ -270,6 +271,7 @@ def test_A3_a_delegator_that_is_killed_at_any_step_is_replaced_by_the_next(make_
     before = first_try(first, "CRASH01")
     assert first.process is not None
     assert first.process.wait(10) == -9
+    first.stop()
     until = time.monotonic() + 10
     while (after := second.ask("CRASH01")).fault == "TryLater":
         assert time.monotonic() < until

@@ -94,7 +94,8 @@ async def test_6_4_names_are_kept_apart_between_delegators_too(opening):
     assert log[4].split()[0] == log[5].split()[0]
 
 
-async def test_A6_claims_without_a_limit_do_not_wait_for_each_other(opening, ask, postgres, url):
+@pytest.mark.parametrize("policy", [Policy("none"), Policy("far", max_devices=1000)], ids=["no limit", "far from it"])
+async def test_A6_claims_without_a_limit_or_far_from_it_do_not_wait_for_each_other(opening, ask, policy):
     """Each connection counts in a row of its own: while one claim of a customer is held up before its commit, others
     of the same customer and delegate are opened."""
     store = await opening(connections=4)
@@ -113,7 +114,8 @@ async def test_A6_claims_without_a_limit_do_not_wait_for_each_other(opening, ask
     waiting = asyncio.create_task(slow())
     await held.wait()
     async with asyncio.timeout(2):
-        opened = await asyncio.gather(*(store.open_claim(ask(f"TAG{number:04}")) for number in range(12)))
+        opened = await asyncio.gather(*(
+            store.open_claim(ask(f"TAG{number:04}", policy=policy)) for number in range(12)))
     assert {one.outcome for one in opened} == {Outcome.OPENED}
     assert (await store.taken("acme", "acme-1"))["customer/acme"] == 12
     go_on.set()
@@ -124,13 +126,31 @@ async def test_A6_claims_without_a_limit_do_not_wait_for_each_other(opening, ask
 async def test_A10_a_crowd_of_one_customer_leaves_connections_for_the_others(opening, ask):
     """Claims that are counted one after the other wait in line without a connection."""
     store = await opening(connections=2)
-    limited = Policy("many", max_devices=1000)
+    limited = Policy("few", max_devices=100)
     crowd = [asyncio.create_task(store.open_claim(ask(f"TAG{number:04}", policy=limited))) for number in range(60)]
     await asyncio.sleep(0.02)
     began = time.monotonic()
     await store.open_claim(ask("OTHER01", customer="umbra", delegate="umbra-1"))
     assert not all(one.done() for one in crowd), f"served after {time.monotonic() - began:.3f} s"
     assert {one.outcome for one in await asyncio.gather(*crowd)} == {Outcome.OPENED}
+
+
+async def test_A6_a_limit_is_exact_whether_a_claim_found_it_far_or_near(opening, ask, postgres):
+    """200 at once for 160 places: the first are far from the limit by more than the server has connections, and count
+    side by side; the last ones do not. One delegator is slow between looking and counting."""
+    most = int(postgres.sql("SHOW max_connections"))
+    policy = Policy("many", max_devices=most + 40)
+    stores = [await opening() for _ in range(4)]
+    slow, run = stores[0]._driver.driver, stores[0]._driver.driver._drive
+
+    async def held_up(lane, transaction):
+        await asyncio.sleep(0.05)
+        return await run(lane, transaction)
+    slow._drive = held_up
+    opened = await asyncio.gather(*(
+        stores[number % 4].open_claim(ask(f"TAG{number:04}", policy=policy)) for number in range(most + 80)))
+    assert Counter(one.outcome for one in opened) == {Outcome.OPENED: most + 40, Outcome.OVER_LIMIT: 40}
+    assert (await stores[1].taken("acme", "acme-1"))["customer/acme"] == most + 40
 
 
 @pytest.mark.parametrize("limit", ["max_devices", "claims_per_hour"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 import subprocess
 import sys
 import threading
@@ -50,6 +51,26 @@ async def test_5_while_another_process_holds_the_lock_everybody_is_told_and_noth
         other.execute("ROLLBACK")
     assert (await store.open_claim(ask("TAG0000"))).outcome is Outcome.OPENED
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
+
+
+async def test_5_a_long_line_before_a_commit_that_does_not_end_is_a_stall(store, ask, path, monkeypatch):
+    """Whoever comes then is told at once to try later; a long line alone, or a slow commit of a few, is none."""
+    monkeypatch.setattr(sqlite_driver, "BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr(sqlite_driver, "STALL", 0.2)
+    monkeypatch.setattr(sqlite_driver, "LINE", 8)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        few = asyncio.gather(store.open_claim(ask("FEW0001")), return_exceptions=True)
+        await asyncio.sleep(0.4)
+        assert not store.stalled
+        many = asyncio.gather(*(store.open_claim(ask(f"MANY{n:03}")) for n in range(9)), return_exceptions=True)
+        until = time.monotonic() + 0.5
+        while not store.stalled and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        assert store.stalled
+        other.execute("ROLLBACK")
+        await asyncio.gather(few, many)
+    assert not store.stalled
 
 
 async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):

@@ -131,7 +131,7 @@ async def test_A11_a_closed_month_stays_as_it_was_stated_and_what_changes_is_a_c
     await issued(6, customer="umbra")
     before = await stated(shop)
     assert [(line.customer, line.item, line.quantity, line.included, str(line.amount)) for line in before.lines] == [
-        ("acme", "base fee", 1, 0, "9.90"), ("acme", "soap", 5, 1, "1.00"), ("acme", "ssh", 1, 1, "0.00"),
+        ("acme", "soap", 5, 1, "1.00"), ("acme", "ssh", 1, 1, "0.00"), ("acme", "base fee", 1, 0, "9.90"),
         ("umbra", "soap", 1, 0, "None")]
     await issued(7)
     await shop.add_customer(replace((await shop.customers())[0], title="Renamed"), replace=True)

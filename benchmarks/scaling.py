@@ -1,0 +1,89 @@
+"""What a second process costs: `python benchmarks/scaling.py`, explained in docs/performance.md.
+
+Delegators of one and of two workers, each with a database of its own, take turns; told is the CPU of all their
+processes for a complete handshake, and the ratio of rounds that ran one after the other.
+The invariant: every process that was started here is ended here.
+Must not live here: the account of CPU (servers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+WARM_UP = 200
+
+
+def main() -> int:
+    """Measure the tree this file lies in."""
+    sys.path[0] = str(HERE.parent)
+    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
+    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
+    del os.environ["OPENSSL_CONF"]
+    parser = argparse.ArgumentParser(prog="scaling.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--handshakes", type=int, default=400, help="per round (400)")
+    parser.add_argument("--rounds", type=int, default=7, help="of each (7)")
+    parser.add_argument("--in-flight", type=int, default=32, help="(32)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="(var/benchmarks)")
+    said = parser.parse_args()
+    costs, rates = _measured(said)
+    report = {f"{name}, us": _spread(each) for name, each in costs.items()} | {
+        f"{name}, a second": _spread(each) for name, each in rates.items()} | {
+        "two ÷ one": _spread([two / one for two, one in zip(costs["two"], costs["one"], strict=True)]),
+        "load average": round(os.getloadavg()[0], 1)}
+    print(json.dumps(report) if said.json else "\n".join(f"{name}: {value}" for name, value in report.items()))
+    return 0
+
+
+def _measured(said: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    from msgspec.structs import replace
+
+    from benchmarks import load, servers
+    from benchmarks.fleet import Fleet
+    from delegator import config
+
+    size = WARM_UP + said.handshakes * said.rounds
+    fleets = {name: Fleet(said.dir.resolve(), size) for name in ("one", "two")}
+    for workers, (name, fleet) in enumerate(fleets.items(), 1):
+        fleet.database = fleet.place / f"scaling-{name}.db"
+        fleet.settings_file = fleet.place / f"scaling-{name}.toml"
+        fleet.settings = replace(fleet.settings, store=config.Store(str(fleet.database)),
+                                 server=replace(fleet.settings.server, workers=workers))
+        fleet.settings_file.write_text(config.as_toml(fleet.settings), encoding="utf-8")
+        fleet.mint()
+        fleet.register()
+    costs: dict[str, list[float]] = {name: [] for name in fleets}
+    rates: dict[str, list[float]] = {name: [] for name in fleets}
+    with ExitStack() as stack:
+        started: dict[str, Any] = {name: stack.enter_context(servers.running(servers.start_delegator, fleet,
+                                                                             servers.Cores()))
+                                   for name, fleet in fleets.items()}
+        for server in started.values():
+            load.run(server.address, fleets["one"].devices(0, WARM_UP), server.good, said.in_flight)
+        for number in range(said.rounds):
+            devices = fleets["one"].devices(WARM_UP + number * said.handshakes, said.handshakes)
+            for name in random.sample(sorted(started), 2):
+                before, began = started[name].usage().cpu, time.monotonic()
+                load.run(started[name].address, devices, started[name].good, said.in_flight)
+                rates[name].append(said.handshakes / (time.monotonic() - began))
+                time.sleep(0.1)
+                costs[name].append(1e6 * (started[name].usage().cpu - before) / said.handshakes)
+    return costs, rates
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Thousands of peers that are slow at one stage, and devices beside them that are served as before (C6, C7)."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import ssl
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from delegator import config
+
+from .conftest import World
+
+MANY = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1000)
+SOURCES = 10
+"""Addresses they come from, so that no cap of one source is reached: this is about all of them together."""
+ASKS = 100
+MOST = 0.25
+"""Seconds of p99, or half as much again as without them where the machine is slower than that."""
+STAGES: dict[str, tuple[bool, bytes]] = {
+    "silent": (False, b""), "in the handshake": (False, b"\x16\x03\x01\x02\x00\x01\x00"), "idle": (True, b""),
+    "in the head": (True, b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "),
+    "in the body": (True, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n<s:Envelope")}
+"""Whether they have shown a certificate, and what they said before they stopped."""
+
+
+def held_open(world: World, stage: str) -> Iterator[socket.socket]:
+    """Connections that stay at a stage, each as slow as it may be."""
+    shakes, said = STAGES[stage]
+    context = world.tls(*world.paths("SLOWPEER"))
+    for number in range(MANY):
+        raw = socket.create_connection(("127.0.0.1", world.port), 30,
+                                       source_address=(f"127.0.0.{2 + number % SOURCES}", 0))
+        peer = context.wrap_socket(raw, server_hostname="localhost") if shakes else raw
+        peer.sendall(said)
+        yield peer
+
+
+def p99(world: World, tags: list[str]) -> float:
+    taken = []
+    for tag in tags:
+        begin = time.perf_counter()
+        assert world.ask(tag).status == 200
+        taken.append(time.perf_counter() - begin)
+    return statistics.quantiles(taken, n=100)[98]
+
+
+def descriptors(world: World) -> int:
+    assert world.process is not None
+    return len(list(Path(f"/proc/{world.process.pid}/fd").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
+        make_world: Callable[[str], World], stage: str) -> None:
+    world = make_world("slow")
+    settings = replace(world.settings, limits=config.Limits(handshake=20, request=300, idle=300))
+    (world.root / "delegator.toml").write_text(config.as_toml(settings))
+    tags = [f"QUICK{number:03}" for number in range(2 * ASKS)]
+    world.host(*tags)
+    for tag in tags:
+        world.paths(tag)
+    world.start()
+    calm, before = p99(world, tags[:ASKS]), descriptors(world)
+    slow = []
+    try:
+        for peer in held_open(world, stage):
+            slow.append(peer)
+        until = time.monotonic() + 5
+        while descriptors(world) - before < MANY * 0.95 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert descriptors(world) - before >= MANY * 0.95, "they are all there"
+        crowded = p99(world, tags[ASKS:])
+        print(f"{stage}: {len(slow)} slow peers; p99 {1000 * calm:.0f} ms without, {1000 * crowded:.0f} ms with them")
+        assert crowded <= max(MOST, 1.5 * calm)
+        if STAGES[stage][0]:
+            for peer in slow:
+                peer.close()
+        until = time.monotonic() + 60  # the others are let go by the deadline of the handshake
+        while descriptors(world) > before + 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert descriptors(world) <= before + 2, "every descriptor is back"
+    finally:
+        for peer in slow:
+            with contextlib.suppress(OSError, ssl.SSLError):
+                peer.close()

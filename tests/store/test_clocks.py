@@ -1,0 +1,50 @@
+"""Contract: a server's clock that jumps by ten years, either way and back, gives no second credential (A10)."""
+
+from __future__ import annotations
+
+import pytest
+
+from delegator.model import ClaimState
+from delegator.store import Outcome
+
+DECADE = 10 * 365 * 24 * 60
+"""Minutes."""
+
+
+@pytest.mark.parametrize("jump", [DECADE, -DECADE])
+async def test_A10_while_the_clock_is_wrong_a_live_claim_is_the_same_or_over(store, ask, at, jump):
+    first = await store.open_and_issue(ask(), lambda claim: "first")
+    assert first.outcome is Outcome.ISSUED
+    thief = await store.open_and_issue(ask(by="key:two", minute=jump), lambda claim: "stolen")
+    mine = await store.open_and_issue(ask(minute=jump), lambda claim: "second")
+    back = await store.open_and_issue(ask(minute=1), lambda claim: "third")
+    claims = await store.claims()
+    assert len({one.service_tag for one in claims if one.state is ClaimState.ISSUED}) == 1
+    if jump < 0:
+        assert (thief.outcome, mine.outcome, back.outcome) == (
+            Outcome.TAKEN, Outcome.SAME_AGAIN, Outcome.SAME_AGAIN)
+        assert {store.reveal(one.claim) for one in (mine, back)} == {"first"}
+    else:
+        winner = thief if thief.outcome is Outcome.ISSUED else mine
+        assert [one.outcome for one in (thief, mine)].count(Outcome.ISSUED) == 1, "over after its time, and then once"
+        assert back.outcome is (Outcome.SAME_AGAIN if winner is mine else Outcome.TAKEN)
+    assert sum(one.state is ClaimState.ISSUED for one in claims) == 1
+
+
+async def test_A10_what_is_expired_by_a_clock_ahead_stays_so_and_nothing_is_by_a_clock_behind(store, ask, at):
+    await store.open_and_issue(ask(), lambda claim: "first")
+    assert await store.expire_lapsed(at(-DECADE)) == 0
+    assert await store.expire_lapsed(at(DECADE)) == 1
+    again = await store.open_and_issue(ask(minute=1), lambda claim: "second")
+    assert again.outcome is Outcome.ISSUED
+    assert [one.state for one in await store.claims()].count(ClaimState.EXPIRED) == 1
+
+
+async def test_A10_a_claim_that_was_busy_by_a_clock_ahead_is_free_again_by_a_pause_or_an_operator(store, ask, at):
+    """A crash in the very moment of a jump: else it would be busy for ten years."""
+    opened = await store.open_claim(ask(minute=DECADE))
+    assert (await store.open_claim(ask(minute=1))).outcome is Outcome.BUSY
+    await store.pause(opened.claim.claim_id)
+    assert (await store.open_claim(ask(minute=1))).outcome is Outcome.RESUMED
+    await store.ownership.release("ABC1234", at(2))
+    assert (await store.open_claim(ask(minute=3))).outcome is Outcome.OPENED
