@@ -1,13 +1,15 @@
 # `make` lists the targets. Each sets up what it needs in .venv, from a bare Python 3.11.
 PYTHON ?= python3
 ARGS ?=
+FUZZ_SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS_READY := $(VENV)/.tools-ready
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak tools fuzz audit wheel sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +26,11 @@ $(RUN_READY): setup.cfg constraints.txt | $(VENV)/bin/python
 $(DEV_READY): setup.cfg constraints.txt | $(VENV)/bin/python
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(RUN_READY)
+
+$(TOOLS_READY): setup.cfg constraints.txt | $(VENV)/bin/python
+	@$(PIP) --editable '.[dev,supply]'
+	@$(PIP) --editable '.[fuzz]' || echo "atheris does not install here: make fuzz does without it" >&2
+	@touch $@ $(DEV_READY) $(RUN_READY)
 
 venv: $(DEV_READY) ## set up .venv with everything for development
 
@@ -62,6 +69,7 @@ pki: $(RUN_READY) ## make the factory's certificates in var/pki; what exists alr
 
 docs: $(RUN_READY) ## draw the parts of pages that come from the code
 	@$(BIN)/python scripts/claims_page.py
+	@$(BIN)/python scripts/security_page.py
 
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
 	@$(BIN)/python scripts/build_device.py
@@ -71,6 +79,20 @@ bench: $(RUN_READY) ## measure handshakes, beside nginx where it is installed
 
 soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not (SOAK_SECONDS=900)
 	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+tools: $(TOOLS_READY) ## set up what fuzz, audit and sbom need besides
+
+fuzz: $(TOOLS_READY) ## look for bytes that break a reader's law, for FUZZ_SECONDS (60)
+	@$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+audit: $(TOOLS_READY) ## ask whether a dependency has a known weakness; says so where nobody can be asked
+	@$(BIN)/python scripts/audit.py $(ARGS) || [ $$? -eq 75 ]
+
+wheel: $(DEV_READY) ## build the wheel into dist/, the same bytes from the same sources
+	@$(BIN)/python scripts/build_wheel.py
+
+sbom: $(TOOLS_READY) ## write the bill of materials into dist/ (CycloneDX)
+	@$(BIN)/python scripts/sbom.py
 
 clean: ## remove what the targets made, but never var/
 	rm -rf $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,7 +6,7 @@ import contextlib
 
 import h11
 
-from delegator.callbacks.answers import NotAnAnswer, credential_in
+from delegator.callbacks.answers import MAX_WORDS, NotAnAnswer, credential_in
 from delegator.device.answers import read_answer
 from delegator.device.envelope import HttpAnswer
 from delegator.device.reasons import Failure
@@ -53,11 +53,13 @@ def _requests(pieces: list[bytes]) -> Outcome:
 
 
 def _answer(pieces: list[bytes]) -> Response | int | None:
-    reader, found = ResponseReader(), None
+    """As the client reads: the first answer is the answer."""
+    reader = ResponseReader()
     try:
         for piece in pieces:
-            found = reader.feed(piece) or found
-        return found or reader.eof()
+            if (found := reader.feed(piece)) is not None:
+                return found
+        return reader.eof()
     except HttpError as error:
         return error.status
 
@@ -175,7 +177,7 @@ def check_program(data: bytes) -> None:
     try:
         found = credential_in(data, "ABC1234")
     except NotAnAnswer as error:
-        must(str(error).isprintable() and len(str(error)) < 500, "a refusal that does not fit into a line")
+        must(str(error).isprintable() and len(str(error)) < 10 * MAX_WORDS, "a refusal that does not fit into a line")
         return
     must(found.user_name.isprintable() or not set(found.user_name) & set(map(chr, range(32))), "control characters")
 

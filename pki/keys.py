@@ -128,7 +128,7 @@ def public_key_of_request(request: bytes) -> PublicKey:
         parsed = load(request)
         key = strong(parsed.public_key())
         proven = parsed.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise PkiError(Kind.REFUSED, "not a readable PKCS#10 certificate request", _REQUEST_HINT) from error
     if not proven:
         raise PkiError(Kind.REFUSED, "the request is not signed by its own key", _REQUEST_HINT)

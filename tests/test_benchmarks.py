@@ -87,6 +87,29 @@ def test_a4_an_import_is_measured_beside_devices_that_ask(folder: Path) -> None:
     assert with_word(str(folder / "importing")) == []
 
 
+def test_what_an_idle_peer_holds_is_bounded(folder: Path) -> None:
+    (measured,) = run("held.py", "--count", "1000", "--rounds", "1", "--dir", str(folder / "held"))
+    assert 0 < measured["silent_kib"] < 4
+    assert 0 < measured["held_kib"] < 60
+    assert with_word(str(folder / "held")) == []
+
+
+def test_cost_is_told_for_few_and_for_many(folder: Path) -> None:
+    report = run("flat.py", "--devices", "2000", "--audit", "1000", "--rounds", "2", "--dir", str(folder / "flat"))
+    assert {name for name in report if "÷" in name} == {
+        "100000 revoked ÷ nobody", *(f"{kind} ÷ few, {what}" for kind in ("many", "audit")
+                                     for what in ("look-up", "claim", "both"))}
+
+
+def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
+    (measured,) = run("overload.py", "--rounds", "1", "--devices", "700", "--burst", "100", "--seconds", "1",
+                      "--dir", str(folder / "crowd"))
+    assert sum(measured["burst, outcomes"].values()) == 100
+    assert measured["burst, outcomes"]["answered"] == 100
+    assert measured["three times, outcomes"].get("other", 0) == 0
+    assert with_word(str(folder / "crowd")) == []
+
+
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--no-nginx"]

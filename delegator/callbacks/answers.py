@@ -98,4 +98,4 @@ def first_line(errors: bytes) -> str:
 
 def _printable(text: str) -> str:
     """Cut, and without anything that moves a cursor."""
-    return re.sub(r"[^ -~\u00a1-\uffff]", lambda found: f"\\x{ord(found[0]):02x}", text.strip()[:MAX_WORDS])
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text.strip()[:MAX_WORDS])

@@ -21,7 +21,7 @@ from delegator.model import PeerCertificate
 from delegator.net.balancers import Introduction
 from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
-from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, Response, render_response
+from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, render_response
 from delegator.wire.proxy import ProxyError
 from delegator.wire.tls import Refused, Session
 

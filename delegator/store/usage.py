@@ -18,7 +18,7 @@ from typing import Protocol
 from delegator.model import CallbackKind, Result
 from delegator.model.billed import Count, Period
 from delegator.store.claims import milliseconds, moment
-from delegator.store.transaction import Query, Row, Value
+from delegator.store.transaction import Query, Row
 
 FAR = timedelta(hours=1)
 """Between asking and being issued: from there on an event stands in the index `claims_issued_far`. Retries after a
@@ -28,7 +28,7 @@ SLICE = timedelta(days=1)
 """Counted in one statement: of a month with ten million claims 0.4 million."""
 PAGE = 500
 _TIMES = "issued_at >= $1 AND issued_at < $2"
-_NEAR = f"claim_id >= $3 AND claim_id < $4 AND {_TIMES} AND abs(issued_at - asked_at) < {_FAR}"
+_NEAR = f"claim_id > $3 AND claim_id < $4 AND {_TIMES} AND abs(issued_at - asked_at) < {_FAR}"
 _FAR_ONES = f"{_TIMES} AND abs(issued_at - asked_at) >= {_FAR}"
 _EVENT = "claim_id, customer, delegate, callback, issued_at"
 _COUNT = (f"SELECT customer, callback, count(*), count(CASE WHEN result = '{Result.DEPLOYED.value}' THEN 1 END) FROM "
@@ -77,17 +77,18 @@ def counting(begins: datetime, ends: datetime, customer: str | None) -> Query:
 
 
 def near(begins: datetime, ends: datetime, after: Event | None, most: int) -> Query:
-    """A page of events that were issued soon after being asked for, by claim id."""
-    return Query(f"SELECT {_EVENT} FROM claims WHERE {_NEAR} AND claim_id > $5 ORDER BY claim_id LIMIT $6",
-                 (*span(begins, ends), "" if after is None else after.claim_id, most))
+    """A page of events that were issued soon after being asked for, by claim id. Each begins at its own key: with two
+    lower bounds SQLite would begin each page at the other one."""
+    since, until, first, last = span(begins, ends)
+    return Query(f"SELECT {_EVENT} FROM claims WHERE {_NEAR} ORDER BY claim_id LIMIT $5",
+                 (since, until, first if after is None else after.claim_id, last, most))
 
 
 def far(begins: datetime, ends: datetime, after: Event | None, most: int) -> Query:
     """A page of the others, by the time at which they were issued."""
-    times: tuple[Value, ...] = milliseconds(begins), milliseconds(ends)
-    seen = (times[0], "") if after is None else (after.issued_at, after.claim_id)
-    return Query(f"SELECT {_EVENT} FROM claims WHERE {_FAR_ONES} AND issued_at >= $3 AND (issued_at > $3 OR "
-                 "claim_id > $4) ORDER BY issued_at, claim_id LIMIT $5", (*times, *seen, most))
+    since, seen = (milliseconds(begins), "") if after is None else (after.issued_at, after.claim_id)
+    return Query(f"SELECT {_EVENT} FROM claims WHERE {_FAR_ONES} AND (issued_at > $1 OR claim_id > $3) "
+                 "ORDER BY issued_at, claim_id LIMIT $4", (since, milliseconds(ends), seen, most))
 
 
 class Reading(Protocol):

@@ -25,7 +25,7 @@ _TEXT = r"[ -%'-;=?-~]*"
 """Printable ASCII but for `&`, `<` and `>`: text that stands for itself."""
 _PREFIX = r"[A-WYZa-wyz_][A-Za-z0-9_-]*"
 """A namespace prefix; those that begin with an X are XML's own (Namespaces in XML 1.0 section 3)."""
-_PROLOG = r"""(?:<\?xml version=["']1\.0["'] encoding=["'][Uu][Tt][Ff]-8["'] ?\?>""" + _BLANK + ")?"
+_PROLOG = r"""(?:<\?xml version=(?:"1\.0"|'1\.0') encoding=(?:"[Uu][Tt][Ff]-8"|'[Uu][Tt][Ff]-8') ?\?>""" + _BLANK + ")?"
 _IN = "(?(n)(?P=n):)"
 """The prefix of an element of ours: the one its operation declared, or none."""
 

@@ -11,10 +11,12 @@ import contextlib
 import http.client
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,6 +24,7 @@ import pytest
 from delegator import config
 from delegator.model import ClaimState
 
+from ..cli.conftest import process
 from ..postgres import Cluster
 from .conftest import Reply, World
 
@@ -126,3 +129,19 @@ def test_A3_two_kills_lose_nothing(killed_world: World) -> None:
 @pytest.mark.slow
 def test_A3_two_hundred_kills_lose_nothing(killed_world: World) -> None:
     kill_again_and_again(killed_world, 200)
+
+
+def test_8_a_damaged_database_is_not_served_and_the_way_back_is_told(world: World) -> None:
+    """A page in the middle of the file; what is not looked at would be missed only when a device needs it."""
+    path = world.root / "delegator.db"
+    world.host(*(f"DAMAGE{number:03}" for number in range(50)))
+    content = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as connection:
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'devices'").fetchone()[0]
+    content[(page - 1) * 4096:page * 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    ended = process("--config", world.root / "delegator.toml", "serve", cwd=world.root)
+    assert ended.returncode == 3
+    assert "is damaged" in ended.stderr
+    assert "delegator restore" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -86,7 +86,7 @@ def test_A10_devices_are_shared_out_and_seen_with_their_own_addresses(balanced: 
     one.host(*(f"BALA{number:03}" for number in range(8)))
     answers = [one.ask(f"BALA{number:03}") for number in range(8)]
     assert {answer.status for answer in answers} == {200}
-    assert one.trails() and two.trails(), "both had a part of them"
+    assert min(len(one.trails()), len(two.trails())) > 0, "both had a part of them"
     assert {claim.peer for claim in one.store(lambda store: store.claims())} == {"127.0.0.1"}
     assert one.ask("NEAR001", source="127.0.0.2").status == 200, "nobody registered it: the rule is for its address"
     assert one.ask("NEAR002").fault == "NotEntitled"

@@ -1,4 +1,4 @@
-"""Two delegators on one PostgreSQL: one service, exact, told of changes, and back by itself (DESIGN 8; A3, A6, A8, A10)."""
+"""Two delegators on one PostgreSQL: one service, exact, told of changes, back by itself (DESIGN 8; A3, A6, A8, A10)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,7 +130,7 @@ class Devices:
 
 
 @pytest.fixture
-def ops(make_world: Make, database: config.Store) -> Iterator[tuple[World, World, int]]:
+def ops(make_world: Make, database: config.Store) -> tuple[World, World, int]:
     """The pair, and the port on which operators look at the first."""
     first = make_world("first", database=database)
     path = first.root / "delegator.toml"
@@ -139,7 +139,7 @@ def ops(make_world: Make, database: config.Store) -> Iterator[tuple[World, World
     second = make_world("second", beside=first)
     said = first.start()
     second.start()
-    yield first, second, said["ops"]["port"] if isinstance(said["ops"], dict) else said["ops"]
+    return first, second, said["ops"]["port"] if isinstance(said["ops"], dict) else said["ops"]
 
 
 def ready(port: int) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""How settings name a PostgreSQL: its servers, its password's place, and TLS where words leave this machine (DESIGN 8)."""
+"""How settings name a PostgreSQL: its servers, where its password is, TLS where words leave this machine (DESIGN 8)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_8_without_the_extra_a_url_says_what_to_install():
 
 @pytest.mark.counterpart("initdb", "openssl")
 async def test_6_5_with_a_password_and_tls_as_the_settings_say(tmp_path, factory):
-    """SCRAM over TLS: the password from its file, the server's certificate by the anchor and the name that are given."""
+    """SCRAM over TLS: the password from its file, the server's certificate by anchor and name."""
     folder = factory.path
     with cluster_folder() as place:
         cluster = Cluster(place, 5432)
@@ -101,9 +101,11 @@ async def test_6_5_with_a_password_and_tls_as_the_settings_say(tmp_path, factory
             inside.chmod(0o600)
             cluster.own(inside)
         port = _free_port()
-        cluster.configure(listen_addresses="'127.0.0.1,127.0.0.2'", port=str(port), ssl="on", password_encryption="scram-sha-256")
+        cluster.configure(listen_addresses="'127.0.0.1,127.0.0.2'", port=str(port), ssl="on",
+                          password_encryption="scram-sha-256")
         cluster.port = port
-        (cluster.data / "pg_hba.conf").write_text("local all postgres trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n")
+        (cluster.data / "pg_hba.conf").write_text("local all postgres trust\n"
+                                                  "hostssl all all 127.0.0.0/8 scram-sha-256\n")
         cluster.start()
         try:
             cluster.sql(f"CREATE ROLE {OWNER} LOGIN PASSWORD 'the secret word'")

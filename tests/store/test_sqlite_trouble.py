@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import time
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 

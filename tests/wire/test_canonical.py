@@ -77,6 +77,7 @@ ELSEWHERE = {
     "a tab in a value": message(DEVICE.replace("R 760", "R\t760") + SECRET),
     "a letter that is not ASCII": message(DEVICE.replace("R 760", "R\u00e9") + SECRET),
     "XML 1.1": message(prolog='<?xml version="1.1" encoding="utf-8"?>'),
+    "quotes that differ": message(prolog='<?xml version="1.0\' encoding="utf-8"?>'),
     "a DOCTYPE": message(prolog="<!DOCTYPE a>"),
     "a prefix that XML keeps": message(prefix="xmlp"),
     "a delegate's operation": message("", operation="RequestCredential"),

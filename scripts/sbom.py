@@ -1,0 +1,116 @@
+"""Writes the bill of materials, CycloneDX 1.6 in JSON: `make sbom`. Every package that the product installs, at the
+version that is installed here, with licence, dependencies and what it carries inside.
+
+The invariant: read from what is installed (importlib.metadata), so that it says what runs; the same packages and the
+same time (SOURCE_DATE_EPOCH, else the last commit's) give the same bytes.
+Must not live here: advisories (scripts/audit.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from packaging.requirements import Requirement  # noqa: E402 - found by the line above
+
+from scripts.build_device import build_time  # noqa: E402
+
+PRODUCT = "secure-service-delegator"
+EXTRAS = ("dns", "mail", "postgres", "ssh")
+"""What an operator may install besides; what developers use is not part of the product."""
+_SPDX = {"MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "ISC", "MPL-2.0", "PSF-2.0", "MIT-0"}
+
+
+def normal(name: str) -> str:
+    """A package's name as it is compared."""
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def wanted(name: str, extras: Iterable[str] = ()) -> set[str]:
+    """What a package needs here: its requirements whose marker holds."""
+    found = set()
+    for line in metadata.requires(name) or ():
+        requirement = Requirement(line)
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            found.add(normal(requirement.name))
+    return found
+
+
+def graph(root: str = PRODUCT, extras: Iterable[str] = EXTRAS) -> dict[str, set[str]]:
+    """Every package and what it needs, from the product on. Raises PackageNotFoundError for one not installed."""
+    found: dict[str, set[str]] = {root: wanted(root, extras)}
+    left = set(found[root])
+    while left:
+        name = left.pop()
+        found[name] = wanted(name)
+        left |= found[name] - found.keys()
+    return found
+
+
+def reference(name: str) -> str:
+    return f"pkg:pypi/{name}@{metadata.version(name)}"
+
+
+def licence(name: str) -> list[dict[str, Any]]:
+    """The SPDX expression a package states, else its own words, else what its classifiers say."""
+    said = metadata.metadata(name)
+    expression = said.get("License-Expression")
+    if expression:
+        return [{"expression": expression}]
+    words = said.get("License", "").strip().partition("\n")[0]
+    if not words:
+        words = ", ".join(line.rpartition(" :: ")[2] for line in said.get_all("Classifier", [])
+                          if line.startswith("License :: "))
+    return [{"license": {"id": words} if words in _SPDX else {"name": words}}] if words else []
+
+
+def component(name: str) -> dict[str, Any]:
+    said = metadata.metadata(name)
+    made = {"type": "library", "bom-ref": reference(name), "name": name, "version": metadata.version(name),
+            "description": said.get("Summary", ""), "licenses": licence(name), "purl": reference(name)}
+    if name == "cryptography":
+        made["components"] = [openssl()]
+    return {key: value for key, value in made.items() if value}
+
+
+def openssl() -> dict[str, Any]:
+    """The library that devices are served with: it comes inside cryptography's wheel, and has advisories of its own."""
+    from delegator.metrics import openssl_version
+
+    version = openssl_version().split()[1]
+    return {"type": "library", "bom-ref": f"pkg:generic/openssl@{version}", "name": "openssl", "version": version,
+            "licenses": [{"license": {"id": "Apache-2.0"}}], "purl": f"pkg:generic/openssl@{version}",
+            "cpe": f"cpe:2.3:a:openssl:openssl:{version}:*:*:*:*:*:*:*"}
+
+
+def bill(moment: int) -> dict[str, Any]:
+    """The whole document."""
+    packages = graph()
+    product = {**component(PRODUCT), "type": "application"}
+    parts = [component(name) for name in sorted(packages.keys() - {PRODUCT})]
+    content = json.dumps([product, parts], sort_keys=True)
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json", "bomFormat": "CycloneDX", "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, content)}", "version": 1,
+        "metadata": {"timestamp": datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z"),
+                     "component": product},
+        "components": parts,
+        "dependencies": [{"ref": reference(name), "dependsOn": sorted(map(reference, needs))}
+                         for name, needs in sorted(packages.items())]}
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "dist" / f"{PRODUCT}.cdx.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(bill(build_time(ROOT)), indent=2) + "\n", encoding="utf-8")
+    print(target)
