@@ -223,7 +223,7 @@ def shown(certificate: x509.Certificate) -> str:
     try:
         with warnings.catch_warnings(action="ignore"):  # of names that are too long
             text = certificate.subject.rfc4514_string()
-    except ValueError:
+    except (ValueError, TypeError):  # the latter of a bit string where none may be
         return "(unreadable subject)"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 

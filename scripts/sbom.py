@@ -1,13 +1,15 @@
 """Writes the bill of materials, CycloneDX 1.6 in JSON: `make sbom`. Every package that the product installs, at the
 version that is installed here, with licence, dependencies and what it carries inside.
 
-The invariant: read from what is installed (importlib.metadata), so that it says what runs; the same packages and the
-same time (SOURCE_DATE_EPOCH, else the last commit's) give the same bytes.
+The invariant: what the product asks for stands in setup.cfg, all else is read from what is installed
+(importlib.metadata), so that it says what runs; the same packages and the same time (SOURCE_DATE_EPOCH, else the last
+commit's) give the same bytes.
 Must not live here: advisories (scripts/audit.py).
 """
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import sys
@@ -36,23 +38,22 @@ def normal(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
 
 
-def wanted(name: str, extras: Iterable[str] = ()) -> set[str]:
-    """What a package needs here: its requirements whose marker holds."""
-    found = set()
-    for line in metadata.requires(name) or ():
-        requirement = Requirement(line)
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-            found.add(normal(requirement.name))
-    return found
+def wanted(lines: Iterable[str]) -> set[str]:
+    """The packages that requirements name, those whose marker holds here."""
+    found = map(Requirement, lines)
+    return {normal(one.name) for one in found if one.marker is None or one.marker.evaluate({"extra": ""})}
 
 
-def graph(root: str = PRODUCT, extras: Iterable[str] = EXTRAS) -> dict[str, set[str]]:
+def graph() -> dict[str, set[str]]:
     """Every package and what it needs, from the product on. Raises PackageNotFoundError for one not installed."""
-    found: dict[str, set[str]] = {root: wanted(root, extras)}
-    left = set(found[root])
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = [setup["options"]["install_requires"], *(setup["options.extras_require"][extra] for extra in EXTRAS)]
+    found = {PRODUCT: wanted("\n".join(lines).split())}
+    left = set(found[PRODUCT])
     while left:
         name = left.pop()
-        found[name] = wanted(name)
+        found[name] = wanted(metadata.requires(name) or ())
         left |= found[name] - found.keys()
     return found
 

@@ -143,7 +143,8 @@ def test_A11_a_month_is_that_of_the_billing_zone() -> None:
     assert str(Month.at(datetime(2026, 11, 30, 23, tzinfo=UTC), "Europe/Berlin")) == "2026-12"
 
 
-@pytest.mark.parametrize("text", ["2026-00", "2026-13", "26-01", "2026-1", "2026-01-01", "1999-12", "٢٠٢٦-11", "9999-01"])
+@pytest.mark.parametrize("text", [
+    "2026-00", "2026-13", "26-01", "2026-1", "2026-01-01", "1999-12", "٢٠٢٦-11", "9999-01"])
 def test_A11_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="month"):
         Month.of(text)
@@ -157,7 +158,7 @@ def test_A11_what_is_no_amount_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("more", [{"included": -1}, {"base_fee": Decimal("0.001")}, {"included": 10**10}])
 def test_A11_a_plan_that_makes_no_sense_is_refused(more: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="included|base fee"):
+    with pytest.raises(ValueError, match=r"included|base fee"):
         plan(**more)
     with pytest.raises(ValueError, match="currency"):
         Plan("p", "eur", Decimal(1), NOVEMBER)

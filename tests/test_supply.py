@@ -87,7 +87,7 @@ def exception(until: datetime.date, because: str = "We never let it read a line 
 def test_a_known_weakness_fails_the_audit_and_is_told_with_its_cure(service: str, tmp_path: Path) -> None:
     code, words = audited(tmp_path, service, "h11==0.16.0\nlxml==6.1.3\n")
     assert code == 1
-    assert "WEAK h11 0.16.0 GHSA-test-0001: Takes a line for another.; mended in 99" in words
+    assert "WEAK h11 0.16.0 CVE-2099-0001: Takes a line for another.; mended in 99" in words
     code, words = audited(tmp_path, service, "lxml==6.1.3\n")
     assert (code, "1 packages looked at, 0 known weaknesses" in words) == (0, True)
 
@@ -95,7 +95,7 @@ def test_a_known_weakness_fails_the_audit_and_is_told_with_its_cure(service: str
 def test_an_exception_has_a_reason_and_an_end(service: str, tmp_path: Path) -> None:
     soon = TODAY + datetime.timedelta(days=30)
     code, words = audited(tmp_path, service, "h11==0.16.0\n", exception(soon))
-    assert (code, f"accepted until {soon}: h11 GHSA-test-0001: We never" in words) == (0, True)
+    assert (code, f"accepted until {soon}: h11 CVE-2099-0001: We never" in words) == (0, True)
     code, words = audited(tmp_path, service, "h11==0.16.0\n", exception(TODAY - datetime.timedelta(days=1)))
     assert (code, "its exception has run out" in words) == (1, True)
     code, words = audited(tmp_path, service, "lxml==6.1.3\n", exception(soon))
@@ -153,7 +153,8 @@ def test_the_bill_of_materials_is_valid_cyclonedx(bill: tuple[dict[str, Any], by
     schema = {name: json.loads((folder / f"{name}.SNAPSHOT.schema.json").read_text())
               for name in ("bom-1.6", "spdx", "jsf-0.82")}
     known = referencing.Registry().with_resources(
-        (one["$id"], referencing.Resource.from_contents(one)) for one in schema.values())
+        (place, referencing.Resource.from_contents(one)) for name, one in schema.items()
+        for place in (one["$id"], f"http://cyclonedx.org/schema/{name}.SNAPSHOT.schema.json"))
     validator = jsonschema.Draft7Validator(schema["bom-1.6"], registry=known)
     assert [error.message for error in validator.iter_errors(bill[0])] == []
     assert list(validator.iter_errors({**bill[0], "components": [{"type": "teapot"}]})), "it can say no"
@@ -180,16 +181,15 @@ def test_the_bill_names_everything_at_the_version_that_is_pinned(bill: tuple[dic
 @pytest.mark.slow
 def test_the_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path: Path) -> None:
     """Twice: in another folder, under another umask, beside the leftovers of an earlier build."""
-    found = []
+    found, sources = [], tmp_path / "sources"
+    sources.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
+        shutil.copy(ROOT / name, sources)
+    for name in ("pki", "delegator", "scripts"):
+        shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, umask, stray in (("one", 0o022, False), ("two", 0o077, True)):
         root = tmp_path / name
-        root.mkdir()
-        for source in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "constraints.txt", "pki", "delegator",
-                       "scripts"):
-            if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, root / source, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / source, root / source)
+        shutil.copytree(sources, root)
         if stray:
             (root / "build" / "lib" / "delegator").mkdir(parents=True)
             (root / "build" / "lib" / "delegator" / "ghost.py").write_text("left over")

@@ -23,7 +23,7 @@ from delegator.store.bulk import listed
 from delegator.store.claims import milliseconds, moment
 from delegator.store.inspection import COLUMNS, Wanted, page_of, record_of
 from delegator.store.transaction import Query, Row
-from delegator.store.usage import PAGE, Event, Usage
+from delegator.store.usage import PAGE, Event, Usage, fits
 
 MOST = 1000
 """Differences that are kept to be told; of more only the number."""
@@ -158,19 +158,27 @@ class Reconciliation:
     async def _look_up(self, records: Sequence[Record]) -> None:
         """Rows that disagree with their event were found from the other side, unless it is elsewhere in time."""
         some, values = listed([record.entry.claim_id for record in records])
-        rows = await self._read(Query(f"SELECT claim_id, issued_at FROM claims WHERE claim_id IN ({some})", values))
-        issued = {str(row[0]): row[1] for row in rows}
-        begins, ends = milliseconds(self._period.begins), milliseconds(self._period.ends)
+        rows = await self._read(Query(
+            f"SELECT claim_id, asked_at, issued_at FROM claims WHERE claim_id IN ({some})", values))
+        claims = {str(row[0]): row for row in rows}
         self.found.rows += len(records)
         for record in records:
-            at = issued.get(str(record.entry.claim_id))
-            if not isinstance(at, int):
-                gone = "was never issued" if str(record.entry.claim_id) in issued else "is not there"
-                self.found.add(What.NO_EVENT, record.entry.claim_id, record.name,
-                               f"the claim {gone}; the row says {record.entry.customer}, {record.entry.delegate}")
-            elif not begins <= at < ends:
-                self.found.add(What.OTHER, record.entry.claim_id, record.name,
-                               f"issued at {moment(at).isoformat()}, by the audit at {record.entry.at.isoformat()}")
+            self._find(record, claims.get(str(record.entry.claim_id)))
+
+    def _find(self, record: Record, claim: Row | None) -> None:
+        """`claim` is its id, when it was asked for, and issued."""
+        entry, begins, ends = record.entry, self._period.begins, self._period.ends
+        issued = None if claim is None else claim[2]
+        if claim is None or not isinstance(issued, int):
+            gone = "is not there" if claim is None else "was never issued"
+            self.found.add(What.NO_EVENT, entry.claim_id, record.name,
+                           f"the claim {gone}; the row says {entry.customer}, {entry.delegate}")
+        elif not milliseconds(begins) <= issued < milliseconds(ends):
+            self.found.add(What.OTHER, entry.claim_id, record.name,
+                           f"issued at {moment(issued).isoformat()}, by the audit at {entry.at.isoformat()}")
+        elif not fits(str(claim[0]), int(str(claim[1]))):
+            self.found.add(What.NO_EVENT, entry.claim_id, record.name,
+                           "the claim is not counted: its id does not begin with the time of asking")
 
     # --- the statement ---
 

@@ -63,6 +63,11 @@ def _id_at(when: datetime) -> str:
     return f"{max(milliseconds(when), 0):012x}"
 
 
+def fits(claim_id: str, asked_at: int) -> bool:
+    """Whether an id begins with the time of asking, as all do that are made here. Only those are sure to be counted."""
+    return claim_id.startswith(f"{asked_at:012x}")
+
+
 def slices(begins: datetime, ends: datetime) -> Iterator[tuple[datetime, datetime]]:
     """A time in pieces of a day at most."""
     while begins < ends:

@@ -371,7 +371,7 @@ def _refused_for(refusal: Refusal, detail: str, der: bytes, depth: int = 0) -> R
         with warnings.catch_warnings(action="ignore"):  # of a serial number below one
             certificate = x509.load_der_x509_certificate(der)
             subject, serial = ascii(shown(certificate))[1:-1][:200], serial_text(certificate.serial_number)
-    except (ValueError, x509.InvalidVersion):
+    except (ValueError, TypeError, x509.InvalidVersion):
         subject, serial = "(unreadable)", ""
     return Refused(refusal, detail, subject, serial, depth)
 

@@ -1,4 +1,4 @@
-"""A11 at the command line: plans, a month's lines as text, CSV and JSON, closing, the proof; the page says the truth."""
+"""A11 at the command line: plans, a month as text, CSV and JSON, closing, the proof; the page says the truth."""
 
 from __future__ import annotations
 
@@ -123,7 +123,8 @@ def test_A11_months_are_those_of_the_billing_zone(sold: Console, monkeypatch: py
     assert sold.ok("usage", "--month", "2025-11")["lines"][0]["quantity"] == 6
     monkeypatch.setenv("DELEGATOR_BILLING__ZONE", "Europe/Berlin")
     found = sold.ok("usage", "--month", "2025-11")
-    assert (found["lines"][0]["quantity"], found["zone"], found["until"]) == (5, "Europe/Berlin", "2025-11-30T23:00:00Z")
+    assert (found["lines"][0]["quantity"], found["zone"]) == (5, "Europe/Berlin")
+    assert found["until"] == "2025-11-30T23:00:00Z"
     assert sold.ok("usage", "--month", "2025-12")["lines"][0]["quantity"] == 1
     for wrong in ("Europe/Nowhere", "../etc/passwd"):
         monkeypatch.setenv("DELEGATOR_BILLING__ZONE", wrong)

@@ -192,7 +192,7 @@ def test_6_2_released_it_stays_refused_until_an_operator_forgets_it(enrolling: W
     assert repaired.ask(own=True, request=None).credential == third.credential
 
 
-def until_refused(ask: Callable[[], Reply], seconds: float = 15) -> None:
+def until_refused(ask: Callable[[], Reply], seconds: float = 15, pause: float = 0.3) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(ConnectionError):
@@ -201,7 +201,7 @@ def until_refused(ask: Callable[[], Reply], seconds: float = 15) -> None:
             except ssl.SSLError as error:
                 if "revoked" in str(error):
                     return
-        time.sleep(0.3)
+        time.sleep(pause)
     raise AssertionError("it was not refused")
 
 

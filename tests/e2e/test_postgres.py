@@ -12,17 +12,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from delegator import config
-from delegator.model import ClaimState, Customer, Policy, Registration
+from delegator.model import ClaimState, Customer, IdentityRule, Policy, Registration
+from pki import Folder
 
 from ..postgres import Cluster
 from .conftest import ROOT, Reply, World
 from .test_crashes import HOSTED_STEPS, SOAP_STEPS, first_try
+from .test_enrolment import Device, configure, until_refused
 
 pytestmark = pytest.mark.counterpart("initdb")
 Make = Callable[..., World]
@@ -104,6 +107,30 @@ def test_8_what_was_changed_anywhere_counts_everywhere_within_a_second(pair: tup
         refused.append(reply.fault)
     assert refused == ["NotEntitled", "NotEntitled"]
     assert time.monotonic() - changed < 1
+
+
+def test_8_a_certificate_that_was_revoked_is_refused_by_every_delegator_within_a_second(
+        make_world: Make, database: config.Store, factory: Folder, shared: tuple[Path, Path]) -> None:
+    """One that a delegator itself issued, revoked by a command: each keeps the serials, and is told of a new one."""
+    first = make_world("first", database=database)
+    second = make_world("second", beside=first)
+    first.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
+    first.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
+    first.host("GONE001")
+    for one in (first, second):
+        configure(one, enabled=True, certificate=str(factory.ca_path), key=str(factory.key_path))
+        one.start()
+    device = Device(first, shared, "GONE001")
+    device.keep(device.ask())
+    devices = [device, Device(second, shared, "GONE001")]
+    devices[1].certificate, devices[1].key = device.certificate, device.key
+    assert [one.ask(own=True, request=None).status for one in devices] == [200, 200]
+    time.sleep(0.5)  # both listen by now
+    first.store(lambda store: store.enrolments.revoke("GONE001", "keyCompromise", datetime.now(UTC), store.by))
+    revoked = time.monotonic()
+    for one in devices:
+        until_refused(lambda one=one: one.ask(own=True, request=None), 5, 0.02)
+    assert time.monotonic() - revoked < 1
 
 
 # --- the database goes away and comes back ------------------------------------------------------------------------

@@ -134,8 +134,8 @@ async def test_A11_claims_that_were_there_before_metering_are_billed_by_their_de
         for number, delegate in enumerate(("acme-1", "gone", "domain:acme.example")):
             connection.execute(
                 "INSERT INTO claims (claim_id, service_tag, customer, delegate, state, identity, binding, attempt, "
-                "asked_at, busy_until, lease_until, issued_at) VALUES (?, ?, 'acme', ?, 'confirmed', 'own', 'key:1', 1, "
-                "0, 0, 0, 0)", (f"{number:032x}", f"TAG{number}", delegate))
+                "asked_at, busy_until, lease_until, issued_at) VALUES (?, ?, 'acme', ?, 'confirmed', 'own', 'key:1', "
+                "1, 0, 0, 0, 0)", (f"{number:032x}", f"TAG{number}", delegate))
         connection.commit()
         connection.executescript(files[4])
         assert connection.execute("SELECT delegate, callback FROM claims ORDER BY claim_id").fetchall() == [

@@ -332,12 +332,13 @@ def test_A11_any_walk_of_retries_failovers_and_releases_is_billed_as_a_model_cou
 # --- what reconciling finds ---------------------------------------------------------------------------------------
 
 
-def planted(claim_id: str, tag: str, customer: str, issued_at: int):
+def planted(claim_id: str, tag: str, customer: str, issued_at: int, asked_at: int | None = None):
     """A claim that somebody put into the database."""
+    asked_at = int(claim_id[:12], 16) if asked_at is None else asked_at
     yield Query(
         "INSERT INTO claims (claim_id, service_tag, customer, delegate, state, identity, binding, attempt, asked_at, "
         "busy_until, lease_until, issued_at, callback) VALUES ($1, $2, $3, 'acme-1', 'released', 'own', 'key:one', 1, "
-        "$4, 0, $4, $5, 'soap')", (claim_id, tag, customer, int(claim_id[:12], 16), issued_at))
+        "$4, 0, $4, $5, 'soap')", (claim_id, tag, customer, asked_at, issued_at))
 
 
 def told(claim_id: str, when: datetime, customer: str = "acme", callback: str = "soap"):
@@ -372,7 +373,7 @@ async def test_A11_an_event_without_a_row_and_a_row_without_an_event_are_found(s
 @pytest.mark.parametrize(("customer", "minute", "callback", "words"), [
     ("umbra", 2, "soap", "customer is acme, in the audit umbra"), ("acme", 3, "soap", "time is"),
     ("acme", -99, "soap", "time is"), ("acme", 2, "ssh", "callback is soap, in the audit ssh")])
-async def test_A11_an_event_that_differs_from_its_row_is_found(store, at, customer, minute, callback, words) -> None:
+async def test_A11_an_event_that_differs_from_its_row_is_found(store, at, customer, minute, callback, words):
     changed = claim_id_at(at(2), 1)
     await store._driver.run(lambda: planted(changed, "TAG0001", "acme", milliseconds(at(2))))
     await store._driver.run(lambda: told(changed, at(minute), customer, callback))
@@ -388,6 +389,14 @@ async def test_A11_an_event_that_was_moved_to_another_month_is_found_from_both(s
     for month in (JANUARY, JANUARY.after(1)):
         done = await reconciled(store, await store.statements.period(month, "UTC"))
         assert [(one.what, one.claim_id) for one in done.found.differences] == [(What.OTHER, moved)], month
+
+
+async def test_A11_a_claim_that_is_not_counted_because_of_its_id_is_found(store, at) -> None:
+    hidden, later = claim_id_at(at(0), 1), at(600)
+    await store._driver.run(lambda: planted(hidden, "TAG0001", "acme", milliseconds(later), milliseconds(later)))
+    await store._driver.run(lambda: told(hidden, later))
+    assert await counts(store) == []
+    assert await differences(store) == [(What.NO_EVENT, hidden)]
 
 
 async def test_A11_a_row_that_is_there_twice_is_found(store, wants, at) -> None:

@@ -331,7 +331,7 @@ def test_c1_whatever_a_stranger_calls_himself_the_refusal_is_one_plain_line(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("bent", [b"\x13\x02\xff\xfe", b"\x16\x02\xc3\xa9", b"\x13\x03*@\n"])
+@pytest.mark.parametrize("bent", [b"\x13\x02\xff\xfe", b"\x16\x02\xc3\xa9", b"\x13\x03*@\n", b"\x03\x02\x00Q"])
 def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
         factory: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str], bent: bytes) -> None:
     """Bytes that are no text of the type they claim to be; OpenSSL takes them, `cryptography` does not."""
