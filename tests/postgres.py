@@ -8,12 +8,15 @@ emptied, which is quicker. PostgreSQL refuses to run as root: where tests do, it
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -48,6 +51,11 @@ def _user() -> dict[str, object]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
+def _die_with_us() -> None:
+    """In the child: the kernel crashes the server when the thread that started it is gone (PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
+
+
 def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """A program of PostgreSQL's, as the user that servers run as."""
     return subprocess.run([program(str(arguments[0])), *map(str, arguments[1:])], check=check, text=True, cwd="/",
@@ -63,6 +71,7 @@ class Cluster:
         self._settings = {**_SETTINGS, **settings}
         self._numbers = itertools.count(1)
         self._done_with: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> str:
@@ -94,12 +103,23 @@ class Cluster:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())
 
     def start(self) -> None:
-        run("pg_ctl", "start", "--wait", "--pgdata", self.data, "--log", self.folder / f"log-{self.port}",
-            "--options=-c logging_collector=off")
+        """As a child of the tests, so that it does not outlive them even if they are killed."""
+        with (self.folder / f"log-{self.port}").open("a") as log:
+            self._process = subprocess.Popen(
+                [program("postgres"), "-D", str(self.data)], stdout=log, stderr=log, cwd="/",
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, preexec_fn=_die_with_us, **_user())
+        until = time.monotonic() + 30
+        while run("pg_isready", "--host", self.socket, "--port", self.port, check=False).returncode:
+            assert self._process.poll() is None, (self.folder / f"log-{self.port}").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
 
     def stop(self, mode: str = "fast") -> None:
         """`fast` tells clients goodbye; `immediate` is a crash."""
-        run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", mode, check=False)
+        if self._process is not None:
+            run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", mode, check=False)
+            self._process.wait(30)
+            self._process = None
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What a superuser's statement answers, as text without frills."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import random
 import signal
 import sqlite3
@@ -27,6 +28,9 @@ from delegator.model import ClaimState
 from ..cli.conftest import process
 from ..postgres import Cluster
 from .conftest import Reply, World
+
+KILLS = 200 if os.environ.get("THOROUGH") else 20
+"""`make proof` takes its time."""
 
 NEW = 6
 """Devices that come for the first time between two kills, half of them hosted."""
@@ -127,8 +131,8 @@ def test_A3_two_kills_lose_nothing(killed_world: World) -> None:
 
 
 @pytest.mark.slow
-def test_A3_two_hundred_kills_lose_nothing(killed_world: World) -> None:
-    kill_again_and_again(killed_world, 200)
+def test_A3_many_kills_lose_nothing(killed_world: World) -> None:
+    kill_again_and_again(killed_world, KILLS)
 
 
 def test_8_a_damaged_database_is_not_served_and_the_way_back_is_told(world: World) -> None:

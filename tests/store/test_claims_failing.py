@@ -127,7 +127,9 @@ def test_6_4_a_disk_that_fails_at_any_statement_changes_nothing(key, ask, at):
 
 
 @pytest.mark.slow
-def test_6_4_a_hundred_thousand_steps_under_a_failing_disk(key, ask, at):
-    walk(key, ask, at, examples=1100, steps=100)
-    assert FailingMachine.steps > 100_000
-    assert FailingMachine.told > 3000
+def test_6_4_a_long_walk_under_a_failing_disk(key, ask, at):
+    """A hundred thousand steps in `make proof`, a fiftieth of them otherwise."""
+    examples = 1100 if os.environ.get("THOROUGH") else 22
+    walk(key, ask, at, examples=examples, steps=100)
+    assert FailingMachine.steps > 90 * examples
+    assert FailingMachine.told > 3 * examples / 2

@@ -243,7 +243,8 @@ steps = st.lists(st.one_of(
     st.tuples(st.just("serve"), tags, kinds), st.tuples(st.just("ask"), tags, kinds),
     st.tuples(st.just("answer"), tags, kinds), st.tuples(st.just("fail over"), tags, kinds),
     st.tuples(st.just("pause"), tags), st.tuples(st.just("confirm"), tags), st.tuples(st.just("release"), tags),
-    st.tuples(st.just("sweep")), st.tuples(st.just("pass"), st.sampled_from([1, 30, 50, 700]))), min_size=5, max_size=25)
+    st.tuples(st.just("sweep")), st.tuples(st.just("pass"), st.sampled_from([1, 30, 50, 700]))),
+    min_size=5, max_size=25)
 
 
 class World:
@@ -392,7 +393,7 @@ async def test_A11_an_event_that_was_moved_to_another_month_is_found_from_both(s
 
 
 async def test_A11_a_claim_that_is_not_counted_because_of_its_id_is_found(store, at) -> None:
-    hidden, later = claim_id_at(at(0), 1), at(600)
+    hidden, later = claim_id_at(at(0), 1), at(3 * 24 * 60)
     await store._driver.run(lambda: planted(hidden, "TAG0001", "acme", milliseconds(later), milliseconds(later)))
     await store._driver.run(lambda: told(hidden, later))
     assert await counts(store) == []
