@@ -200,7 +200,7 @@ async def open_settings_store(settings: Settings) -> Store:
 def files_stamp(settings: Settings) -> tuple[int, ...]:
     """Changes when a file that we serve with is changed, so that nobody has to say so."""
     server, callbacks, enrolment = settings.server, settings.callbacks, settings.enrolment
-    names = (server.certificate, server.key, server.ca, server.crl, server.issuers, callbacks.certificate, callbacks.key,
-             enrolment.certificate, enrolment.key)
+    names = (server.certificate, server.key, server.ca, server.crl, server.issuers,
+             callbacks.certificate, callbacks.key, enrolment.certificate, enrolment.key)
     paths = [Path(name) for name in names if name]
     return tuple(path.stat().st_mtime_ns for path in paths if path.exists())

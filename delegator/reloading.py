@@ -37,6 +37,7 @@ EFFECTS: dict[str, Effect] = {
     "limits": Effect.AT_ONCE,
     "ops": Effect.AT_ONCE,
     "audit": Effect.AT_ONCE,
+    "billing": Effect.AT_ONCE,
     "log": Effect.AT_ONCE,
 }
 """By section, or by `section.key` where one differs."""

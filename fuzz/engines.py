@@ -108,7 +108,7 @@ def by_atheris(target: Target, seconds: float, start: int) -> str:
          "-rss_limit_mb=1024", "-print_final_stats=1", f"-artifact_prefix={FOUND}/{target.name}-"],
         capture_output=True, text=True, errors="replace", check=False, timeout=seconds + 120)
     if done.returncode:
-        raise Broken(f"{target.name}: {_last_words(done.stderr)}")
+        raise Broken(f"{target.name}: atheris ended with {done.returncode}: {_last_words(done.stdout + done.stderr)}")
     return next((line for line in done.stderr.splitlines() if "number_of_executed_units" in line), "")
 
 

@@ -8,15 +8,12 @@ emptied, which is quicker. PostgreSQL refuses to run as root: where tests do, it
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -51,11 +48,6 @@ def _user() -> dict[str, object]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _die_with_us() -> None:
-    """In the child: the kernel crashes the server when the thread that started it is gone (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
-
-
 def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """A program of PostgreSQL's, as the user that servers run as."""
     return subprocess.run([program(str(arguments[0])), *map(str, arguments[1:])], check=check, text=True, cwd="/",
@@ -71,7 +63,7 @@ class Cluster:
         self._settings = {**_SETTINGS, **settings}
         self._numbers = itertools.count(1)
         self._done_with: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def socket(self) -> str:
@@ -103,23 +95,23 @@ class Cluster:
             file.writelines(f"{key} = {value}\n" for key, value in settings.items())
 
     def start(self) -> None:
-        """As a child of the tests, so that it does not outlive them even if they are killed."""
-        with (self.folder / f"log-{self.port}").open("a") as log:
-            self._process = subprocess.Popen(
-                [program("postgres"), "-D", str(self.data)], stdout=log, stderr=log, cwd="/",
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, preexec_fn=_die_with_us, **_user())
-        until = time.monotonic() + 30
-        while run("pg_isready", "--host", self.socket, "--port", self.port, check=False).returncode:
-            assert self._process.poll() is None, (self.folder / f"log-{self.port}").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        if self._guard is None:
+            self._guard = subprocess.Popen(
+                ["sh", "-c", 'cat; exec "$@"', "guard", program("pg_ctl"), "stop", "--pgdata", str(self.data), "--mode",
+                 "immediate"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+                start_new_session=True, **_user())
+        run("pg_ctl", "start", "--wait", "--pgdata", self.data, "--log", self.folder / f"log-{self.port}",
+            "--options=-c logging_collector=off")
 
     def stop(self, mode: str = "fast") -> None:
         """`fast` tells clients goodbye; `immediate` is a crash."""
-        if self._process is not None:
-            run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", mode, check=False)
-            self._process.wait(30)
-            self._process = None
+        run("pg_ctl", "stop", "--wait", "--pgdata", self.data, "--mode", mode, check=False)
+
+    def end(self) -> None:
+        """Stop it for good. Its guard would do so too when these tests are killed: then what it reads from us ends."""
+        self.stop("immediate")
+        if self._guard is not None:
+            self._guard.communicate()
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What a superuser's statement answers, as text without frills."""
@@ -208,4 +200,4 @@ def running_cluster() -> Iterator[Cluster]:
         try:
             yield cluster
         finally:
-            cluster.stop("immediate")
+            cluster.end()

@@ -15,6 +15,7 @@ from cryptography import x509
 
 from pki.trust import Refusal, leaf_fault
 
+
 def _bytes(text: str) -> bytes:
     return re.escape(bytes.fromhex(text))
 

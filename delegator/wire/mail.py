@@ -103,8 +103,9 @@ def _headers(letter: Letter) -> bytes:
     (RFC 3834 section 5)."""
     if HOST_NAME.fullmatch(letter.delegator) is None or _PLAIN.fullmatch(letter.message_id) is None:
         raise ValueError("a Message-ID is of letters, digits and dots, at a host name")
-    if len(f"{letter.subject}.".splitlines()) > 1:  # the standard library lets one at the end pass: an end of headers
-        raise ValueError("a subject is one line")
+    if len(f"{letter.subject}.".splitlines()) > 1 or "=?" in letter.subject:
+        # The standard library lets a line break at the end pass, and decodes one from an encoded word (RFC 2047).
+        raise ValueError("a subject is one line of plain words")
     message = EmailMessage(policy=SMTP)
     message["From"] = address(letter.sender)
     message["To"] = address(letter.recipient)

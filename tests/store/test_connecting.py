@@ -123,7 +123,7 @@ async def test_6_5_with_a_password_and_tls_as_the_settings_say(tmp_path, factory
             with pytest.raises(Exception, match=r"(?i)certificate|hostname"):
                 await connect(server_of(good.replace("localhost", "127.0.0.2"), str(password)))
         finally:
-            cluster.stop("immediate")
+            cluster.end()
 
 
 def _free_port() -> int:

@@ -168,8 +168,8 @@ async def test_8_a_failover_to_a_standby_loses_nothing(key, ask):
                 assert len(crowd.told) > before
                 await crowd.is_right_about(opened[0])
         finally:
-            first.stop("immediate")
-            second.stop("immediate")
+            first.end()
+            second.end()
 
 
 # --- a commit that nobody heard of --------------------------------------------------------------------------------

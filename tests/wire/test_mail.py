@@ -24,7 +24,7 @@ AT = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 LETTER = Letter(SENDER, "admin@acme.example", "Device ABC1234 was provisioned", "Grüße.\r\n.\nFrom here  \n", AT,
                 "0123456789abcdef.provisioned.mail", "delegator.factory.example")
 HOSTILE = ("\r\nBcc: thief@example.com", "\nBcc: thief@example.com", "\r\n\r\nbody", "\x00", "\u2028Bcc: x",
-           "x\x0bBcc: y")
+           "x\x0bBcc: y", "\n", "\r\n", " =?utf-8?q?=0aBcc:_thief@example.com?=")
 
 
 @pytest.fixture(scope="session")
