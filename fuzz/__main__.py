@@ -1,6 +1,6 @@
 """`python -m fuzz`: all targets, each for its share of the time; ends with 1 when a law was broken.
 
-Usage: python -m fuzz [--seconds 60] [--target NAME]... [--engine both|atheris|hypothesis] [--list]
+Usage: python -m fuzz [--seconds 60] [--target NAME]... [--engine both|atheris|hypothesis] [--list | --keep]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 
 from fuzz import engines
 from fuzz.engines import Broken
+from fuzz.keeping import keep
 from fuzz.table import TARGETS
 from fuzz.target import Target
 
@@ -26,10 +27,14 @@ def main() -> int:
     words.add_argument("--engine", choices=("both", "atheris", "hypothesis"), default="both")
     words.add_argument("--seed", type=int, default=int(time.time()), help="to repeat a run; else the clock's")
     words.add_argument("--list", action="store_true", help="say what each target promises")
+    words.add_argument("--keep", action="store_true", help="add to the corpus what atheris learned in earlier runs")
     said = words.parse_args()
     wanted = [TARGETS[name] for name in said.target or TARGETS]
     if said.list:
         print("\n".join(f"{target.name:<12} {target.law}" for target in wanted))
+        return 0
+    if said.keep:
+        print("\n".join(f"{target.name:<12} {keep(target)} more are kept" for target in wanted))
         return 0
     return 1 if broken(wanted, said.seconds / len(wanted), said.engine, said.seed) else 0
 
