@@ -141,8 +141,7 @@ class App:
                            limits.requests_per_connection)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
         self.watching.ends(parts.ends)
-        for words in self.watching.ready.soon().values():
-            log.warning("%s", words)
+        self.watching.remind()
 
     def _record(self, trail: Trail, level: int) -> None:
         observe.record(trail, level)
@@ -304,6 +303,7 @@ class App:
                 await _guarded(self._auditor.upkeep)
             await _guarded(self._withdraw)
             await _guarded(self._reload_if_changed)
+            self.watching.remind()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
 

@@ -19,6 +19,8 @@ PATIENCE = 2.0
 SOON = {"revocation list": timedelta(days=7)}
 _SOON = timedelta(days=30)
 """How long before its end something is to be renewed: a list is made daily and lives for 30 days."""
+AGAIN = timedelta(days=1)
+"""How often the log says what is to be renewed: whoever watches nothing else still reads it in time."""
 STORE, DRAINING = "store", "draining"
 NAMES = {"server": "the server's certificate", "factory": "an anchor of the factory",
          "revocation list": "the revocation list", "callbacks": "the certificate shown to delegates"}
@@ -37,6 +39,7 @@ class Readiness:
     now: Callable[[], datetime]
     ends: dict[str, datetime] = field(default_factory=dict)
     draining: bool = False
+    told_at: datetime | None = None
 
     async def wrong(self) -> dict[str, str]:
         """What keeps devices from being served, by part of PARTS; empty when nothing does."""
@@ -59,6 +62,14 @@ class Readiness:
         except DelegatorError as error:
             return f"{error.detail}; next: {error.hint or 'look at the disk and at who owns the database'}"
         return ""
+
+    def reminders(self) -> tuple[str, ...]:
+        """What is to be renewed, for the log: once a day, and at once when other files were loaded."""
+        now = self.now()
+        if self.told_at is not None and timedelta() <= now - self.told_at < AGAIN:
+            return ()
+        self.told_at = now
+        return tuple(self.soon().values())
 
     def soon(self) -> dict[str, str]:
         """What is to be renewed before it ends, by part."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from datetime import datetime
@@ -23,6 +24,7 @@ from delegator.readiness import PARTS, Readiness
 from delegator.store import Store
 from delegator.vitals import Reading
 
+log = logging.getLogger(__name__)
 COUNTED = 10_000
 """Notifications that wait are counted up to here, so that a scrape costs the loop little."""
 
@@ -41,8 +43,13 @@ class Watching:
 
     def ends(self, ends: dict[str, datetime]) -> None:
         """When what we serve with ends, for metrics and readiness."""
-        self.ready.ends = ends
+        self.ready.ends, self.ready.told_at = ends, None
         self.metrics.ends(ends)
+
+    def remind(self) -> None:
+        """Say what is to be renewed, if it is time to say it again."""
+        for words in self.ready.reminders():
+            log.warning("%s", words)
 
     async def open(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
         """Open the port, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""

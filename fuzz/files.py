@@ -32,7 +32,7 @@ from delegator.net.dns import Resolver
 from delegator.net.walk import Walk
 from delegator.store.spool import Refused, Said
 from delegator.wire import mail
-from fuzz.certificates import _KEY, _NAME
+from fuzz.certificates import _KEY
 from fuzz.target import Target, must
 from pki import Authority
 
@@ -178,18 +178,21 @@ _ROWS = (b"service_tag,serial_number,mac_addresses,model,order,delegate,customer
 
 TARGETS = (
     Target("dns", "A finding whose hosts are host names and whose domain one of them stands in, or DnsTrouble.",
-           check_dns, (_DNS, _DNS.split(_PART)[0]), (_PART, b"\xc0\x0c", b"\x04host\x04corp\x07example\x00", b"\x00\x0c",
-                                                      b"\x00\x05", b"\x00\x01", b"\x00\x06", b"\x3f", b"\x07in-addr")),
+           check_dns, (_DNS, _DNS.split(_PART)[0]),
+           (_PART, b"\xc0\x0c", b"\x04host\x04corp\x07example\x00", b"\x00\x0c", b"\x00\x05", b"\x00\x01", b"\x00\x06",
+            b"\x3f", b"\x07in-addr")),
     Target("config", "Settings that survive being written, or CONFIGURATION.", check_config,
            (_TOML[:1500], b'[server]\nport = 1\nproxy_from = ["192.0.2.0/24"]\n[store]\nurl = "postgresql://a@b/c"\n'),
            (b"[server]\n", b"[[", b"]]", b"port = ", b"= ", b'"', b"'''", b"\n", b"true", b"1e400", b"inf", b"0x1",
             b"credential:", b"..", b"{", b"}", b"1979-05-27T07:32:00Z", b"\xff")),
-    Target("rows", "The same rows and refusals by the short way as by the careful one, or MALFORMED.", check_rows, _ROWS,
-           (b"service_tag", b"mac_addresses", b",", b";", b'"', b"\n", b"\r", b"{", b"[", b"null", b"\xef\xbb\xbf", b"\0",
-            b"00:11:22:33:44:55", b"1e9", b"\\u0000", b"ABC1234", b"customer", b"-")),
+    Target("rows", "The same rows and refusals by the short way as by the careful one, or MALFORMED.", check_rows,
+           _ROWS,
+           (b"service_tag", b"mac_addresses", b",", b";", b'"', b"\n", b"\r", b"{", b"[", b"null",
+            b"\xef\xbb\xbf", b"\0", b"00:11:22:33:44:55", b"1e9", b"\\u0000", b"ABC1234", b"customer", b"-")),
     Target("policy", "A policy, or MALFORMED.", check_policy,
            (b'{"name": "a", "identity": "either", "max_devices": 5, "hours": ["mon-fri 08:00-18:00 Europe/Berlin"]}',),
-           (b'"until"', b'"hours"', b'"networks"', b'"lease"', b'"24h"', b"[", b"]", b"null", b"-1", b"1e999", b'"mon"')),
+           (b'"until"', b'"hours"', b'"networks"', b'"lease"', b'"24h"', b"[", b"]", b"null", b"-1", b"1e999",
+            b'"mon"')),
     Target("mail", "Exactly the headers, the recipient and the parts that were meant, or ValueError.", check_mail,
            (b"admin@corp.example\x1fDevice ABC1234 asked\x1fdelegator.example\x1fHello\n.\nBye\n",),
            (b"\x1f", b"\r\n", b"\n", b"Bcc: a@b.example", b"=?utf-8?q?=0a?=", b"\0", b"@", b",", b"<", b">", b'"',

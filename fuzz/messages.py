@@ -199,15 +199,16 @@ _MARKUP = tuple(word.encode() for word in (
 _CALLS = (_enveloped(_ASK), _enveloped(_ASK, soap.Version.V12), _enveloped(_CONFIRM),
           _enveloped("<s:Fault><faultcode>s:Server</faultcode><faultstring>no</faultstring></s:Fault>"),
           _enveloped(_CONFIRM, header='<s:Header><x:S xmlns:x="urn:x" s:mustUnderstand="1"/></s:Header>'))
-_HEADS = (b"POST / HTTP/1.1\r\nHost: a\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n", b"abc",
-          b"3\r\nabc\r\n", b"0\r\n\r\n", b"GET /?wsdl HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\n",
+_HEADS = (b"POST / HTTP/1.1\r\nHost: a\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n",
+          b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"GET /?wsdl HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\n",
           b"Expect: 100-continue\r\n", b": ", b"\n", b"\r", b"\0", b" ", b";", b"+", b"HTTP/1.1 100 Continue\r\n\r\n")
 _V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 
 TARGETS = (
     Target("http", "The same requests or refusal however the bytes are cut, within the limits, and h11 sees no other.",
-           check_http, (b"\x05" + _HEADS[0] + _HEADS[1] + b"\r\nabc", b"\x40" + _HEADS[0] + _HEADS[2] + b"\r\n" + _HEADS[5]
-                        + _HEADS[6], b"\x09HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), _HEADS),
+           check_http, (b"\x05" + _HEADS[0] + _HEADS[1] + b"\r\nabc",
+                        b"\x40" + _HEADS[0] + _HEADS[2] + b"\r\n" + _HEADS[5] + _HEADS[6],
+                        b"\x09HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), _HEADS),
     Target("xml", "A tree within the limits that survives being written, or NotXml.", check_xml, _CALLS, _MARKUP),
     Target("soap", "An envelope, or a fault that is read back as itself.", check_soap, _CALLS, _MARKUP),
     Target("canonical", "What the short way reads, the careful readers read as the very same value.", check_canonical,
@@ -220,10 +221,12 @@ TARGETS = (
     Target("program", "A credential for the tag that was asked for, or NotAnAnswer in one printable line.",
            check_program, (b'{"user_name": "u", "password": "p", "service_tag": "ABC1234"}',
                            b"<Credential><UserName>u</UserName><Password>p</Password></Credential>"),
-           (*_MARKUP[:12], b"UserName", b"Password", b"NotAfter", b"Credential", b'"not_after"', b"\\ud800", b"\\u0000")),
+           (*_MARKUP[:12], b"UserName", b"Password", b"NotAfter", b"Credential", b'"not_after"', b"\\ud800",
+            b"\\u0000")),
     Target("device", "An answer the device can use, or a Failure with its reason.", check_device,
            (_enveloped(_ANSWER), _enveloped(
-               f'<s:Fault><faultcode>s:Server</faultcode><faultstring>x</faultstring><detail><d:Fault xmlns:d="{NAMESPACE}">'
+               "<s:Fault><faultcode>s:Server</faultcode><faultstring>x</faultstring><detail>"
+               f'<d:Fault xmlns:d="{NAMESPACE}">'
                "<d:Code>TryLater</d:Code><d:RetryAfter>30</d:RetryAfter></d:Fault></detail></s:Fault>")),
            (*_MARKUP, b"RetryAfter", b"AlternateDelegator", b"https://a:1/")),
 )

@@ -29,7 +29,7 @@ def copied(root: Path, target: Path) -> None:
     for name in SOURCES:
         source = root / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.orig", "*.rej"))
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.orig"))
         else:
             shutil.copyfile(source, target / name)
     for path in target.rglob("*"):
@@ -43,8 +43,8 @@ def built(root: Path, folder: Path, moment: int) -> Path:
         copied(root, Path(clean))
         made = Path(clean) / "wheel"
         subprocess.run(
-            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(made), clean], check=True, umask=0o022,
-            env={**os.environ, "SOURCE_DATE_EPOCH": str(moment), "PIP_CONSTRAINT": str(root / "constraints.txt"),
+            [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(made), clean], check=True,
+            umask=0o022, env={**os.environ, "SOURCE_DATE_EPOCH": str(moment), "PIP_CONSTRAINT": str(root / "constraints.txt"),
                  "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
         (wheel,) = made.glob("*.whl")
         return Path(shutil.move(wheel, folder / wheel.name))

@@ -47,7 +47,8 @@ def name_of(names: Sequence[str | tuple[str, _ASN1Type]]) -> x509.Name:
 
 
 def forged(signer: Signer, *names: str | tuple[str, _ASN1Type], key: Key | None = None, authority: bool | None = False,
-           usage: Sequence[str] | None = ("digital_signature",), purposes: Sequence[ObjectIdentifier] | None = (CLIENT,),
+           usage: Sequence[str] | None = ("digital_signature",),
+           purposes: Sequence[ObjectIdentifier] | None = (CLIENT,),
            start: datetime = NOW - DAY, end: datetime = NOW + DAY, path_length: int | None = None,
            digest: hashes.HashAlgorithm | None = None) -> Signer:
     """A certificate and its key. None leaves an extension out."""

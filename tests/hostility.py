@@ -186,7 +186,7 @@ def request(body: bytes, *lines: bytes) -> bytes:
 
 def mutations(whole: bytes, seed: int) -> Iterator[bytes]:
     """The same bytes with a few of them changed, taken out, doubled or put in, without end."""
-    chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
+    chance = random.Random(seed)
     while True:
         bent = bytearray(whole)
         for _ in range(chance.randint(1, 4)):

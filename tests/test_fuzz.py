@@ -1,4 +1,4 @@
-"""The fuzzers: what they kept still holds, they find a bug that is there, and every reader of strangers' bytes has one."""
+"""The fuzzers: what they kept still holds, they find a bug that is there, and every reader of others' bytes has one."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def audited(tmp_path: Path, url: str, packages: str, exceptions: str = "") -> tu
     requirements, accepted = tmp_path / "constraints.txt", tmp_path / "advisories.toml"
     requirements.write_text(packages)
     accepted.write_text(exceptions)
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "audit.py", "--osv-url", url, "--requirements", requirements,
-                           "--accepted", accepted], capture_output=True, text=True, check=False, timeout=120,
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "audit.py", "--osv-url", url, "--requirements",
+                           requirements, "--accepted", accepted], capture_output=True, text=True, check=False, timeout=120,
                           env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
     assert done.stdout == ""
     return done.returncode, done.stderr
@@ -135,8 +135,8 @@ def bill(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], byte
     path = tmp_path_factory.mktemp("sbom") / "sbom.json"
     for _ in range(2):
         before = path.read_bytes() if path.exists() else None
-        subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", path], check=True, capture_output=True, timeout=60,
-                       env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
+        subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", path], check=True, capture_output=True,
+                       timeout=60, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
     assert before == path.read_bytes(), "the same twice"
     found: dict[str, Any] = json.loads(path.read_text())
     return found, path.read_bytes()
@@ -162,8 +162,8 @@ def test_the_bill_of_materials_is_valid_cyclonedx(bill: tuple[dict[str, Any], by
 
 def test_the_bill_names_everything_at_the_version_that_is_pinned(bill: tuple[dict[str, Any], bytes]) -> None:
     parts = {one["name"]: one for one in bill[0]["components"]}
-    pins = dict(line.lower().replace("_", "-").split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
-                if not line.startswith("#"))
+    lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
+    pins = dict(line.replace("_", "-").split("==") for line in lines if not line.startswith("#"))
     assert {"cryptography", "cffi", "pycparser", "httptools", "asyncpg", "asyncssh", "dnspython"} <= parts.keys()
     assert not {"pytest", "mypy", "hypothesis", "atheris", "pip-audit"} & parts.keys()
     assert {name: one["version"] for name, one in parts.items()} == {name: pins[name] for name in parts}
@@ -195,8 +195,8 @@ def test_the_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path:
             (root / "build" / "lib" / "delegator" / "ghost.py").write_text("left over")
             for path in (root / "delegator").rglob("*.py"):
                 path.chmod(0o600)
-        done = subprocess.run([sys.executable, root / "scripts" / "build_wheel.py", root / "dist"], check=True, cwd=root,
-                              capture_output=True, text=True, umask=umask, timeout=300,
+        done = subprocess.run([sys.executable, root / "scripts" / "build_wheel.py", root / "dist"], check=True,
+                              cwd=root, capture_output=True, text=True, umask=umask, timeout=300,
                               env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
         (wheel,) = (root / "dist").glob("*.whl")
         found.append(hashlib.sha256(wheel.read_bytes()).hexdigest())

@@ -103,6 +103,8 @@ def test_A10_a_delegator_that_stops_costs_no_device_an_answer(balanced: tuple[Wo
         if number == 10:
             assert two.process is not None
             two.process.send_signal(signal.SIGTERM)
+    assert two.process is not None
+    two.process.wait(30)
     assert two.stop() == 0
     assert len(one.trails()) > len(two.trails())
 

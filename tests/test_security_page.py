@@ -1,0 +1,54 @@
+"""docs/security.md says what docs/security.toml says, and every test that it names is there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def page_maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("security_page", ROOT / "scripts" / "security_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+MAKER = page_maker()
+THREATS = [one for group in MAKER.groups() for one in group["threat"]]
+WANTED = ([f"A{n}" for n in range(1, 12)] + [f"B{n}" for n in range(1, 10)] + [f"C{n}" for n in range(1, 15)]
+          + ["S1", "S2"])
+
+
+def named_in(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")}
+
+
+def test_the_page_is_drawn_from_the_data() -> None:
+    text = MAKER.PAGE.read_text(encoding="utf-8")
+    assert MAKER.drawn(text) == text, "stale: run make docs"
+
+
+def test_every_threat_stands_there_once_with_a_defence_and_a_proof() -> None:
+    assert [one["id"] for one in THREATS] == WANTED
+    for one in THREATS:
+        assert one["threat"], one["id"]
+        assert len(one["defence"].split()) > 5, one["id"]
+        assert one["tests"], one["id"]
+        assert not any("|" in text for text in (one["threat"], one["defence"], one.get("left", ""))), one["id"]
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=lambda one: one["id"])
+def test_every_test_that_is_named_exists(threat: dict[str, list[str]]) -> None:
+    for test in threat["tests"]:
+        path, _, name = test.partition("::")
+        assert (ROOT / path).exists(), test
+        assert name in named_in(ROOT / path), test
