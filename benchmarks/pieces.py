@@ -242,9 +242,8 @@ def _connections(loop: asyncio.AbstractEventLoop) -> float:
 async def measure(fleet: Fleet) -> Pieces:
     """All pieces, in the order of the walk."""
     bench = app.App(fleet.settings)
-    _, context = bench._context()
     await bench.start()
-    store, handshake = bench._store, bench._handshake
+    store, handshake, context = bench._store, bench._handshake, bench._parts.context
     first = fleet.devices(0, 1)[0]
     pieces, session = tls(context, first)
     asked = _asked(first.request)

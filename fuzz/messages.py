@@ -200,7 +200,8 @@ _CALLS = (_enveloped(_ASK), _enveloped(_ASK, soap.Version.V12), _enveloped(_CONF
           _enveloped("<s:Fault><faultcode>s:Server</faultcode><faultstring>no</faultstring></s:Fault>"),
           _enveloped(_CONFIRM, header='<s:Header><x:S xmlns:x="urn:x" s:mustUnderstand="1"/></s:Header>'))
 _HEADS = (b"POST / HTTP/1.1\r\nHost: a\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"\r\n",
-          b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"GET /?wsdl HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n", b"Connection: close\r\n",
+          b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"GET /?wsdl HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n",
+          b"Connection: close\r\n",
           b"Expect: 100-continue\r\n", b": ", b"\n", b"\r", b"\0", b" ", b";", b"+", b"HTTP/1.1 100 Continue\r\n\r\n")
 _V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 

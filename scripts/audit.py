@@ -60,7 +60,8 @@ def asked(service: list[str], requirements: Path) -> dict[str, Any] | None:
     """What a service says of every package; None when it could not be asked."""
     done = subprocess.run(
         [sys.executable, "-m", "pip_audit", "--requirement", str(requirements), "--no-deps", "--disable-pip",
-         "--format", "json", "--progress-spinner", "off", "--timeout", "10", *service], capture_output=True, text=True, check=False)
+         "--format", "json", "--progress-spinner", "off", "--timeout", "10", *service],
+        capture_output=True, text=True, check=False)
     try:
         said: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

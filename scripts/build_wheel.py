@@ -44,8 +44,8 @@ def built(root: Path, folder: Path, moment: int) -> Path:
         made = Path(clean) / "wheel"
         subprocess.run(
             [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(made), clean], check=True,
-            umask=0o022, env={**os.environ, "SOURCE_DATE_EPOCH": str(moment), "PIP_CONSTRAINT": str(root / "constraints.txt"),
-                 "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+            umask=0o022, env={**os.environ, "SOURCE_DATE_EPOCH": str(moment),
+                 "PIP_CONSTRAINT": str(root / "constraints.txt"), "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
         (wheel,) = made.glob("*.whl")
         return Path(shutil.move(wheel, folder / wheel.name))
 

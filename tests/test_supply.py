@@ -73,9 +73,10 @@ def audited(tmp_path: Path, url: str, packages: str, exceptions: str = "") -> tu
     requirements, accepted = tmp_path / "constraints.txt", tmp_path / "advisories.toml"
     requirements.write_text(packages)
     accepted.write_text(exceptions)
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "audit.py", "--osv-url", url, "--requirements",
-                           requirements, "--accepted", accepted], capture_output=True, text=True, check=False, timeout=120,
-                          env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "audit.py", "--osv-url", url, "--requirements", requirements, "--accepted",
+         accepted], capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
     assert done.stdout == ""
     return done.returncode, done.stderr
 

@@ -35,9 +35,9 @@ HOLD = 0.025
 """Seconds of our own CPU that one commit aims at. Who waits for SQLite's lock looks every few milliseconds, later every
 25. Time in which we wait for the disk or for a core is not counted: smaller commits would not make that less, only
 more of it."""
-REST = 0.3
+REST = 0.2
 """How long an import leaves the lock alone after a commit, as a part of what that took: others get a turn."""
-_LEAST, _MOST, _FIRST = 100, 8000, 1000
+_LEAST, _MOST, _FIRST = 100, 16_000, 1000
 _LOOKED_AT = 2000
 _TIDIED = 200
 WAITING = imports.ALIVE / 1000 + 5

@@ -271,8 +271,8 @@ class World:
                                              source_address=(source, 0) if source else None)
         try:
             client.request("POST", "/", body, {"Content-Type": "text/xml; charset=utf-8", **(headers or {})})
-            response = client.getresponse()
-            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            with client.getresponse() as response:  # which has the socket from here on
+                return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
             client.close()
 
