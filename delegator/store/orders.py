@@ -28,8 +28,8 @@ from delegator.store.transaction import Query, Row, Scope, Transaction, Work
 T = TypeVar("T")
 COLUMNS = "order_number, customer, delegate"
 MOST = 20_000
-"""Orders in one import: all of them are one transaction, which at 20 000 holds SQLite's write lock for under 0.3 s
-(measured). A year of 50 orders a day fits; a feed that is longer comes in several files."""
+"""Orders in one import: all of them are one transaction, and nobody else writes meanwhile. A year of 50 orders a day
+fits; a feed that is longer comes in several files."""
 _TOGETHER = 500
 
 
