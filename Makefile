@@ -29,7 +29,7 @@ $(DEV_READY): setup.cfg constraints.txt | $(VENV)/bin/python
 
 $(TOOLS_READY): setup.cfg constraints.txt | $(VENV)/bin/python
 	@$(PIP) --editable '.[dev,supply]'
-	@$(PIP) --editable '.[fuzz]' || echo "atheris does not install here: make fuzz does without it" >&2
+	@$(PIP) --editable '.[fuzz]' || echo "atheris does not install here; make fuzz does without it" >&2
 	@touch $@ $(DEV_READY) $(RUN_READY)
 
 venv: $(DEV_READY) ## set up .venv with everything for development

@@ -44,7 +44,7 @@ def broken(targets: list[Target], seconds: float, engine: str, seed: int) -> int
     follow = engine != "hypothesis" and engines.has_atheris() and (seconds >= SHORT or engine == "atheris")
     if engine != "hypothesis" and not follow:
         why = "is left away in so short a run" if engines.has_atheris() else "is not installed: make tools"
-        print(f"atheris {why}; hypothesis alone", file=sys.stderr)
+        print(f"atheris {why}; hypothesis and chance alone", file=sys.stderr)
     found = 0
     for target in targets:
         try:

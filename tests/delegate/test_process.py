@@ -17,6 +17,8 @@ from delegator.errors import DelegatorError
 from delegator.model import Result
 from pki import Reason
 
+from ..hostility import NO_HTTP
+
 
 async def test_a7a_its_state_survives_kill_9(shell, client, new_claim):
     claim, other = new_claim(), new_claim()
@@ -158,3 +160,21 @@ async def test_a_revocation_list_is_read_and_read_again(shell, factory, client, 
     await caller.ask("SRV0002", new_claim())
     assert running.stop() == 0
     assert "revoked" in running.log.read_text()
+
+
+async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(shell, client, party):
+    """Anybody may connect to a delegate: devices have no certificate there."""
+    running = shell.serve()
+    caller = client(running.port)
+    for data in NO_HTTP.values():
+        with (socket.create_connection(("127.0.0.1", running.port), 10) as raw,
+              caller.context().wrap_socket(raw, server_hostname="localhost") as sock):
+            sock.sendall(data)
+            answer = b""
+            while part := sock.recv(65536):
+                answer += part
+        assert 400 <= int(answer[9:12]) <= 505
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"<d:Code>MalformedRequest</d:Code>" in answer
+    assert running.stop() == 0
+    assert "Traceback" not in running.log.read_text()

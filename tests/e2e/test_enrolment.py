@@ -368,13 +368,16 @@ def test_an_authority_for_enrolment_alone_vouches_for_no_server(enrolling: World
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
-    ("not an anchor", "not among the anchors"), ("open key", "can be read by others"), ("no key", "No such file"),
-    ("wrong passphrase", "passphrase")])
+    ("not an anchor", "not among the anchors"), ("not an issuer", "not among [server] issuers"),
+    ("open key", "can be read by others"), ("no key", "No such file"), ("wrong passphrase", "passphrase")])
 def test_an_authority_that_is_not_in_order_is_told_at_the_start(enrolling: World, factory: Folder, wrong: str,
                                                                 said: str) -> None:
     folder = beside(enrolling, factory)
     if wrong == "not an anchor":
         (enrolling.root / "anchors.pem").write_text(factory.ca_path.read_text())
+    if wrong == "not an issuer":
+        toml = enrolling.root / "delegator.toml"
+        toml.write_text(toml.read_text().replace('issuers = ""', f'issuers = "{factory.ca_path}"'))
     if wrong == "open key":
         (folder / "ca.key").chmod(0o644)
     if wrong == "no key":

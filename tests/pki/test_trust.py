@@ -17,6 +17,9 @@ from OpenSSL._util import ffi, lib  # type: ignore[attr-defined]
 from pki import DEVICE, Authority, Folder, Kind, PkiError, Reason, Refusal, TrustStore, keys, refusal_of
 from pki.trust import _CODES
 
+from ..forgery import Signer as Signed
+from ..forgery import authority, forged, written
+
 NOW = datetime.now(UTC)
 
 
@@ -227,3 +230,36 @@ def test_a2_openssl_agrees_with_the_verdicts(folder: Folder, openssl: Callable[.
         trusted = store.verify(made.certificate).trusted
         openssl("verify", "-crl_check", "-purpose", "sslclient", "-CAfile", folder.ca_path, "-CRLfile",
                 folder.crl_path, made.certificate_path, ok=trusted)  # fmt: skip
+
+
+def test_a4_only_the_authorities_that_are_named_sign_peers_and_each_has_a_list(tmp_path: Path) -> None:
+    """A4: root, two authorities beneath it, one of them named; its list, not the root's, says who was revoked."""
+    root = authority("Root")
+    names = {name: authority(name, root) for name in ("Devices", "Mail")}
+    written(tmp_path, "root", root)
+    written(tmp_path, "devices", names["Devices"])
+    leaves = {name: forged(signer, "ABC1234").certificate for name, signer in names.items()}
+    stolen = forged(names["Devices"], "BAD1234").certificate
+    issuing = forgery_list(names["Devices"], stolen.serial_number)
+    (tmp_path / "crl.pem").write_bytes(issuing)
+    store = TrustStore.load(tmp_path / "root.crt", tmp_path / "crl.pem", tmp_path / "devices.crt")
+    chains = {name: [signer.certificate] for name, signer in names.items()}
+    assert store.verify(leaves["Devices"], chains["Devices"]).trusted
+    assert store.verify(stolen, chains["Devices"]).refusal is Refusal.REVOKED
+    verdict = store.verify(leaves["Mail"], chains["Mail"])
+    assert (verdict.refusal, verdict.depth, verdict.subject) == (Refusal.UNKNOWN_CA, 1, "CN=Mail")
+    assert TrustStore.load(tmp_path / "root.crt").verify(leaves["Mail"], chains["Mail"]).trusted
+    assert store.beneath_anchors().verify(leaves["Devices"], chains["Devices"]).refusal is Refusal.UNKNOWN_CA
+    (tmp_path / "crl.pem").write_bytes(forgery_list(root))
+    with pytest.raises(PkiError, match="no list of CN=Devices"):
+        TrustStore.load(tmp_path / "root.crt", tmp_path / "crl.pem", tmp_path / "devices.crt")
+
+
+def forgery_list(signer: Signed, *serials: int) -> bytes:
+    """A revocation list of somebody who is no `pki` authority."""
+    builder = (x509.CertificateRevocationListBuilder().issuer_name(signer.certificate.subject)
+               .last_update(NOW - timedelta(days=1)).next_update(NOW + timedelta(days=9)))
+    for serial in serials:
+        builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial)
+                                                  .revocation_date(NOW).build())
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
