@@ -68,17 +68,17 @@ pki: $(RUN_READY) ## make the factory's certificates in var/pki; what exists alr
 	@$(PKI) check
 
 docs: $(RUN_READY) ## draw the parts of pages that come from the code
-	@$(BIN)/python scripts/claims_page.py
+	@$(BIN)/python -m scripts.claims_page
 	@$(BIN)/python scripts/security_page.py
 
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
 	@$(BIN)/python scripts/build_device.py
 
 bench: $(RUN_READY) ## measure handshakes, beside nginx where it is installed
-	@$(BIN)/python benchmarks/handshakes.py $(ARGS)
+	@$(BIN)/python -m benchmarks.handshakes $(ARGS)
 
 soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not (SOAK_SECONDS=900)
-	@$(BIN)/python benchmarks/soak.py $(ARGS)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 proof: $(DEV_READY) ## the walks and kills that take an hour: 200 kills under load, 100 000 steps under a failing disk
 	THOROUGH=1 $(BIN)/python -m pytest -m slow tests/e2e/test_crashes_under_load.py tests/store/test_claims_failing.py
@@ -92,10 +92,10 @@ audit: $(TOOLS_READY) ## ask whether a dependency has a known weakness; says so 
 	@$(BIN)/python scripts/audit.py $(ARGS) || [ $$? -eq 75 ]
 
 wheel: $(DEV_READY) ## build the wheel into dist/, the same bytes from the same sources
-	@$(BIN)/python scripts/build_wheel.py
+	@$(BIN)/python -m scripts.build_wheel
 
 sbom: $(TOOLS_READY) ## write the bill of materials into dist/ (CycloneDX)
-	@$(BIN)/python scripts/sbom.py
+	@$(BIN)/python -m scripts.sbom
 
 clean: ## remove what the targets made, but never var/
 	rm -rf $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""What a complete handshake costs on either database: `python benchmarks/databases.py --url URL`.
+"""What a complete handshake costs on either database: `python -m benchmarks.databases --url URL`.
 
 Two delegators run, one on each, and take turns in random order. URL names an empty database on this machine, whose
 server's own CPU is told too. The figures in docs/scale.md come from here.
@@ -20,27 +20,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from msgspec.structs import replace
+
+from benchmarks import load, servers
+from benchmarks.fleet import CUSTOMER, Fleet
+from benchmarks.servers import ROOT
+from delegator import config
+from delegator.model import Customer, Policy
+from delegator.parts import open_settings_store
+
 WARM_UP = 100
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="databases.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.databases", description=__doc__.partition("\n")[0])
     parser.add_argument("--url", required=True, help="an empty PostgreSQL database, on this machine")
     parser.add_argument("--handshakes", type=int, default=300, metavar="N", help="per round and server (300)")
     parser.add_argument("--rounds", type=int, default=7, metavar="R", help="of each server (7)")
     parser.add_argument("--in-flight", type=int, default=16, metavar="K", help="handshakes at a time (16)")
     parser.add_argument("--limited", action="store_true", help="the customer's policy limits its devices")
-    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="certificates are kept there")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var/benchmarks", help="certificates are kept there")
     return parser.parse_args(words)
 
 
 def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
     """The same devices, registered in both databases."""
-    from msgspec.structs import replace
-
-    from benchmarks.fleet import Fleet
-    from delegator import config
 
     embedded, shared = Fleet(arguments.dir, size), Fleet(arguments.dir, size)
     embedded.mint()
@@ -56,10 +60,6 @@ def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
 
 async def _limit(settings: Any) -> None:
     """A limit that is counted and never reached."""
-    from benchmarks.fleet import CUSTOMER
-    from delegator.model import Customer, Policy
-    from delegator.parts import open_settings_store
-
     store = await open_settings_store(settings)
     await store.add_policy(Policy("limited", max_devices=10**6))
     await store.add_customer(Customer(CUSTOMER, "Acme", policy="limited"), replace=True)
@@ -68,7 +68,6 @@ async def _limit(settings: Any) -> None:
 
 class DatabaseServer:
     """The CPU of the server that a URL leads to: of its backends that are ours, and of those that write its files."""
-
     def __init__(self, url: str) -> None:
         self._url = url
         self._clock = os.sysconf("SC_CLK_TCK")
@@ -105,8 +104,6 @@ async def _must_be_empty(url: str) -> None:
 
 @contextmanager
 def servers_of(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    from benchmarks import servers
-
     started: dict[str, Any] = {}
     try:
         for name, fleet in known.items():
@@ -139,8 +136,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float,
 
 def _round(server: Any, devices: Sequence[Any], in_flight: int,
            its_cpu: Callable[[], float]) -> tuple[float, float, float]:
-    from benchmarks import load
-
     before, its_before, began = server.usage().cpu, its_cpu(), time.monotonic()
     load.run(server.address, devices, server.good, in_flight)
     took, each = time.monotonic() - began, 1e6 / len(devices)
@@ -148,11 +143,6 @@ def _round(server: Any, devices: Sequence[Any], in_flight: int,
 
 
 def main() -> int:
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-
-    del os.environ["OPENSSL_CONF"]
     arguments = _arguments(sys.argv[1:])
     found = measure(arguments)
     columns = ("delegator, us", "database server, us", "handshakes per second")

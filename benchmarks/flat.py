@@ -1,4 +1,4 @@
-"""Whether cost grows with what is kept: `python benchmarks/flat.py`, explained in docs/performance.md.
+"""Whether cost grows with what is kept: `python -m benchmarks.flat`, explained in docs/performance.md.
 
 Look-up and claim with 1 000 devices, with a million, and with a million rows of audit; the server's part of a TLS
 handshake with nobody revoked and with 100 000. All in this process, in turn within each round, and told as ratios. The
@@ -24,6 +24,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fleet import Fleet
+from benchmarks.pieces import _Pair
+from delegator.model import Customer, Delegate, Device, HostedCallback, Identity, IdentityKind, Secret
+from delegator.model.audited import Act, Entry
+from delegator.sealing import SealingKey, create_key_file, read_key_file
+from delegator.store import Ask, Outcome, milliseconds, open_store
+from delegator.wire.tls import server_context
+from pki.trust import TrustStore
+
 ROOT = Path(__file__).resolve().parents[1]
 FEW = 1000
 EACH = 96
@@ -34,8 +43,7 @@ SERIALS = 100_000
 
 def main() -> int:
     """Measure the tree this file lies in."""
-    sys.path[0] = str(ROOT)
-    parser = argparse.ArgumentParser(prog="flat.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.flat", description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", type=int, default=1_000_000, help="in the large database (1000000)")
     parser.add_argument("--audit", type=int, default=1_000_000, help="rows of audit (1000000)")
     parser.add_argument("--rounds", type=int, default=9, help="at most 10, as there are 1000 devices (9)")
@@ -51,8 +59,6 @@ def main() -> int:
 
 
 async def _stores(said: argparse.Namespace) -> dict[str, Any]:
-    from delegator.store import open_store
-
     key = _key(said.dir)
     sizes = {"few": FEW, "audit": FEW, "many": said.devices}
     made = {name: await _database(said.dir, name, size, said.audit if name == "audit" else 0)
@@ -83,9 +89,6 @@ def _report(figures: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
 
 async def _round(store: Any, numbers: list[int]) -> dict[str, float]:
     """Microseconds of this process's CPU, all threads, for each look-up and each claim."""
-    from delegator.model import Device, Identity, IdentityKind
-    from delegator.store import Ask, Outcome, milliseconds
-
     await store.tables()
     tags = [_tag(number) for number in numbers]
     start = time.process_time()
@@ -124,9 +127,6 @@ def _mac(number: int) -> str:
 
 async def _database(place: Path, name: str, devices: int, audit: int) -> Path:
     """Made once; later runs add their claims, a few hundred, to each alike."""
-    from delegator.model import Customer, Delegate, HostedCallback, Secret
-    from delegator.store import open_store
-
     path = place / f"flat-{name}-{devices}-{audit}.db"
     done = path.with_suffix(".done")
     if done.exists():
@@ -149,8 +149,6 @@ async def _database(place: Path, name: str, devices: int, audit: int) -> Path:
 
 
 def _key(place: Path) -> Any:
-    from delegator.sealing import SealingKey, create_key_file, read_key_file
-
     path = place / "flat.key"
     place.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -159,8 +157,6 @@ def _key(place: Path) -> Any:
 
 
 async def _append(store: Any, rows: int) -> None:
-    from delegator.model.audited import Act, Entry
-
     at = datetime.now(UTC)
     for first in range(0, rows, 5000):
         await store.audit.append([Entry(Act.HANDSHAKE, at, "device", "NotEntitled", f"OLD{number:07}", peer="192.0.2.9",
@@ -186,11 +182,6 @@ def _import(place: Path, database: Path, devices: int) -> None:
 
 def _lists(said: argparse.Namespace) -> dict[str, Any]:
     """The server's part of a handshake with the request in it."""
-    from benchmarks.fleet import Fleet
-    from benchmarks.pieces import _Pair
-    from delegator.wire.tls import server_context
-    from pki.trust import TrustStore
-
     fleet = Fleet(said.dir.resolve(), 1)
     fleet.mint()
     trust = TrustStore.load(fleet.pki.ca_path, fleet.pki.crl_path).beneath_anchors()

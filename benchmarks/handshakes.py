@@ -1,28 +1,166 @@
-"""What a complete handshake costs the delegator: `python benchmarks/handshakes.py`, explained in docs/performance.md.
+"""What a complete handshake costs the delegator: `python -m benchmarks.handshakes`, explained in docs/performance.md.
 
-The invariant: OpenSSL is loaded with the load client's settings, and no server we start inherits them.
-Must not live here: the measurement (benchmarks.command).
+Set up, warm up, run rounds of both servers in random order, report.
+
+The invariants: everything happens on the loopback address and is bounded in time and count; whichever way the
+command ends, Ctrl-C and SIGTERM too, no process of its own is left.
+Must not live here: how a number is worked out (figures), how a server is started (servers).
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
+import json
 import os
+import platform
+import random
+import signal
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from OpenSSL import SSL
+
+from benchmarks import figures, load, servers
+from benchmarks.fleet import Device, Fleet
+from benchmarks.servers import ROOT, Cores, Server
+from delegator.errors import DelegatorError
+from pki import PkiError
+
+WARM_UP = 200
+"""Handshakes of a warm-up round at most: pages touched, caches filled, statements prepared."""
+SETTLE = 0.05
+"""Seconds after a round for a server to close what the client has left."""
+MOST = 200_000
+"""Devices in all rounds: two files each on disk, and a minute to mint each 100 000."""
+SATURATED = 0.9
+"""A server that is busy or kept from its core for less of the time waits for the client."""
+DISTURBED = 0.05
+"""Share of the time without its core from which on the machine is not the server's own."""
 
 
-def main() -> int:
-    """Measure the tree this file lies in, wherever the command is called from."""
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-    del os.environ["OPENSSL_CONF"]
-    from benchmarks import command
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.handshakes", description=(
+        "Measure what a complete handshake costs the delegator, beside nginx answering a static page."))
+    parser.add_argument("--handshakes", type=_count, default=500, metavar="N", help="per round and server (500)")
+    parser.add_argument("--rounds", type=_count, default=7, metavar="R", help="of each server (7)")
+    parser.add_argument("--in-flight", type=_count, default=16, metavar="K", help="handshakes at a time (16)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR",
+                        help="where certificates are kept between runs (var/benchmarks)")
+    parser.add_argument("--no-nginx", action="store_true", help="measure the delegator alone")
+    arguments = parser.parse_args(words)
+    if arguments.handshakes * arguments.rounds > MOST:
+        parser.error(f"more than {MOST} handshakes")
+    return arguments
 
-    return command.main(sys.argv[1:])
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(words: Sequence[str]) -> int:
+    """Run the command; its exit code."""
+    arguments = _arguments(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = _measure(arguments)
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
+    except (load.LoadError, servers.ServerError, DelegatorError, PkiError, OSError) as error:
+        _say(f"not measured: {error}")
+        return 1
+    print(json.dumps(report.as_data()) if arguments.json else "\n".join(report.lines()))
+    return 0
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _measure(arguments: argparse.Namespace) -> figures.Report:
+    warm = min(WARM_UP, arguments.handshakes)
+    fleet = Fleet(arguments.dir.resolve(), warm + arguments.handshakes * arguments.rounds)
+    _say(f"setting up {fleet.size} devices in {fleet.place}")
+    fleet.mint()
+    fleet.register()
+    starters = [servers.start_delegator]
+    if not arguments.no_nginx and servers.nginx_program():
+        starters += [functools.partial(servers.start_nginx, name) for name in servers.TICKETS]
+    cores = Cores()
+    with ExitStack() as stack:
+        started = [stack.enter_context(servers.running(one, fleet, cores)) for one in starters]
+        return _Bench(arguments, fleet, started, cores).run(warm)
+
+
+class _Bench:
+    """A run over servers that stand."""
+
+    def __init__(self, arguments: argparse.Namespace, fleet: Fleet, started: list[Server], cores: Cores) -> None:
+        self._arguments, self._fleet, self._servers, self._cores = arguments, fleet, started, cores
+        self._rounds: dict[str, list[figures.Round]] = {server.name: [] for server in started}
+
+    def run(self, warm: int) -> figures.Report:
+        """The warm-up, then all rounds."""
+        devices = self._fleet.devices(0, warm)
+        for server in self._servers:
+            self._round(server, devices)
+        before = {server.name: server.resident() for server in self._servers}
+        for number in range(self._arguments.rounds):
+            self._pair(number, warm + number * self._arguments.handshakes)
+        return self._report({server.name: (before[server.name], server.resident()) for server in self._servers})
+
+    def _pair(self, number: int, first: int) -> None:
+        """One round of each server in random order; the same devices go to both."""
+        devices = self._fleet.devices(first, self._arguments.handshakes)
+        for server in random.sample(self._servers, len(self._servers)):
+            done = self._round(server, devices)
+            self._rounds[server.name].append(done)
+            _say(f"round {number + 1} of {self._arguments.rounds}, {server.name}: "
+                 f"{1e6 * done.cpu / done.handshakes:.0f} us of CPU per handshake")
+
+    def _round(self, server: Server, devices: list[Device]) -> figures.Round:
+        commits, before = server.commits(), server.usage()
+        seen = load.run(server.address, devices, server.good, self._arguments.in_flight)
+        time.sleep(SETTLE)
+        used, after = server.usage(), server.commits()
+        made = None if commits is None or after is None else after - commits
+        return figures.Round(seen.latencies, seen.wall, used.cpu - before.cpu, seen.cpu,
+                             used.waited - before.waited, made)
+
+    def _report(self, resident: dict[str, tuple[int, int]]) -> figures.Report:
+        rounds, arguments = self._rounds, self._arguments
+        told = {name: figures.figures(done, resident[name]) for name, done in rounds.items()}
+        ratios = {name: figures.ratio(rounds["delegator"], rounds[name]) for name in servers.TICKETS if name in rounds}
+        return figures.Report(
+            arguments.handshakes, arguments.rounds, arguments.in_flight,
+            {server.name: _described(server.name) for server in self._servers}, told, ratios, self._remarks(told))
+
+    def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
+        cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
+                 else "server and client on one core")
+        said = [f"{cores}; load average {os.getloadavg()[0]:.1f} at the end"]
+        if "nginx" not in self._rounds:
+            said.append("nginx was not measured: " + ("as asked" if self._arguments.no_nginx else "not installed"))
+        for name, numbers in told.items():
+            kept, busy = numbers.kept_waiting.median, numbers.busy.median
+            if kept > DISTURBED:
+                said.append(f"{name} was kept from its core {kept:.0%} of the time: cold caches make everything dearer")
+            if busy + kept < SATURATED:
+                said.append(f"{name} was not saturated: the client was the limit, and idle moments make CPU dearer")
+        return said
+
+
+def _described(name: str) -> str:
+    if name in servers.TICKETS:
+        return servers.nginx_version() + ", static answer of 800 bytes"
+    openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
+    return (f"this tree, {openssl}, Python {platform.python_version()}, "
+            "hosted credential, claim committed with synchronous=FULL")

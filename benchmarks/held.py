@@ -1,4 +1,4 @@
-"""What a peer that does nothing costs: `python benchmarks/held.py`, explained in docs/performance.md.
+"""What a peer that does nothing costs: `python -m benchmarks.held`, explained in docs/performance.md.
 
 Opens connections that say nothing, then ones that end their TLS handshake and ask nothing, and looks at the server's
 resident memory before and after. What the kernel keeps for a socket is not in it.
@@ -18,7 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from msgspec.structs import replace
+from OpenSSL import SSL
+
+from benchmarks import load, servers
+from benchmarks.fleet import Fleet
+from benchmarks.load import RECEIVE, _lib, client_context
+from benchmarks.servers import ROOT
+from delegator import config
+
 WARM = 400
 """Handshakes and silent connections before anything is measured: what is held then is nobody's."""
 SETTLE = 1.0
@@ -26,15 +34,11 @@ SETTLE = 1.0
 
 def main() -> int:
     """Measure the tree this file lies in."""
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-    del os.environ["OPENSSL_CONF"]
-    parser = argparse.ArgumentParser(prog="held.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.held", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=5000, help="of each kind (5000)")
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="(var/benchmarks)")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var/benchmarks", help="(var/benchmarks)")
     said = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     rounds = [_round(said.dir.resolve(), said.count) for _ in range(said.rounds)]
@@ -44,12 +48,6 @@ def main() -> int:
 
 
 def _round(place: Path, count: int) -> dict[str, Any]:
-    from msgspec.structs import replace
-
-    from benchmarks import load, servers
-    from benchmarks.fleet import Fleet
-    from delegator import config
-
     fleet = Fleet(place, WARM)
     fleet.mint()
     fleet.register()
@@ -83,9 +81,6 @@ def _silent(address: tuple[str, int], count: int) -> list[socket.socket]:
 
 def _held(address: tuple[str, int], devices: list[Any], count: int) -> list[Any]:
     """Each ends its handshake, and the server has read its certificate, before the next begins."""
-    from OpenSSL import SSL
-
-    from benchmarks.load import RECEIVE, _lib, client_context
 
     context, held = client_context(), []
     for number in range(count):

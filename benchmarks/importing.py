@@ -1,4 +1,4 @@
-"""What an import of many devices costs, and what devices notice of it: `python benchmarks/importing.py`.
+"""What an import of many devices costs, and what devices notice of it: `python -m benchmarks.importing`.
 
 Each round takes a new database, starts a delegator on it, lets a device ask over and over, one complete handshake at a
 time, first with nothing else going on and then while `delegator devices import` runs as a process of its own.
@@ -21,11 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
-
-from benchmarks.fleet import CUSTOMER, Fleet  # noqa: E402
-from benchmarks.servers import Cores, Server, end, start_delegator  # noqa: E402
+from benchmarks.fleet import CUSTOMER, Fleet
+from benchmarks.servers import ROOT, Cores, Server, end, start_delegator
 
 ASKING = 20
 """Devices that ask, in turn; from their second time on they get the same answer again, by the same transaction."""
@@ -36,7 +33,7 @@ _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="importing.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.importing", description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="devices in the file (1000000)")
     parser.add_argument("--rounds", type=int, default=3, help="of each kind (3)")
     parser.add_argument("--kind", choices=("series", "random"), action="append",

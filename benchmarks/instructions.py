@@ -1,9 +1,9 @@
-"""Instructions per complete handshake: `python benchmarks/instructions.py [--handshakes N] [--dir DIR] [--json]`.
+"""Instructions per complete handshake: `python -m benchmarks.instructions [--handshakes N] [--dir DIR] [--json]`.
 
 Both servers run under valgrind's callgrind, which counts every instruction outside the kernel and does not care how
 busy the machine is; a run repeats to 1 %. It is fifty times slower than life: deadlines and queues mean nothing here.
 The invariant: counting begins after the warm-up and ends before the servers do.
-Must not live here: time (benchmarks.command).
+Must not live here: time (benchmarks.handshakes).
 """
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-HERE = Path(__file__).resolve().parent
-if __name__ == "__main__":
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-    del os.environ["OPENSSL_CONF"]
-
-from benchmarks import load, servers  # noqa: E402 - OpenSSL must be loaded with these settings
-from benchmarks.fleet import Device, Fleet  # noqa: E402
-from benchmarks.servers import ROOT, Cores, Server  # noqa: E402
+from benchmarks import load, servers
+from benchmarks.fleet import Device, Fleet
+from benchmarks.servers import ROOT, Cores, Server
 
 IN_FLIGHT = 8
 SETTLE = 1.0
 """Seconds after a round for a server to close what the client has left."""
-Starter = Callable[[Fleet, Cores, Sequence[str]], Server]
+
+
+class Starter(Protocol):
+    """Starts a server under a program that watches it."""
+
+    def __call__(self, fleet: Fleet, cores: Cores, *, under: Sequence[str]) -> Server: ...
 
 
 def _control(option: str, server: Server) -> None:
@@ -48,7 +46,7 @@ def count(starter: Starter, fleet: Fleet, warm: int, handshakes: int) -> float:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     under = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={place}/out.%p", "--quiet"]
-    with servers.running(functools.partial(starter, under=under), fleet, Cores()) as server:  # type: ignore[call-arg]
+    with servers.running(functools.partial(starter, under=under), fleet, Cores()) as server:
         _round(server, fleet.devices(0, warm))
         _control("--zero", server)
         _round(server, fleet.devices(warm, handshakes))
@@ -69,7 +67,8 @@ def _total(dump: Path) -> int:
 
 def main(words: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    parser = argparse.ArgumentParser(prog="instructions.py", description="Count instructions per complete handshake.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions",
+                                     description="Count instructions per complete handshake.")
     parser.add_argument("--handshakes", type=int, default=200, metavar="N", help="counted of each server (200)")
     parser.add_argument("--warm", type=int, default=100, metavar="N", help="before the count (100)")
     parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR",
@@ -80,9 +79,9 @@ def main(words: Sequence[str]) -> int:
     fleet = Fleet(arguments.dir.resolve(), arguments.warm + arguments.handshakes)
     fleet.mint()
     fleet.register()
-    starters: dict[str, Starter] = {"delegator": servers.start_delegator}  # type: ignore[dict-item]
+    starters: dict[str, Starter] = {"delegator": servers.start_delegator}
     if not arguments.no_nginx and servers.nginx_program():
-        starters |= {name: functools.partial(servers.start_nginx, name) for name in servers.TICKETS}  # type: ignore[misc]
+        starters |= {name: functools.partial(servers.start_nginx, name) for name in servers.TICKETS}
     counted = {name: count(one, fleet, arguments.warm, arguments.handshakes) for name, one in starters.items()}
     if arguments.json:
         print(json.dumps(counted))

@@ -1,4 +1,4 @@
-"""How it takes a crowd: `python benchmarks/overload.py`, explained in docs/performance.md.
+"""How it takes a crowd: `python -m benchmarks.overload`, explained in docs/performance.md.
 
 Each round finds the capacity (a closed loop), then lets devices arrive at 70 % of it, in a burst of 1 000 at once, and
 at three times of it. Goodput is answers a second while they arrive, as a share of the capacity of the same round.
@@ -18,7 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from msgspec.structs import replace
+
+from benchmarks import arriving, load, servers
+from benchmarks.fleet import Fleet
+from benchmarks.servers import ROOT
+from delegator import config
+
 IN_FLIGHT = 32
 SECONDS = 6.0
 """Of arrivals, after as many that only fill the line: what counts is how it goes on."""
@@ -26,18 +32,14 @@ SECONDS = 6.0
 
 def main() -> int:
     """Measure the tree this file lies in."""
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-    del os.environ["OPENSSL_CONF"]
-    parser = argparse.ArgumentParser(prog="overload.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overload", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="(3)")
     parser.add_argument("--devices", type=int, default=3000, help="that arrive in turn (3000)")
     parser.add_argument("--burst", type=int, default=1000, help="devices at once (1000)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each arrival (6)")
     parser.add_argument("--workers", type=int, default=1, help="processes of the delegator (1)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="(var/benchmarks)")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var/benchmarks", help="(var/benchmarks)")
     said = parser.parse_args()
     rounds = _measured(said)
     if said.json:
@@ -54,12 +56,6 @@ def _spread(values: list[float]) -> str:
 
 
 def _measured(said: argparse.Namespace) -> list[dict[str, Any]]:
-    from msgspec.structs import replace
-
-    from benchmarks import servers
-    from benchmarks.fleet import Fleet
-    from delegator import config
-
     fleet = Fleet(said.dir.resolve(), said.devices)
     fleet.mint()
     fleet.register()
@@ -73,8 +69,6 @@ def _measured(said: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _round(server: Any, devices: Any, said: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import arriving, load
-
     def some(count: float) -> list[Any]:
         return list(itertools.islice(devices, round(count)))
 

@@ -1,7 +1,7 @@
-"""Where a handshake's CPU goes, piece by piece: `python benchmarks/pieces.py [--devices N] [--dir DIR] [--json]`.
+"""Where a handshake's CPU goes, piece by piece: `python -m benchmarks.pieces [--devices N] [--dir DIR] [--json]`.
 
 Each piece of the walk runs alone, in this process, many times over; told is the CPU of all threads per call, of the
-quickest of five runs. The pieces do not add up to `benchmarks/handshakes.py`'s figure: alone, each finds its code and
+quickest of five runs. The pieces do not add up to `benchmarks.handshakes`'s figure: alone, each finds its code and
 data in the caches, and nobody else waits for the interpreter's lock. They say what is worth changing.
 The invariant: what is timed is the product's own code, called as the product calls it.
 Must not live here: opinions about the numbers (docs/performance.md).
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import socket
 import sys
 import time
@@ -21,26 +20,22 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-if __name__ == "__main__":
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
+from OpenSSL import SSL, crypto
 
-from OpenSSL import SSL, crypto  # noqa: E402
-
-from benchmarks import load  # noqa: E402 - OpenSSL must be loaded with these settings
-from benchmarks.fleet import Fleet  # noqa: E402
-from delegator import app, observe  # noqa: E402
-from delegator.handshake import Handshake, Peer  # noqa: E402
-from delegator.judgement import judge  # noqa: E402
-from delegator.model import IdentityKind  # noqa: E402
-from delegator.routing import Facts  # noqa: E402
-from delegator.store import Store  # noqa: E402
-from delegator.trail import Step, Trail  # noqa: E402
-from delegator.wire import messages, soap  # noqa: E402
-from delegator.wire.certificate import read_certificate  # noqa: E402
-from delegator.wire.http import RequestReader, Response, render_response  # noqa: E402
-from delegator.wire.tls import Session, TlsContext  # noqa: E402
+from benchmarks import load
+from benchmarks.fleet import Fleet
+from benchmarks.servers import ROOT
+from delegator import app, observe
+from delegator.handshake import Handshake, Peer
+from delegator.judgement import judge
+from delegator.model import IdentityKind
+from delegator.routing import Facts
+from delegator.store import Store
+from delegator.trail import Step, Trail
+from delegator.wire import messages, soap
+from delegator.wire.certificate import read_certificate
+from delegator.wire.http import RequestReader, Response, render_response
+from delegator.wire.tls import Session, TlsContext
 
 REPEATS = 5
 CALLS = 200
@@ -270,9 +265,10 @@ def _peer(device: Any) -> Peer:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="pieces.py", description="Where a handshake's CPU goes, piece by piece.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pieces",
+                                     description="Where a handshake's CPU goes, piece by piece.")
     parser.add_argument("--devices", type=int, default=641, metavar="N", help="with a claim of their own (641)")
-    parser.add_argument("--dir", type=Path, default=HERE.parent / "var" / "benchmarks", metavar="DIR")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     arguments = parser.parse_args()
     fleet = Fleet(arguments.dir.resolve(), arguments.devices)

@@ -1,4 +1,4 @@
-"""What a second process costs: `python benchmarks/scaling.py`, explained in docs/performance.md.
+"""What a second process costs: `python -m benchmarks.scaling`, explained in docs/performance.md.
 
 Delegators of one and of two workers, each with a database of its own, take turns; told is the CPU of all their
 processes for a complete handshake, and the ratio of rounds that ran one after the other.
@@ -19,22 +19,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from msgspec.structs import replace
+
+from benchmarks import load, servers
+from benchmarks.fleet import Fleet
+from benchmarks.servers import ROOT
+from delegator import config
+
 WARM_UP = 200
 
 
 def main() -> int:
     """Measure the tree this file lies in."""
-    sys.path[0] = str(HERE.parent)
-    os.environ["OPENSSL_CONF"] = str(HERE / "openssl-client.cnf")
-    import cryptography.hazmat.bindings._rust  # noqa: F401 - loads OpenSSL
-    del os.environ["OPENSSL_CONF"]
-    parser = argparse.ArgumentParser(prog="scaling.py", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.partition("\n")[0])
     parser.add_argument("--handshakes", type=int, default=400, help="per round (400)")
     parser.add_argument("--rounds", type=int, default=7, help="of each (7)")
     parser.add_argument("--in-flight", type=int, default=32, help="(32)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    parser.add_argument("--dir", type=Path, default=HERE.parent / "var/benchmarks", help="(var/benchmarks)")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var/benchmarks", help="(var/benchmarks)")
     said = parser.parse_args()
     costs, rates = _measured(said)
     report = {f"{name}, us": _spread(each) for name, each in costs.items()} | {
@@ -46,12 +48,6 @@ def main() -> int:
 
 
 def _measured(said: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    from msgspec.structs import replace
-
-    from benchmarks import load, servers
-    from benchmarks.fleet import Fleet
-    from delegator import config
-
     size = WARM_UP + said.handshakes * said.rounds
     fleets = {name: Fleet(said.dir.resolve(), size) for name in ("one", "two")}
     for workers, (name, fleet) in enumerate(fleets.items(), 1):

@@ -9,19 +9,22 @@ Must not live here: anything that imports cryptography.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
 CONFIGURATION = Path(__file__).with_name("openssl.cnf")
+LIBRARY = "cryptography.hazmat.bindings._rust"
+"""The module that OpenSSL comes with."""
 
 
-def load() -> None:
+def load(configuration: Path = CONFIGURATION) -> None:
     """Load OpenSSL with our settings; the variable is taken back, so that no child process inherits it."""
-    if "OPENSSL_CONF" in os.environ or "cryptography.hazmat.bindings._rust" in sys.modules:
+    if "OPENSSL_CONF" in os.environ or LIBRARY in sys.modules:
         return
-    os.environ["OPENSSL_CONF"] = str(CONFIGURATION)
+    os.environ["OPENSSL_CONF"] = str(configuration)
     try:
-        import cryptography.hazmat.bindings._rust  # noqa: F401
+        importlib.import_module(LIBRARY)
     finally:
         del os.environ["OPENSSL_CONF"]

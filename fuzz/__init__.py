@@ -5,3 +5,7 @@ small files, each of which once led somewhere new. tests/test_fuzz.py runs the c
 Invariant: a target reads bytes and either returns or raises what its law forbids; it keeps nothing between two inputs.
 Must not live here: examples of what is refused and why (tests/wire, tests/hostility.py).
 """
+
+from delegator import engine
+
+engine.load()

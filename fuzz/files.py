@@ -47,7 +47,6 @@ class _Scripted(dns.nameserver.Nameserver):
     """A name server that answers what it is told, under the right number and question."""
 
     def __init__(self, answers: list[bytes]) -> None:
-        super().__init__()
         self._answers = itertools.chain(answers, itertools.repeat(answers[-1]))
 
     def __str__(self) -> str:

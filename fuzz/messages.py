@@ -152,7 +152,7 @@ def check_messages(data: bytes) -> None:
 
 
 def check_proxy(data: bytes) -> None:
-    outcomes = []
+    outcomes: list[tuple[str | None, bytes] | str | None] = []
     for pieces in ([data], [data[n:n + 1] for n in range(len(data))]):
         reader, header = HeaderReader(), None
         try:

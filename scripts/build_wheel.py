@@ -16,11 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts.build_device import build_time
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts.build_device import build_time  # noqa: E402 - found by the line above
-
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "pki", "delegator")
 
 

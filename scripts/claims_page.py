@@ -5,14 +5,11 @@ The invariant: only what stands between the two marks is written; the words arou
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from delegator.model.lifecycle import TABLE, Move, edges
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from delegator.model.lifecycle import TABLE, Move, edges  # noqa: E402 - found by the line above
-
 PAGE = ROOT / "docs" / "claims.md"
 BEGIN, END = "<!-- from delegator/model/lifecycle.py: make docs -->\n", "<!-- end -->\n"
 _HEADINGS = ("from", "event", "to", "who", "command", "audit row", "what it means")

@@ -20,13 +20,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
+from scripts.build_device import build_time
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from packaging.requirements import Requirement  # noqa: E402 - found by the line above
-
-from scripts.build_device import build_time  # noqa: E402
-
 PRODUCT = "secure-service-delegator"
 EXTRAS = ("dns", "mail", "postgres", "ssh")
 """What an operator may install besides; what developers use is not part of the product."""
@@ -64,21 +62,21 @@ def reference(name: str) -> str:
 
 def licence(name: str) -> list[dict[str, Any]]:
     """The SPDX expression a package states, else its own words, else what its classifiers say."""
-    said = metadata.metadata(name)
-    expression = said.get("License-Expression")
+    said = metadata.metadata(name).json
+    expression = said.get("license_expression")
     if expression:
         return [{"expression": expression}]
-    words = said.get("License", "").strip().partition("\n")[0]
+    words = str(said.get("license", "")).strip().partition("\n")[0]
     if not words:
-        words = ", ".join(line.rpartition(" :: ")[2] for line in said.get_all("Classifier", [])
+        words = ", ".join(line.rpartition(" :: ")[2] for line in said.get("classifier", [])
                           if line.startswith("License :: "))
     return [{"license": {"id": words} if words in _SPDX else {"name": words}}] if words else []
 
 
 def component(name: str) -> dict[str, Any]:
-    said = metadata.metadata(name)
+    said = metadata.metadata(name).json
     made = {"type": "library", "bom-ref": reference(name), "name": name, "version": metadata.version(name),
-            "description": said.get("Summary", ""), "licenses": licence(name), "purl": reference(name)}
+            "description": said.get("summary", ""), "licenses": licence(name), "purl": reference(name)}
     if name == "cryptography":
         made["components"] = [openssl()]
     return {key: value for key, value in made.items() if value}

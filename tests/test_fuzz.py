@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from fuzz import engines
+from fuzz.table import TARGETS
+from fuzz.target import MOST, Target
+
 from .conftest import REQUIRED
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from fuzz import engines  # noqa: E402 - found by the line above
-from fuzz.table import TARGETS  # noqa: E402
-from fuzz.target import MOST, Target  # noqa: E402
-
 KEPT = [(name, path) for name, target in TARGETS.items() for path in sorted(target.corpus.glob("*"))]
 READERS = {
     "http": "delegator/wire/http.py", "xml": "delegator/wire/xml.py", "soap": "delegator/wire/soap.py",

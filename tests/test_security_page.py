@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from scripts import security_page
 
 ROOT = Path(__file__).parents[1]
 
 
-def page_maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("security_page", ROOT / "scripts" / "security_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
-MAKER = page_maker()
-THREATS = [one for group in MAKER.groups() for one in group["threat"]]
+THREATS = [one for group in security_page.groups() for one in group["threat"]]
 WANTED = ([f"A{n}" for n in range(1, 12)] + [f"B{n}" for n in range(1, 10)] + [f"C{n}" for n in range(1, 15)]
           + ["S1", "S2"])
 
@@ -33,8 +23,8 @@ def named_in(path: Path) -> set[str]:
 
 
 def test_the_page_is_drawn_from_the_data() -> None:
-    text = MAKER.PAGE.read_text(encoding="utf-8")
-    assert MAKER.drawn(text) == text, "stale: run make docs"
+    text = security_page.PAGE.read_text(encoding="utf-8")
+    assert security_page.drawn(text) == text, "stale: run make docs"
 
 
 def test_every_threat_stands_there_once_with_a_defence_and_a_proof() -> None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from scripts import audit
+
 from .conftest import REQUIRED
 
 ROOT = Path(__file__).parents[1]
@@ -119,12 +121,6 @@ def test_a_service_out_of_reach_says_nothing_about_us(tmp_path: Path) -> None:
 
 
 def test_the_projects_own_exceptions_are_in_order() -> None:
-    spec = importlib.util.spec_from_file_location("audit", ROOT / "scripts" / "audit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    audit = importlib.util.module_from_spec(spec)
-    sys.modules["audit"] = audit
-    spec.loader.exec_module(audit)
     audit.accepted(ROOT / "scripts" / "advisories.toml", TODAY)
 
 
@@ -136,7 +132,7 @@ def bill(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], byte
     path = tmp_path_factory.mktemp("sbom") / "sbom.json"
     for _ in range(2):
         before = path.read_bytes() if path.exists() else None
-        subprocess.run([sys.executable, ROOT / "scripts" / "sbom.py", path], check=True, capture_output=True,
+        subprocess.run([sys.executable, "-m", "scripts.sbom", path], cwd=ROOT, check=True, capture_output=True,
                        timeout=60, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
     assert before == path.read_bytes(), "the same twice"
     found: dict[str, Any] = json.loads(path.read_text())
@@ -196,7 +192,7 @@ def test_the_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built(tmp_path:
             (root / "build" / "lib" / "delegator" / "ghost.py").write_text("left over")
             for path in (root / "delegator").rglob("*.py"):
                 path.chmod(0o600)
-        done = subprocess.run([sys.executable, root / "scripts" / "build_wheel.py", root / "dist"], check=True,
+        done = subprocess.run([sys.executable, "-m", "scripts.build_wheel", root / "dist"], check=True,
                               cwd=root, capture_output=True, text=True, umask=umask, timeout=300,
                               env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"})
         (wheel,) = (root / "dist").glob("*.whl")

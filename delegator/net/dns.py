@@ -78,7 +78,7 @@ class Resolver:
             found = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False,
                                                  backend=self._backend)
         except dns.resolver.NXDOMAIN as error:
-            return Answer((), min(_ttl(one) for one in error.responses().values()))  # type: ignore[no-untyped-call]
+            return Answer((), min(_ttl(one) for one in error.responses().values()))
         except (dns.exception.DNSException, OSError, EOFError) as error:
             said = ascii(str(error))[1:-1][:200] or type(error).__name__
             raise DnsTrouble(f"{name} {kind.name}: {said}") from None
@@ -116,7 +116,7 @@ class _Sparing:
 
     async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
         if size > MOST_BYTES:
-            raise dns.exception.FormError(f"an answer of {size} bytes")  # type: ignore[no-untyped-call]
+            raise dns.exception.FormError(f"an answer of {size} bytes")
         data: bytes = await self._stream.recv(size, timeout)
         return data
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import shutil
@@ -14,24 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from scripts import build_device
+
 ROOT = Path(__file__).parents[2]
 VERSIONS = ("3.9", "3.10", "3.12", "3.13")
 
 
 @pytest.fixture(scope="module")
-def build():
-    specification = importlib.util.spec_from_file_location("build_device", ROOT / "scripts" / "build_device.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def packed(build, tmp_path_factory):
+def packed(tmp_path_factory):
     target = tmp_path_factory.mktemp("dist") / "delegator-device.pyz"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1000000000")
-        assert build.main(["--out", str(target)]) == 0
+        assert build_device.main(["--out", str(target)]) == 0
     return target
 
 
@@ -44,11 +37,11 @@ def test_it_is_small_and_holds_only_the_device(packed):
         "__main__.py", "delegator/__init__.py"}
 
 
-def test_the_same_sources_give_the_same_bytes(build, packed, tmp_path, monkeypatch):
+def test_the_same_sources_give_the_same_bytes(packed, tmp_path, monkeypatch):
     """And the build's moment is in it: the lower bound of time for a device whose clock is not set."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    assert build.main(["--out", str(tmp_path / "again.pyz")]) == 0
+    assert build_device.main(["--out", str(tmp_path / "again.pyz")]) == 0
     assert (tmp_path / "again.pyz").read_bytes() == packed.read_bytes()
     assert b"BUILD_TIME = 1000000000" in zipfile.ZipFile(packed).read("delegator/device/built.py")
 
@@ -78,9 +71,9 @@ def test_a12_it_activates_on_a_bare_python(lab, say, packed, version):
     assert (done.returncode, json.loads(done.stdout)["detail"]) == (29, "TLS alert unknown_ca"), done.stderr
 
 
-def test_it_uses_the_standard_library_only(build):
+def test_it_uses_the_standard_library_only():
     """Every import of every room is either its own or the standard library's."""
-    for name, text in build.contents(ROOT, 0).items():
+    for name, text in build_device.contents(ROOT, 0).items():
         for node in ast.walk(ast.parse(text)):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else (
                 [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
@@ -88,7 +81,7 @@ def test_it_uses_the_standard_library_only(build):
                 assert module.startswith("delegator.device") or module.split(".")[0] in sys.stdlib_module_names, name
 
 
-def test_too_large_a_file_is_an_error(build, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "SIZE_LIMIT", 10)
-    assert build.main(["--out", str(tmp_path / "x.pyz")]) == 1
+def test_too_large_a_file_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build_device, "SIZE_LIMIT", 10)
+    assert build_device.main(["--out", str(tmp_path / "x.pyz")]) == 1
     assert "larger" in capsys.readouterr().err

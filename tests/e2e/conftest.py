@@ -36,10 +36,11 @@ from delegator.sealing import create_key_file
 from delegator.store import Store
 from pki import Folder, Issued
 
+from .operating import ROOT, Heard, change
+
 NS = "{urn:delegator:provisioning:1}"
 SOAP11 = "http://schemas.xmlsoap.org/soap/envelope/"
 TRANSACTION = "transaction-0123456789"
-ROOT = Path(__file__).parents[2]
 
 
 def envelope(tag: str, transaction: str = TRANSACTION, extra: str = "", soap: str = SOAP11) -> bytes:
@@ -330,6 +331,28 @@ def make_world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
 @pytest.fixture
 def world(make_world: Callable[[str], World]) -> World:
     return make_world("world")
+
+
+@pytest.fixture
+def watched(world: World) -> World:
+    """A world whose operators' port is open."""
+    change(world, ("[ops]\nenabled = false", "[ops]\nenabled = true"), ("port = 9433", "port = 0"))
+    return world
+
+
+@pytest.fixture
+def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+    found = Heard(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(found.path))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def handed_over(world: World) -> Iterator[socket.socket]:
+    """The world's delegator is started with this socket at descriptor 3."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
+        yield sock
 
 
 def _settings(root: Path, factory: Folder) -> config.Settings:

@@ -6,21 +6,17 @@ Usage: dying.py STEP [arguments of `delegator`]. The product has no such switch:
 from __future__ import annotations
 
 import os
+import pkgutil
 import signal
 import sys
 from typing import Any
 
 from delegator import engine
 
-engine.load()
-
-from delegator.callbacks import Callbacks  # noqa: E402
-from delegator.handshake import Handshake  # noqa: E402
-from delegator.net.connection import Connection  # noqa: E402
-from delegator.store import Store  # noqa: E402
-
-OWNERS: dict[str, Any] = {"open_claim": Store, "open_and_issue": Store, "obtain": Callbacks, "issue": Store,
-                          "_answer": Handshake, "confirm": Store, "_written": Connection}
+OWNERS = {step: owner for owner, steps in {
+    "delegator.store:Store": ("open_claim", "open_and_issue", "issue", "confirm"),
+    "delegator.callbacks:Callbacks": ("obtain",), "delegator.handshake:Handshake": ("_answer",),
+    "delegator.net.connection:Connection": ("_written",)}.items() for step in steps}
 """Where each step's function lives. `_answer` renders what is durable; `_written` comes after the bytes have left."""
 
 
@@ -30,7 +26,7 @@ def die() -> None:
 
 def kill(when: str, name: str) -> None:
     """Make the process die before or after a step's function."""
-    owner = OWNERS[name]
+    owner = pkgutil.resolve_name(OWNERS[name])
     original = getattr(owner, name)
 
     async def dying(*args: Any, **kwargs: Any) -> Any:
@@ -43,6 +39,7 @@ def kill(when: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    engine.load()
     moment, step = sys.argv.pop(1).split("-", 1)
     kill(moment, step)
     from delegator.cli import main

@@ -13,12 +13,12 @@ from typing import Any
 
 from delegator import engine
 
-engine.load()
-
-from delegator.store import importing  # noqa: E402
-from delegator.store.sqlite import SqliteDriver  # noqa: E402
-
 if __name__ == "__main__":
+    engine.load()
+    from delegator.cli import main
+    from delegator.store import importing
+    from delegator.store.sqlite import SqliteDriver
+
     moment, number = sys.argv.pop(1), int(sys.argv.pop(1))
     original, done = SqliteDriver.run, 0
 
@@ -35,5 +35,4 @@ if __name__ == "__main__":
     SqliteDriver.run = run  # type: ignore[method-assign]
     importing.Pace.__init__.__defaults__ = (300,)  # type: ignore[misc]
     importing.Pace.took = lambda *_: None  # type: ignore[method-assign,assignment]
-    from delegator.cli import main
     main()

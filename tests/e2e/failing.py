@@ -6,24 +6,21 @@ Usage: failing.py STEP [arguments of `delegator`]. The product has no such switc
 
 from __future__ import annotations
 
+import pkgutil
 import sys
 from typing import Any
 
 from delegator import engine
 
-engine.load()
-
-from delegator.callbacks import Callbacks  # noqa: E402
-from delegator.handshake import Handshake  # noqa: E402
-from delegator.store import Store  # noqa: E402
-
-OWNERS: dict[str, Any] = {"open_claim": Store, "open_and_issue": Store, "obtain": Callbacks, "issue": Store,
-                          "_answer": Handshake, "confirm": Store}
+OWNERS = {step: owner for owner, steps in {
+    "delegator.store:Store": ("open_claim", "open_and_issue", "issue", "confirm"),
+    "delegator.callbacks:Callbacks": ("obtain",), "delegator.handshake:Handshake": ("_answer",),
+}.items() for step in steps}
 
 
 def fail(name: str) -> None:
     """Make a step raise once it has done its work, with its outcome in the words of the exception."""
-    owner = OWNERS[name]
+    owner = pkgutil.resolve_name(OWNERS[name])
     original = getattr(owner, name)
 
     async def failing(*args: Any, **kwargs: Any) -> Any:
@@ -38,6 +35,7 @@ def fail(name: str) -> None:
 
 
 if __name__ == "__main__":
+    engine.load()
     fail(sys.argv.pop(1))
     from delegator.cli import main
     main()

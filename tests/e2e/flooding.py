@@ -18,13 +18,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from delegator import engine
-
-engine.load()
-
-from .. import hostility  # noqa: E402 - OpenSSL must be loaded with our settings first
-from ..forgery import authority, forged, written  # noqa: E402
-from ..hostility import NO_HTTP, NO_SOAP, NO_TLS, request  # noqa: E402
+from .. import hostility
+from ..forgery import authority, forged, written
+from ..hostility import NO_HTTP, NO_SOAP, NO_TLS, request
 
 THREADS = 8
 PATIENCE = 15.0

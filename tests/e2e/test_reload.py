@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import socket
 import ssl
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,66 +15,9 @@ from pki import Folder, Issued
 from pki.revocation import Reason
 
 from .conftest import World, envelope
+from .operating import change, hang_up, lines, metrics, readyz, wait_for
 
-WITHIN = 10.0
 OPS_PORT = '[ops]\nenabled = true\nhost = "127.0.0.1"\nport = 0\n'
-
-
-def change(world: World, *pairs: tuple[str, str]) -> None:
-    """Change lines of the settings, as an operator does."""
-    path = world.root / "delegator.toml"
-    text = path.read_text()
-    for old, new in pairs:
-        assert old in text, old
-        text = text.replace(old, new, 1)
-    path.write_text(text)
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    until = time.monotonic() + WITHIN
-    while True:
-        found = condition()
-        if found or time.monotonic() > until:
-            return found
-        time.sleep(0.02)
-
-
-def lines(world: World, words: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in world.log.splitlines() if line.startswith("{")]
-    return [line for line in found if words in line["event"]]
-
-
-def hang_up(world: World) -> str:
-    """SIGHUP, and wait for what is said of it."""
-    before = len(lines(world, "reload"))
-    assert world.process is not None
-    world.process.send_signal(signal.SIGHUP)
-    assert wait_for(lambda: len(lines(world, "reload")) > before), world.log
-    return str(lines(world, "reload")[before]["event"])
-
-
-def metrics(port: int) -> dict[str, float]:
-    """Every sample of /metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^([^#\n].*) (\S+)$", text, re.MULTILINE)}
-
-
-def readyz(port: int) -> tuple[int, dict[str, Any]]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
-
-
-@pytest.fixture
-def watched(world: World) -> World:
-    """A world whose operators' port is open."""
-    change(world, ("[ops]\nenabled = false", "[ops]\nenabled = true"), ("port = 9433", "port = 0"))
-    return world
-
 
 @pytest.fixture
 def own_factory(world: World, tmp_path: Path) -> Folder:

@@ -23,7 +23,7 @@ from pki.revocation import Reason
 
 from ..cli.conftest import process
 from .conftest import Reply, World, envelope
-from .test_reload import change, hang_up, lines, wait_for
+from .operating import change, hang_up, lines, wait_for
 
 DEVICES = 24
 """Of each kind: hosted ones and those of a delegate."""

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,47 +20,11 @@ import pytest
 from delegator.model import Delegate, LocalCallback, Registration
 
 from .conftest import ROOT, World
-from .test_reload import change, hang_up, metrics, readyz, wait_for
+from .operating import Heard, change, hang_up, metrics, readyz, start_with, wait_for
 
 OF_ROOT = {"fchown"} if os.geteuid() == 0 else set()
 """SQLite gives its log to the database's owner, where it runs as root; the service does not."""
 UNIT = ROOT / "deploy" / "systemd" / "delegator.service"
-
-
-class Heard:
-    """What a service manager hears, in order."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.said = path, []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
-
-    said: list[dict[str, str]]
-
-    def _listen(self) -> None:
-        while (data := self._socket.recv(4096)) != b"end":
-            self.said.append(dict(line.split("=", 1) for line in data.decode().splitlines()))
-
-    def first(self, key: str) -> dict[str, str]:
-        found = wait_for(lambda: [one for one in self.said if key in one])
-        assert found, self.said
-        return dict(found[0])
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-            end.sendto(b"end", str(self.path))
-        self._thread.join()
-        self._socket.close()
-
-
-@pytest.fixture
-def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
-    found = Heard(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(found.path))
-    yield found
-    found.close()
 
 
 def test_the_manager_hears_of_start_reload_life_and_end(world: World, heard: Heard,
@@ -94,28 +57,6 @@ def test_a_loop_that_hangs_is_not_said_to_live(world: World, heard: Heard, monke
     assert len(heard.said) == before
     world.process.send_signal(signal.SIGCONT)
     assert wait_for(lambda: len(heard.said) > before)
-
-
-@pytest.fixture
-def handed_over(world: World) -> Iterator[socket.socket]:
-    """The world's delegator is started with this socket at descriptor 3."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as sock:
-        yield sock
-
-
-def start_with(world: World, sock: socket.socket) -> None:
-    """As systemd does: the socket at 3, LISTEN_PID the child's own."""
-    script = (f"import os; os.dup2({sock.fileno()}, 3); os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='devices', "
-              "LISTEN_PID=str(os.getpid())); os.execv(os.sys.executable, [os.sys.executable, '-m', 'delegator', "
-              f"'--config', '{world.root}/delegator.toml', 'serve', '--json'])")
-    world._log = (world.root / "log").open("a")
-    world.process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=world._log,
-                                     text=True, pass_fds=(sock.fileno(),),
-                                     env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert world.process.stdout is not None
-    line = world.process.stdout.readline()
-    assert line, world.log
-    world.port = json.loads(line)["port"]
 
 
 def test_a_new_start_refuses_nobody_where_the_socket_is_handed_over(world: World, handed_over: socket.socket) -> None:

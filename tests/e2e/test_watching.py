@@ -13,7 +13,7 @@ from typing import Any
 
 from ..test_deploy import expressions, selectors
 from .conftest import World
-from .test_reload import change, wait_for, watched  # noqa: F401 - a fixture
+from .operating import change, hang_up, wait_for
 
 NOT_MADE_HERE = {"delegator_second_claimants_total": {"identity"}, "delegator_notifications_total": {"kind", "outcome"}}
 """Metrics that have a sample once it happened, which tests of their own make happen; and their labels."""
@@ -47,7 +47,7 @@ def busy(world: World) -> None:
         nonsense.recv(100)
 
 
-def test_a10_every_metric_of_the_board_and_the_alerts_is_exported(watched: World) -> None:  # noqa: F811
+def test_a10_every_metric_of_the_board_and_the_alerts_is_exported(watched: World) -> None:
     said = watched.start()
     busy(watched)
     there = scraped(said["ops"])
@@ -58,7 +58,7 @@ def test_a10_every_metric_of_the_board_and_the_alerts_is_exported(watched: World
             assert labels <= known, f"{where}: {name} has no label {labels - known}"
 
 
-def test_metrics_are_in_base_units_and_name_no_device(watched: World) -> None:  # noqa: F811
+def test_metrics_are_in_base_units_and_name_no_device(watched: World) -> None:
     said = watched.start()
     busy(watched)
     with urllib.request.urlopen(f"http://127.0.0.1:{said['ops']}/metrics", timeout=5) as answer:
@@ -78,7 +78,7 @@ def test_metrics_are_in_base_units_and_name_no_device(watched: World) -> None:  
     assert values["delegator_connections_limit"] == 20000
 
 
-def test_connections_are_counted_by_phase(watched: World) -> None:  # noqa: F811
+def test_connections_are_counted_by_phase(watched: World) -> None:
     said = watched.start()
 
     def phases() -> dict[str, float]:
@@ -95,7 +95,7 @@ def test_connections_are_counted_by_phase(watched: World) -> None:  # noqa: F811
     assert wait_for(lambda: set(phases().values()) == {0})
 
 
-def test_too_many_connections_are_turned_away_and_counted(watched: World) -> None:  # noqa: F811
+def test_too_many_connections_are_turned_away_and_counted(watched: World) -> None:
     change(watched, ("connections = 20000", "connections = 2"))
     said = watched.start()
     with socket.create_connection(("127.0.0.1", watched.port)), socket.create_connection(("127.0.0.1", watched.port)), \
@@ -135,7 +135,6 @@ class TestOneIdForEachConnection:
         assert len(ids) == len(set(ids))
 
     def test_what_concerns_no_connection_has_none(self, world: World) -> None:
-        from .test_reload import hang_up
 
         world.host("NONE001")
         world.start()
@@ -153,7 +152,7 @@ class TestOneIdForEachConnection:
         assert wait_for(lambda: re.search(r"bad HTTP: .* connection=[0-9a-f]+-[0-9a-f]+$", world.log, re.MULTILINE))
 
 
-def test_the_manual_names_every_metric(watched: World) -> None:  # noqa: F811
+def test_the_manual_names_every_metric(watched: World) -> None:
     manual = (Path(__file__).parents[2] / "docs" / "watching.md").read_text(encoding="utf-8")
     said = watched.start()
     with urllib.request.urlopen(f"http://127.0.0.1:{said['ops']}/metrics", timeout=5) as answer:

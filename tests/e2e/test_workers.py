@@ -21,8 +21,7 @@ from delegator.model import Customer, Policy
 from delegator.store import Store
 
 from .conftest import ROOT, Reply, World
-from .test_reload import change, lines, metrics, readyz, wait_for
-from .test_service import Heard, handed_over, heard, start_with  # noqa: F401 - fixtures
+from .operating import Heard, change, lines, metrics, readyz, start_with, wait_for
 
 
 @pytest.fixture
@@ -253,7 +252,7 @@ class TestSeenAsOne:
         assert status == 503
         assert told["wrong"]["store"].startswith("no durable write within")
 
-    def test_the_service_manager_hears_the_parent(self, several: World, heard: Heard,  # noqa: F811
+    def test_the_service_manager_hears_the_parent(self, several: World, heard: Heard,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WATCHDOG_USEC", "600000")
         several.start()
@@ -268,7 +267,7 @@ class TestSeenAsOne:
             "READY", "RELOADING", "READY", "STOPPING"])
 
     def test_a_socket_of_the_service_manager_is_shared(self, several: World,
-                                                       handed_over: socket.socket) -> None:  # noqa: F811
+                                                       handed_over: socket.socket) -> None:
         tags = [f"GIVEN{number:02}" for number in range(12)]
         several.host(*tags)
         start_with(several, handed_over)

@@ -16,6 +16,7 @@ from delegator.model.lifecycle import LIVE, TABLE, Event, changes
 from delegator.store import boards, claims
 from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query
+from scripts import claims_page
 
 ROOT = Path(claims.__file__).parents[2]
 SQL = {path: path.read_text() for path in sorted((ROOT / "delegator" / "store" / "schema").glob("0005_*.sql"))}
@@ -131,16 +132,9 @@ async def test_A4_a_change_that_is_taken_back_takes_its_row_along(store, ask) ->
 
 def test_A4_the_page_of_claims_is_drawn_from_the_table() -> None:
     """`make docs` draws it anew."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("claims_page", ROOT / "scripts" / "claims_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    drawing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(drawing)
-    page = drawing.PAGE.read_text(encoding="utf-8")
-    assert drawing.drawn(page) == page
+    page = claims_page.PAGE.read_text(encoding="utf-8")
+    assert claims_page.drawn(page) == page
     for before, after in changes():
         assert f"    {before.value} --> {after.value} : " in page
     with pytest.raises(ValueError, match="no lines"):
-        drawing.drawn("# no place\n")
+        claims_page.drawn("# no place\n")
