@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from OpenSSL import SSL
 
 from benchmarks.fleet import Device
-from benchmarks.load import RECEIVE, Judge, _lib, client_context
+from benchmarks.load import Call, Judge, client_context
 
 PATIENCE = 10.0
 """Seconds from connecting to the answer; the device client gives up on a connection then."""
@@ -40,13 +40,11 @@ class Seen:
 class _Device:
     """One device on its way: connecting, shaking hands, asking, reading."""
 
-    __slots__ = ("_asked", "_parts", "_tls", "began", "device", "socket")
+    __slots__ = ("_call", "began", "device", "socket")
 
     def __init__(self, device: Device, address: tuple[str, int]) -> None:
         self.device, self.began = device, time.perf_counter()
-        self._tls: SSL.Connection | None = None
-        self._asked = False
-        self._parts: list[bytes] = []
+        self._call: Call | None = None
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -57,50 +55,21 @@ class _Device:
         """The connection stands: say hello. True where there is none after all."""
         if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return True
-        self._tls = SSL.Connection(context, None)
-        _lib.SSL_use_certificate(self._tls._ssl, self.device.certificate._x509)
-        _lib.SSL_use_PrivateKey(self._tls._ssl, self.device.key._pkey)
-        self._tls.set_connect_state()
-        self._advance()
+        self._call = Call(context, self.socket, self.device)
         return False
 
     @property
     def speaking(self) -> bool:
-        return self._tls is not None
+        return self._call is not None
 
     def received(self) -> bool:
         """Take what came; True when it is over. Raises OSError when the server cut it, SSL.Error."""
-        data = self.socket.recv(RECEIVE)
-        if not data:
-            return True
-        assert self._tls is not None
-        self._tls.bio_write(data)
-        return self._advance()
-
-    def _advance(self) -> bool:
-        assert self._tls is not None
-        try:
-            if not self._asked:
-                self._tls.do_handshake()
-                self._tls.sendall(self.device.request)
-                self._asked = True
-            while True:
-                self._parts.append(self._tls.recv(RECEIVE))
-        except SSL.WantReadError:
-            self._flush()
-        except SSL.ZeroReturnError:
-            return True
-        return False
-
-    def _flush(self) -> None:
-        assert self._tls is not None
-        try:
-            self.socket.send(self._tls.bio_read(RECEIVE))
-        except SSL.WantReadError:
-            return
+        assert self._call is not None
+        return self._call.received()
 
     def outcome(self, good: Judge) -> str:
-        head, _, body = b"".join(self._parts).partition(b"\r\n\r\n")
+        assert self._call is not None
+        head, body = self._call.answer()
         if head.startswith(b"HTTP/1.1 200 ") and good(self.device, body):
             return ANSWERED
         if b"TryLater" in body:

@@ -49,13 +49,13 @@ def client_context() -> SSL.Context:
     return context
 
 
-class _Exchange:
-    """One device's connection, from connect to the end of the answer."""
+class Call:
+    """A device's call over a socket that is connected: TLS, the request, the answer to its end."""
 
-    __slots__ = ("_asked", "_parts", "_tls", "device", "socket", "started")
+    __slots__ = ("_asked", "_parts", "_tls", "device", "socket")
 
-    def __init__(self, context: SSL.Context, address: tuple[str, int], device: Device) -> None:
-        self.device = device
+    def __init__(self, context: SSL.Context, sock: socket.socket, device: Device) -> None:
+        self.device, self.socket = device, sock
         self._asked = False
         self._parts: list[bytes] = []
         self._tls = SSL.Connection(context, None)
@@ -63,15 +63,10 @@ class _Exchange:
         _lib.SSL_use_certificate(self._tls._ssl, device.certificate._x509)
         _lib.SSL_use_PrivateKey(self._tls._ssl, device.key._pkey)
         self._tls.set_connect_state()
-        self.started = time.perf_counter()
-        self.socket = socket.socket()
-        self.socket.settimeout(STALLED)
-        self.socket.connect(address)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._advance()
 
     def received(self) -> bool:
-        """Take what came; True when the answer is complete."""
+        """Take what came; True when the answer is complete. Raises OSError where the server cut it, SSL.Error."""
         data = self.socket.recv(RECEIVE)
         if not data:
             return True
@@ -79,7 +74,6 @@ class _Exchange:
         return self._advance()
 
     def _advance(self) -> bool:
-        over = False
         try:
             if not self._asked:
                 self._tls.do_handshake()
@@ -90,10 +84,8 @@ class _Exchange:
         except SSL.WantReadError:
             self._flush()
         except SSL.ZeroReturnError:
-            over = True
-        except SSL.Error as error:
-            raise LoadError(f"{self.device.tag}: TLS failed: {error}") from None
-        return over
+            return True
+        return False
 
     def _flush(self) -> None:
         try:
@@ -101,9 +93,36 @@ class _Exchange:
         except SSL.WantReadError:
             return
 
+    def answer(self) -> tuple[bytes, bytes]:
+        """Head and body, as far as they came."""
+        head, _, body = b"".join(self._parts).partition(b"\r\n\r\n")
+        return head, body
+
+
+class _Exchange:
+    """One device's connection, from connect to the end of the answer."""
+
+    __slots__ = ("_call", "device", "socket", "started")
+
+    def __init__(self, context: SSL.Context, address: tuple[str, int], device: Device) -> None:
+        self.device = device
+        self.started = time.perf_counter()
+        self.socket = socket.socket()
+        self.socket.settimeout(STALLED)
+        self.socket.connect(address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._call = Call(context, self.socket, device)
+
+    def received(self) -> bool:
+        """Take what came; True when the answer is complete. Raises LoadError."""
+        try:
+            return self._call.received()
+        except SSL.Error as error:
+            raise LoadError(f"{self.device.tag}: TLS failed: {error}") from None
+
     def body(self) -> bytes:
         """The body of the answer. Raises LoadError unless it is a whole 200."""
-        head, _, body = b"".join(self._parts).partition(b"\r\n\r\n")
+        head, body = self._call.answer()
         if not head.startswith(b"HTTP/1.1 200 ") or b"Content-Length: %d" % len(body) not in head:
             raise LoadError(f"{self.device.tag}: not a whole 200: {head[:80]!r} with {body[:400]!r}")
         return body

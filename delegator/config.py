@@ -219,7 +219,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read settings: environment over file over defaults. Relative paths are relative to the working folder.
     Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
-    tree = _overridden(_read(path), environment)
+    tree = _overridden(read_file(path, "write one with: delegator config show > delegator.toml"), environment)
     try:
         return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -242,14 +242,15 @@ def _with_paths(tree: Any, environment: Mapping[str, str]) -> Any:
         raise DelegatorError(Kind.CONFIGURATION, str(error), hint="such as credential:sealing.key") from None
 
 
-def _read(path: Path | None) -> dict[str, Any]:
+def read_file(path: Path | None, hint: str) -> dict[str, Any]:
+    """The tree of a settings file, an empty one for none. Raises DelegatorError (CONFIGURATION) with the `hint` for who
+    has no such file."""
     if path is None:
         return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error.strerror}",
-                             hint="write one with: delegator config show > delegator.toml") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error.strerror}", hint=hint) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}") from None
 

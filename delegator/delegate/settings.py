@@ -8,7 +8,6 @@ Must not live here: reading the files that settings point to.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from delegator.config import Log, Port
+from delegator.config import read_file
 from delegator.errors import DelegatorError, Kind
 
 PREFIX = "DELEGATE_"
@@ -61,25 +61,14 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(path: Path | None, environment: Mapping[str, str] = os.environ,
          flags: Mapping[str, Mapping[str, object]] | None = None) -> Settings:
     """Read settings; `flags` holds values by section and key. Raises DelegatorError (CONFIGURATION)."""
-    tree = _merged(_merged(_read(path), _of_environment(environment)), flags or {})
+    said = read_file(path, "start from examples/delegate/delegate.toml")
+    tree = _merged(_merged(said, _of_environment(environment)), flags or {})
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         where = f"{path}: " if path else ""
         raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator delegate serve --help"
                              ) from None
-
-
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error.strerror}",
-                             hint="start from examples/delegate/delegate.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}") from None
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:

@@ -54,11 +54,14 @@ class Pool:
         self._pause = 0.0
         self._away_until = 0.0
         self._away: DelegatorError | None = None
+        self._closed = False
 
     async def take(self) -> Lane:
         """A connection for one use; `give` or `drop` it afterwards. Raises DelegatorError: TRY_LATER while the
-        database is away or all connections are busy for too long, CONFIGURATION."""
+        database is away or all connections are busy for too long, UNAVAILABLE once closed, CONFIGURATION."""
         while True:
+            if self._closed:
+                raise DelegatorError(Kind.UNAVAILABLE, f"database {self._name}: it is closed")
             # The last one used: the server and we have it in our caches.
             lane = self._idle.pop() if self._idle else None
             if lane is None and self._open < self._most:
@@ -172,7 +175,8 @@ class Pool:
         return away
 
     async def close(self) -> None:
-        """Close what is idle; whoever still has a connection drops it."""
+        """Close what is idle, open nothing more; whoever still has a connection drops it."""
+        self._closed = True
         idle, self._idle = self._idle, []
         for lane in idle:
             try:

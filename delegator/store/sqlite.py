@@ -65,7 +65,7 @@ class SqliteDriver:
         self._reader = _connect(path)
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._crowded = False
+        self._crowded = self._closed = False
         self._began = 0.0
         self._stalled = self._suspected = False
         self.commits = Commits()
@@ -92,6 +92,8 @@ class SqliteDriver:
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its durable end; here each one runs alone, whatever its scope. Raises what it raises,
         or DelegatorError (UNAVAILABLE)."""
+        if self._closed:
+            raise DelegatorError(Kind.UNAVAILABLE, f"database {self.path}: it is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
         if self._committing is None:
@@ -144,9 +146,13 @@ class SqliteDriver:
             self._connection.execute("PRAGMA busy_timeout = 0")
 
     async def close(self) -> None:
-        """Finish what waits, then let go of the file."""
+        """Finish what waits, take nothing more, then let go of the file: a statement that runs while another thread
+        closes its connection ends the whole process (seen). Closing twice changes nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._committing is not None:
-            await self._committing
+            await asyncio.wait([self._committing])
         self._reader.close()
         await self._writer.close()
 

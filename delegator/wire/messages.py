@@ -10,7 +10,7 @@ Must not live here: SOAP's own elements (wire.soap), what to do with a value (ha
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -296,7 +296,12 @@ def render_answer(asked: Element, reply: Reply) -> str:
 
 
 def _render_parts(record: Record, value: Any) -> str:
-    texts = []
+    return "".join([f"<{part.name}>{_render_part(record, part, one)}</{part.name}>"
+                    for part, many in _said(record, value) for one in many])
+
+
+def _said(record: Record, value: Any) -> Iterator[tuple[Part, Sequence[Any]]]:
+    """The parts that a value has something to say in, and what. Raises DelegatorError (UNAVAILABLE)."""
     for part in record.parts:
         inner = getattr(value, part.field) if part.of is None else part.of(value)
         if inner == part.absent and not part.least:
@@ -304,8 +309,7 @@ def _render_parts(record: Record, value: Any) -> str:
         many = inner if part.most > 1 else (inner,)
         if len(many) > part.most:
             raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}: more than {part.most} times {part.name}")
-        texts += [f"<{part.name}>{_render_part(record, part, one)}</{part.name}>" for one in many]
-    return "".join(texts)
+        yield part, many
 
 
 def _render_part(record: Record, part: Part, value: Any) -> str:
@@ -324,16 +328,8 @@ def action(asked: Element) -> str:
 
 
 def _write_record(record: Record, value: Any, namespace: str, name: str = "") -> Element:
-    children: list[Element] = []
-    for part in record.parts:
-        inner = getattr(value, part.field) if part.of is None else part.of(value)
-        if inner == part.absent and not part.least:
-            continue
-        many = inner if part.most > 1 else (inner,)
-        if len(many) > part.most:
-            raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}: more than {part.most} times {part.name}")
-        children += [_write_part(record, part, one, namespace) for one in many]
-    return Element(namespace, name or record.name, "", tuple(children))
+    children = tuple(_write_part(record, part, one, namespace) for part, many in _said(record, value) for one in many)
+    return Element(namespace, name or record.name, "", children)
 
 
 def _write_part(record: Record, part: Part, value: Any, namespace: str) -> Element:

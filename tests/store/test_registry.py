@@ -37,6 +37,18 @@ STRICT = Policy("strict", False, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026
 RULE = Rule("batch", "acme-soap", 7, "R740", "ABC", "00:1A", "10.0.0.0/8", "example.com", "O-1")
 
 
+async def test_what_comes_while_it_is_closed_is_refused_and_what_came_before_is_done(store) -> None:
+    """A statement that meets the closing of its connection in another thread ended the process."""
+    before = asyncio.create_task(store.add_customer(Customer("acme", "Acme")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    for _ in range(20):
+        assert "closed" in await refused(store.check(), Kind.UNAVAILABLE)
+    await closing
+    await before
+
+
 async def refused(work, kind: Kind) -> str:
     with pytest.raises(DelegatorError) as refusal:
         await work
