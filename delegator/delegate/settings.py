@@ -14,8 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from delegator.config import Log, Port
-from delegator.config import read_file
+from delegator.config import Log, Port, read_file
 from delegator.errors import DelegatorError, Kind
 
 PREFIX = "DELEGATE_"
