@@ -164,3 +164,7 @@ def _described(name: str) -> str:
     openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
     return (f"this tree, {openssl}, Python {platform.python_version()}, "
             "hosted credential, claim committed with synchronous=FULL")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

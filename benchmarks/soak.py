@@ -196,3 +196,7 @@ def _lines(report: dict[str, object]) -> Iterator[str]:
     for name, value in report.items():
         if name not in ("flat", "judged", "samples"):
             yield f"{name:16} {value}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -39,6 +39,7 @@ class Step(enum.Enum):
         self.order = order
         self.block = block
         self.words = words
+        self.called = self._name_.lower()  # `name` is a property, dear enough to be seen nine times a handshake
 
 
 class Mark(NamedTuple):
@@ -78,7 +79,7 @@ class Trail:
         return {
             "connection": self.connection, "peer": self.peer, **self.facts,
             "reasons": list(self.reasons), "milliseconds": round(self.milliseconds, 3),
-            "steps": [{"step": mark.step.name.lower(), "block": mark.step.block, "note": mark.note,
+            "steps": [{"step": mark.step.called, "block": mark.step.block, "note": mark.note,
                        "at_ms": round((mark.at - start) / 1e6, 3)} for mark in self.marks],
         }
 
@@ -89,7 +90,7 @@ class Trail:
         start = self.marks[0].at if self.marks else 0
         kept: dict[str, object] = {fact: said for fact, said in self.facts.items() if fact not in _COLUMNS}
         kept["connection"] = self.connection
-        kept["steps"] = [[mark.step.name.lower(), round((mark.at - start) / 1e6, 3), mark.note] for mark in self.marks]
+        kept["steps"] = [[mark.step.called, round((mark.at - start) / 1e6, 3), mark.note] for mark in self.marks]
         return kept
 
 

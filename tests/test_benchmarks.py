@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 def run(program: str, *arguments: str) -> dict[str, Any]:
     """A benchmark's JSON document."""
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / program), "--json", *arguments],
-                          capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", "--json", *arguments],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
@@ -51,7 +51,7 @@ def small(folder: Path) -> tuple[str, ...]:
 
 
 def test_delegator_alone_claims_durably_for_every_device(folder: Path) -> None:
-    report = run("handshakes.py", *small(folder), "--no-nginx")
+    report = run("handshakes", *small(folder), "--no-nginx")
     ours = report["figures"]["delegator"]
     assert ours["cpu_us"]["median"] > 0
     assert 1 <= ours["handshakes_per_commit"]["median"] <= 4
@@ -63,7 +63,7 @@ def test_delegator_alone_claims_durably_for_every_device(folder: Path) -> None:
 
 @pytest.mark.counterpart("nginx")
 def test_beside_nginx_there_is_a_ratio(folder: Path) -> None:
-    report = run("handshakes.py", *small(folder))
+    report = run("handshakes", *small(folder))
     assert set(report["figures"]) == {"delegator", "nginx", "nginx without tickets"}
     assert all(ratio["plain"]["min"] > 0 for ratio in report["ratios"].values())
     assert len(report["ratios"]) == 2
@@ -72,13 +72,13 @@ def test_beside_nginx_there_is_a_ratio(folder: Path) -> None:
 
 
 def test_pieces_have_names_and_costs(folder: Path) -> None:
-    pieces = run("pieces.py", "--devices", "64", "--dir", str(folder))
+    pieces = run("pieces", "--devices", "64", "--dir", str(folder))
     assert all(cost >= 0 for cost in pieces.values())
     assert any(name.startswith("TLS") for name in pieces)
 
 
 def test_a4_an_import_is_measured_beside_devices_that_ask(folder: Path) -> None:
-    report = run("importing.py", "--rows", "2000", "--rounds", "1", "--dir", str(folder / "importing"))
+    report = run("importing", "--rows", "2000", "--rounds", "1", "--dir", str(folder / "importing"))
     for kind in ("series", "random"):
         (measured,) = report[kind]
         assert measured["cpu_s"] > 0
@@ -88,21 +88,21 @@ def test_a4_an_import_is_measured_beside_devices_that_ask(folder: Path) -> None:
 
 
 def test_what_an_idle_peer_holds_is_bounded(folder: Path) -> None:
-    (measured,) = run("held.py", "--count", "1000", "--rounds", "1", "--dir", str(folder / "held"))
+    (measured,) = run("held", "--count", "1000", "--rounds", "1", "--dir", str(folder / "held"))
     assert 0 < measured["silent_kib"] < 4
     assert 0 < measured["held_kib"] < 60
     assert with_word(str(folder / "held")) == []
 
 
 def test_cost_is_told_for_few_and_for_many(folder: Path) -> None:
-    report = run("flat.py", "--devices", "2000", "--audit", "1000", "--rounds", "2", "--dir", str(folder / "flat"))
+    report = run("flat", "--devices", "2000", "--audit", "1000", "--rounds", "2", "--dir", str(folder / "flat"))
     assert {name for name in report if "÷" in name} == {
         "100000 revoked ÷ nobody", *(f"{kind} ÷ few, {what}" for kind in ("many", "audit")
                                      for what in ("look-up", "claim", "both"))}
 
 
 def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
-    (measured,) = run("overload.py", "--rounds", "1", "--devices", "700", "--burst", "100", "--seconds", "1",
+    (measured,) = run("overload", "--rounds", "1", "--devices", "700", "--burst", "100", "--seconds", "1",
                       "--dir", str(folder / "crowd"))
     assert sum(measured["burst, outcomes"].values()) == 100
     assert measured["burst, outcomes"]["answered"] == 100
@@ -111,9 +111,9 @@ def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
 
 
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
+    command = [sys.executable, "-m", "benchmarks.handshakes", "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--no-nginx"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not (line := process.stderr.readline()).startswith("round"):
             assert line, "ended before its first round"
@@ -125,8 +125,8 @@ def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
 
 
 def test_a_count_of_nothing_is_refused(folder: Path) -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "0"],
-                          capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.handshakes", "--rounds", "0"],
+                          cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "at least 1" in done.stderr
 
@@ -151,8 +151,9 @@ def test_figures_pool_latencies_and_count_commits() -> None:
 
 def test_a_soak_samples_a_delegator_among_faults_and_says_whether_it_stayed_as_it_was(folder: Path) -> None:
     """Whether it is flat in a few seconds says nothing; that all faults ended as they should does."""
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "soak.py"), "--json", "--devices", "60",
-                           "--dir", str(folder / "soak")], capture_output=True, text=True, timeout=200, check=False,
+    done = subprocess.run([sys.executable, "-m", "benchmarks.soak", "--json", "--devices", "60",
+                           "--dir", str(folder / "soak")],
+                          cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
                           env={**os.environ, "SOAK_SECONDS": "6"})
     assert done.returncode in (0, 5), done.stderr
     report = json.loads(done.stdout)

@@ -212,11 +212,11 @@ class Store:
     async def open_claim(self, ask: Ask) -> Opened:
         return await self._driver.run(lambda: claims.open_claim(ask), ask.scope, repeatable=True)
 
-    async def open_and_issue(self, ask: Ask, secret: Callable[[Claim], str], telling: Telling | None = None) -> Opened:
+    async def open_and_issue(self, ask: Ask, secret: Callable[[str], str], telling: Telling | None = None) -> Opened:
         """Open a claim, issue it and note who is to be told, in one commit; `secret` makes the text to seal from the
-        claim."""
-        def seal(claim: Claim) -> bytes:
-            return self._key.seal(secret(claim), f"claims/{claim.claim_id}")
+        claim's id."""
+        def seal(claim_id: str) -> bytes:
+            return self._key.seal(secret(claim_id), f"claims/{claim_id}")
         return await self._driver.run(lambda: outbox.open_issue_and_tell(ask, seal, telling), ask.scope,
                                       repeatable=True)
 

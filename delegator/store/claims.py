@@ -123,8 +123,8 @@ class Opened:
 _STANDING = {ClaimState.ISSUED: Outcome.SAME_AGAIN, ClaimState.CONFIRMED: Outcome.DONE}
 
 
-Seal = Callable[[Claim], bytes]
-"""Makes the sealed credential of a claim, where it needs nobody else."""
+Seal = Callable[[str], bytes]
+"""Makes the sealed credential of a claim from its id, where it needs nobody else."""
 
 
 def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
@@ -170,10 +170,8 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
     if reasons:
         return Opened(Outcome.OVER_LIMIT, None, reasons)
     event = Event.ASKED if seal is None else Event.SERVED
-    claim, sealed = _new(ask, attempts + 1, None), None
-    if seal is not None:
-        sealed = seal(claim)
-        claim = _new(ask, attempts + 1, sealed)
+    sealed = None if seal is None else seal(ask.claim_id)
+    claim = _new(ask, attempts + 1, sealed)
     yield Query(
         "INSERT INTO claims (claim_id, service_tag, customer, delegate, state, identity, binding, attempt, peer, "
         "asked_at, busy_until, lease_until, issued_at, sealed, callback) "
@@ -298,7 +296,7 @@ def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
     opened = yield from open_claim(ask, seal)
     if opened.outcome is not Outcome.RESUMED or opened.claim is None:
         return opened
-    return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim), ask.now,
+    return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim.claim_id), ask.now,
                                                     trail=ask.trail, callback=ask.callback)))
 
 

@@ -57,8 +57,8 @@ def spoken(name: str) -> str:
 
 @functools.cache
 def _candidates(count: int) -> str:
-    return (f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN "
-            f"(SELECT device_id FROM device_names WHERE name IN ({places(count)}))")
+    named = ", ".join(f"(SELECT device_id FROM device_names WHERE name = ${place})" for place in range(1, count + 1))
+    return f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN ({named})"
 
 
 def candidates_for(device: Device) -> Query:

@@ -9,7 +9,7 @@ Must not live here: wording, sending, how long to wait (notify).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
@@ -27,7 +27,7 @@ from delegator.model import (
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append
-from delegator.store.claims import Ask, Opened, Outcome, Tell, issue, milliseconds, moment, open_and_issue
+from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, milliseconds, moment, open_and_issue
 from delegator.store.stand_ins import StandIn, take_over
 from delegator.store.transaction import Query, Row, Scope, Transaction, Work, rows_alone
 
@@ -70,7 +70,7 @@ def notification_of(row: Row) -> Notification:
         notice=Notice(row[15]), identity=None if row[16] is None else IdentityKind(row[16]))
 
 
-def open_issue_and_tell(ask: Ask, seal: Callable[[Claim], bytes], telling: Telling | None) -> Transaction[Opened]:
+def open_issue_and_tell(ask: Ask, seal: Seal, telling: Telling | None) -> Transaction[Opened]:
     opened = yield from open_and_issue(ask, seal)
     if opened.outcome is Outcome.ISSUED and opened.claim is not None:
         yield from tell(opened.claim, telling)

@@ -71,9 +71,15 @@ def _zone(records: dict[str, list[str]]) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Free for both transports."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            udp.bind(("127.0.0.1", 0))
+            try:
+                tcp.bind(udp.getsockname())
+            except OSError:
+                continue
+            return int(udp.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -141,8 +147,9 @@ class PretendDns:
                 for reply in outer.replies(self.rfile.read(size), "tcp"):
                     self.wfile.write(len(reply).to_bytes(2, "big") + reply)
 
-        self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", 0), OverUdp)
-        self._tcp = socketserver.ThreadingTCPServer(self._udp.server_address, OverTcp)
+        address = ("127.0.0.1", _free_port())
+        self._udp = socketserver.ThreadingUDPServer(address, OverUdp)
+        self._tcp = socketserver.ThreadingTCPServer(address, OverTcp)
         self._udp.max_packet_size = 65_535
         self._servers = (self._udp, self._tcp)
         self._threads = [threading.Thread(target=one.serve_forever, args=(0.02,)) for one in self._servers]

@@ -134,7 +134,7 @@ async def test_6_3_anybody_else_gets_nothing_whatever_the_state(store, ask, aski
 
 
 async def test_6_4_a_credential_at_hand_is_opened_and_issued_in_one_step(store, ask, at):
-    opened = await store.open_and_issue(ask(), lambda claim: f"for {claim.claim_id}")
+    opened = await store.open_and_issue(ask(), lambda claim_id: f"for {claim_id}")
     assert (opened.outcome, opened.claim.state) == (Outcome.ISSUED, ClaimState.ISSUED)
     assert store.reveal(opened.claim) == f"for {opened.claim.claim_id}"
     again = await store.open_and_issue(ask(minute=1), lambda claim: "another")

@@ -34,9 +34,10 @@ async def test_A6_of_64_devices_that_race_for_the_last_place_exactly_one_wins(op
 
 async def test_6_3_of_64_that_claim_one_tag_exactly_one_is_answered(opening, ask):
     servers = await opening(), await opening()
+    asks = [ask(by=f"key:{number}") for number in range(64)]
     outcomes = await asyncio.gather(*(
-        servers[number % 2].open_and_issue(ask(by=f"key:{number}"), lambda claim: claim.binding)
-        for number in range(64)))
+        servers[number % 2].open_and_issue(one, lambda _, one=one: one.identity.binding)
+        for number, one in enumerate(asks)))
     assert Counter(one.outcome for one in outcomes) == {Outcome.ISSUED: 1, Outcome.TAKEN: 63}
     (winner,) = [one.claim for one in outcomes if one.outcome is Outcome.ISSUED]
     assert servers[0].reveal(winner) == winner.binding

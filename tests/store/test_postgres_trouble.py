@@ -66,7 +66,7 @@ class Crowd:
             once = self.ask(tag, f"key:{tag}")
             try:
                 opened = await self.stores[place % len(self.stores)].open_and_issue(
-                    once, lambda claim: f"secret of {claim.claim_id}")
+                    once, lambda claim_id: f"secret of {claim_id}")
             except DelegatorError as error:
                 self.turned_away.append(error)
                 await asyncio.sleep(0.02)
@@ -209,7 +209,7 @@ async def cut_while_committing(cluster: Cluster, url: str) -> None:
 async def test_6_4_a_claim_whose_commit_was_done_but_not_heard_of_is_answered_once(opening, ask, postgres, url):
     store = await opening()
     async with commits_that_hang(postgres):
-        asking = asyncio.create_task(store.open_and_issue(ask(), lambda claim: f"secret of {claim.claim_id}"))
+        asking = asyncio.create_task(store.open_and_issue(ask(), lambda claim_id: f"secret of {claim_id}"))
         await cut_while_committing(postgres, url)
     opened = await asking
     assert opened.outcome is Outcome.SAME_AGAIN, "it was there already when it was run again"

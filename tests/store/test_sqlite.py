@@ -176,7 +176,7 @@ def on_disk(path: Path) -> bytes:
 async def test_6_5_a_wiped_credential_is_gone_from_the_files(store, ask, at, path, end):
     """Looked for byte by byte in the database and its log; enough claims that pages split and move."""
     opened = await asyncio.gather(*(
-        store.open_and_issue(ask(f"TAG{n:04}"), lambda claim: "x" * 100 + claim.claim_id) for n in range(120)))
+        store.open_and_issue(ask(f"TAG{n:04}"), lambda claim_id: "x" * 100 + claim_id) for n in range(120)))
     claims = [one.claim for one in opened]
     before = on_disk(path)
     assert all(one.sealed in before for one in claims)
