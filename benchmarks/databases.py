@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from benchmarks import load, servers
 from benchmarks.fleet import CUSTOMER, Fleet
 from benchmarks.servers import ROOT
@@ -45,13 +43,10 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
     """The same devices, registered in both databases."""
-
-    embedded, shared = Fleet(arguments.dir, size), Fleet(arguments.dir, size)
+    embedded = Fleet(arguments.dir, size)
     embedded.mint()
-    shared.settings = replace(shared.settings, store=config.Store(url=arguments.url))
-    shared.settings_file = arguments.dir / "delegator-postgres.toml"
-    shared.settings_file.write_text(config.as_toml(shared.settings), encoding="utf-8")
-    for one in (shared, embedded):  # registering begins by removing the embedded one
+    shared = embedded.beside("delegator-postgres", store=config.Store(url=arguments.url))
+    for one in (shared, embedded):
         one.register()
         if arguments.limited:
             asyncio.run(_limit(one.settings))
@@ -68,6 +63,7 @@ async def _limit(settings: Any) -> None:
 
 class DatabaseServer:
     """The CPU of the server that a URL leads to: of its backends that are ours, and of those that write its files."""
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._clock = os.sysconf("SC_CLK_TCK")

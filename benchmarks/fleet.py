@@ -120,6 +120,19 @@ class Fleet:
         said = _identity(number)
         return Registration(CUSTOMER, said.service_tag, said.serial_number, said.mac_addresses, said.model)
 
+    def tags(self) -> list[str]:
+        return [_identity(number).service_tag for number in range(self.size)]
+
+    def beside(self, name: str, **changed: Any) -> Fleet:
+        """The same devices for a delegator with a database and settings of its own; `changed` are sections."""
+        other = Fleet(self.place, self.size)
+        other.database = self.place / f"{name}.db"
+        other.settings_file = self.place / f"{name}.toml"
+        other.settings = msgspec.structs.replace(
+            self.settings, **({"store": config.Store(str(other.database))} | changed))
+        other.settings_file.write_text(config.as_toml(other.settings), encoding="utf-8")
+        return other
+
     def devices(self, first: int, count: int) -> list[Device]:
         """Devices ready to connect. Takes 0.3 ms each, so it is done outside what is timed."""
         return [self._device(number) for number in range(first, first + count)]

@@ -15,21 +15,29 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
+import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from msgspec.structs import replace
 from OpenSSL import SSL
 
 from benchmarks import figures, load, servers
 from benchmarks.fleet import Device, Fleet
 from benchmarks.servers import ROOT, Cores, Server
+from delegator import config
 from delegator.errors import DelegatorError
 from pki import PkiError
+from tests import postgres
 
+TWO, SHARED = "delegator, 2 workers", "delegator, PostgreSQL"
+REFERENCES = ("nginx without tickets", "nginx")
+"""What others are compared with, the first that is there."""
 WARM_UP = 200
 """Handshakes of a warm-up round at most: pages touched, caches filled, statements prepared."""
 SETTLE = 0.05
@@ -44,14 +52,15 @@ DISTURBED = 0.05
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.handshakes", description=(
-        "Measure what a complete handshake costs the delegator, beside nginx answering a static page."))
+        "Measure what a complete handshake costs the delegator, in its several ways, beside nginx answering a static "
+        "page and beside the same work written with other frameworks."))
     parser.add_argument("--handshakes", type=_count, default=500, metavar="N", help="per round and server (500)")
     parser.add_argument("--rounds", type=_count, default=7, metavar="R", help="of each server (7)")
     parser.add_argument("--in-flight", type=_count, default=16, metavar="K", help="handshakes at a time (16)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR",
                         help="where certificates are kept between runs (var/benchmarks)")
-    parser.add_argument("--no-nginx", action="store_true", help="measure the delegator alone")
+    parser.add_argument("--alone", action="store_true", help="the delegator with one worker and nobody else")
     arguments = parser.parse_args(words)
     if arguments.handshakes * arguments.rounds > MOST:
         parser.error(f"more than {MOST} handshakes")
@@ -91,13 +100,30 @@ def _measure(arguments: argparse.Namespace) -> figures.Report:
     _say(f"setting up {fleet.size} devices in {fleet.place}")
     fleet.mint()
     fleet.register()
-    starters = [servers.start_delegator]
-    if not arguments.no_nginx and servers.nginx_program():
-        starters += [functools.partial(servers.start_nginx, name) for name in servers.TICKETS]
     cores = Cores()
     with ExitStack() as stack:
-        started = [stack.enter_context(servers.running(one, fleet, cores)) for one in starters]
+        started = [stack.enter_context(servers.running(starter, one, cores))
+                   for starter, one in ([(servers.start_delegator, fleet)] if arguments.alone else
+                                        _contenders(fleet, stack))]
         return _Bench(arguments, fleet, started, cores).run(warm)
+
+
+def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Fleet, Cores], Server], Fleet]]:
+    """All that this machine has, each with a database of its own that knows the same devices."""
+    yield servers.start_delegator, fleet
+    two = fleet.beside("two-workers", server=replace(fleet.settings.server, workers=2))
+    two.register()
+    yield functools.partial(servers.start_delegator, name=TWO), two
+    if shutil.which("initdb", path=f"{postgres.programs()}:{os.environ['PATH']}"):
+        cluster = stack.enter_context(postgres.running_cluster())
+        cluster.with_schema()
+        shared = fleet.beside("postgresql", store=config.Store(url=cluster.url(cluster.database())))
+        shared.register()
+        yield functools.partial(servers.start_delegator, name=SHARED), shared
+    for name in servers.TICKETS if servers.nginx_program() else ():
+        yield functools.partial(servers.start_nginx, name), fleet
+    for way in servers.others():
+        yield functools.partial(servers.start_other, way), fleet
 
 
 class _Bench:
@@ -138,17 +164,21 @@ class _Bench:
     def _report(self, resident: dict[str, tuple[int, int]]) -> figures.Report:
         rounds, arguments = self._rounds, self._arguments
         told = {name: figures.figures(done, resident[name]) for name, done in rounds.items()}
-        ratios = {name: figures.ratio(rounds["delegator"], rounds[name]) for name in servers.TICKETS if name in rounds}
+        reference = next(name for name in (*REFERENCES, "delegator") if name in rounds)
+        ratios = {name: figures.ratio(rounds[name], rounds[reference]) for name in rounds if name != reference}
         return figures.Report(
             arguments.handshakes, arguments.rounds, arguments.in_flight,
-            {server.name: _described(server.name) for server in self._servers}, told, ratios, self._remarks(told))
+            {server.name: _described(server.name) for server in self._servers}, told, reference, ratios,
+            self._remarks(told))
 
     def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
         cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
                  else "server and client on one core")
         said = [f"{cores}; load average {os.getloadavg()[0]:.1f} at the end"]
-        if "nginx" not in self._rounds:
-            said.append("nginx was not measured: " + ("as asked" if self._arguments.no_nginx else "not installed"))
+        absent = [name for name in (SHARED, *servers.TICKETS, *servers.OTHERS.values()) if name not in self._rounds]
+        if absent:
+            why = "as asked" if self._arguments.alone else "not installed"
+            said.append(f"{', '.join(absent)}: not measured, {why}")
         for name, numbers in told.items():
             kept, busy = numbers.kept_waiting.median, numbers.busy.median
             if kept > DISTURBED:
@@ -161,9 +191,11 @@ class _Bench:
 def _described(name: str) -> str:
     if name in servers.TICKETS:
         return servers.nginx_version() + ", static answer of 800 bytes"
+    if name in servers.OTHERS.values():
+        return f"{ssl.OPENSSL_VERSION}, Python's ssl as it ships, lxml, a commit each with synchronous=FULL"
     openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
-    return (f"this tree, {openssl}, Python {platform.python_version()}, "
-            "hosted credential, claim committed with synchronous=FULL")
+    kept = "PostgreSQL, whose own CPU is not in it" if name == SHARED else "synchronous=FULL"
+    return f"this tree, {openssl}, Python {platform.python_version()}, hosted credential, claim committed, {kept}"
 
 
 if __name__ == "__main__":

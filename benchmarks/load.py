@@ -123,7 +123,7 @@ class _Exchange:
     def body(self) -> bytes:
         """The body of the answer. Raises LoadError unless it is a whole 200."""
         head, body = self._call.answer()
-        if not head.startswith(b"HTTP/1.1 200 ") or b"Content-Length: %d" % len(body) not in head:
+        if not head.startswith(b"HTTP/1.1 200 ") or b"content-length: %d" % len(body) not in head.lower():
             raise LoadError(f"{self.device.tag}: not a whole 200: {head[:80]!r} with {body[:400]!r}")
         return body
 

@@ -24,7 +24,6 @@ from msgspec.structs import replace
 from benchmarks import load, servers
 from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
-from delegator import config
 
 WARM_UP = 200
 
@@ -49,14 +48,11 @@ def main() -> int:
 
 def _measured(said: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     size = WARM_UP + said.handshakes * said.rounds
-    fleets = {name: Fleet(said.dir.resolve(), size) for name in ("one", "two")}
-    for workers, (name, fleet) in enumerate(fleets.items(), 1):
-        fleet.database = fleet.place / f"scaling-{name}.db"
-        fleet.settings_file = fleet.place / f"scaling-{name}.toml"
-        fleet.settings = replace(fleet.settings, store=config.Store(str(fleet.database)),
-                                 server=replace(fleet.settings.server, workers=workers))
-        fleet.settings_file.write_text(config.as_toml(fleet.settings), encoding="utf-8")
-        fleet.mint()
+    first = Fleet(said.dir.resolve(), size)
+    first.mint()
+    fleets = {name: first.beside(f"scaling-{name}", server=replace(first.settings.server, workers=workers))
+              for workers, name in enumerate(("one", "two"), 1)}
+    for fleet in fleets.values():
         fleet.register()
     costs: dict[str, list[float]] = {name: [] for name in fleets}
     rates: dict[str, list[float]] = {name: [] for name in fleets}

@@ -8,6 +8,7 @@ Must not live here: load, statistics.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -96,20 +97,35 @@ class Server:
 class Delegator(Server):
     """The product, started by its own command line."""
 
-    def __init__(self, process: subprocess.Popen[bytes], address: tuple[str, int], database: Path) -> None:
-        super().__init__("delegator", process, address)
-        self._shared = database.with_name(database.name + "-shm")
+    def __init__(self, name: str, process: subprocess.Popen[bytes], address: tuple[str, int],
+                 database: Path | None) -> None:
+        """`database` is the embedded one's file, None where there is another."""
+        super().__init__(name, process, address)
+        self._shared = None if database is None else database.with_name(database.name + "-shm")
         self.ops: int | None = None
         """The operators' port, where the settings switch it on."""
 
     def commits(self) -> int | None:
         """The commit counter in the header of SQLite's WAL index (iChange, sqlite.org/walformat.html section 2.1)."""
+        if self._shared is None:
+            return None
         with self._shared.open("rb") as file:
             return int.from_bytes(file.read(12)[8:], sys.byteorder)
 
     def good(self, device: Device, body: bytes) -> bool:
-        """A credential made for this very device."""
-        return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
+        return made_for(device, body)
+
+
+class Other(Server):
+    """What somebody else would write for the same work, see `others`."""
+
+    def good(self, device: Device, body: bytes) -> bool:
+        return made_for(device, body)
+
+
+def made_for(device: Device, body: bytes) -> bool:
+    """Whether an answer holds a credential made for this very device."""
+    return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
 
 
 def _usage(task: Path) -> Usage:
@@ -121,10 +137,10 @@ def _usage(task: Path) -> Usage:
     return Usage(cpu, waited)
 
 
-def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Server:
+def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = (), name: str = "delegator") -> Server:
     """`delegator serve` as shipped, its log in a file; `under` is a program that watches it. Raises ServerError."""
     command = [*under, sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
-    log = fleet.place / "delegator.log"
+    log = fleet.settings_file.with_suffix(".log")
     with log.open("wb") as words, cores.for_server():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
                                    env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -133,7 +149,8 @@ def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Se
         ready = json.loads(process.stdout.readline() or b"null")
         if not ready:
             raise ServerError(f"the delegator did not start, see {log}")
-        delegator = Delegator(process, (HOST, ready["port"]), fleet.database)
+        embedded = None if fleet.settings.store.url else fleet.database
+        delegator = Delegator(name, process, (HOST, ready["port"]), embedded)
         delegator.ops = ready["ops"]
         return delegator
     except BaseException:
@@ -197,6 +214,41 @@ def start_nginx(name: str, fleet: Fleet, cores: Cores, under: Sequence[str] = ()
     return Server(name, process, address)
 
 
+OTHERS = {"starlette": "uvicorn + Starlette", "aiohttp": "aiohttp"}
+"""What the ways of `others` are called here."""
+
+
+def others() -> list[str]:
+    """The ways whose packages are installed (`make tools`)."""
+    return [way for way in OTHERS if importlib.util.find_spec(way)]
+
+
+def start_other(way: str, fleet: Fleet, cores: Cores) -> Server:
+    """The same work written with another framework, with a database of its own. Raises ServerError."""
+    place = fleet.place / way
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    shutil.copy(fleet.certificate, place / "server.crt")
+    shutil.copy(fleet.certificate.with_suffix(".key"), place / "server.key")
+    shutil.copy(fleet.pki.ca_path, place / "ca.crt")
+    shutil.copy(fleet.pki.crl_path, place / "list.pem")
+    (place / "tags").write_text("\n".join(fleet.tags()), encoding="utf-8")
+    with (place / "log").open("wb") as words, cores.for_server():
+        process = subprocess.Popen([sys.executable, "-m", "benchmarks.others", way, str(place)], cwd=ROOT,
+                                   stdout=subprocess.PIPE, stderr=words, start_new_session=True)
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline() or b"null")
+        if not ready:
+            raise ServerError(f"{OTHERS[way]} did not start, see {place / 'log'}")
+        address = (HOST, int(ready["port"]))
+        _wait_for(process, address, place / "log")
+    except BaseException:
+        end(process)
+        raise
+    return Other(OTHERS[way], process, address)
+
+
 def _free_port() -> int:
     with socket.create_server((HOST, 0)) as taken:
         return int(taken.getsockname()[1])
@@ -211,7 +263,7 @@ def _wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: P
             time.sleep(0.05)
         else:
             return
-    raise ServerError(f"nginx did not start, see {log}")
+    raise ServerError(f"it did not start, see {log}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -40,7 +41,7 @@ def program(name: str) -> str:
     return found
 
 
-def _user() -> dict[str, object]:
+def _user() -> dict[str, Any]:
     """As whom servers run: ourselves, or somebody else than root."""
     if os.geteuid():
         return {}

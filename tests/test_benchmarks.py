@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from benchmarks import figures
+
+from .conftest import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDSHAKES = 20
@@ -51,22 +54,28 @@ def small(folder: Path) -> tuple[str, ...]:
 
 
 def test_delegator_alone_claims_durably_for_every_device(folder: Path) -> None:
-    report = run("handshakes", *small(folder), "--no-nginx")
+    report = run("handshakes", *small(folder), "--alone")
     ours = report["figures"]["delegator"]
     assert ours["cpu_us"]["median"] > 0
     assert 1 <= ours["handshakes_per_commit"]["median"] <= 4
     assert 0 < ours["p50_ms"] <= ours["p99_ms"]
-    assert report["ratios"] == {}
+    assert (report["ratios"], report["reference"]) == ({}, "delegator")
     assert "as asked" in report["remarks"][1]
     assert with_word(str(folder)) == []
 
 
-@pytest.mark.counterpart("nginx")
-def test_beside_nginx_there_is_a_ratio(folder: Path) -> None:
+@pytest.mark.counterpart("nginx", "initdb")
+def test_beside_others_there_is_a_ratio(folder: Path) -> None:
+    """Each of them gave every device a credential of its own, or the page of nginx."""
+    for module in ("aiohttp", "starlette", "uvicorn"):
+        if importlib.util.find_spec(module) is None:
+            (pytest.fail if REQUIRED else pytest.skip)(f"not installed: {module} (make tools)")
     report = run("handshakes", *small(folder))
-    assert set(report["figures"]) == {"delegator", "nginx", "nginx without tickets"}
+    assert set(report["figures"]) == {"delegator", "delegator, 2 workers", "delegator, PostgreSQL", "nginx",
+                                      "nginx without tickets", "uvicorn + Starlette", "aiohttp"}
+    assert report["reference"] == "nginx without tickets"
     assert all(ratio["plain"]["min"] > 0 for ratio in report["ratios"].values())
-    assert len(report["ratios"]) == 2
+    assert set(report["ratios"]) == set(report["figures"]) - {"nginx without tickets"}
     assert report["figures"]["nginx"]["handshakes_per_commit"] is None
     assert with_word(str(folder)) == []
 
@@ -112,7 +121,7 @@ def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
 
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.handshakes", "--rounds", "50", "--handshakes", "20",
-               "--dir", str(folder / "stopped"), "--no-nginx"]
+               "--dir", str(folder / "stopped"), "--alone"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not (line := process.stderr.readline()).startswith("round"):

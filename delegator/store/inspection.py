@@ -6,7 +6,7 @@ Must not live here: writing rows (store.audit), judging them (store.verification
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
@@ -53,6 +53,8 @@ def rows_of(wanted: Wanted, most: int) -> Query:
 
 def page_of(wanted: Wanted, after: Record | None, most: int) -> Query:
     """The wanted rows that follow one of them in time, oldest first."""
+    if after is not None:  # which is younger than `since`: with both, all rows from there on are read again for a page
+        wanted = replace(wanted, since=None)
     table, conditions, values = _chosen(wanted, [])
     if after is not None:
         first = len(values) + 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from delegator.billing import digest
@@ -153,7 +153,6 @@ class Reconciliation:
             records = [record_of(row) for row in rows]
             yield records
             after = records[-1]
-            wanted = replace(wanted, since=after.entry.at)  # so that a page begins where the last one ended
 
     async def _look_up(self, records: Sequence[Record]) -> None:
         """Rows that disagree with their event were found from the other side, unless it is elsewhere in time."""

@@ -426,6 +426,13 @@ async def test_A4_no_such_question_reads_the_whole_audit(opening_sqlite, wanted)
         assert not any("SCAN audit" in step for step in plan), plan
 
 
+async def test_A11_a_page_begins_where_the_last_one_ended(kept, at):
+    """With `since` beside it, each page would read again what all pages before it did."""
+    await kept.audit.append([entry(at, 3)])
+    (last,) = await kept.audit.list(Wanted(), 1)
+    assert page_of(Wanted(since=at(1)), last, 9) == page_of(Wanted(), last, 9)
+
+
 def test_A11_rows_are_removed_in_one_place_and_changed_in_none():
     for path in sorted(Path(audit.__file__).parents[1].rglob("*.py")):
         text = path.read_text()
