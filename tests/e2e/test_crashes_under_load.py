@@ -31,8 +31,9 @@ from .conftest import Reply, World
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
-"""Python's ssl leaves its socket open when the server dies between connecting and the handshake (ENOTCONN, then a reset,
-in SSLSocket._create), where no caller can close it; once in a few thousand calls."""
+"""Python's ssl leaves its socket open when the server dies between connecting and the handshake (ENOTCONN, then a
+reset, in SSLSocket._create), where no caller can close it; once in a few thousand calls."""
+
 KILLS = 200 if os.environ.get("THOROUGH") else 20
 """`make proof` takes its time."""
 
