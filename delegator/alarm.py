@@ -9,6 +9,8 @@ Must not live here: who is a second claimant (shared, handshake), SQL and daily 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -36,13 +38,15 @@ class Alarm:
         self.name = name
         self._pending: dict[tuple[str, IdentityKind], Contest] = {}
         self._noting: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def contested(self, contest: Contest) -> None:
         """Somebody asked for a tag that another holds."""
         self._metrics.second_claimant(contest.identity.value)
         self._add(contest)
         if self._noting is None:
-            self._noting = asyncio.get_running_loop().create_task(self._soon())
+            # Of many connections: what it logs is none of the first one's.
+            self._noting = asyncio.get_running_loop().create_task(self._soon(), context=contextvars.Context())
 
     def _add(self, contest: Contest) -> None:
         which = (contest.service_tag, contest.identity)
@@ -55,8 +59,9 @@ class Alarm:
 
     async def _soon(self) -> None:
         try:
-            while self._pending:
-                await asyncio.sleep(PAUSE)
+            while self._pending and not self._closing.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), PAUSE)
                 await self._note()
         finally:
             self._noting = None
@@ -95,9 +100,9 @@ class Alarm:
 
     async def close(self) -> None:
         """Write down what is pending."""
+        self._closing.set()
         if self._noting is not None:
-            self._noting.cancel()
-            await asyncio.gather(self._noting, return_exceptions=True)
+            await self._noting
         if self._pending:
             await self._note()
 

@@ -33,9 +33,7 @@ from delegator.metrics import Metrics
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, files_stamp, prepare
-from delegator.parts import load_outbound as load_outbound
-from delegator.parts import open_settings_store as open_settings_store
+from delegator.parts import Parts, Retired, files_stamp, open_settings_store, prepare
 from delegator.reloading import changed, in_effect
 from delegator.server import Server
 from delegator.store.soundness import require_sound
@@ -66,6 +64,7 @@ class App:
         self._duties = duties or Duties()
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
         self._exchanging = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
         self._retired = Retired()
@@ -83,19 +82,19 @@ class App:
             await asyncio.to_thread(require_sound, Path(self._settings.store.path))
         self._store = await open_settings_store(self._settings)
         try:
-            self._store.listen(self._wake.set)
+            self._store.listen(self._changed_elsewhere)
             # Else what a crash left behind is free again when its time is over.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
             parts = await self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, now)
-            self._alarm = Alarm(self._store, self.metrics, self._notifier.wake, delegator_name(self._settings))
+            self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
             self._auditor = Auditor(self._store, now, self._duties.named)
             self._listener = Listener(parts.context)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, now)
             self._serve_with(parts)
-            await self.watching.open(self._settings.ops, given.get(systemd.OPS, []))
+            await self.watching.port.open(self._settings.ops, given.get(systemd.OPS, []))
             self.metrics.reloaded(now())
             self._heed_signals()
             address = self._listen(given.get(systemd.DEVICES, []))
@@ -115,7 +114,7 @@ class App:
     @property
     def ops_port(self) -> int | None:
         """Where operators look, None where that port is off."""
-        return self.watching.port
+        return self.watching.port.number
 
     def _listen(self, sockets: list[socket.socket]) -> tuple[str, int]:
         """On the sockets that we were given, else on our own."""
@@ -184,7 +183,8 @@ class App:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
         loop = asyncio.get_running_loop()
         gc.freeze()  # what is there for good is not walked again and again: 2 % of a handshake's instructions
-        upkeep = [loop.create_task(work) for work in (self._housekeeping(), self._notify(), self._watchdog())]
+        upkeep = [loop.create_task(work) for work in (
+            self._housekeeping(), self._look_for_changes(), self._notify(), self._watchdog())]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain
         self._manager.stopping(f"requests under way have {drain:g} s")
@@ -196,7 +196,7 @@ class App:
         await self._close()
 
     async def _close(self) -> None:
-        self.watching.close()
+        self.watching.port.close()
         await asyncio.gather(*self._notes)
         self._retired.close()
         await self._alarm.close()
@@ -250,18 +250,19 @@ class App:
             self._waiting = waiting
         stamp = files_stamp(settings)
         parts = await asyncio.to_thread(prepare, settings, now, before, self._withdrawn)
-        await self.watching.move(settings.ops)
+        await self.watching.port.move(settings.ops)
+        if settings.log != before.settings.log:
+            observe.configure(settings.log.level, settings.log.json)
         self._settings, self._stamp = settings, stamp
         self._serve_with(parts)
         self._retired.add(before, parts)
-        if settings.log != before.settings.log:
-            observe.configure(settings.log.level, settings.log.json)
         self.metrics.reloaded(now(), len(self._waiting))
         log.info("certificates and revocation lists were reloaded; settings changed: %s",
                  ", ".join(changed(before.settings, settings)) or "none")
         for name in waiting:
             log.warning("setting %s was changed, which takes effect at the next start", name)
-        await self._auditor.reloaded(settings, changed(before.settings, settings))
+        # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
+        await _guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
 
     async def _reload_if_changed(self) -> None:
         """A revocation takes effect without anybody sending a signal."""
@@ -303,11 +304,24 @@ class App:
                 await _guarded(lambda: self._store.ownership.lapse(now()))
                 await _guarded(self._tidy_imports)
                 await _guarded(self._auditor.upkeep)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
+
+    async def _look_for_changes(self) -> None:
+        """Apart from the house, where a delegate that is slow to be told holds up a round: a revocation waits for
+        nobody."""
+        while True:
+            self._changed.clear()
             await _guarded(self._withdraw)
             await _guarded(self._reload_if_changed)
             self.watching.remind()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
+                await asyncio.wait_for(self._changed.wait(), HOUSEKEEPING)
+
+    def _changed_elsewhere(self) -> None:
+        """Another process changed something that we keep a copy of, or that is to be done."""
+        self._changed.set()
+        self._wake.set()
 
 
 async def _guarded(work: Callable[[], Awaitable[object]]) -> None:

@@ -194,7 +194,7 @@ class BillingSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Log(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where words go: standard error, as text or JSON lines."""
 
-    level: str = "info"
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     json: bool = False
 
 

@@ -1,6 +1,6 @@
 """One worker as its parent sees it: a process, a channel to it, what it said last.
 
-The invariant: whatever becomes of the process, `ended` is set once it is gone, and nothing of it is left.
+The invariant: whatever becomes of the process, `gone` returns once it has ended, and nothing of it is left.
 Must not live here: how many there are, when one is started anew (workers).
 """
 
@@ -55,9 +55,9 @@ class Hand:
         await self._channel.call("start", {"settings": msgspec.to_builtins(settings), "number": self.number,
                                            "sockets": list(sockets)}, within=START)
 
-    async def look(self, full: bool) -> Said:
-        """How it is now. Raises DelegatorError (UNAVAILABLE)."""
-        said = await self._channel.call("look", full, within=ANSWERS)
+    async def look(self, full: bool, within: float = ANSWERS) -> Said:
+        """How it is now. Raises DelegatorError (UNAVAILABLE) after so many seconds."""
+        said = await self._channel.call("look", full, within=within)
         self.last = Said(as_families(said["families"]), said["wrong"], said["soon"])
         return self.last
 

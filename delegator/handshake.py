@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,7 +22,7 @@ from delegator.callbacks import Callbacks
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
-from delegator.judgement import Judgement, judge, lent_until, pacing, refusal, stand_in
+from delegator.judgement import Judgement, judge, lent_until, mark, pacing, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -97,7 +96,7 @@ class Handshake:
             raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
         identity = identify(peer.certificate, tag, request.transaction_id)
         trail.facts["identity"] = identity.kind.value
-        _mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
+        mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
         facts = Facts(request.device, request.location, peer.address)
         wanted, footing = None, None
@@ -118,7 +117,7 @@ class Handshake:
                                  hint=f"delegator claims release {tag}")
         if opened.outcome in _TO_ASK:
             claim = await self._call_back(request, claim, judgement, peer, trail)
-        _mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
+        mark(trail, Step.ISSUED, f"claim {claim.claim_id}, attempt {claim.attempt}")
         answer = self._answer(claim, judgement.tables, given)
         if footing is None or self._enroller is None:
             return answer
@@ -141,8 +140,8 @@ class Handshake:
         return Ask(
             claim_id=_claim_id(now), identity=identity, customer=judgement.customer.name,
             delegate=judgement.route.delegate.name, peer=peer.address, now=milliseconds(now),
-            busy_until=milliseconds(now + self._busy_for), lease_until=milliseconds(until),
-            unnamed=_unnamed(judgement.route),
+            busy_until=milliseconds(now + self._busy_for * (1 + len(judgement.route.others))),
+            lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
             limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
             pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
             callback=judgement.route.delegate.kind, owned=_owned(judgement.route))
@@ -158,11 +157,11 @@ class Handshake:
             opened = await self._store.open_claim(ask)
         else:
             opened = await self._store.open_and_issue(ask, lambda _: _sealable(credential), telling)
-        _mark(trail, Step.CLAIMED, opened.outcome.value)
+        mark(trail, Step.CLAIMED, opened.outcome.value)
         if opened.outcome is not Outcome.ISSUED:
             return opened, None
         self._wake_for(telling)
-        _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
+        mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
         return opened, credential
 
     async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, peer: Peer,
@@ -180,7 +179,8 @@ class Handshake:
             except DelegatorError as error:
                 failures.append(error)
                 continue
-            _mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
+            trail.facts["delegate"] = delegate.name  # who answered, where another was asked first
+            mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
             try:
                 issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
                                                  telling, within, trail.as_kept, delegate.kind)
@@ -253,7 +253,7 @@ class Handshake:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {confirmation.claim_id} is not open for this device")
         trail.facts |= {"tag": claim.service_tag, "customer": claim.customer, "delegate": claim.delegate,
                         "identity": claim.identity.value}
-        _mark(trail, Step.CONFIRMED, f"{claim.service_tag}: {confirmation.result.value}")
+        mark(trail, Step.CONFIRMED, f"{claim.service_tag}: {confirmation.result.value}")
         self._confirmed()
 
     async def note_address(self, change: AddressChange, peer: Peer, trail: Trail) -> None:
@@ -264,7 +264,7 @@ class Handshake:
             raise DelegatorError(Kind.IDENTITY, f"an address change of {tag} needs its own certificate")
         trail.facts |= {"tag": tag, "identity": IdentityKind.OWN.value, "new_address": change.new_address,
                         "old_address": change.old_address or ""}
-        _mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
+        mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
 
     async def notify_delegates(self) -> None:
         """Tell delegates how provisioning ended where they have not heard yet. Each delegate on its own: one that
@@ -288,10 +288,6 @@ class Handshake:
                 log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)
                 return
             await self._store.notified(claim.claim_id, result)
-
-
-def _mark(trail: Trail, step: Step, note: str) -> None:
-    trail.mark(step, time.monotonic_ns(), note)
 
 
 class _Sealed(msgspec.Struct):

@@ -59,14 +59,15 @@ class Knowing(Protocol):
     """Where what is registered is known from: the store, or what it would be after a change."""
 
     async def tables(self) -> Tables: ...
-    async def find(self, device: Device) -> Candidates: ...
+    async def find(self, device: Device, *, lists: bool) -> Candidates: ...
 
 
 async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail,
                 domains: Domains | None = None) -> Judgement:
     """Route and decide, without any effect. Raises DelegatorError: NOT_ENTITLED when nobody owns the device,
     TRY_LATER when only the DNS could have told, and did not."""
-    tables, found = await store.tables(), await store.find(facts.device)
+    tables = await store.tables()
+    found = await store.find(facts.device, lists=tables.lists)
     route = choose(facts, found.registrations, tables.directory)
     if isinstance(route, NoRoute) and domains is not None and registered(facts.device, found.registrations) is None:
         route = await _by_domain(facts, route, domains, trail)
@@ -81,21 +82,21 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
     others = [(other, applied(customer, other, tables.policies)) for other in route.others]
     if asks_hosts(policies, case) or any(asks_hosts(theirs, case) for _, theirs in others):
         case = replace(case, hosts=await _hosts(case.peer, domains, trail))
-    _mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
+    mark(trail, Step.ROUTED, f"customer {customer.title}, delegate {route.delegate.name}, "
                                    f"because {route.because}")
     decision = decide(policies, case)
     if others:
         route = replace(route, others=tuple(other for other, theirs in others
                                             if decide(theirs, replace(case, delegate=other)).allowed))
     names = ", ".join(one.policy.name for one in policies)
-    _mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
+    mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
     return Judgement(tables, route, customer, policies, decision)
 
 
 async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trail) -> Route | NoRoute:
     """For a device that nobody registered and no rule matches: whose domain it calls from."""
     finding = await domains.find(facts.peer_address)
-    _mark(trail, Step.LOOKED_UP, finding.because)
+    mark(trail, Step.LOOKED_UP, finding.because)
     if finding.late:
         raise DelegatorError(Kind.TRY_LATER, f"{facts.device.service_tag}: {route.because}; {finding.because}")
     if finding.domain is None:
@@ -108,7 +109,7 @@ async def _hosts(peer: str, domains: Domains | None, trail: Trail) -> Hosts:
     if domains is None:
         return Hosts((), "reverse DNS is off, [domains] enabled")
     finding = await domains.find(peer)
-    _mark(trail, Step.LOOKED_UP, finding.because)
+    mark(trail, Step.LOOKED_UP, finding.because)
     return Hosts(finding.hosts, finding.because, finding.late)
 
 
@@ -156,5 +157,6 @@ def refusal(decision: Decision) -> DelegatorError:
                           retry_after=later if kind is Kind.TRY_LATER else None)
 
 
-def _mark(trail: Trail, step: Step, note: str) -> None:
+def mark(trail: Trail, step: Step, note: str) -> None:
+    """Take a step, now."""
     trail.mark(step, time.monotonic_ns(), note)

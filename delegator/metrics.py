@@ -1,6 +1,6 @@
 """What is counted, in Prometheus' words: base units, few labels, never a service tag.
 
-The table of metrics is this file. It is fed by trails (observe), by the guard before delegates, and by the app for
+The table of metrics is this file. It is fed by trails, by the guard before delegates, and by the app for
 certificates.
 The invariant: a label takes its values from a small fixed set, or is a delegate's registered name; all delegates
 that stand for a domain share one.
@@ -33,10 +33,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.handshakes = Counter(
+        self._handshakes = _ByLabel(Counter(
             "delegator_handshakes", "Handshakes by outcome: Answered, a fault, or TlsRefused.",
-            ("outcome",), registry=self.registry)
-        self._counters: dict[str, Counter] = {}
+            ("outcome",), registry=self.registry))
         self.duration = Histogram(
             "delegator_handshake_duration_seconds", "From the connection to the answer, callback included.",
             registry=self.registry, buckets=_BUCKETS)
@@ -64,11 +63,7 @@ class Metrics:
 
     def handshake(self, trail: Trail) -> None:
         """Count a finished trail."""
-        outcome = trail.facts.get("outcome", "Unknown")
-        counter = self._counters.get(outcome)
-        if counter is None:
-            counter = self._counters[outcome] = self.handshakes.labels(outcome)
-        counter.inc()
+        self._handshakes.inc(trail.facts.get("outcome", "Unknown"))
         self.duration.observe(trail.milliseconds / 1000)
         claimed = None
         for mark in trail.marks:

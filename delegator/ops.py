@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from delegator.config import OpsSettings
 from delegator.errors import DelegatorError, Kind
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 
@@ -84,15 +85,55 @@ def _json(status: int, data: dict[str, object]) -> Response:
     return Response(status, {b"Content-Type": b"application/json"}, json.dumps(data).encode() + b"\n")
 
 
-async def listen(ops: Ops, host: str, port: int, sockets: list[socket.socket]) -> tuple[asyncio.Server, int]:
-    """Open the port, or serve a socket that listens already; the port it really has. Raises DelegatorError
-    (CONFIGURATION)."""
-    try:
-        if sockets:
-            server = await asyncio.start_server(ops.connected, sock=sockets[0])
+class Port:
+    """Where the handler listens. `number` is the port it really has, None where it is off."""
+
+    def __init__(self, handler: Ops) -> None:
+        self._handler = handler
+        self._settings = OpsSettings()
+        self._server: asyncio.Server | None = None
+        self._given = False
+        self.number: int | None = None
+
+    async def open(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
+        """Listen, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
+        self._given = bool(sockets)
+        if self._given:
+            self._server = await asyncio.start_server(self._handler.connected, sock=sockets[0])
         else:
-            server = await asyncio.start_server(ops.connected, host, port)
-    except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {host} port {port}: {error.strerror}",
-                             hint="choose another [ops] port, or set [ops] enabled = false") from None
-    return server, int(server.sockets[0].getsockname()[1])
+            self._server = await self._opened(settings)
+        self._settings = settings
+        self.number = int(self._server.sockets[0].getsockname()[1]) if self._server is not None else None
+
+    async def move(self, settings: OpsSettings) -> None:
+        """Listen where the settings say now; a socket that was handed over stays. Raises DelegatorError
+        (CONFIGURATION), and it is as it was."""
+        before = self._settings
+        if settings == before or self._given:
+            return
+        if settings.port and settings.port == before.port:  # the new address may overlap with the old one
+            self.close()
+            try:
+                await self.open(settings, [])
+            except DelegatorError:
+                await self.open(before, [])
+                raise
+        else:
+            server = self._server
+            await self.open(settings, [])
+            if server is not None:
+                server.close()
+
+    async def _opened(self, settings: OpsSettings) -> asyncio.Server | None:
+        if not settings.enabled:
+            return None
+        try:
+            return await asyncio.start_server(self._handler.connected, settings.host, settings.port)
+        except OSError as error:
+            where = f"{settings.host} port {settings.port}"
+            raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {where}: {error.strerror}",
+                                 hint="choose another [ops] port, or set [ops] enabled = false") from None
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()

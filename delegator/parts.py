@@ -94,7 +94,7 @@ class Retired:
         later = asyncio.get_running_loop().call_later
         for close in closing:
             self._open.append(close)
-            later(old.settings.callbacks.budget + 1, self._let_go, close)
+            later(max(old.settings.callbacks.budget, old.settings.domains.budget) + 1, self._let_go, close)
 
     def _let_go(self, close: Callable[[], None]) -> None:
         self._open.remove(close)

@@ -11,6 +11,7 @@ Must not live here: claims' rows (store.claims), chaining (store.audit).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -153,7 +154,8 @@ class Recorder:
         if trail.on_record and trail.facts.get("outcome") == "Answered":
             return
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            # For all connections: what it logs is none of the first one's.
+            self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
         now, kind = self._now(), _kind(trail)
         group = self._groups.get(kind)
         if group is not None:
@@ -244,6 +246,13 @@ class Recorder:
                 log.error("audit: %d rows of handshakes wait, as the store takes none: %s", len(self._pending),
                           error.detail)
                 self._lost = _together(lost, self._lost)
+                return False
+            except Exception:  # these rows are none that a store takes, and the next ones must not wait for them
+                log.exception("audit: %d rows of handshakes are lost by a fault of ours", len(batch))
+                self._lost = lost
+                for entry in batch:
+                    self._lost = _added(self._lost, entry.outcome, entry.peer or "", self._now(), entry.repeated)
+                del self._pending[:len(batch)]
                 return False
             del self._pending[:len(batch)]
         return True

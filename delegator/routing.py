@@ -10,6 +10,7 @@ Must not live here: look-ups (the store finds the candidates), policy, DNS.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import math
@@ -171,11 +172,16 @@ _Condition = Callable[[str, Facts, "Registration | None"], bool]
 def _in_network(wanted: str, facts: Facts, _: Registration | None) -> bool:
     """A peer without an address, as on a Unix socket, is in no network; nor is anybody in what is none."""
     try:
-        address, network = ipaddress.ip_address(facts.peer_address), ipaddress.ip_network(wanted, strict=False)
+        address, network = ipaddress.ip_address(facts.peer_address), _network(wanted)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address) in network
+
+
+@functools.lru_cache(maxsize=4096)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
 
 
 def _in_domain(wanted: str, facts: Facts, _: Registration | None) -> bool:

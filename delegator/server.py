@@ -2,7 +2,7 @@
 
 The only place where faults are rendered. Whatever goes wrong, a device is told the kind's fault and its one public
 sentence; the reasons go to the trail.
-The invariant: every request and every refused connection ends as exactly one recorded trail.
+The invariant: every call and every refused connection ends as exactly one recorded trail.
 Must not live here: what to answer (handshake), element names (wire.messages), sockets (net).
 """
 

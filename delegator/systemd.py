@@ -32,6 +32,7 @@ class Manager:
     address: str = ""
     watchdog: float | None = None
     _socket: socket.socket | None = field(default=None, init=False)
+    _said: bool = field(default=False, init=False)
 
     def ready(self, status: str) -> None:
         self.tell("READY=1", f"STATUS={status}")
@@ -47,7 +48,8 @@ class Manager:
         self.tell("WATCHDOG=1")
 
     def tell(self, *lines: str) -> None:
-        """Send some KEY=value lines as one datagram. Failing is said once and then left alone."""
+        """Send some KEY=value lines as one datagram. Failing is said once, and the next word is tried all the same: a
+        manager that hears nothing of a watchdog would end us."""
         if not self.address:
             return
         try:
@@ -57,9 +59,10 @@ class Manager:
         except BlockingIOError:
             log.debug("the service manager is busy")
         except OSError as error:
-            log.warning("the service manager at %s does not listen: %s", self.address, error.strerror)
+            log.log(logging.DEBUG if self._said else logging.WARNING, "the service manager at %s does not listen: %s",
+                    self.address, error.strerror)
+            self._said = True
             self.close()
-            self.address = ""
 
     def close(self) -> None:
         if self._socket is not None:

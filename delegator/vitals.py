@@ -1,6 +1,6 @@
 """What is read when somebody scrapes, and costs a handshake nothing: connections, commits, notifications, readiness.
 
-A reading is taken by the app (that may wait for the store) and shown by a collector (that may not).
+A reading is taken by `watching` (that may wait for the store) and shown by a collector (that may not).
 The invariant: a label takes its values from a small fixed set.
 Must not live here: what is counted as it happens (metrics), the port (ops).
 """

@@ -6,15 +6,12 @@ Must not live here: formats (ops), what is counted (metrics, vitals), what is re
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from datetime import datetime
 
 from delegator import ops
-from delegator.config import OpsSettings
 from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
 from delegator.model import NotificationKind
@@ -30,16 +27,14 @@ COUNTED = 10_000
 
 
 class Watching:
-    """The view on one delegator. `port` is where it is read, None where that is off."""
+    """The view on one delegator, and the port where it is read."""
 
     def __init__(self, metrics: Metrics, store: Store, listener: Listener, notifier: Notifier,
                  now: Callable[[], datetime]) -> None:
         self.metrics = metrics
         self.ready = Readiness(store, now)
-        self.port: int | None = None
         self._store, self._listener, self._notifier = store, listener, notifier
-        self._settings = OpsSettings()
-        self._server: asyncio.Server | None = None
+        self.port = ops.Port(ops.Ops(metrics, self.ready.wrong, self.ready.soon, self.read))
 
     def ends(self, ends: dict[str, datetime]) -> None:
         """When what we serve with ends, for metrics and readiness."""
@@ -50,25 +45,6 @@ class Watching:
         """Say what is to be renewed, if it is time to say it again."""
         for words in self.ready.reminders():
             log.warning("%s", words)
-
-    async def open(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
-        """Open the port, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
-        server, port = None, None
-        if settings.enabled or sockets:
-            handler = ops.Ops(self.metrics, self.ready.wrong, self.ready.soon, self.read)
-            server, port = await ops.listen(handler, settings.host, settings.port, sockets)
-        self.close()
-        self._server, self.port, self._settings = server, port, settings
-
-    async def move(self, settings: OpsSettings) -> None:
-        """Where the settings of the port changed: the new one is opened before the old one is closed. Raises
-        DelegatorError (CONFIGURATION), and the old one stays."""
-        if settings != self._settings:
-            await self.open(settings, [])
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
 
     async def read(self) -> dict[str, str]:
         """Everything that is not counted as it happens, for one scrape; what keeps devices from being served."""

@@ -80,7 +80,7 @@ class Worker:
         self._app.wake()
 
     async def _stop(self, _: Any) -> None:
-        if self._app is None:
+        if self._app is None or self._running is None:  # none that runs: what is being started ends with the process
             self._ended.set()
         else:
             self._app.stop()

@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from delegator import observe, ops, systemd
 from delegator.app import Listening, Reread, Sockets
-from delegator.config import OpsSettings, Settings
+from delegator.config import Settings
 from delegator.crew import Hand, hired
 from delegator.errors import DelegatorError, Kind
 from delegator.merging import Family, Whole, counted, merged
@@ -37,6 +37,8 @@ LOOK = 2.0
 """Seconds between looks at a worker: what it counted since is lost with it, and one that hangs is found."""
 HUNG = 30.0
 """Seconds without an answer until a worker is taken for hung: a full disk may hold it up for some."""
+GLANCE = 3.0
+"""Seconds for an answer to operators: readiness gives up on the store after two, and the port on itself after five."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds until a worker that died is started anew; doubled each time it dies young."""
 YOUNG = 60.0
@@ -92,9 +94,9 @@ class Workers:
         self._hands: dict[int, Hand] = {}
         self._keeper = 0
         self._sockets: list[socket.socket] = []
-        self._ops: asyncio.Server | None = None
-        self._ops_port: int | None = None
         self._board = Board()
+        self._port = ops.Port(ops.Ops(self._board, self._wrong, self._soon, self._read))
+        self._refuser: Hand | None = None
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,10 +109,10 @@ class Workers:
         await self._free_claims()
         server = self._settings.server
         self._sockets = sockets.get(systemd.DEVICES) or [bound(server.host, server.port)]
-        await self._open_ops(self._settings.ops, sockets.get(systemd.OPS, []))
+        await self._port.open(self._settings.ops, sockets.get(systemd.OPS, []))
         self._heed_signals()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._reloading, asyncio.TaskGroup() as group:
                 for number in range(1, self._many + 1):
                     group.create_task(self._hire(number))
         except* DelegatorError as errors:
@@ -119,7 +121,7 @@ class Workers:
         for number in self._hands:
             self._in_background(self._watch(number))
         address = self._sockets[0].getsockname()
-        return Listening(str(address[0]), int(address[1]), self._ops_port,
+        return Listening(str(address[0]), int(address[1]), self._port.number,
                          tuple(self._hands[number].process.pid for number in sorted(self._hands)))
 
     async def _free_claims(self) -> None:
@@ -144,7 +146,7 @@ class Workers:
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
         descriptors = [sock.fileno() for sock in self._sockets]
-        hand = await hired(number, descriptors, lambda verb: self._heard(verb))
+        hand = await hired(number, descriptors, self._heard)
         try:
             await hand.start(share(self._settings, self._many), descriptors)
         except BaseException:
@@ -176,6 +178,8 @@ class Workers:
             code = await hand.gone()
             looking.cancel()
             del self._hands[number]
+            if self._keeper == number:  # who follows under this number has not been told to keep house
+                self._keeper = 0
             self._board.depart(hand.last.families)
             if hand.stopping or self._stopping.is_set():
                 return
@@ -219,19 +223,10 @@ class Workers:
 
     # --- seen as one ---
 
-    async def _open_ops(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
-        server, port = None, None
-        if settings.enabled or sockets:
-            handler = ops.Ops(self._board, self._wrong, self._soon, self._read)
-            server, port = await ops.listen(handler, settings.host, settings.port, sockets)
-        if self._ops is not None:
-            self._ops.close()
-        self._ops, self._ops_port = server, port
-
     async def _read(self) -> None:
         """Ask all of them at once. One that does not answer is shown as it last was."""
         hands = list(self._hands.values())
-        await asyncio.gather(*(hand.look(True) for hand in hands), return_exceptions=True)
+        await asyncio.gather(*(hand.look(True, GLANCE) for hand in hands), return_exceptions=True)
         self._board.show([hand.last.families for hand in hands])
 
     async def _wrong(self) -> dict[str, str]:
@@ -260,23 +255,31 @@ class Workers:
         other, and each goes on accepting meanwhile."""
         async with self._reloading:
             self._manager.reloading()
+            self._refuser = None
             try:
                 await self._exchange(self._reread())
             except DelegatorError as error:
-                for hand in self._hands.values():
-                    hand.tell("refused")
+                self._tell_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
                           error.hint or "see: delegator config check")
+            except Exception:
+                self._tell_refused()
+                log.exception("reload refused, serving on with what was loaded: a fault of ours")
             finally:
                 if not self._stopping.is_set():
                     self._manager.ready("serving devices")
+
+    def _tell_refused(self) -> None:
+        """All but who refused it: that one has counted it."""
+        for hand in self._hands.values():
+            if hand is not self._refuser:
+                hand.tell("refused")
 
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
         settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
         await asyncio.to_thread(prepare, settings, now)
-        if settings.ops != before.ops:
-            await self._open_ops(settings.ops, [])
+        await self._port.move(settings.ops)
         done: list[Hand] = []
         for hand in [self._hands[number] for number in sorted(self._hands)]:
             try:
@@ -286,6 +289,7 @@ class Workers:
                     continue  # it ended meanwhile; who follows it begins with what is loaded then
                 why = error.detail
             if why:
+                self._refuser = hand
                 await self._go_back(done, before)
                 raise DelegatorError(Kind.CONFIGURATION, f"worker {hand.number}: {why}")
             done.append(hand)
@@ -298,8 +302,11 @@ class Workers:
     async def _go_back(self, done: list[Hand], before: Settings) -> None:
         """All with the same settings, which are then the old ones."""
         for hand in done:
-            await hand.reload(share(before, self._many))
-        await self._open_ops(before.ops, [])
+            try:
+                await hand.reload(share(before, self._many))
+            except DelegatorError as error:  # the others are taken back all the same
+                log.error("worker %d was not taken back: %s", hand.number, error.detail)
+        await self._port.move(before.ops)
 
     # --- end ---
 
@@ -324,8 +331,7 @@ class Workers:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._ops is not None:
-            self._ops.close()
+        self._port.close()
         self._manager.close()
 
 

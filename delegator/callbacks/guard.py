@@ -76,7 +76,10 @@ class Guard:
             self._failed(name, gate, detail)
             raise DelegatorError(Kind.UNREACHABLE, detail) from None
         except DelegatorError as error:
-            self._failed(name, gate, error.detail)
+            if error.kind is Kind.CONFIGURATION:  # ours, such as a certificate that is missing here
+                gate.breaker.gave_up(time.monotonic())
+            else:
+                self._failed(name, gate, error.detail)
             raise
         except BaseException:
             gate.breaker.gave_up(time.monotonic())
@@ -105,6 +108,8 @@ class Guard:
         before = gate.breaker.state
         gate.breaker.succeeded()
         self._tell(name, before, gate, "")
+        if not gate.inside:  # nothing to remember, and reverse DNS can lead to any number of delegates
+            self._gates.pop(name, None)
 
     def _tell(self, name: str, before: State, gate: _Gate, why: str) -> None:
         if gate.breaker.state is not before:

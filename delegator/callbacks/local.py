@@ -74,12 +74,15 @@ class LocalCaller:
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
         """Run a delegate's program for a claim. Raises DelegatorError (UNREACHABLE)."""
         assert isinstance(delegate.callback, LocalCallback)
-        folder = Path(tempfile.mkdtemp(prefix="delegator-local-"))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="delegator-local-"))
+        except OSError as error:
+            raise _failed(delegate.name, str(error)) from None
         try:
             if self._allowance.user is not None:
                 os.chown(folder, *self._allowance.user)
             run = await self._run(delegate.callback, request, folder)
-            _check(run, self._allowance)
+            _check(run)
             return credential_in(bytes(run.output), request.device.service_tag)
         except NotAnAnswer as error:
             raise _failed(delegate.name, f"exit 0, but {error}") from None
@@ -178,7 +181,7 @@ class _Run(asyncio.SubprocessProtocol):
             self._transport.send_signal(number)
 
 
-def _check(run: _Run, allowed: Allowance) -> None:
+def _check(run: _Run) -> None:
     """Only exit code 0 is an answer. Raises ValueError."""
     if run.too_much:
         raise ValueError(f"it wrote more than {MAX_OUTPUT} bytes and was stopped")

@@ -61,7 +61,8 @@ class SoapCaller:
         try:
             envelope = soap.parse(response.body)
             if envelope.fault is not None:
-                raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: fault {envelope.fault.code}")
+                raise DelegatorError(Kind.UNREACHABLE,
+                                     f"delegate {delegate.name}: fault {ascii(envelope.fault.code[:64])[1:-1]}")
             if response.status != 200:
                 raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: HTTP {response.status}")
             return messages.read_answer(asked, envelope.operation)

@@ -56,7 +56,18 @@ class _Wrong(Exception):
 
 def examine(settings: Settings) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    return [_made(what, path, check) for what, path, check in _checks(settings)]
+    found = [_made(what, path, check) for what, path, check in _checks(settings)]
+    if all(one.ok for one in found):  # then what only shows when they are put together
+        found.append(_made("all together", "", lambda: _together(settings)))
+    return found
+
+
+def _together(settings: Settings) -> str:
+    """Made as a start would make it."""
+    from delegator.parts import prepare
+
+    prepare(settings, lambda: datetime.now(UTC))
+    return "a delegator would start with it"
 
 
 _Check = tuple[str, str, Callable[[], str]]
@@ -84,7 +95,7 @@ def _checks(settings: Settings) -> Iterator[_Check]:
 
 
 def _enrolment(settings: Settings) -> str:
-    """The authority that signs online, its key, and whether devices that show what it signed would be let in."""
+    """The authority that signs online, and its key."""
     from delegator.enrolment import load_authority
 
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)

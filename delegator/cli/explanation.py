@@ -77,7 +77,7 @@ async def explain(store: Store, question: Question, domains: Domains | None = No
     tag = question.device.service_tag
     history = (await store.surveys.histories((tag,), with_lists=False)).get(tag, History())
     attempts = expired(history, question.at)
-    owned = registered(question.device, (await store.find(question.device)).registrations)
+    owned = registered(question.device, (await store.find(question.device, lists=False)).registrations)
     registration = None if owned is None else owned[0]
     try:
         judgement = await judge(store, facts, question.identity, question.at, Trail("explain", question.peer_address),

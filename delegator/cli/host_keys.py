@@ -56,8 +56,8 @@ def _confirmed(key: HostKey, fingerprint: str | None) -> bool:
 
 
 async def _scan(host: str, port: int) -> HostKey:
-    from delegator.app import load_outbound
     from delegator.callbacks.ssh import library, reason
+    from delegator.parts import load_outbound
 
     session = await library(Kind.CONFIGURATION)
     try:

@@ -132,7 +132,7 @@ class View:
     async def tables(self) -> Tables:
         return self._tables
 
-    async def find(self, device: Device) -> Candidates:
+    async def find(self, device: Device, *, lists: bool) -> Candidates:
         return self.found
 
 
@@ -149,7 +149,7 @@ class Trial:
         self.tables = self._changed._tables
         self.places = places
         self.paces: dict[str, Pace] = {}
-        self._lists = any(one.approved_only for one in (*tables.policies.values(), change.policy))
+        self._lists = tables.lists or change.policy.approved_only
 
     async def fates(self, page: Sequence[Subject]) -> list[Fate]:
         """What becomes of up to AT_A_TIME devices."""
@@ -261,7 +261,7 @@ async def pages_of(store: Store, tags: Sequence[str]) -> AsyncIterator[list[Subj
 
 
 async def _subject(store: Store, tag: str) -> Subject:
-    found = (await store.find(Device(tag))).registrations
+    found = (await store.find(Device(tag), lists=False)).registrations
     return Subject(_device(tag, found[0]) if found else Device(tag), found)
 
 

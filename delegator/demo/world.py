@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delegator import config
-from delegator.app import open_settings_store
 from delegator.demo.cast import Part
 from delegator.demo.stage import Stage
 from delegator.errors import DelegatorError, Kind
@@ -31,6 +30,7 @@ from delegator.model import (
     Secret,
     SoapCallback,
 )
+from delegator.parts import open_settings_store
 
 END_IN = 10.0
 """Seconds a server has to end by itself once it was asked to."""

@@ -98,13 +98,6 @@ class Channel:
         if "call" in said and not self._gone:
             self._write({"answer": said["call"], **done})
 
-    async def said(self) -> None:
-        """Until all that was written has left."""
-        try:
-            await self._writer.drain()
-        except OSError:
-            log.debug("channel: the other end is gone")
-
 
 async def joined(sock: socket.socket, answer: Answer) -> Channel:
     """One end of a pair."""

@@ -215,7 +215,7 @@ class Connection:
         response = await self._listener.answer(request, self)
         self._served += 1
         self._task = None
-        if self.phase is Phase.CLOSED:
+        if self.phase in (Phase.CLOSED, Phase.LINGERING):  # the peer broke TLS meanwhile, and heard so
             return
         assert self._session is not None
         close = (self._close_after or not request.keep_alive or self._listener.draining
@@ -303,6 +303,8 @@ class Connection:
         if self._out:
             self._listener.loop.remove_writer(self._socket.fileno())
         self._socket.close()
+        if self._task is not None:
+            self._listener.left(self._task)
         self._listener.gone(self)
 
     def overdue(self) -> None:

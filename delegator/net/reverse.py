@@ -84,7 +84,12 @@ class Domains:
             flight = asyncio.get_running_loop().create_task(self._look_up(address))
             self._flights[address] = flight
             flight.add_done_callback(lambda _: self._flights.pop(address))
-        return await asyncio.shield(flight)
+        try:
+            return await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            if flight.cancelled() and not _is_cancelled():  # by `close`: who waits for it still wants an answer
+                return Finding(f"reverse DNS of {address}: it was let go of", late=True)
+            raise
 
     async def _look_up(self, address: Address) -> Finding:
         """A failure is remembered too, for the shortest time: a rack behind one address waits once."""
@@ -123,6 +128,12 @@ class Domains:
         """Let go of look-ups under way."""
         for flight in self._flights.values():
             flight.cancel()
+
+
+def _is_cancelled() -> bool:
+    """Whether it is we who are to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Memory:

@@ -105,6 +105,7 @@ class Listener:
         self._strangers: Strangers[Connection] = Strangers()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
+        self._left: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     def use(self, context: TlsContext, handler: Handler, on_refused: Callable[[Connection, Refused], None],
@@ -215,6 +216,11 @@ class Listener:
         if self._on_refused is not None:
             self._on_refused(connection, refused)
 
+    def left(self, task: asyncio.Task[None]) -> None:
+        """An answer that is still worked on, while the connection it was for is gone."""
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+
     def gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._strangers.leave(connection)
@@ -243,6 +249,7 @@ class Listener:
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        ending = [*self._left, *([] if self._sweeper is None else [self._sweeper])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)

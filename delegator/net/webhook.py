@@ -66,9 +66,7 @@ async def post(webhook: Webhook, body: bytes, outbound: Outbound, now: Callable[
 def _context(anchor: str | None, now: Callable[[], datetime]) -> TlsContext:
     """Without an anchor, trust is the system's: OpenSSL's own places, or SSL_CERT_FILE."""
     if anchor is None:
-        context = client_context(None, None, TrustStore(()), now)
-        context.ssl.set_default_verify_paths()
-        return context
+        return client_context(None, None, TrustStore(()), now, system=True)
     try:
         return client_context(None, None, TrustStore(tuple(x509.load_pem_x509_certificates(anchor.encode()))), now)
     except ValueError:

@@ -8,11 +8,11 @@ Must not live here: SQL (claims, devices, registry), decisions, callbacks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
@@ -31,13 +31,14 @@ from delegator.model import (
 from delegator.model.audited import Act
 from delegator.model.billed import Period, Statement
 from delegator.model.owned import By
-from delegator.routing import Directory, directory
+from delegator.routing import directory
 from delegator.sealing import SealingKey
-from delegator.store import administration, claims, devices, outbox, registry, rows, stand_ins
+from delegator.store import administration, claims, devices, notices, outbox, registry, rows, stand_ins
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of, milliseconds
 from delegator.store.contested import Contests
+from delegator.store.copies import Copies, Tables
 from delegator.store.enrolled import Enrolments
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
@@ -95,16 +96,6 @@ class Driver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
-    """The small tables as one consistent copy."""
-
-    revision: int
-    customers: dict[str, Customer]
-    policies: dict[str, Policy]
-    directory: Directory
-
-
-@dataclass(frozen=True, slots=True)
 class Health:
     """The state of a delegate's circuit breaker, the failure that led there ("" for none), and since when."""
 
@@ -129,8 +120,7 @@ class Store:
         self._key = key
         self.by = by
         """Whose acts these are, for the audit."""
-        self._tables: Tables | None = None
-        self._heard: int | None = None
+        self._copies = Copies(driver.driver, self._revision, self._read_tables)
         self.outbox = Outbox(driver, by)
         self.resealing = Resealing(driver, key)
         self.ownership = Ownership(driver, by)
@@ -175,17 +165,9 @@ class Store:
 
     # --- for handshakes ---
 
-    async def tables(self) -> Tables:
+    def tables(self) -> Coroutine[Any, Any, Tables]:
         """The small tables, as fresh as this moment."""
-        heard = self._driver.driver.heard
-        if heard is not None and heard == self._heard and self._tables is not None:
-            return self._tables
-        revision = await self._revision()
-        while self._tables is None or self._tables.revision != revision:
-            self._tables = await self._read_tables(revision)
-            revision = await self._revision()  # changed while they were read: the copy may be of two minds
-        self._heard = heard
-        return self._tables
+        return self._copies.newest()
 
     async def _revision(self) -> int:
         return int(str((await self._driver.read(registry.REVISION))[0][0]))
@@ -197,11 +179,10 @@ class Store:
             {one.name: one for one in await self.policies()},
             directory(await self.delegates(), await self.rules()))
 
-    async def find(self, device: Device) -> Candidates:
-        """The registrations and approvals that concern a device; lists are read only where a policy has one."""
+    async def find(self, device: Device, *, lists: bool = True) -> Candidates:
+        """The registrations that concern a device, and with `lists` its approvals: no need where no policy has one."""
         found = await self._driver.read(devices.candidates_for(device))
-        listed = self._tables is None or any(one.approved_only for one in self._tables.policies.values())
-        approved = await self._driver.read(devices.approving(device.service_tag)) if listed else []
+        approved = await self._driver.read(devices.approving(device.service_tag)) if lists else []
         return Candidates(tuple(rows.registration_of(row) for row in found),
                           frozenset(str(row[0]) for row in approved))
 
@@ -258,10 +239,10 @@ class Store:
         return await self._driver.run(lambda: claims.expire_lapsed(milliseconds(now)), rows_alone)
 
     async def unnotified(self) -> list[Claim]:
-        return await self._driver.run(claims.unnotified, rows_alone)
+        return await look(self._driver.read, notices.unnotified())
 
     async def notified(self, claim_id: str, result: Result) -> None:
-        await self._driver.run(lambda: claims.notified(claim_id, result), rows_alone, repeatable=True)
+        await self._driver.run(lambda: notices.notified(claim_id, result), rows_alone, repeatable=True)
 
     async def note_health(self, delegate: str, state: str, why: str, now: datetime) -> None:
         """Keep what became of a delegate's circuit breaker, for whoever asks from another process."""

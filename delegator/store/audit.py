@@ -28,8 +28,9 @@ KEY_ROW = "audit_keys/1"
 _COLUMNS = ", ".join(Link._fields)
 _INSERT = f"INSERT INTO audit ({_COLUMNS}, hash) VALUES ({', '.join(f'${place}' for place in range(1, 17))})"
 _LAST = "SELECT number, hash FROM audit WHERE chain = $1 ORDER BY number DESC LIMIT 1"
-"""Read for each row: whether what this process wrote last was rolled back, or followed by another process's, nobody
-else can say. Look-up and insert take 9 µs on SQLite; one statement with EXISTS or RETURNING took 28 and more."""
+"""Read for the first row of each transaction: whether what this process wrote last was rolled back, or followed by
+another process's, nobody else can say. Look-up and insert take 9 µs on SQLite; one statement with EXISTS or RETURNING
+took 28 and more."""
 
 
 class Appending(Query):
@@ -70,31 +71,39 @@ class Ledger:
 
     def kept(self, work: Transaction[T]) -> Transaction[T]:
         """A transaction with the rows it appends written for it."""
+        head: Head | None = None
         try:
             query = next(work)
             while True:
                 if type(query) is Appending:
-                    yield from self._append(query.entry)
+                    head = yield from self._append(query.entry, head)
                     query = work.send(())
                 else:
                     query = work.send((yield query))
         except StopIteration as end:
             return cast(T, end.value)
 
-    def _append(self, entry: Entry) -> Transaction[None]:
-        rows = yield Query(_LAST, (self.chain,))
-        head = head_of(rows[0]) if rows else (yield from self.begin(entry.at))
+    def _append(self, entry: Entry, head: Head | None) -> Transaction[Head]:
+        """The new head of the chain, after this one, which is read where it is not known."""
+        if head is None:
+            rows = yield Query(_LAST, (self.chain,))
+            head = head_of(rows[0]) if rows else (yield from self.begin(entry.at))
         row = link(self.chain, head.number + 1, entry)
-        yield Query(_INSERT, (*row, hash_of(self.key, head.hash, row)))
+        head = Head(row.number, hash_of(self.key, head.hash, row))
+        yield Query(_INSERT, (*row, head.hash))
+        return head
 
     def begin(self, now: datetime) -> Transaction[Head]:
-        """The first row of a chain says how far the others have come, so that none of them can vanish unseen, and
-        what there was before the audit. The first mark is made with it."""
+        """The first row of a chain says how far the others have come, so that none of them can vanish unseen; that of
+        the first chain, what there was before the audit: a device waits while a later one begins. The first mark is
+        made with it."""
         heads = yield from heads_of_all()
-        claims = yield Query("SELECT count(*) FROM claims")
-        row = link(self.chain, 1, Entry(Act.AUDIT_BEGAN, now, "delegator", detail={
-            "heads": {chain: [head.number, head.hash.hex()] for chain, head in heads.items()},
-            "claims_before": claims[0][0]}))
+        detail: dict[str, object] = {
+            "heads": {chain: [head.number, head.hash.hex()] for chain, head in heads.items()}}
+        if not heads:
+            claims = yield Query("SELECT count(*) FROM claims")
+            detail["claims_before"] = claims[0][0]
+        row = link(self.chain, 1, Entry(Act.AUDIT_BEGAN, now, "delegator", detail=detail))
         head = Head(1, hash_of(self.key, START, row))
         yield Query(_INSERT, (*row, head.hash))
         yield Query("INSERT INTO audit_marks (chain, number, hash, seal) VALUES ($1, $2, $3, $4) "
@@ -119,8 +128,7 @@ class Kept:
     def __init__(self, driver: Driver, ledger: Ledger) -> None:
         self.driver, self.ledger = driver, ledger
         self._ledgers = {ledger.chain: ledger}
-        self.dialect = driver.dialect
-        self.read, self.script, self.close = driver.read, driver.script, driver.close
+        self.read, self.close = driver.read, driver.close
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         return await self.driver.run(lambda: self._of_chain().kept(work()), scope, repeatable=repeatable)

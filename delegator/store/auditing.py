@@ -21,6 +21,11 @@ from delegator.store.transaction import Transaction, rows_alone
 from delegator.store.verification import Known, Verification
 
 
+def _pruning(chain: str) -> tuple[str]:
+    """Only old rows go, and devices add new ones: nobody but another pruning is in the way."""
+    return (f"prune/{chain}",)
+
+
 class Auditing:
     """See the module. `by` says whose acts these are."""
 
@@ -74,16 +79,20 @@ class Auditing:
         """What has not been repeated since then, by chain. Raises DelegatorError (CONFLICT) where that does not
         verify."""
         found = [await pruning.prunable(self._driver.read, self._driver.ledger.key, chain, before)
-                 for chain in await self.chains()]
+                 for chain in await self._names()]
         return [one for one in found if one is not None]
+
+    async def _names(self) -> list[str]:
+        return [str(row[0]) for row in await self._driver.read(inspection.NAMES)]
 
     async def prune(self, what: Sequence[Pruned], before: datetime, now: datetime,
                     went: Callable[[int], None] = lambda rows: None) -> None:
         """Remove those rows, after a row that says so; `went` hears of every few that are gone."""
         key = self._driver.ledger.key
         for one in what:
-            await self._driver.run(partial(pruning.note, one, before, now, self._by))
-            while rows := await self._driver.run(partial(pruning.remove, key, one.chain, one.upto.number)):
+            alone = partial(_pruning, one.chain)
+            await self._driver.run(partial(pruning.note, one, before, now, self._by), alone)
+            while rows := await self._driver.run(partial(pruning.remove, key, one.chain, one.upto.number), alone):
                 went(rows)
                 await asyncio.sleep(0)
 

@@ -74,7 +74,7 @@ def opened_by(path: Path, key: SealingKey) -> None:
         for column in _sealed_in(connection):
             start = f"substr({column.column}, 1, {ID_BYTES})"
             rows = connection.execute(f"SELECT min({column.key}), {column.column} FROM {column.table} "
-                                      f"WHERE {column.column} IS NOT NULL GROUP BY {start}")
+                                      f"WHERE {column.holds} GROUP BY {start}")
             for name, sealed in rows:
                 key.open(sealed, column.name(name))
 
@@ -150,7 +150,7 @@ def _sealed_in(connection: sqlite3.Connection) -> list[Column]:
 def _keys(connection: sqlite3.Connection) -> tuple[str, ...]:
     found = {id_of(row[0]) for column in _sealed_in(connection) for row in connection.execute(
         f"SELECT DISTINCT substr({column.column}, 1, {ID_BYTES}) FROM {column.table} "
-        f"WHERE {column.column} IS NOT NULL")}
+        f"WHERE {column.holds}")}
     return tuple(sorted(found))
 
 

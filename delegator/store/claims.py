@@ -292,12 +292,14 @@ def _take_place(holder: str) -> Transaction[None]:
 
 
 def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
-    """Open and issue in one commit; a claim that a crash left asking is issued too."""
+    """Open and issue in one commit; a claim that a crash left asking is issued too, unless whoever was slow with it
+    does so first."""
     opened = yield from open_claim(ask, seal)
     if opened.outcome is not Outcome.RESUMED or opened.claim is None:
         return opened
-    return Opened(Outcome.ISSUED, (yield from issue(opened.claim.claim_id, seal(opened.claim.claim_id), ask.now,
-                                                    trail=ask.trail, callback=ask.callback)))
+    issued = yield from issue(opened.claim.claim_id, seal(opened.claim.claim_id), ask.now,
+                              trail=ask.trail, callback=ask.callback)
+    return Opened(Outcome.BUSY, opened.claim) if issued is None else Opened(Outcome.ISSUED, issued)
 
 
 def pause(claim_id: str) -> Transaction[None]:
@@ -331,8 +333,9 @@ def confirm(claim_id: str, binding: str | None, result: Result, detail: str | No
     rows = yield Query(
         f"UPDATE claims SET {as_set(event)}, {change}, result = $3, detail = $4, notified = 0 WHERE claim_id = $1 "
         f"AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now, result.value, detail))
-    if not rows:
-        return None
+    if not rows:  # unless it ended just so between the look and the change: said twice, and both at once
+        rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND state = 'confirmed'", (claim_id,))
+        return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])
     if claim.identity is IdentityKind.SHARED and result is Result.DEPLOYED:
         yield from enrolled.arrived(claim_id, now)
@@ -380,17 +383,3 @@ def release(service_tag: str, now: int, by: By, event: Event = Event.RELEASED) -
         yield from _note(event, claim, moment(now), by)
         changed.append(claim)
     return changed
-
-
-def unnotified(most: int = 20) -> Transaction[list[Claim]]:
-    """Claims whose end the delegate has not been told, oldest first, at most `most` of each delegate: one that is
-    down must not keep the others' from being seen."""
-    rows = yield Query(
-        f"SELECT {COLUMNS} FROM (SELECT *, row_number() OVER (PARTITION BY delegate ORDER BY asked_at) AS place "
-        "FROM claims WHERE result IS NOT NULL AND notified = 0) AS waiting WHERE place <= $1", (most,))
-    return [claim_of(row) for row in rows]
-
-
-def notified(claim_id: str, result: Result) -> Transaction[None]:
-    """The delegate was told this result. A newer one that came meanwhile is still to be told."""
-    yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1 AND result = $2", (claim_id, result.value))

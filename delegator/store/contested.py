@@ -17,7 +17,7 @@ from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
 from delegator.store import audit
 from delegator.store.outbox import PATIENCE, milliseconds_of
-from delegator.store.transaction import Query, Row, Transaction, Work
+from delegator.store.transaction import Query, Row, Scope, Transaction, Work
 
 T = TypeVar("T")
 DAY = 24 * 3600 * 1000
@@ -98,8 +98,13 @@ def contest_of(row: Row) -> Contest:
 class Running(Protocol):
     """What a driver must offer to contests."""
 
-    async def run(self, work: Work[T]) -> T: ...
+    async def run(self, work: Work[T], scope: Scope | None = None) -> T: ...
     async def read(self, query: Query) -> Sequence[Row]: ...
+
+
+def _alone() -> tuple[str]:
+    """What is counted here nobody else writes."""
+    return ("contested",)
 
 
 class Contests:
@@ -109,7 +114,7 @@ class Contests:
         self._driver = driver
 
     async def note(self, contests: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
-        return await self._driver.run(lambda: note(contests))
+        return await self._driver.run(lambda: note(contests), _alone)
 
     async def list(self, *, customer: str | None = None, tag: str | None = None, most: int = 1000) -> list[Contest]:
         """The latest first: one for each tag, day and kind of identity, at the time and address last seen."""

@@ -22,6 +22,7 @@ from delegator.model.owned import STEPS, Board, By, Transfer, TransferState
 from delegator.signing import Sign, fingerprint
 from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
 from delegator.store.claims import milliseconds, moment
+from delegator.store.footing import look
 from delegator.store.inspection import Wanted
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
@@ -209,7 +210,7 @@ class Ownership:
 
     async def device(self, name: str) -> Registration:
         """The registered device of this tag, serial number or MAC address. Raises DelegatorError (NOT_FOUND)."""
-        return await self._driver.run(lambda: transfers.find(name))
+        return await look(self._driver.read, transfers.find(name))
 
     async def steps(self, transfer: Transfer) -> list[Record]:
         """The rows of audit of a transfer, oldest first."""

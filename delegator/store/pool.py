@@ -61,6 +61,7 @@ class Pool:
         database is away or all connections are busy for too long, UNAVAILABLE once closed, CONFIGURATION."""
         while True:
             if self._closed:
+                self._pass_on(None)
                 raise DelegatorError(Kind.UNAVAILABLE, f"database {self._name}: it is closed")
             # The last one used: the server and we have it in our caches.
             lane = self._idle.pop() if self._idle else None
@@ -72,7 +73,9 @@ class Pool:
             self._open -= lane is not None
 
     def give(self, lane: Lane) -> None:
-        if not self._pass_on(lane):
+        if self._closed:
+            self.drop(lane)
+        elif not self._pass_on(lane):
             self._idle.append(lane)
 
     def drop(self, lane: Lane) -> None:
@@ -128,6 +131,7 @@ class Pool:
 
     async def _connected(self) -> Lane:
         if self._away is not None and time.monotonic() < self._away_until:
+            self._pass_on(None)  # who waits is told so too
             raise self._away
         self._open += 1
         if self._away is not None:  # one attempt at a time: the others are told so meanwhile

@@ -195,6 +195,9 @@ class PostgresDriver:
                 await self._patiently(lane, lane.connection.execute, "ROLLBACK")
             except _FOREIGN:
                 lost = True
+            except BaseException:
+                self._pool.drop(lane)
+                raise
         if not lost:
             self._pool.give(lane)
             return
@@ -222,7 +225,8 @@ class PostgresDriver:
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Query], Awaitable[list[Row]]]]:
-        """Reads that all see the database as the first of them does, on one connection. What fails is not repeated."""
+        """Reads that all see the database as the first of them does, on one connection, however long the
+        reader takes in between. What fails is not repeated."""
         lane = await self._pool.take()
         fetch, execute = lane.connection.fetch, lane.connection.execute
 
@@ -233,7 +237,8 @@ class PostgresDriver:
                 raise told(error, self.name) from error
             return rows
         try:
-            await self._patiently(lane, execute, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            await self._patiently(lane, execute, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+                                                 "SET LOCAL idle_in_transaction_session_timeout = 0")
             yield read
             await self._patiently(lane, execute, "ROLLBACK")
         except BaseException as error:

@@ -8,8 +8,6 @@ memory only, one row at a time.
 Must not live here: keys (sealing), when to rotate.
 """
 
-
-
 from __future__ import annotations
 
 import functools
@@ -34,6 +32,13 @@ class Column:
     key: str
     row: str
     column: str = "sealed"
+    only: str = ""
+    """A condition that all rows with a value meet, in the words of an index: without it a scan reads all rows."""
+
+    @property
+    def holds(self) -> str:
+        """The condition of rows that have a value."""
+        return " AND ".join(filter(None, (f"{self.column} IS NOT NULL", self.only)))
 
     def name(self, key: Value) -> str:
         """The row's name, which a sealed value is bound to."""
@@ -41,7 +46,7 @@ class Column:
 
 
 SEALED = (
-    Column("claims", "claim_id", "claims/{}"),
+    Column("claims", "claim_id", "claims/{}", only="state IN ('asking', 'issued')"),
     Column("delegates", "name", "delegates/{}"),
     Column("audit_keys", "number", "audit_keys/{}"),
 )
@@ -66,12 +71,12 @@ class Running(Protocol):
 def counts(column: Column) -> Query:
     """How many values are sealed with which key."""
     start = f"substr({column.column}, 1, {ID_BYTES})"
-    return Query(f"SELECT {start}, count(*) FROM {column.table} WHERE {column.column} IS NOT NULL GROUP BY {start}")
+    return Query(f"SELECT {start}, count(*) FROM {column.table} WHERE {column.holds} GROUP BY {start}")
 
 
 def page(column: Column, after: Value, current: bytes, most: int) -> Query:
     """Values that are sealed with another key than the current one, in the order of their rows."""
-    rows = f"{column.column} IS NOT NULL AND substr({column.column}, 1, {ID_BYTES}) <> $1"
+    rows = f"{column.holds} AND substr({column.column}, 1, {ID_BYTES}) <> $1"
     begin = "" if after is None else f" AND {column.key} > $3"
     return Query(f"SELECT {column.key}, {column.column} FROM {column.table} WHERE {rows}{begin} "
                  f"ORDER BY {column.key} LIMIT $2",
@@ -132,7 +137,7 @@ class Resealing:
 
 
 def _one_of_each(column: Column) -> Query:
-    return Query(f"SELECT min({column.key}) FROM {column.table} WHERE {column.column} IS NOT NULL "
+    return Query(f"SELECT min({column.key}) FROM {column.table} WHERE {column.holds} "
                  f"GROUP BY substr({column.column}, 1, {ID_BYTES})")
 
 

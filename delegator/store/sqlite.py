@@ -66,6 +66,7 @@ class SqliteDriver:
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._crowded = self._closed = False
+        self._closing = asyncio.Lock()
         self._began = 0.0
         self._stalled = self._suspected = False
         self.commits = Commits()
@@ -147,14 +148,14 @@ class SqliteDriver:
 
     async def close(self) -> None:
         """Finish what waits, take nothing more, then let go of the file: a statement that runs while another thread
-        closes its connection ends the whole process (seen). Closing twice changes nothing."""
-        if self._closed:
-            return
+        closes its connection ends the whole process (seen). Closing twice changes nothing; where the first was
+        cancelled as it waited, the second ends what it began: the writer's thread would keep the process alive."""
         self._closed = True
-        if self._committing is not None:
-            await asyncio.wait([self._committing])
-        self._reader.close()
-        await self._writer.close()
+        async with self._closing:
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
+            self._reader.close()
+            await self._writer.close()
 
     async def _commit(self) -> None:
         try:
@@ -209,7 +210,7 @@ class SqliteDriver:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its extended codes
                 raise
             with self._patience():
                 await self._writer.execute("BEGIN IMMEDIATE")

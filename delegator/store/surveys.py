@@ -52,7 +52,7 @@ class Surveys:
         """Devices that hold a claim, by holder, as a limit judged at that time would find them: without those whose
         lease is over, as far as claims end by themselves."""
         taken = {str(row[0]): int(str(row[1])) for row in await self._driver.read(
-            Query("SELECT holder, taken FROM places WHERE taken <> 0"))}
+            Query("SELECT holder, sum(taken) FROM places GROUP BY holder HAVING sum(taken) <> 0"))}
         for row in await self._driver.read(Query(
                 "SELECT customer, delegate, count(*) FROM claims WHERE state IN ('asking', 'issued') "
                 "AND lease_until <= $1 GROUP BY customer, delegate", (milliseconds(at),))):

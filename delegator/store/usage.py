@@ -17,7 +17,7 @@ from typing import Protocol
 
 from delegator.model import CallbackKind, Result
 from delegator.model.billed import Count, Period
-from delegator.store.claims import milliseconds, moment
+from delegator.store.claims import milliseconds
 from delegator.store.transaction import Query, Row
 
 FAR = timedelta(hours=1)
@@ -129,8 +129,3 @@ class Usage:
                 events = [event_of(row) for row in rows]
                 yield events
                 after = events[-1]
-
-    async def first(self) -> datetime | None:
-        """When the oldest claim was asked for."""
-        rows = await self._driver.read(Query("SELECT asked_at FROM claims ORDER BY claim_id LIMIT 1"))
-        return moment(rows[0][0]) if rows else None

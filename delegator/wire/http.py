@@ -31,7 +31,6 @@ class Request:
     headers: Mapping[bytes, bytes]
     body: bytes
     keep_alive: bool
-    http_version: str
 
     def header(self, name: str) -> str:
         """The value of a field by its lower-case name; empty where it was not sent."""
@@ -146,9 +145,9 @@ class _RequestMessage(Message):
         self.waiting = False
         if len(self.done) >= self.limits.ahead:
             raise self.refuse(429, f"more than {self.limits.ahead} requests in one read")
-        version, parser = self.version, self.parser
+        parser = self.parser
         self.done.append(Request(parser.get_method().decode("latin-1"), self.target, self.headers, body,
-                                 version == "1.1" and parser.should_keep_alive(), version))
+                                 self.version == "1.1" and parser.should_keep_alive()))
 
 
 class RequestReader(_Reader):

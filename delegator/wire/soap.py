@@ -165,7 +165,7 @@ def render_fault(version: Version, fault: Fault) -> bytes:
                  f'<soap:Value xmlns:d="{FAULT_NAMESPACE}">d:{xml.escape(fault.code)}</soap:Value>'
                  f'</soap:Subcode></soap:Code><soap:Reason><soap:Text xml:lang="en">{message}</soap:Text>'
                  f"</soap:Reason><soap:Detail>{detail}</soap:Detail>")
-    return _framed(version, f"<soap:Fault>{inner}</soap:Fault>")
+    return frame(version, f"<soap:Fault>{inner}</soap:Fault>")
 
 
 _FAULT_PATHS = {  # code, message and detail in a fault; SOAP 1.1's are in no namespace
@@ -201,19 +201,15 @@ def _read_fault(operation: Element, version: Version) -> Fault | None:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def _framed(version: Version, inner: str) -> bytes:
-    before, after = _FRAMES[version]
-    return (before + inner + after).encode("utf-8")
-
-
 def frame(version: Version, operation: str) -> bytes:
     """The bytes of a message whose operation is text already."""
-    return _framed(version, operation)
+    before, after = _FRAMES[version]
+    return (before + operation + after).encode("utf-8")
 
 
 def render(version: Version, operation: Element) -> bytes:
     """The bytes of a message. Raises DelegatorError where a value holds a character XML 1.0 cannot carry."""
     try:
-        return _framed(version, xml.write(operation))
+        return frame(version, xml.write(operation))
     except xml.NotXml as error:
         raise DelegatorError(Kind.UNAVAILABLE, f"{operation.name}: {error}") from None

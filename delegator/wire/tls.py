@@ -1,6 +1,6 @@
 """TLS without a socket: pyOpenSSL over memory BIOs. Bytes in, bytes out, and why a peer was refused.
 
-A context is built once from files already read and never changed: a reload builds a new one. A session is one
+A context is built once and never changed: a reload builds a new one. A session is one
 end of one connection. Verification happens inside `receive`, on the caller's thread, so the verdict of the
 session being fed can stand in one slot of its context.
 The invariants: no resumption (a resumed session skips expiry and revocation); after a refusal `outgoing` still
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,7 +98,12 @@ class TlsContext:
         assert store is not None
         for anchor in trust.anchors:
             store.add_cert(crypto.X509.from_cryptography(anchor))
-        self._callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", self._judge)
+        judge = weakref.WeakMethod(self._judge)  # else a cycle, which holds OpenSSL's store until a full collection
+
+        def verdict(ok: int, store_context: Any) -> int:
+            judging = judge()  # there as long as any session is: each holds its context
+            return 0 if judging is None else judging(ok, store_context)
+        self._callback = _ffi.callback("int (*)(int, X509_STORE_CTX *)", verdict)
         _lib.SSL_CTX_set_verify(self.ssl._context, mode, self._callback)
 
     def _judge(self, ok: int, store_context: Any) -> int:
@@ -183,9 +189,12 @@ def server_context(chain_file: Path, key_file: Path, trust: TrustStore, now: Cal
 
 
 def client_context(chain_file: Path | None, key_file: Path | None, trust: TrustStore,
-                   now: Callable[[], datetime]) -> TlsContext:
-    """A context that trusts exactly `trust` and presents a certificate if it has one."""
+                   now: Callable[[], datetime], *, system: bool = False) -> TlsContext:
+    """A context that trusts exactly `trust`, with `system` the system's authorities too, and presents a certificate if
+    it has one."""
     context = TlsContext(SSL.TLS_CLIENT_METHOD, trust, now, SSL.VERIFY_PEER)
+    if system:
+        context.ssl.set_default_verify_paths()
     if chain_file is not None and key_file is not None:
         _present(context, chain_file, key_file)
     return context
@@ -341,11 +350,6 @@ class Session:
             verify(self._connection, name)
         except (service_identity.VerificationError, service_identity.CertificateError) as error:
             raise DelegatorError(Kind.UNREACHABLE, f"the certificate shown is not for {name}: {error}") from None
-
-    @property
-    def version(self) -> str:
-        name: str = _ffi.string(_lib.SSL_get_version(self._ssl)).decode()
-        return name
 
 
 def _is_address(name: str) -> bool:

@@ -30,8 +30,8 @@ import pytest
 from msgspec.structs import replace
 
 from delegator import config
-from delegator.app import open_settings_store
 from delegator.model import Customer, Delegate, HostedCallback, Policy, Registration, Secret, SoapCallback
+from delegator.parts import open_settings_store
 from delegator.sealing import create_key_file
 from delegator.store import Store
 from pki import Folder, Issued

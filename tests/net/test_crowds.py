@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -285,3 +288,40 @@ async def test_C7_out_of_descriptors_is_waited_out_without_a_busy_loop(
         assert 1 <= caplog.text.count("Too many open files") <= 6
         door.listener.loop.add_reader(listening.fileno(), door.listener._accept, listening)
         assert (await waiting).endswith(b"done")
+
+
+async def test_C7_tls_that_breaks_while_an_answer_is_made_ends_without_a_word_of_an_exception(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with door_of(factory, device) as door:
+        door.listener.deadlines = replace(door.listener.deadlines, lingering=30.0)
+        door.open.clear()
+        _, writer = await door.connect()
+        writer.write(ONE)
+        while Phase.ANSWERING not in {one.phase for one in door.listener._connections}:
+            await asyncio.sleep(0.01)
+        writer.transport.pause_reading()  # it hears no alert, and stays
+        os.write(writer.get_extra_info("socket").fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+        while Phase.LINGERING not in {one.phase for one in door.listener._connections}:
+            await asyncio.sleep(0.01)
+        door.open.set()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        while door.listener._connections:
+            await asyncio.sleep(0.01)
+    gc.collect()
+    assert told == []
+
+
+async def test_8_after_the_end_nobody_works_on_an_answer(factory: Folder, device: Callable[[str], Issued]) -> None:
+    """What it would still do, it would do in a store that is closed."""
+    async with door_of(factory, device) as door:
+        door.open.clear()
+        _, writer = await door.connect()
+        writer.write(ONE)
+        while not door.listener.phases()[Phase.ANSWERING.value]:
+            await asyncio.sleep(0.01)
+        await door.listener.close(0.05)
+        assert [task for task in asyncio.all_tasks() if "Connection._answer" in repr(task)] == []
+        writer.transport.abort()

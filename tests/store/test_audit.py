@@ -111,6 +111,27 @@ async def test_A11_a_row_and_what_it_tells_of_are_one_transaction(kept, at):
     assert await verified(kept) == []
 
 
+async def test_A11_a_transaction_of_many_rows_reads_the_end_of_its_chain_once(kept, at):
+    def work():
+        for minute in range(3):
+            yield from audit.append(entry(at, minute))
+    asked: list[str] = []
+
+    def listened():
+        through = kept._driver.ledger.beside(OTHER).kept(work())
+        query = next(through)
+        while True:
+            asked.append(query.sql)
+            try:
+                query = through.send((yield query))
+            except StopIteration:
+                return
+    await beside(kept, at)
+    await kept._driver.driver.run(listened)
+    assert [sql.split()[0] for sql in asked] == ["SELECT", "INSERT", "INSERT", "INSERT"]
+    assert await verified(kept) == []
+
+
 async def test_A11_a_transaction_without_a_ledger_writes_no_row_unnoticed(kept, at):
     with pytest.raises(Exception, match=r"row|syntax"):
         await kept._driver.driver.run(lambda: audit.append(entry(at)))

@@ -10,7 +10,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, IdentityKind, Policy, Result
 from delegator.policy import Why
-from delegator.store import Outcome
+from delegator.store import Outcome, claims, milliseconds
 
 TAG, TEXT = "ABC1234", "root / correct horse"
 
@@ -104,6 +104,23 @@ async def test_6_4_the_first_answer_stays_when_two_come(store, asking, issued, a
     assert await store.issue(asking.claim_id, "another", at(0.6)) is None
     assert store.reveal(await store.claim(asking.claim_id)) == TEXT
     assert await store.issue("f" * 32, TEXT, at(0.6)) is None
+
+
+async def test_6_4_whoever_was_slow_with_the_answer_issues_first_and_the_other_tries_again(store, ask, asking, at):
+    """A crashed try is taken up, and between the look and the answer the one that was held for dead answers."""
+    def work():
+        taken_up = claims.open_and_issue(ask(minute=2), lambda claim_id: b"second")
+        query = next(taken_up)
+        while True:
+            if "sealed = $3" in query.sql:
+                assert (yield from claims.issue(asking.claim_id, b"first", milliseconds(at(2)))) is not None
+            try:
+                query = taken_up.send((yield query))
+            except StopIteration as end:
+                return end.value
+    opened = await store._driver.run(work)
+    assert (opened.outcome, opened.claim.claim_id) == (Outcome.BUSY, asking.claim_id)
+    assert (await store.claim(asking.claim_id)).sealed == b"first"
 
 
 async def test_6_3_the_same_device_gets_the_same_answer_within_its_lease(store, ask, issued):

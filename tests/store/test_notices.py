@@ -26,6 +26,12 @@ async def test_A13_a_claim_waits_from_its_end_until_its_delegate_was_told(store,
     assert await store.unnotified() == []
 
 
+async def test_A6_asking_who_is_to_be_told_changes_nothing_and_waits_for_nobody_who_does(store, ended, monkeypatch):
+    claims = [await ended(f"TAG{number:04}", f"acme-{number}") for number in range(3)]
+    monkeypatch.setattr(store._driver, "run", None)
+    assert await store.unnotified() == claims
+
+
 async def test_A13_a_failure_is_told_and_a_repeated_one_is_not_told_again(store, ended, at):
     claim = await ended("TAG0001", result=Result.FAILED)
     await store.notified(claim.claim_id, Result.FAILED)

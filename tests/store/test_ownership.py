@@ -77,6 +77,14 @@ async def test_A4_a_returned_device_can_be_sold_to_anybody(owned, at) -> None:
     assert (await owned.ownership.device("SN-1")).customer == "umbra"
 
 
+async def test_A6_to_look_at_a_device_changes_nothing_and_stops_nobody(owned, monkeypatch):
+    monkeypatch.setattr(owned._driver, "run", None)
+    assert (await owned.ownership.device("SN-1")).service_tag == TAG
+    with pytest.raises(DelegatorError) as refusal:
+        await owned.ownership.device("SN-2")
+    assert refusal.value.kind is Kind.NOT_FOUND
+
+
 async def test_A4_a_device_that_an_order_made_its_owners_does_not_stay_so_by_it(shop, at) -> None:
     await shop.orders.add(Order("4711", "acme"), at(0))
     await shop.add_devices([Registration(None, TAG, order="4711")])

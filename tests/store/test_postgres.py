@@ -16,8 +16,11 @@ import pytest
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Customer, Policy
-from delegator.store import Outcome, open_named
+from delegator.model import ClaimState, Customer, IdentityKind, Policy, Result
+from delegator.model.audited import Act, Entry
+from delegator.model.enrolled import Contest
+from delegator.store import Outcome, audit, open_named
+from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +240,58 @@ async def test_6_a_mistake_of_ours_is_unavailable_and_tells_no_value(driver):
     assert [tuple(row) for row in await driver.read(Query("SELECT 1"))] == [(1,)]
 
 
+async def test_A13_of_two_equal_confirmations_at_once_both_are_taken(opening, ask, at):
+    """Both find the claim issued, one changes it; there is one row of audit."""
+    here, there = await opening(), await opening()
+    claim = (await here.open_and_issue(ask(), lambda claim: "x")).claim
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    def holding():
+        yield Query("UPDATE claims SET busy_until = busy_until WHERE claim_id = $1", (claim.claim_id,))
+        held.set()
+        while not go_on.is_set():
+            yield Query("SELECT pg_sleep(0.01)")
+    holds = asyncio.create_task(here._driver.run(holding, rows_alone))
+    await held.wait()
+    both = [asyncio.create_task(one.confirm(claim.claim_id, "key:one", Result.DEPLOYED, None, at(1)))
+            for one in (here, there)]
+    async with asyncio.timeout(4):
+        while int(str((await here._driver.read(Query(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE claims%' "
+                "AND datname = current_database()")))[0][0])) < 2:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    await holds
+    assert {one.state for one in await asyncio.gather(*both)} == {ClaimState.CONFIRMED}
+    assert await here.audit.count(Wanted(act=Act.CLAIM_CONFIRMED.value)) == 1
+
+
+async def test_A6_pruning_and_noting_who_asked_for_anothers_tag_wait_for_no_device(opening, ask, at):
+    """While a claim is held up before its commit, both are done."""
+    store, other = await opening(), await opening()
+    old = store._driver.ledger.beside("old")
+
+    def rows():
+        for minute in range(9):
+            yield from audit.append(Entry(Act.HANDSHAKE, at(minute), "device"))
+    await store._driver.driver.run(lambda: old.kept(rows()))
+    held, go_on = asyncio.Event(), asyncio.Event()
+
+    def slow():
+        held.set()
+        while not go_on.is_set():
+            yield Query("SELECT pg_sleep(0.01)")
+    waiting = asyncio.create_task(other._driver.run(slow, lambda: ("tag/ABC1234",)))
+    await held.wait()
+    async with asyncio.timeout(3):
+        await store.audit.prune(await store.audit.prunable(at(5)), at(5), at(9))
+        contest = Contest("ABC1234", IdentityKind.SHARED, "c" * 32, "acme", "acme-1", "203.0.113.9", at(1))
+        assert await store.contests.note([(contest, None)]) == [contest]
+    assert (await store.audit.chains())["old"] < 9
+    go_on.set()
+    await waiting
+
+
 # --- lanes --------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +316,24 @@ async def test_A11_lanes_are_taken_up_again_so_that_there_are_no_more_than_conne
         await store.close()
     store = await opening()
     assert len(await store._driver.read(Query("SELECT DISTINCT lane FROM places"))) == 1
+
+
+async def test_A6_places_are_added_up_over_lanes(store, at):
+    """One may count down what another counted up."""
+    await store._driver.run(lambda: (yield Query(
+        "INSERT INTO places (holder, lane, taken) VALUES ('customer/acme', 1, 2), ('customer/acme', 2, 3), "
+        "('delegate/acme-1', 1, 6), ('delegate/acme-1', 2, -1), ('customer/gone', 1, 1), ('customer/gone', 2, -1)")))
+    assert await store.surveys.places(at(0)) == {"customer/acme": 5, "delegate/acme-1": 5}
+
+
+async def test_A11_only_the_first_chain_counts_what_was_there_before_the_audit(opening, ask):
+    """A device waits while a later one begins."""
+    store = await opening()
+    await asyncio.gather(*(store.open_and_issue(ask(f"TAG{number:04}"), lambda claim: "x") for number in range(20)))
+    begun = [one.entry.detail for one in await store.audit.list(Wanted(act=Act.AUDIT_BEGAN.value), 100)]
+    assert len(begun) > 1
+    assert [detail["claims_before"] for detail in begun if "claims_before" in detail] == [0]
+    assert all(bool(detail["heads"]) is ("claims_before" not in detail) for detail in begun)
 
 
 # --- told of changes ----------------------------------------------------------------------------------------------

@@ -328,6 +328,35 @@ def driver_work():
     return sleeping
 
 
+async def test_A8_a_connection_whose_rollback_is_cut_off_is_replaced(opening, driver_work, monkeypatch):
+    store = await opening(connections=1, timeout=1.0)
+    driver = store._driver.driver
+    patiently = driver._patiently
+
+    async def cut_off(lane, verb, *arguments):
+        if arguments == ("ROLLBACK",):
+            raise asyncio.CancelledError
+        return await patiently(lane, verb, *arguments)
+
+    def wrong():
+        yield Query("SELECT 1")
+        raise DelegatorError(Kind.CONFLICT, "no")
+    monkeypatch.setattr(driver, "_patiently", cut_off)
+    with pytest.raises(asyncio.CancelledError):
+        await driver.run(wrong)
+    assert await driver.run(driver_work(0), rows_alone) == 0
+
+
+async def test_A8_a_slow_reader_of_a_snapshot_is_not_cut_off(opening):
+    """Longer than the server lets a transaction stand that changes things."""
+    store = await opening(timeout=0.3)
+    async with store._driver.driver.snapshot() as read:
+        assert [tuple(row) for row in await read(Query("SELECT 1"))] == [(1,)]
+        await asyncio.sleep(0.8)
+        assert [tuple(row) for row in await read(Query("SELECT 2"))] == [(2,)]
+    assert await store.customers() == []
+
+
 async def test_5_who_stops_waiting_takes_no_connection_with_it(opening, driver_work):
     store = await opening(connections=2)
     run = store._driver.driver.run

@@ -14,6 +14,7 @@ from delegator.model import (
     CallbackKind,
     Customer,
     Delegate,
+    Device,
     HostedCallback,
     IdentityRule,
     LocalCallback,
@@ -176,6 +177,16 @@ async def test_A6_an_approved_list_belongs_to_its_policy(store):
     await store.remove("policy", "strict")
     await store.add_policy(STRICT)
     assert await store.approved("strict") == [], "a list goes with its policy"
+
+
+async def test_A6_lists_are_read_where_the_copy_that_decides_has_a_policy_with_one(store):
+    await store.add_policy(STRICT)
+    await store.approve("strict", ["ABC1234"])
+    tables = await store.tables()
+    assert (await store.find(Device("ABC1234"), lists=tables.lists)).approved == {"strict"}
+    assert (await store.find(Device("ABC1234"), lists=False)).approved == frozenset()
+    await store.add_policy(replace(STRICT, approved_only=False), replace=True)
+    await seen(store, lambda tables: not tables.lists)
 
 
 # --- tables, seen by every server ---------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from delegator.errors import DelegatorError
 from delegator.model import ClaimState, Delegate, HostedCallback, Result, Secret
 from delegator.sealing import SealingKey
 from delegator.store import Store
-from delegator.store.resealing import PAGE, SEALED, Resealing
+from delegator.store.resealing import PAGE, SEALED, Resealing, _one_of_each, counts
+from delegator.store.transaction import Query
 
 OLD, NEW = b"k" * 32, b"n" * 32
 """The first is the key of the `key` fixture."""
@@ -56,6 +57,14 @@ async def test_6_5_after_a_rotation_the_new_key_alone_opens_everything(shop: Sto
     assert await shop.resealing.check() == []
     with pytest.raises(DelegatorError, match="unknown key"):
         SealingKey(OLD).open((await shop.claim(sealed[1])).sealed, f"claims/{sealed[1]}")
+
+
+async def test_A6_what_is_sealed_is_found_without_reading_the_claims_that_are_over(opening_sqlite) -> None:
+    """Ten million claims may be on record, and few are open."""
+    store = await opening_sqlite()
+    for query in (counts(SEALED[0]), _one_of_each(SEALED[0])):
+        plan = [str(row[3]) for row in await store._driver.read(Query("EXPLAIN QUERY PLAN " + query.sql))]
+        assert "SCAN claims USING INDEX claims_lapsing" in plan
 
 
 async def test_once_is_enough_and_a_wiped_claim_stays_wiped(shop: Store, sealed) -> None:

@@ -83,6 +83,50 @@ async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
     assert (await waiting).outcome is Outcome.OPENED
 
 
+async def test_5_a_lock_that_sqlite_explains_further_is_waited_for_too(store, ask):
+    driver = store._driver.driver
+
+    class Recovering:
+        """As while another process recovers the log after a crash: SQLITE_BUSY_RECOVERY, once."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection, self.told = connection, 0
+
+        def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+            if sql == "BEGIN IMMEDIATE" and not self.told:
+                self.told += 1
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                raise error
+            return self.connection.execute(sql, *parameters)
+
+    driver._connection = Recovering(driver._connection)
+    assert (await store.open_claim(ask())).outcome is Outcome.OPENED
+    assert driver._connection.told == 1
+
+
+async def test_8_a_close_that_is_cancelled_is_ended_by_the_next_one(path, key, ask, monkeypatch):
+    """Else the writing thread would keep the process alive."""
+    monkeypatch.setattr(sqlite_driver, "BUSY_TIMEOUT", 2.0)
+    before = threads()
+    store = await open_store(path, key)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.open_claim(ask()))
+        await asyncio.sleep(0.05)
+        closing_it = asyncio.create_task(store.close())
+        await asyncio.sleep(0.05)
+        closing_it.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing_it
+        other.execute("ROLLBACK")
+    await asyncio.wait_for(store.close(), 5)
+    assert (await waiting).outcome is Outcome.OPENED
+    for one in threads() - before:
+        one.join(0.5)
+    assert threads() <= before
+
+
 async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(store, ask):
     """Full in the midst of a group: none of it stays. With room again the same devices are served."""
     writer = store._driver.driver._writer._connection
