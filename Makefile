@@ -28,7 +28,7 @@ $(DEV_READY): setup.cfg constraints.txt | $(VENV)/bin/python
 	@touch $@ $(RUN_READY)
 
 $(TOOLS_READY): setup.cfg constraints.txt | $(VENV)/bin/python
-	@$(PIP) --editable '.[dev,bench,supply]'
+	@$(PIP) --editable '.[dev,supply]'
 	@$(PIP) --editable '.[fuzz]' || echo "atheris does not install here; make fuzz does without it" >&2
 	@touch $@ $(DEV_READY) $(RUN_READY)
 
@@ -74,7 +74,7 @@ docs: $(RUN_READY) ## draw the parts of pages that come from the code
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python
 	@$(BIN)/python scripts/build_device.py
 
-bench: $(TOOLS_READY) ## measure handshakes: ours in several ways, beside nginx and other frameworks
+bench: $(DEV_READY) ## measure handshakes: ours in several ways, beside nginx and other frameworks
 	@$(BIN)/python -m benchmarks.handshakes $(ARGS)
 
 soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not (SOAK_SECONDS=900)
@@ -83,7 +83,7 @@ soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not 
 proof: $(DEV_READY) ## the walks and kills that take an hour: 200 kills under load, 100 000 steps under a failing disk
 	THOROUGH=1 $(BIN)/python -m pytest -m slow tests/e2e/test_crashes_under_load.py tests/store/test_claims_failing.py
 
-tools: $(TOOLS_READY) ## set up what bench, fuzz, audit and sbom need besides
+tools: $(TOOLS_READY) ## set up what fuzz, audit and sbom need besides
 
 fuzz: $(TOOLS_READY) ## look for bytes that break a reader's law, for FUZZ_SECONDS (60)
 	@$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(ARGS)

@@ -219,7 +219,7 @@ OTHERS = {"starlette": "uvicorn + Starlette", "aiohttp": "aiohttp"}
 
 
 def others() -> list[str]:
-    """The ways whose packages are installed (`make tools`)."""
+    """The ways whose packages are installed (extra `bench`)."""
     return [way for way in OTHERS if importlib.util.find_spec(way)]
 
 

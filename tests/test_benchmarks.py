@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 
 from benchmarks import figures
-
-from .conftest import REQUIRED
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDSHAKES = 20
@@ -67,9 +64,6 @@ def test_delegator_alone_claims_durably_for_every_device(folder: Path) -> None:
 @pytest.mark.counterpart("nginx", "initdb")
 def test_beside_others_there_is_a_ratio(folder: Path) -> None:
     """Each of them gave every device a credential of its own, or the page of nginx."""
-    for module in ("aiohttp", "starlette", "uvicorn"):
-        if importlib.util.find_spec(module) is None:
-            (pytest.fail if REQUIRED else pytest.skip)(f"not installed: {module} (make tools)")
     report = run("handshakes", *small(folder))
     assert set(report["figures"]) == {"delegator", "delegator, 2 workers", "delegator, PostgreSQL", "nginx",
                                       "nginx without tickets", "uvicorn + Starlette", "aiohttp"}
