@@ -249,7 +249,7 @@ class Store:
         await self._driver.run(lambda: registry.note_health(delegate, state, why, milliseconds(now)), rows_alone)
 
     async def check(self) -> None:
-        """Make a durable write that changes nothing. Raises DelegatorError (UNAVAILABLE)."""
+        """Make a durable change that means nothing. Raises DelegatorError (UNAVAILABLE)."""
         await self._driver.run(registry.check, rows_alone, repeatable=True)
 
     # --- for operators ---
