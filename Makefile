@@ -75,7 +75,7 @@ device: $(RUN_READY) ## pack the device client into dist/, one file for any Pyth
 	@$(BIN)/python scripts/build_device.py
 
 bench: $(DEV_READY) ## measure handshakes: ours in several ways, beside nginx and other frameworks
-	@$(BIN)/python -m benchmarks.handshakes $(ARGS)
+	@$(BIN)/python benchmarks/handshakes.py $(ARGS)
 
 soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not (SOAK_SECONDS=900)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -3,7 +3,7 @@
 Both servers run under valgrind's callgrind, which counts every instruction outside the kernel and does not care how
 busy the machine is; a run repeats to 1 %. It is fifty times slower than life: deadlines and queues mean nothing here.
 The invariant: counting begins after the warm-up and ends before the servers do.
-Must not live here: time (benchmarks.handshakes).
+Must not live here: time (benchmarks.command).
 """
 
 from __future__ import annotations

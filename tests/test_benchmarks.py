@@ -114,9 +114,9 @@ def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
 
 
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.handshakes", "--rounds", "50", "--handshakes", "20",
+    command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--alone"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while not (line := process.stderr.readline()).startswith("round"):
             assert line, "ended before its first round"

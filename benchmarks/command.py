@@ -1,0 +1,200 @@
+"""The command of `handshakes`: set up, warm up, run rounds of all servers in random order, report.
+
+The invariants: everything happens on the loopback address and is bounded in time and count; whichever way the
+command ends, Ctrl-C and SIGTERM too, no process of its own is left.
+Must not live here: how a number is worked out (figures), how a server is started (servers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from msgspec.structs import replace
+from OpenSSL import SSL
+
+from benchmarks import figures, load, servers
+from benchmarks.fleet import Device, Fleet
+from benchmarks.servers import ROOT, Cores, Server
+from delegator import config
+from delegator.errors import DelegatorError
+from pki import PkiError
+from tests import postgres
+
+TWO, SHARED = "delegator, 2 workers", "delegator, PostgreSQL"
+REFERENCES = ("nginx without tickets", "nginx")
+"""What others are compared with, the first that is there."""
+WARM_UP = 200
+"""Handshakes of a warm-up round at most: pages touched, caches filled, statements prepared."""
+SETTLE = 0.05
+"""Seconds after a round for a server to close what the client has left."""
+MOST = 200_000
+"""Devices in all rounds: two files each on disk, and a minute to mint each 100 000."""
+SATURATED = 0.9
+"""A server that is busy or kept from its core for less of the time waits for the client."""
+DISTURBED = 0.05
+"""Share of the time without its core from which on the machine is not the server's own."""
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="handshakes.py", description=(
+        "Measure what a complete handshake costs the delegator, in its several ways, beside nginx answering a static "
+        "page and beside the same work written with other frameworks."))
+    parser.add_argument("--handshakes", type=_count, default=500, metavar="N", help="per round and server (500)")
+    parser.add_argument("--rounds", type=_count, default=7, metavar="R", help="of each server (7)")
+    parser.add_argument("--in-flight", type=_count, default=16, metavar="K", help="handshakes at a time (16)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR",
+                        help="where certificates are kept between runs (var/benchmarks)")
+    parser.add_argument("--alone", action="store_true", help="the delegator with one worker and nobody else")
+    arguments = parser.parse_args(words)
+    if arguments.handshakes * arguments.rounds > MOST:
+        parser.error(f"more than {MOST} handshakes")
+    return arguments
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command; its exit code."""
+    arguments = _arguments(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = _measure(arguments)
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
+    except (load.LoadError, servers.ServerError, DelegatorError, PkiError, OSError) as error:
+        _say(f"not measured: {error}")
+        return 1
+    print(json.dumps(report.as_data()) if arguments.json else "\n".join(report.lines()))
+    return 0
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _measure(arguments: argparse.Namespace) -> figures.Report:
+    warm = min(WARM_UP, arguments.handshakes)
+    fleet = Fleet(arguments.dir.resolve(), warm + arguments.handshakes * arguments.rounds)
+    _say(f"setting up {fleet.size} devices in {fleet.place}")
+    fleet.mint()
+    fleet.register()
+    cores = Cores()
+    with ExitStack() as stack:
+        started = [stack.enter_context(servers.running(starter, one, cores))
+                   for starter, one in ([(servers.start_delegator, fleet)] if arguments.alone else
+                                        _contenders(fleet, stack))]
+        return _Bench(arguments, fleet, started, cores).run(warm)
+
+
+def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Fleet, Cores], Server], Fleet]]:
+    """All that this machine has, each with a database of its own that knows the same devices."""
+    yield servers.start_delegator, fleet
+    two = fleet.beside("two-workers", server=replace(fleet.settings.server, workers=2))
+    two.register()
+    yield functools.partial(servers.start_delegator, name=TWO), two
+    if shutil.which("initdb", path=f"{postgres.programs()}:{os.environ['PATH']}"):
+        cluster = stack.enter_context(postgres.running_cluster())
+        cluster.with_schema()
+        shared = fleet.beside("postgresql", store=config.Store(url=cluster.url(cluster.database())))
+        shared.register()
+        yield functools.partial(servers.start_delegator, name=SHARED), shared
+    for name in servers.TICKETS if servers.nginx_program() else ():
+        yield functools.partial(servers.start_nginx, name), fleet
+    for way in servers.others():
+        yield functools.partial(servers.start_other, way), fleet
+
+
+class _Bench:
+    """A run over servers that stand."""
+
+    def __init__(self, arguments: argparse.Namespace, fleet: Fleet, started: list[Server], cores: Cores) -> None:
+        self._arguments, self._fleet, self._servers, self._cores = arguments, fleet, started, cores
+        self._rounds: dict[str, list[figures.Round]] = {server.name: [] for server in started}
+
+    def run(self, warm: int) -> figures.Report:
+        """The warm-up, then all rounds."""
+        devices = self._fleet.devices(0, warm)
+        for server in self._servers:
+            self._round(server, devices)
+        before = {server.name: server.resident() for server in self._servers}
+        for number in range(self._arguments.rounds):
+            self._pair(number, warm + number * self._arguments.handshakes)
+        return self._report({server.name: (before[server.name], server.resident()) for server in self._servers})
+
+    def _pair(self, number: int, first: int) -> None:
+        """One round of each server in random order; the same devices go to both."""
+        devices = self._fleet.devices(first, self._arguments.handshakes)
+        for server in random.sample(self._servers, len(self._servers)):
+            done = self._round(server, devices)
+            self._rounds[server.name].append(done)
+            _say(f"round {number + 1} of {self._arguments.rounds}, {server.name}: "
+                 f"{1e6 * done.cpu / done.handshakes:.0f} us of CPU per handshake")
+
+    def _round(self, server: Server, devices: list[Device]) -> figures.Round:
+        commits, before = server.commits(), server.usage()
+        seen = load.run(server.address, devices, server.good, self._arguments.in_flight)
+        time.sleep(SETTLE)
+        used, after = server.usage(), server.commits()
+        made = None if commits is None or after is None else after - commits
+        return figures.Round(seen.latencies, seen.wall, used.cpu - before.cpu, seen.cpu,
+                             used.waited - before.waited, made)
+
+    def _report(self, resident: dict[str, tuple[int, int]]) -> figures.Report:
+        rounds, arguments = self._rounds, self._arguments
+        told = {name: figures.figures(done, resident[name]) for name, done in rounds.items()}
+        reference = next(name for name in (*REFERENCES, "delegator") if name in rounds)
+        ratios = {name: figures.ratio(rounds[name], rounds[reference]) for name in rounds if name != reference}
+        return figures.Report(
+            arguments.handshakes, arguments.rounds, arguments.in_flight,
+            {server.name: _described(server.name) for server in self._servers}, told, reference, ratios,
+            self._remarks(told))
+
+    def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
+        cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
+                 else "server and client on one core")
+        said = [f"{cores}; load average {os.getloadavg()[0]:.1f} at the end"]
+        absent = [name for name in (SHARED, *servers.TICKETS, *servers.OTHERS.values()) if name not in self._rounds]
+        if absent:
+            why = "as asked" if self._arguments.alone else "not installed"
+            said.append(f"{', '.join(absent)}: not measured, {why}")
+        for name, numbers in told.items():
+            kept, busy = numbers.kept_waiting.median, numbers.busy.median
+            if kept > DISTURBED:
+                said.append(f"{name} was kept from its core {kept:.0%} of the time: cold caches make everything dearer")
+            if busy + kept < SATURATED:
+                said.append(f"{name} was not saturated: the client was the limit, and idle moments make CPU dearer")
+        return said
+
+
+def _described(name: str) -> str:
+    if name in servers.TICKETS:
+        return servers.nginx_version() + ", static answer of 800 bytes"
+    if name in servers.OTHERS.values():
+        return f"{ssl.OPENSSL_VERSION}, Python's ssl as it ships, lxml, a commit each with synchronous=FULL"
+    openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])
+    kept = "PostgreSQL, whose own CPU is not in it" if name == SHARED else "synchronous=FULL"
+    return f"this tree, {openssl}, Python {platform.python_version()}, hosted credential, claim committed, {kept}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
