@@ -10,9 +10,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -30,7 +31,7 @@ class _Flag(NamedTuple):
     key: str
     help: str
     type: Any = str
-    more: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    more: Mapping[str, Any] = MappingProxyType({})
 
 
 _SERVING = (

@@ -13,7 +13,7 @@ import io
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -50,8 +50,8 @@ class _Hashing(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
         content = self._source.read(min(len(view), _AT_ONCE))
         view[:len(content)] = content
         self.digest.update(content)

@@ -166,7 +166,7 @@ class Store:
     # --- for handshakes ---
 
     def tables(self) -> Coroutine[Any, Any, Tables]:
-        """The small tables, as fresh as this moment."""
+        """The small tables, as fresh as this moment. Not a coroutine of its own: each handshake asks."""
         return self._copies.newest()
 
     async def _revision(self) -> int:
