@@ -37,8 +37,8 @@ def normal_mac(text: str) -> str:
         return text
     if _MAC.fullmatch(text) is None:
         raise ValueError(f"MAC address {text[:64]!a} is not six pairs of hexadecimal digits")
-    digits = re.sub("[^0-9A-Fa-f]", "", text).upper()
-    return ":".join(digits[i:i + 2] for i in range(0, 12, 2))
+    digits = text.replace(":", "").replace("-", "").upper()
+    return ":".join([digits[i:i + 2] for i in range(0, 12, 2)])
 
 
 def normal_network(text: str) -> str:

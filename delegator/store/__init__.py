@@ -181,10 +181,14 @@ class Store:
 
     async def find(self, device: Device, *, lists: bool = True) -> Candidates:
         """The registrations that concern a device, and with `lists` its approvals: no need where no policy has one."""
-        found = await self._driver.read(devices.candidates_for(device))
+        found = await self._registrations(devices.tagged(device.service_tag))
+        if not found or found[0].service_tag != device.service_tag:
+            found = await self._registrations(devices.candidates_for(device))
         approved = await self._driver.read(devices.approving(device.service_tag)) if lists else []
-        return Candidates(tuple(rows.registration_of(row) for row in found),
-                          frozenset(str(row[0]) for row in approved))
+        return Candidates(found, frozenset([str(row[0]) for row in approved]))
+
+    async def _registrations(self, query: Query) -> tuple[Registration, ...]:
+        return tuple([rows.registration_of(row) for row in await self._driver.read(query)])
 
     async def footing(self, ask: Ask) -> Footing:
         """What stands between a shared certificate and this ask: always the same reads, whatever they find."""

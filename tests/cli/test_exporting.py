@@ -51,7 +51,8 @@ def test_a9_every_value_comes_back_byte_for_byte(some: list[Registration], form:
 
 cells = st.one_of(printable, st.sampled_from(
     ["", " ", "ABC1234", " ABC1234", "abc", "00:1A:2B:3C:4D:5E", "001a2b3c4d5e", "R750", "acme", "a,b", "4711", "\x00",
-     "00:1A:2B:3C:4D:5E;00:1A:2B:3C:4D:5F"]))
+     "00:1A:2B:3C:4D:5E;00:1A:2B:3C:4D:5F", "00-1a-2B-3c-4d-5e", "00-1a:2b-3c-4d-5e",
+     "00:1a:2b:3c:4d:5e;00-1A-2B-3C-4D-5F", "00:1a:2b:3c:4d:5e;00-1A-2B-3C-4D-5E"]))
 odd = st.one_of(cells, st.none(), st.integers(), st.booleans(), st.lists(cells, max_size=3), st.just({}), st.just([]))
 
 

@@ -39,9 +39,16 @@ async def test_A9_a_device_is_found_by_any_of_its_identifiers_and_once(shop, sai
 async def test_A9_several_registrations_can_be_candidates(shop):
     others = [Registration("acme", serial_number="S-9"), Registration("umbra", mac_addresses=MACS[:1])]
     await shop.add_devices([replace(FULL, mac_addresses=MACS[1:]), *others])
-    found = await shop.find(Device("ABC1234", "S-9", MACS[:1]))
+    found = await shop.find(Device("ABC1239", "S-9", MACS))
     assert {one.customer for one in found.registrations} == {"acme", "umbra"}
     assert len(found.registrations) == 3
+
+
+async def test_A9_where_the_tag_is_registered_nothing_else_a_device_says_is_looked_for(shop):
+    """Routing would take it before the others; see `tests/test_routing.py`."""
+    own = replace(FULL, mac_addresses=MACS[1:])
+    await shop.add_devices([own, Registration("umbra", serial_number="S-9")])
+    assert bare((await shop.find(Device("ABC1234", "S-9", MACS))).registrations) == [own]
 
 
 async def test_A4_a_stranger_is_found_nowhere(shop):
