@@ -25,7 +25,7 @@ from pathlib import Path
 from msgspec.structs import replace
 from OpenSSL import SSL
 
-from benchmarks import figures, load, servers
+from benchmarks import figures, load, nginx, servers
 from benchmarks.fleet import Device, Fleet
 from benchmarks.servers import ROOT, Cores, Server
 from delegator import config
@@ -34,7 +34,7 @@ from pki import PkiError
 from tests import postgres
 
 TWO, SHARED = "delegator, 2 workers", "delegator, PostgreSQL"
-REFERENCES = ("nginx without tickets", "nginx")
+REFERENCES = (nginx.LEAN, nginx.BARE)
 """What others are compared with, the first that is there."""
 WARM_UP = 200
 """Handshakes of a warm-up round at most: pages touched, caches filled, statements prepared."""
@@ -118,8 +118,8 @@ def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Flee
         shared = fleet.beside("postgresql", store=config.Store(url=cluster.url(cluster.database())))
         shared.register()
         yield functools.partial(servers.start_delegator, name=SHARED), shared
-    for name in servers.TICKETS if servers.nginx_program() else ():
-        yield functools.partial(servers.start_nginx, name), fleet
+    for name in nginx.ways():
+        yield functools.partial(nginx.start, name), fleet
     for way in servers.others():
         yield functools.partial(servers.start_other, way), fleet
 
@@ -166,14 +166,14 @@ class _Bench:
         ratios = {name: figures.ratio(rounds[name], rounds[reference]) for name in rounds if name != reference}
         return figures.Report(
             arguments.handshakes, arguments.rounds, arguments.in_flight,
-            {server.name: _described(server.name) for server in self._servers}, told, reference, ratios,
-            self._remarks(told))
+            {server.name: _described(server.name, self._fleet.place) for server in self._servers}, told, reference,
+            ratios, self._remarks(told))
 
     def _remarks(self, told: dict[str, figures.Figures]) -> list[str]:
         cores = (f"server on core {self._cores.server}, client on core {self._cores.client}" if self._cores.apart
                  else "server and client on one core")
         said = [f"{cores}; load average {os.getloadavg()[0]:.1f} at the end"]
-        absent = [name for name in (SHARED, *servers.TICKETS, *servers.OTHERS.values()) if name not in self._rounds]
+        absent = [name for name in (SHARED, *nginx.TICKETS, *servers.OTHERS.values()) if name not in self._rounds]
         if absent:
             why = "as asked" if self._arguments.alone else "not installed"
             said.append(f"{', '.join(absent)}: not measured, {why}")
@@ -186,9 +186,9 @@ class _Bench:
         return said
 
 
-def _described(name: str) -> str:
-    if name in servers.TICKETS:
-        return servers.nginx_version() + ", static answer of 800 bytes"
+def _described(name: str, place: Path) -> str:
+    if name in nginx.TICKETS:
+        return nginx.described(place, name)
     if name in servers.OTHERS.values():
         return f"{ssl.OPENSSL_VERSION}, Python's ssl as it ships, lxml, a commit each with synchronous=FULL"
     openssl = " ".join(SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode().split()[:2])

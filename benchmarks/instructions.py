@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks import load, servers
+from benchmarks import load, nginx, servers
 from benchmarks.fleet import Device, Fleet
 from benchmarks.servers import ROOT, Cores, Server
 
@@ -80,8 +80,8 @@ def main(words: Sequence[str]) -> int:
     fleet.mint()
     fleet.register()
     starters: dict[str, Starter] = {"delegator": servers.start_delegator}
-    if not arguments.no_nginx and servers.nginx_program():
-        starters |= {name: functools.partial(servers.start_nginx, name) for name in servers.TICKETS}
+    if not arguments.no_nginx:
+        starters |= {name: functools.partial(nginx.start, name) for name in nginx.ways()}
     counted = {name: count(one, fleet, arguments.warm, arguments.handshakes) for name, one in starters.items()}
     if arguments.json:
         print(json.dumps(counted))

@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 START = 20.0
 """Seconds a server may take until it listens."""
 _TICK = os.sysconf("SC_CLK_TCK")
-PLAIN = (b"<answer>" + b"x" * 783 + b"</answer>")
-"""What nginx answers: 800 bytes, as long as our answer with a delegate's address."""
 
 
 class ServerError(Exception):
@@ -90,8 +88,8 @@ class Server:
         return None
 
     def good(self, device: Device, body: bytes) -> bool:
-        """Whether this is the right answer to a device."""
-        return body == PLAIN
+        """Whether this is the right answer to a device: a credential made for this very one."""
+        return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
 
 
 class Delegator(Server):
@@ -111,21 +109,6 @@ class Delegator(Server):
             return None
         with self._shared.open("rb") as file:
             return int.from_bytes(file.read(12)[8:], sys.byteorder)
-
-    def good(self, device: Device, body: bytes) -> bool:
-        return made_for(device, body)
-
-
-class Other(Server):
-    """What somebody else would write for the same work, see `others`."""
-
-    def good(self, device: Device, body: bytes) -> bool:
-        return made_for(device, body)
-
-
-def made_for(device: Device, body: bytes) -> bool:
-    """Whether an answer holds a credential made for this very device."""
-    return f"<Password>{PATTERN.format(tag=device.tag, random='')}".encode() in body
 
 
 def _usage(task: Path) -> Usage:
@@ -158,62 +141,6 @@ def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = (), name:
         raise
 
 
-NGINX = """\
-daemon off; worker_processes 1; pid {prefix}/nginx.pid; error_log {prefix}/error.log warn;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; default_type text/xml;
-  client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy; fastcgi_temp_path {prefix}/fastcgi;
-  uwsgi_temp_path {prefix}/uwsgi; scgi_temp_path {prefix}/scgi;
-  ssl_certificate {certificate}; ssl_certificate_key {key};
-  ssl_client_certificate {ca}; ssl_verify_client on;
-  ssl_protocols TLSv1.2 TLSv1.3;
-  {tickets}
-  server {{ listen {host}:{port} ssl; location / {{ return 200 "{answer}"; }} }}
-}}
-"""
-"""nginx at its leanest for this: no log, no file, no revocation list, which we do check."""
-TICKETS = {"nginx": "", "nginx without tickets":
-           "ssl_session_tickets off; ssl_session_cache off; ssl_conf_command NumTickets 0;"}
-"""Bare, as Debian packages it, nginx sends each device two session tickets, which costs it half as much again. Without
-them it does what we do, and is the harder measure. `ssl_session_tickets off` alone does not stop them in TLS 1.3."""
-
-
-def nginx_program() -> str | None:
-    return shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-
-
-def nginx_version() -> str:
-    """nginx's version and the OpenSSL it runs with."""
-    said = subprocess.run([str(nginx_program()), "-V"], capture_output=True, text=True, check=True).stderr
-    running = re.search(r"running with (OpenSSL \S+)", said) or re.search(r"built with (OpenSSL \S+)", said)
-    version = re.search(r"nginx/(\S+)", said)
-    return f"nginx {version[1] if version else '?'}, {running[1] if running else 'OpenSSL ?'}"
-
-
-def start_nginx(name: str, fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> Server:
-    """nginx with the same certificate and anchors; `name` is one of TICKETS. Raises ServerError."""
-    prefix = fleet.place / name.replace(" ", "-")
-    prefix.mkdir(exist_ok=True)
-    address = (HOST, _free_port())
-    settings = prefix / "nginx.conf"
-    settings.write_text(NGINX.format(
-        prefix=prefix, host=HOST, port=address[1], certificate=fleet.certificate,
-        key=fleet.certificate.with_suffix(".key"), ca=fleet.pki.ca_path, answer=PLAIN.decode(), tickets=TICKETS[name]),
-        encoding="utf-8")
-    with cores.for_server():
-        alone = ["-g", "master_process off;"] if under else []
-        process = subprocess.Popen([*under, str(nginx_program()), "-p", str(prefix), "-c", str(settings), "-e",
-                                    "error.log", *alone],
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        _wait_for(process, address, prefix / "error.log")
-    except BaseException:
-        end(process)
-        raise
-    return Server(name, process, address)
-
-
 OTHERS = {"starlette": "uvicorn + Starlette", "aiohttp": "aiohttp"}
 """What the ways of `others` are called here."""
 
@@ -242,19 +169,19 @@ def start_other(way: str, fleet: Fleet, cores: Cores) -> Server:
         if not ready:
             raise ServerError(f"{OTHERS[way]} did not start, see {place / 'log'}")
         address = (HOST, int(ready["port"]))
-        _wait_for(process, address, place / "log")
+        wait_for(process, address, place / "log")
     except BaseException:
         end(process)
         raise
-    return Other(OTHERS[way], process, address)
+    return Server(OTHERS[way], process, address)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server((HOST, 0)) as taken:
         return int(taken.getsockname()[1])
 
 
-def _wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
+def wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
     until = time.monotonic() + START
     while time.monotonic() < until and process.poll() is None:
         try:
