@@ -57,6 +57,7 @@ def test_b4_what_is_taken_for_a_host_name_is_one_and_nothing_was_cut(found: list
             ipaddress.ip_address(name)
 
 
+@pytest.mark.slow
 @given(st.lists(hosts.map(lambda host: tuple(host.encode().split(b"."))), max_size=20))
 def test_b4_names_are_taken_in_a_fixed_order_each_once_and_not_too_many(found: list[tuple[bytes, ...]]) -> None:
     names = host_names(found)

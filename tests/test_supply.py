@@ -87,6 +87,7 @@ def exception(until: datetime.date, because: str = "We never let it read a line 
     return f'[[accepted]]\nid = "CVE-2099-0001"\npackage = "h11"\nbecause = "{because}"\nuntil = {until}\n'
 
 
+@pytest.mark.slow
 def test_a_known_weakness_fails_the_audit_and_is_told_with_its_cure(service: str, tmp_path: Path) -> None:
     code, words = audited(tmp_path, service, "h11==0.16.0\nlxml==6.1.3\n")
     assert code == 1
@@ -95,6 +96,7 @@ def test_a_known_weakness_fails_the_audit_and_is_told_with_its_cure(service: str
     assert (code, "1 packages looked at, 0 known weaknesses" in words) == (0, True)
 
 
+@pytest.mark.slow
 def test_an_exception_has_a_reason_and_an_end(service: str, tmp_path: Path) -> None:
     soon = TODAY + datetime.timedelta(days=30)
     code, words = audited(tmp_path, service, "h11==0.16.0\n", exception(soon))
@@ -113,6 +115,7 @@ def test_the_list_of_exceptions_is_bounded(tmp_path: Path, exceptions: str) -> N
     assert code == 3, words
 
 
+@pytest.mark.slow
 def test_a_service_out_of_reach_says_nothing_about_us(tmp_path: Path) -> None:
     """The build goes on, and nobody can take it for an audit."""
     code, words = audited(tmp_path, "http://127.0.0.1:9/", "h11==0.16.0\n")

@@ -332,6 +332,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a7d_a_bomb_ends_with_its_call_and_the_others_go_on(bench: Path, bomb: str) -> None:
     within = launch.SWEEP if bomb.startswith("forks") else 1.0  # hundreds of processes share the cores until swept

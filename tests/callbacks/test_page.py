@@ -44,6 +44,7 @@ async def _registered(folder: Path) -> list[Delegate]:
         await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.counterpart("sshd", "ssh-keygen")
 def test_a7b_a7d_what_the_page_tells_customers_works(tmp_path: Path, customer_ca: Folder) -> None:
     """Names, ports and folders are this test's; nothing else of a command is changed."""

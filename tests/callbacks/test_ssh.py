@@ -25,7 +25,7 @@ from delegator.outbound import Outbound, networks
 from .conftest import CLAIM, asked
 from .sshd import GET_CRED, Sshd
 
-pytestmark = pytest.mark.counterpart("sshd", "ssh-keygen")
+pytestmark = [pytest.mark.counterpart("sshd", "ssh-keygen"), pytest.mark.slow]
 LOOPBACK = Outbound(networks(("127.0.0.0/8",)))
 SECRET = "hunter2-Plant3d"
 GOOD = f"printf '<Credential><UserName>u</UserName><Password>{SECRET}</Password></Credential>'"

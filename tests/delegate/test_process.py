@@ -19,6 +19,8 @@ from pki import Reason
 
 from ..hostility import NO_HTTP
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a7a_its_state_survives_kill_9(shell, client, new_claim):
     claim, other = new_claim(), new_claim()

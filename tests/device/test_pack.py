@@ -54,6 +54,7 @@ def interpreter(version):
     return starts[0] if starts else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["own", *VERSIONS])
 def test_a12_it_activates_on_a_bare_python(lab, say, packed, version):
     """-I -S: no site-packages, no environment, no current folder; other Pythons where the machine has them."""

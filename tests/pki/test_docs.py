@@ -32,6 +32,7 @@ def commands() -> list[str]:
     return text.splitlines()
 
 
+@pytest.mark.slow
 def test_a2_every_command_of_the_page_works_in_order(tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl program here")

@@ -101,6 +101,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return result
 
 
+@pytest.mark.slow
 def test_a2_under_rfc_5280_there_is_one_remark_and_no_fault(found: dict[str, set[str]]) -> None:
     ours = {code for what, those in found.items() if "public" not in what for code in those}
     assert ours == {"pkix.subject_key_identifier_method_1_identified"}

@@ -71,7 +71,7 @@ async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[
                 await store.close()
 
 
-DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.counterpart("initdb"))]
+DATABASES = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.counterpart("initdb"), pytest.mark.slow])]
 
 
 @pytest.fixture

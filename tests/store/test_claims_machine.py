@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -281,6 +282,7 @@ def _forgotten(tag: str):
     yield Query("DELETE FROM boards WHERE service_tag = $1", (tag,))
 
 
+@pytest.mark.slow
 def test_6_3_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, ask, at):
     run_state_machine_as_test(lambda: ClaimsMachine(database, ask, at), settings=settings(
         max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)))

@@ -53,6 +53,7 @@ async def test_A6_of_64_over_four_stores_exactly_one_wins(opening, ask, policy):
     assert len(await stores[3].claims()) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["max_devices", "claims_per_hour"])
 async def test_A6_of_64_over_four_processes_exactly_one_wins(opening_sqlite, tmp_path, limit):
     """Each process has two Stores of its own; all begin at the same moment, when one place of five is left."""

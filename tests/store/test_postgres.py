@@ -24,7 +24,7 @@ from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.counterpart("initdb")
+pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from delegator.store import open_named
 from ..postgres import run
 
 READER = Path(__file__).parents[2] / "deploy/postgres/reader.sql"
-pytestmark = pytest.mark.counterpart("initdb")
+pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 CUSTOMERS = ("acme", "umbra")
 
 

@@ -23,7 +23,7 @@ from delegator.store.transaction import Query, rows_alone
 
 from ..postgres import Cluster, cluster_folder
 
-pytestmark = pytest.mark.counterpart("initdb")
+pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -149,7 +149,6 @@ async def test_8_a_restart_under_load_loses_nothing_and_service_is_back_at_once(
     assert "acme" in (await crowd.stores[1].tables()).customers
 
 
-@pytest.mark.slow
 async def test_8_a_failover_to_a_standby_loses_nothing(key, ask):
     """Two servers, the second a synchronous standby. The first is gone for good, the second is promoted: delegators
     whose settings name both go on there, and every credential that was given is there."""

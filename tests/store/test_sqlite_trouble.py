@@ -73,6 +73,7 @@ async def test_5_a_long_line_before_a_commit_that_does_not_end_is_a_stall(store,
     assert not store.stalled
 
 
+@pytest.mark.slow
 async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
     store._driver.driver._writer._connection.execute("PRAGMA busy_timeout = 5000")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
