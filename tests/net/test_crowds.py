@@ -1,4 +1,5 @@
-"""Slow and many: caps by source and on half-open handshakes, every deadline, and no amplification (C6, C7, C8)."""
+"""Slow and many: caps by source and on half-open handshakes, every deadline, no amplification (C6, C7, C8), and a
+client that sends in pieces waits for nothing but us."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import gc
 import os
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -325,3 +327,36 @@ async def test_8_after_the_end_nobody_works_on_an_answer(factory: Folder, device
         await door.listener.close(0.05)
         assert [task for task in asyncio.all_tasks() if "Connection._answer" in repr(task)] == []
         writer.transport.abort()
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """Segments sent and not acknowledged: tcpi_unacked of Linux's struct tcp_info."""
+    return int(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)[0])
+
+
+def _seconds_to_acknowledgement(sock: socket.socket) -> float:
+    began = time.monotonic()
+    while _unacknowledged(sock):
+        assert time.monotonic() < began + 2
+    return time.monotonic() - began
+
+
+def _in_pieces(port: int, tls: ssl.SSLContext) -> tuple[float, float]:
+    """A client with Nagle's algorithm, as TLS libraries leave it: its Finished, a head, and then the rest."""
+    with socket.create_connection(("127.0.0.1", port), 5) as raw, tls.wrap_socket(raw, server_hostname="localhost") as (
+            secured):
+        finished = _seconds_to_acknowledgement(secured)
+        secured.sendall(ONE[:-1])
+        head = _seconds_to_acknowledgement(secured)
+        secured.sendall(ONE[-1:])
+        assert secured.recv(100).startswith(b"HTTP/1.1 200 ")
+    return finished, head
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux alone can be told")
+async def test_a2_who_sends_in_pieces_is_acknowledged_at_once(factory, device):
+    """The kernel would wait 40 ms and more for an answer to send the acknowledgement with; the least of five tells."""
+    async with door_of(factory, device) as door:
+        waited = [await asyncio.to_thread(_in_pieces, door.port, door.tls) for _ in range(5)]
+    assert min(finished for finished, _ in waited) < 0.03
+    assert min(head for _, head in waited) < 0.03
