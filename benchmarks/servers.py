@@ -42,12 +42,12 @@ class Usage(NamedTuple):
 
 
 class Cores:
-    """Server on one core and client on the other, where there are two."""
+    """Server on one core and client on the other, where there are two; or all cores for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pinned: bool = True) -> None:
         usable = sorted(os.sched_getaffinity(0))
         self.client, self.server = usable[0], usable[-1]
-        self.apart = len(usable) > 1
+        self.apart = pinned and len(usable) > 1
 
     @contextmanager
     def for_server(self) -> Iterator[None]:

@@ -27,6 +27,8 @@ from delegator.model import Credential, Delegate, LocalCallback
 
 from .conftest import CLAIM, asked
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "local"
 SECRET = "hunter2-Plant3d"
 GOOD = f"echo '<Credential><UserName>u</UserName><Password>{SECRET}</Password></Credential>'"
@@ -332,7 +334,6 @@ BOMBS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 async def test_a7d_a_bomb_ends_with_its_call_and_the_others_go_on(bench: Path, bomb: str) -> None:
     within = launch.SWEEP if bomb.startswith("forks") else 1.0  # hundreds of processes share the cores until swept

@@ -23,6 +23,8 @@ from pki.__main__ import main as pki
 
 from .conftest import ROOT, process
 
+pytestmark = pytest.mark.slow
+
 MANUALS = ("operators.md", "customers.md")
 
 

@@ -15,6 +15,8 @@ from delegator.model import Delegate, LocalCallback, SshCallback
 from ..callbacks.sshd import Sshd
 from .conftest import Console
 
+pytestmark = pytest.mark.slow
+
 ssh_keygen = pytest.mark.counterpart("ssh-keygen")
 
 

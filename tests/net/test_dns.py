@@ -21,6 +21,8 @@ from delegator.net.reverse import Domains, load_domains
 
 from .name_servers import LABEL, PretendDns, bind, pretend
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = PublicSuffixList().privatesuffix
 CONFIRMED = "forward-confirmed"
 

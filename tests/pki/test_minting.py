@@ -17,6 +17,8 @@ import pytest
 from pki import Folder
 from pki.check import examine
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import serialization
 
 from pki import Folder
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "pki.md"
 
 NO_FETCHING = "nobody downloads lists or issuers at run time: the delegator loads crl.pem itself, the chain is sent"
@@ -101,7 +103,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return result
 
 
-@pytest.mark.slow
 def test_a2_under_rfc_5280_there_is_one_remark_and_no_fault(found: dict[str, set[str]]) -> None:
     ours = {code for what, those in found.items() if "public" not in what for code in those}
     assert ours == {"pkix.subject_key_identifier_method_1_identified"}

@@ -19,6 +19,8 @@ from delegator.store.transaction import Query
 from ..postgres import OWNER
 from .conftest import Opening
 
+pytestmark = pytest.mark.slow
+
 MACS = ("00:1A:2B:00:00:01", "00:1A:2B:00:00:02")
 BEFORE = [
     "INSERT INTO customers (name, title) VALUES ('acme', 'Acme')",
