@@ -115,6 +115,14 @@ def test_every_device_of_a_crowd_ends_somehow(folder: Path) -> None:
     assert with_word(str(folder / "crowd")) == []
 
 
+@pytest.mark.parametrize("load", [(), ("--rate", "40")], ids=["so many in flight", "so many a second"])
+def test_two_workers_are_measured_beside_one(folder: Path, load: tuple[str, ...]) -> None:
+    report = run("scaling", *small(folder / "scaling"), *load)
+    told = ("one, us", "two, us", "one, a second", "two, a second", "two ÷ one")
+    assert all(float(str(report[name]).split()[0]) > 0 for name in told)
+    assert with_word(str(folder / "scaling")) == []
+
+
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--alone"]
