@@ -183,7 +183,8 @@ class Store:
         """The registrations that concern a device, and with `lists` its approvals: no need where no policy has one."""
         found = await self._registrations(devices.tagged(device.service_tag))
         if not found or found[0].service_tag != device.service_tag:
-            found = await self._registrations(devices.candidates_for(device))
+            others = devices.untagged(device)
+            found = found if others is None else await self._registrations(others)
         approved = await self._driver.read(devices.approving(device.service_tag)) if lists else []
         return Candidates(found, frozenset([str(row[0]) for row in approved]))
 

@@ -72,9 +72,10 @@ def tagged(service_tag: str) -> Query:
     return Query(_TAGGED, ("T" + service_tag,))
 
 
-def candidates_for(device: Device) -> Query:
-    """The registrations that routing has to choose from where none has the tag: key look-ups in one statement."""
-    return called(names(device.service_tag, device.serial_number, device.mac_addresses))
+def untagged(device: Device) -> Query | None:
+    """The registrations behind whatever else a device says of itself; None where it says nothing else."""
+    known = names(None, device.serial_number, device.mac_addresses)
+    return called(known) if known else None
 
 
 def called(known: Sequence[str]) -> Query:

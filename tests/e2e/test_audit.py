@@ -223,7 +223,6 @@ def private(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-@pytest.mark.slow
 @pytest.mark.counterpart("exim4", "openssl", "ssh-keygen")
 def test_C11_a_whole_day_in_small_leaves_no_planted_secret_anywhere(world: World, planted: dict[str, bytes]) -> None:
     """Everything that was written is searched: database, WAL, log, metrics, output, exports. In every form."""

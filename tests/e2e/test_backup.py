@@ -7,8 +7,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
-
 from delegator.model import Registration
 
 from ..cli.conftest import process
@@ -48,7 +46,6 @@ class Coming(threading.Thread):
         return dict(self.given)
 
 
-@pytest.mark.slow
 def test_a10_what_was_answered_before_the_copy_began_is_in_it_and_served_again(world: World, tmp_path: Path) -> None:
     tags = [f"LOAD{number:04}" for number in range(DEVICES)]
     world.host(*tags)

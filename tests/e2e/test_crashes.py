@@ -17,7 +17,6 @@ from pki import Folder
 
 from .conftest import Reply, World
 
-pytestmark = pytest.mark.slow
 SOAP_STEPS = ("before-open_claim", "after-open_claim", "before-obtain", "after-obtain", "before-issue", "after-issue",
               "before-_answer", "before-_written")
 HOSTED_STEPS = ("before-open_and_issue", "after-open_and_issue", "before-_answer", "before-_written")

@@ -135,7 +135,6 @@ def test_A3_two_kills_lose_nothing(killed_world: World) -> None:
     kill_again_and_again(killed_world, 2)
 
 
-@pytest.mark.slow
 def test_A3_many_kills_lose_nothing(killed_world: World) -> None:
     kill_again_and_again(killed_world, KILLS)
 

@@ -215,7 +215,6 @@ def memory(world: World, line: str) -> float:
     return int(re.search(rf"^{line}:\s+(\d+) kB", text, re.MULTILINE)[1]) / 1024  # type: ignore[index]
 
 
-@pytest.mark.slow
 def test_c1_c7_ten_thousand_hostile_peers_cost_little_memory_and_no_device_its_answer(world: World) -> None:
     """All kinds, eight at once: memory grows by 32 MiB at most, and a device that asks beside them, each time over a
     new connection, is answered within 250 ms.

@@ -23,7 +23,6 @@ from delegator.store.transaction import Query
 
 from .conftest import ROOT, World
 
-pytestmark = pytest.mark.slow
 ROWS = 1000
 LARGE = 200_000
 

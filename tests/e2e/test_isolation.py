@@ -15,8 +15,6 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
-
 from delegator import config
 from delegator.model import Customer, Delegate, Registration
 from pki import Folder
@@ -113,7 +111,6 @@ def crowd(world: World, tags: list[str]) -> Callable[[], None]:
     return end
 
 
-@pytest.mark.slow
 def test_p99_of_a_third_customer_stays_within_1_3_times_of_normal(
         make_world: Callable[[str], World], delegate_authority: Folder, factory: Folder) -> None:
     """One delegate hangs, another refuses; Globex's devices are as quick as before. The same crowd of other

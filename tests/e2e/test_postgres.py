@@ -177,7 +177,6 @@ def ready(port: int) -> tuple[int, str]:
         return refusal.code, refusal.read().decode()
 
 
-@pytest.mark.slow
 def test_8_while_the_database_restarts_devices_are_told_to_try_later_and_then_served(
         ops: tuple[World, World, int], postgres: Cluster) -> None:
     first, second, port = ops
@@ -221,7 +220,6 @@ def command(world: World, *words: str, **environment: str) -> subprocess.Complet
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
 
 
-@pytest.mark.slow
 def test_8_commands_work_on_it_as_on_the_embedded_one(pair: tuple[World, World]) -> None:
     first, second = pair
     shipment = first.root / "shipment.csv"
@@ -283,7 +281,6 @@ def test_8_a_start_without_its_database_says_so_and_ends(make_world: Make, datab
 # --- a delegator goes away ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [*(f"soap {step}" for step in SOAP_STEPS),
                                   *(f"hosted {step}" for step in HOSTED_STEPS)])
 def test_A3_a_delegator_that_is_killed_at_any_step_is_replaced_by_the_next(make_world: Make, database: config.Store,

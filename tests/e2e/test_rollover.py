@@ -173,7 +173,6 @@ def shown_issuer(world: World, device: Device) -> str:
     return str(names["commonName"])
 
 
-@pytest.mark.slow
 def test_a_new_authority_while_devices_keep_coming(serving: World, fleet: Fleet, authority: Folder,
                                                    tmp_path: Path) -> None:
     """Both are trusted, then devices learn both, then the server changes, then the old one goes. Every device is
@@ -222,7 +221,6 @@ def test_a_new_authority_while_devices_keep_coming(serving: World, fleet: Fleet,
         fleet.ask(left)
 
 
-@pytest.mark.slow
 def test_a_new_server_key_while_devices_keep_coming(serving: World, fleet: Fleet, authority: Folder) -> None:
     """Renewed in place, three times, and noticed without a signal; half of a renewal is never served."""
     for _ in range(3):
@@ -248,7 +246,6 @@ def _shown_serial(world: World, device: Device) -> int:
     return x509.load_der_x509_certificate(found).serial_number
 
 
-@pytest.mark.slow
 def test_a_new_sealing_key_while_devices_keep_coming(serving: World, fleet: Fleet) -> None:
     """New first, old behind it; read by the delegator; everything sealed again; the old one gone."""
     settings, old = serving.root / "delegator.toml", serving.root / "sealing.key"
@@ -273,7 +270,6 @@ def test_a_new_sealing_key_while_devices_keep_coming(serving: World, fleet: Flee
     assert {one.key for one in held} == {SealingKey(read_key_file(new)).known[0]}
 
 
-@pytest.mark.slow
 def test_a_new_shared_certificate_while_devices_keep_coming(serving: World, fleet: Fleet, authority: Folder,
                                                             tmp_path: Path) -> None:
     """The new batch is served beside the old one; then the old one is revoked, and only that."""

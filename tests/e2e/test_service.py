@@ -121,7 +121,6 @@ def test_keys_are_read_from_where_they_are_handed_over(world: World, tmp_path: P
     assert world.ask("CREDS01").status == 200
 
 
-@pytest.mark.slow
 @pytest.mark.counterpart("strace", "systemd-analyze")
 def test_the_units_filter_allows_every_system_call_that_we_make(world: World, tmp_path: Path) -> None:
     """All of a life, traced: start, devices of every kind of callback, reload, scrape, drain, end."""

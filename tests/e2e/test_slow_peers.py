@@ -59,7 +59,6 @@ def descriptors(world: World) -> int:
     return len(list(Path(f"/proc/{world.process.pid}/fd").iterdir()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
         make_world: Callable[[str], World], stage: str) -> None:

@@ -123,7 +123,6 @@ class TestExact:
         assert sorted(several.delegate.deployed) == sorted((claim, "Deployed") for claim in claims.values())
 
 
-@pytest.mark.slow
 class TestLife:
     def test_one_that_dies_is_started_anew_and_nothing_counted_is_lost(self, several: World) -> None:
         several.host("DIES001", "DIES002")
@@ -178,7 +177,6 @@ class TestLife:
         assert Path(f"/proc/{said['pid']}/task/{said['pid']}/children").read_text() == ""
 
 
-@pytest.mark.slow
 class TestReload:
     def test_all_are_reloaded_in_turn_while_devices_ask(self, several: World) -> None:
         """No device is refused or kept from the port, connections that stand go on, and each process stays."""
@@ -221,7 +219,6 @@ class TestReload:
         assert several.ask("STAY001").status == 200
 
 
-@pytest.mark.slow
 class TestSeenAsOne:
     def test_a10_metrics_are_those_of_all(self, several: World) -> None:
         """Each worker counts its own; the port shows the sum, a process's memory too."""
