@@ -129,6 +129,7 @@ def test_identity_comes_before_everything(world: World) -> None:
     assert world.trails("REAL001")[-1]["reasons"] == ["the certificate is for 'LIAR001', the request for REAL001"]
 
 
+@pytest.mark.slow
 class TestTheDelegateFails:
     """Bad input: the device gets TryLater, the claim stays consistent, the next try succeeds."""
 
@@ -214,6 +215,7 @@ class TestTls:
         assert "alert protocol version" in done.stderr
 
 
+@pytest.mark.slow
 class TestHttp:
     """Bad input below SOAP ends in one clear answer, never in a hang."""
 
@@ -338,6 +340,7 @@ def test_no_secret_is_ever_written_in_the_clear(world: World) -> None:
         assert json.dumps(secret)[1:-1].encode() not in written
 
 
+@pytest.mark.slow
 def test_sigterm_lets_a_request_in_hand_be_answered(world: World) -> None:
     world.own("DRAIN01")
     world.start()
