@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
@@ -50,11 +50,12 @@ from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
+from delegator.store.running import Running
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
-from delegator.store.transaction import Commits, Query, Row, Scope, Work, rows_alone
+from delegator.store.transaction import Commits, Query, Work, rows_alone
 from delegator.store.usage import Usage
 
 __all__ = [
@@ -71,15 +72,12 @@ __all__ = [
     "open_named",
     "open_store",
 ]
-T = TypeVar("T")
 
 
-class Driver(Protocol):
+class Driver(Running, Protocol):
     """What a database engine must offer; the contract suite in tests/store says it in full."""
 
     dialect: str
-    shared: bool
-    """Whether other delegators may be at work on the same database."""
     commits: Commits
 
     @property
@@ -89,8 +87,6 @@ class Driver(Protocol):
     @property
     def stalled(self) -> bool: ...
     def listen(self, changed: Callable[[], None]) -> None: ...
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
     async def script(self, sql: str) -> None: ...
     async def close(self) -> None: ...
 

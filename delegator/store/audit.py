@@ -128,7 +128,7 @@ class Kept:
     def __init__(self, driver: Driver, ledger: Ledger) -> None:
         self.driver, self.ledger = driver, ledger
         self._ledgers = {ledger.chain: ledger}
-        self.read, self.close = driver.read, driver.close
+        self.read, self.close, self.shared = driver.read, driver.close, driver.shared
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         return await self.driver.run(lambda: self._of_chain().kept(work()), scope, repeatable=repeatable)

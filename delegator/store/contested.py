@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
 
 from delegator.model import IdentityKind, Notice, Telling
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
 from delegator.store import audit
 from delegator.store.outbox import PATIENCE, milliseconds_of
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 DAY = 24 * 3600 * 1000
 KEPT = 90
 """Days that it can be seen who asked; the audit keeps it for longer."""
@@ -93,13 +92,6 @@ def contest_of(row: Row) -> Contest:
     customer, delegate = (None if value is None else str(value) for value in row[3:5])
     return Contest(str(row[0]), IdentityKind(row[1]), str(row[2]), customer, delegate, str(row[5]),
                    datetime.fromtimestamp(int(str(row[6])) / 1000, UTC), int(str(row[7])))
-
-
-class Running(Protocol):
-    """What a driver must offer to contests."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 def _alone() -> tuple[str]:

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Enrolled
 from delegator.model.owned import By
 from delegator.store import audit
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 _KEPT = ("serial, service_tag, key_fingerprint, claim_id, binding, certificate, issued_at, not_after, used_at, "
          "revoked_at, reason, forgotten_at")
 _OWN = "service_tag = e.service_tag AND identity = 'own' AND asked_at >= e.issued_at"
@@ -141,13 +140,6 @@ def _must_stand(tag: str) -> Transaction[Enrolled]:
 def _note(act: Act, one: Enrolled, now: int, by: By, reason: str) -> Transaction[None]:
     return audit.append(Entry(act, _moment(now), by.actor, service_tag=one.service_tag, claim_id=one.claim_id,
                               peer=by.peer, reasons=(reason,), detail={**_said(one), **by.detail}))
-
-
-class Running(Protocol):
-    """What a driver must offer to enrolments."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 class Enrolments:

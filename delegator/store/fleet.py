@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
@@ -20,21 +20,14 @@ from delegator.store import audit, devices, imports, orders
 from delegator.store.bulk import listed
 from delegator.store.importing import How, Imported, Importer, Stage
 from delegator.store.rows import REGISTRATION, registration_of
+from delegator.store.running import Running
 from delegator.store.spool import Spool
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 PAGE = 1000
 _TIDIED = 500
 """Rows in one commit of clearing up, about 10 ms."""
 Read = Callable[[Query], Awaitable[Sequence[Row]]]
-
-
-class Running(Protocol):
-    """What a driver must offer to a fleet."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
 
 
 def _now() -> datetime:

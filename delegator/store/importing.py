@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
@@ -25,10 +25,10 @@ from delegator.store.claims import milliseconds
 from delegator.store.devices import obstacle, same, successor
 from delegator.store.imports import Slot
 from delegator.store.rows import REGISTRATION, registration_of
+from delegator.store.running import Running
 from delegator.store.spool import Counts, Refused, Said, Spool
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 R = TypeVar("R")
 Write = Callable[[Slot, Sequence[R], int], Transaction[None]]
 HOLD = 0.025
@@ -37,18 +37,15 @@ HOLD = 0.025
 more of it."""
 REST = 0.2
 """How long an import leaves the lock alone after a commit, as a part of what that took: others get a turn."""
+SHARED_HOLD = 0.25
+"""Seconds that one commit aims at where the database is one for many and nobody waits for it: what is sent first is
+worked on while we make the rest ready. All time counts: its server has its own limit."""
 _LEAST, _MOST, _FIRST = 100, 16_000, 1000
+_SHARED_MOST = 64_000
 _LOOKED_AT = 2000
 _TIDIED = 200
 WAITING = imports.ALIVE / 1000 + 5
 """Seconds that we wait for another import: longer than a dead one blocks the way."""
-
-
-class Running(Protocol):
-    """What a driver must offer to an import."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +73,15 @@ class Imported:
 
 @dataclass(slots=True)
 class Pace:
-    """How many rows go into a commit so that it takes about HOLD."""
+    """How many rows go into a commit so that it takes about `hold` seconds."""
 
-    rows: int = _FIRST
+    hold: float
+    most: int
+    rows: int
 
     def took(self, rows: int, seconds: float) -> None:
-        wanted = int(rows * HOLD / max(seconds, 0.0001))
-        self.rows = max(_LEAST, min(_MOST, 2 * self.rows, (self.rows + wanted) // 2))
+        wanted = int(rows * self.hold / max(seconds, 0.0001))
+        self.rows = max(_LEAST, min(self.most, 2 * self.rows, (self.rows + wanted) // 2))
 
 
 class Importer:
@@ -185,10 +184,10 @@ class Importer:
         slot = await self._slot(spool.last_line() + 1)
         step = self._stage("written", counts.new + counts.changed + spool.names())
         try:
-            pace = Pace()
+            pace = self._pace()
             for rows in spool.new(slot.first_id, lambda: pace.rows):
                 await self._paced(pace, rows, imports.add_devices, slot, step)
-            pace = Pace()
+            pace = self._pace()
             for rows in spool.new_names(slot.first_id, lambda: pace.rows):
                 await self._paced(pace, rows, imports.add_names, slot, step)
             await self._change(spool, slot, step)
@@ -214,15 +213,18 @@ class Importer:
                                      hint="run it again when that has ended")
             await asyncio.sleep(0.25)
 
+    def _pace(self) -> Pace:
+        return Pace(*(SHARED_HOLD, _SHARED_MOST) if self._driver.shared else (HOLD, _MOST), _FIRST)
+
     async def _paced(self, pace: Pace, rows: Sequence[R], write: Write[R], slot: Slot,
                      step: Callable[[int], None]) -> None:
         """One commit, and a rest in which others get at the lock."""
         began, busy = time.monotonic(), time.process_time()
         await self._driver.run(lambda: write(slot, rows, self._ms()), imports.scope)
         took = time.monotonic() - began
-        pace.took(len(rows), time.process_time() - busy)
+        pace.took(len(rows), took if self._driver.shared else time.process_time() - busy)
         step(len(rows))
-        await asyncio.sleep(took * REST)
+        await asyncio.sleep(0 if self._driver.shared else took * REST)
 
     async def _change(self, spool: Spool, slot: Slot, step: Callable[[int], None]) -> None:
         for lines in spool.changing(lambda: _TIDIED):
@@ -231,7 +233,7 @@ class Importer:
                      for number, said in lines if number in rows]
             if len(pairs) < len(lines):
                 raise DelegatorError(Kind.CONFLICT, "a device was removed")
-            await self._paced(Pace(), pairs, imports.add_changes, slot, step)
+            await self._paced(self._pace(), pairs, imports.add_changes, slot, step)
 
     def _shown(self, slot: Slot, counts: Counts, how: How) -> Transaction[None]:
         yield from imports.show(slot, self._ms())

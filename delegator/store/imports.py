@@ -64,13 +64,13 @@ def go_on(slot: Slot, now: int) -> Transaction[None]:
 def add_devices(slot: Slot, rows: Sequence[tuple[Value, ...]], now: int) -> Transaction[None]:
     """Rows of device_id and COLUMNS."""
     yield from go_on(slot, now)
-    yield from insert(f"devices (device_id, {COLUMNS})", 8, rows)
+    yield from insert(f"devices (device_id, {COLUMNS})", rows)
 
 
 def add_names(slot: Slot, rows: Sequence[tuple[Value, ...]], now: int) -> Transaction[None]:
     """Rows of name and device_id. Raises DelegatorError (CONFLICT) when a name is taken."""
     yield from go_on(slot, now)
-    yield from insert("device_names (name, device_id)", 2, rows)
+    yield from insert("device_names (name, device_id)", rows)
 
 
 def add_changes(slot: Slot, changes: Sequence[tuple[Registration, Registration]], now: int) -> Transaction[None]:
@@ -82,9 +82,9 @@ def add_changes(slot: Slot, changes: Sequence[tuple[Registration, Registration]]
     if {one.device_id: one for one in map(registration_of, rows)} != {one.device_id: one for one, _ in changes}:
         raise DelegatorError(Kind.CONFLICT, "a device was changed by somebody else during the import",
                              hint="run it again")
-    yield from insert(f"device_changes (device_id, {COLUMNS})", 8,
-                       [(before.device_id, *columns_of(after)) for before, after in changes])
-    yield from insert("device_names (name, device_id)", 2, [
+    yield from insert(f"device_changes (device_id, {COLUMNS})", [
+        (before.device_id, *columns_of(after)) for before, after in changes])
+    yield from insert("device_names (name, device_id)", [
         (name, before.device_id) for before, after in changes
         for name in names_of(after) if name not in names_of(before)])
 

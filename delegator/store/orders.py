@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed_entry
 from datetime import datetime
-from typing import Protocol, TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Order
@@ -23,9 +22,9 @@ from delegator.store import audit
 from delegator.store.bulk import insert, listed
 from delegator.store.devices import no_such_delegate
 from delegator.store.registry import must_exist
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 COLUMNS = "order_number, customer, delegate"
 MOST = 20_000
 """Orders in one import: all of them are one transaction, and nobody else writes meanwhile. A year of 50 orders a day
@@ -127,7 +126,7 @@ def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep)
         refused += [] if error is None else [(at, error)]
     assigned = Assigned(len(new), len(changed), len(orders) - len(new) - len(changed) - len(refused), tuple(refused))
     if keep(assigned):
-        yield from insert(f"orders ({COLUMNS})", 3, [(one.number, one.customer, one.delegate) for one in new])
+        yield from insert(f"orders ({COLUMNS})", [(one.number, one.customer, one.delegate) for one in new])
         for order in changed:
             yield from _write(order)
         counts = {"new": len(new), "changed": len(changed), "unchanged": assigned.unchanged, "refused": len(refused)}
@@ -153,13 +152,6 @@ def remove(number: str, at: datetime, by: By) -> Transaction[None]:
 
 def no_such_order(number: str) -> DelegatorError:
     return DelegatorError(Kind.NOT_FOUND, f"order {number} is assigned to nobody", hint="see: delegator orders list")
-
-
-class Running(Protocol):
-    """What a driver must offer to orders."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 class Orders:

@@ -9,10 +9,8 @@ Must not live here: wording, sending, how long to wait (notify).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol, TypeVar
 
 from delegator.model import (
     CallbackKind,
@@ -28,10 +26,10 @@ from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append
 from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, milliseconds, moment, open_and_issue
+from delegator.store.running import Running
 from delegator.store.stand_ins import StandIn, take_over
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work, rows_alone
+from delegator.store.transaction import Query, Row, Transaction, rows_alone
 
-T = TypeVar("T")
 COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
            "give_up_at, attempts, state, last_error, ended_at, notice, identity")
 PATIENCE = timedelta(days=3)
@@ -210,13 +208,6 @@ def forget(before: int) -> Transaction[int]:
     rows = yield Query("DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE ended_at < $1 "
                        f"LIMIT {_AT_A_TIME}) RETURNING number", (before,))
     return len(rows)
-
-
-class Running(Protocol):
-    """What a driver must offer to the outbox."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 class Outbox:

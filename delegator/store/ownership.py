@@ -9,10 +9,10 @@ Must not live here: the two steps of a transfer (store.transfers), when a claim 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, Registration
@@ -26,7 +26,8 @@ from delegator.store.footing import look
 from delegator.store.inspection import Wanted
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Transaction
 from delegator.store.transfers import Step
 
 T = TypeVar("T")
@@ -118,13 +119,6 @@ def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transact
 
 def _reasons(by: By) -> tuple[str, ...]:
     return () if by.because is None else (by.because,)
-
-
-class Running(Protocol):
-    """What a driver must offer to ownership."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> Sequence[Row]: ...
 
 
 class Ownership:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -25,9 +24,9 @@ from delegator.model.owned import By
 from delegator.store.audit import append
 from delegator.store.footing import look
 from delegator.store.registry import must_exist
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 _COLUMNS = "name, version, since, currency, included, price, prices, base_fee"
 _ALL = Query(f"SELECT {_COLUMNS} FROM plans ORDER BY name, version")
 
@@ -150,13 +149,6 @@ def of_month(month: Month) -> Transaction[dict[str, Plan]]:
     names = {one.customer: one.plan for one in (yield from assignments()) if one.since <= month}
     found = {customer: in_force(known.get(name, []), month) for customer, name in names.items() if name is not None}
     return {customer: plan for customer, plan in found.items() if plan is not None}
-
-
-class Running(Protocol):
-    """What a driver must offer to plans."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
 
 
 class Plans:

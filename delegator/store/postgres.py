@@ -18,12 +18,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from delegator.errors import DelegatorError, Kind
+from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect
 from delegator.store.library import asyncpg
 from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
-from delegator.store.transaction import Commits, Counted, Query, Row, Scope, Transaction, Work
+from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
 from delegator.store.turns import Turns
 from delegator.store.watching import Watch
@@ -172,7 +173,10 @@ class PostgresDriver:
         try:
             query = next(transaction)
             while True:
-                rows = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
+                if type(query) is Rows:
+                    rows = await self._patiently(lane, _copy, lane, query)
+                else:
+                    rows = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
                 query = transaction.send(rows)
         except StopIteration as end:
             outcome: T = end.value
@@ -272,6 +276,13 @@ class PostgresDriver:
         if self._watch is not None:
             await self._watch.close()
         await self._pool.close()
+
+
+async def _copy(lane: Lane, rows: Rows) -> Sequence[Row]:
+    """By COPY, a third of what it takes as statements."""
+    table, columns, records = split(rows)
+    await lane.connection.copy_records_to_table(table, columns=columns, records=records)
+    return ()
 
 
 async def open_postgres(server: Server, connections: int) -> PostgresDriver:

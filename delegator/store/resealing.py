@@ -13,13 +13,12 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from delegator.errors import DelegatorError
 from delegator.sealing import ID_BYTES, SealingKey, id_of
-from delegator.store.transaction import Query, Row, Scope, Transaction, Value, Work, rows_alone
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction, Value, rows_alone
 
-T = TypeVar("T")
 PAGE = 200
 """Rows in one transaction: 9 ms of the writer (measured), and a device waits for no longer than that."""
 
@@ -59,13 +58,6 @@ class Held:
     table: str
     key: str
     values: int
-
-
-class Running(Protocol):
-    """What a driver must offer."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
 
 
 def counts(column: Column) -> Query:

@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from delegator.errors import DelegatorError, Kind
+from delegator.store.bulk import statements
 from delegator.store.soundness import RESTORE, is_broken
-from delegator.store.transaction import Commits, Query, Row, Scope, Work
+from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -261,7 +262,12 @@ def _drive(connection: sqlite3.Connection, work: Work[Any]) -> object:
     try:
         while True:
             query = next(transaction) if rows is None else transaction.send(rows)
-            rows = connection.execute(_numbered(query.sql), query.parameters).fetchall()
+            if type(query) is Rows:
+                for one in statements(query):
+                    connection.execute(_numbered(one.sql), one.parameters)
+                rows = ()
+            else:
+                rows = connection.execute(_numbered(query.sql), query.parameters).fetchall()
     except StopIteration as end:
         return end.value
 

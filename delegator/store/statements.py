@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol, TypeVar
 
 from delegator.billing import as_row, digest, lines_of, totals
 from delegator.errors import DelegatorError, Kind
@@ -22,9 +21,9 @@ from delegator.store.audit import append
 from delegator.store.bulk import insert
 from delegator.store.claims import milliseconds, moment
 from delegator.store.footing import look
-from delegator.store.transaction import Query, Row, Scope, Transaction, Work
+from delegator.store.running import Running
+from delegator.store.transaction import Query, Row, Transaction
 
-T = TypeVar("T")
 GRACE = timedelta(hours=1)
 """After the end of a month until it can be closed: what was issued before has long been committed by then, also by a
 delegator whose clock is behind."""
@@ -97,19 +96,12 @@ def close(period: Period, counts: Iterable[Count], now: datetime, by: By) -> Tra
                 "VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 (month, period.zone, milliseconds(period.begins), milliseconds(period.ends), milliseconds(now),
                  by.actor, sums))
-    yield from insert(f"statement_lines ({_COLUMNS})", 13, [as_row(line) for line in stated])
+    yield from insert(f"statement_lines ({_COLUMNS})", [as_row(line) for line in stated])
     yield from append(Entry(Act.USAGE_CLOSED, now, by.actor, peer=by.peer, detail={
         "month": month, "digest": sums, "lines": len(stated), "totals": [
             {"currency": one.currency, "quantity": one.quantity, "amount": one.amount and format(one.amount, "f")}
             for one in totals(stated)]}))
     return Statement(period, now, by.actor, sums, stated)
-
-
-class Running(Protocol):
-    """What a driver must offer to statements."""
-
-    async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T: ...
-    async def read(self, query: Query) -> list[Row]: ...
 
 
 class Statements:

@@ -24,6 +24,13 @@ class Query(NamedTuple):
     parameters: tuple[Value, ...] = ()
 
 
+class Rows(Query):
+    """Rows for one table, written by the driver's quickest way: `sql` is the table with its columns, "devices
+    (device_id, customer)", and `parameters` are the values of all rows, one row after the other."""
+
+    __slots__ = ()
+
+
 T = TypeVar("T")
 Transaction = Generator[Query, Sequence[Row], T]
 Work = Callable[[], Transaction[T]]

@@ -33,6 +33,6 @@ if __name__ == "__main__":
         return outcome
 
     SqliteDriver.run = run  # type: ignore[method-assign]
-    importing.Pace.__init__.__defaults__ = (300,)  # type: ignore[misc]
+    importing._FIRST = 300
     importing.Pace.took = lambda *_: None  # type: ignore[method-assign,assignment]
     main()

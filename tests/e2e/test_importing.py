@@ -126,7 +126,7 @@ class Timed:
     """A driver that notes how long each commit kept this thread busy."""
 
     def __init__(self, driver: Any) -> None:
-        self._driver, self.read, self.busy = driver, driver.read, list[float]()
+        self._driver, self.read, self.shared, self.busy = driver, driver.read, driver.shared, list[float]()
 
     async def run(self, work: Any, scope: Any = None, *, repeatable: bool = False) -> Any:
         began = time.thread_time()

@@ -90,7 +90,7 @@ class Watched:
 
     def __init__(self, store: Store, seen=None, die_at: int | None = None, after: bool = False) -> None:
         self._driver, self._seen, self._die_at, self._after = store._driver, seen, die_at, after
-        self.read = store._driver.read
+        self.read, self.shared = store._driver.read, store._driver.shared
         self.runs = 0
 
     async def run(self, work, scope=None, *, repeatable=False):
@@ -117,7 +117,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_FIRST", 40), ("_LEAST", 40), ("_MOST", 40), ("_TIDIED", 20), ("REST", 0.0)):
         monkeypatch.setattr(importing, name, value)
     monkeypatch.setattr(importing.Pace, "took", lambda *_: None)
-    monkeypatch.setattr(importing.Pace.__init__, "__defaults__", (40,))
 
 
 async def test_a4_a_reader_sees_nothing_or_all(shop: Store, opening, small) -> None:
