@@ -55,7 +55,7 @@ class Shop:
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.execute("PRAGMA synchronous = FULL")
         await connection.executescript(_SCHEMA)
-        await connection.execute("INSERT INTO customers VALUES ('acme', 0, $1)", (2**40,))
+        await connection.execute("INSERT INTO customers VALUES ('acme', 0, ?1)", (2**40,))
         await connection.execute("BEGIN")
         await connection.executemany("INSERT INTO devices VALUES ($1, 'acme')", [(tag,) for tag in tags])
         await connection.commit()
@@ -69,14 +69,14 @@ class Shop:
             raise Refused("not its certificate")
         now = int(time.time())
         rows = await self._connection.execute_fetchall(
-            "SELECT customer FROM devices JOIN customers ON name = customer WHERE tag = $1 AND opens <= $2 "
+            "SELECT customer FROM devices JOIN customers ON name = customer WHERE tag = ?1 AND opens <= ?2 "
             "AND closes > $2", (tag, now))
         if not list(rows):
             raise Refused("nobody's device, or not now")
         claim, password = secrets.token_hex(16), f"{tag}-{secrets.token_urlsafe(15)}"
         async with self._one_at_a_time:
             await self._connection.execute("BEGIN IMMEDIATE")
-            await self._connection.execute("INSERT INTO claims VALUES ($1, $2, $3, $4)", (claim, tag, password, now))
+            await self._connection.execute("INSERT INTO claims VALUES (?1, ?2, ?3, ?4)", (claim, tag, password, now))
             await self._connection.commit()
         return _ANSWER.format(password=password, claim=claim).encode()
 

@@ -117,9 +117,9 @@ def _send(secured: ssl.SSLSocket, address: Address, request: Request) -> Excepti
 
 def _receive(stream: _Stream, method: str, size: int, sent: Exception | None) -> HttpAnswer:
     try:
-        response = http.client.HTTPResponse(stream, method=method)  # type: ignore[arg-type]
-        response.begin()
-        return HttpAnswer(response.status, response.headers["Retry-After"], _body(response, size))
+        with http.client.HTTPResponse(stream, method=method) as response:  # type: ignore[arg-type]
+            response.begin()
+            return HttpAnswer(response.status, response.headers["Retry-After"], _body(response, size))
     except http.client.RemoteDisconnected as error:
         raise tls.answer_failure(sent or error, stream.version, stream.received == 0) from None
     except (http.client.IncompleteRead, OSError) as error:

@@ -153,7 +153,7 @@ def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) ->
     seen = []
 
     def meanwhile(done: int, total: int) -> None:
-        writer.execute("INSERT INTO customers (name, title) VALUES ($1, 'x')", (f"c{len(seen)}",))
+        writer.execute("INSERT INTO customers (name, title) VALUES (?1, 'x')", (f"c{len(seen)}",))
         seen.append((done, total))
 
     pages, backup.PAGES = backup.PAGES, 4
