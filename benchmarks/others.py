@@ -70,7 +70,7 @@ class Shop:
         now = int(time.time())
         rows = await self._connection.execute_fetchall(
             "SELECT customer FROM devices JOIN customers ON name = customer WHERE tag = ?1 AND opens <= ?2 "
-            "AND closes > $2", (tag, now))
+            "AND closes > ?2", (tag, now))
         if not list(rows):
             raise Refused("nobody's device, or not now")
         claim, password = secrets.token_hex(16), f"{tag}-{secrets.token_urlsafe(15)}"

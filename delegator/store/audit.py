@@ -28,9 +28,9 @@ KEY_ROW = "audit_keys/1"
 _COLUMNS = ", ".join(Link._fields)
 _INSERT = f"INSERT INTO audit ({_COLUMNS}, hash) VALUES ({', '.join(f'${place}' for place in range(1, 17))})"
 _LAST = "SELECT number, hash FROM audit WHERE chain = $1 ORDER BY number DESC LIMIT 1"
-"""Read for the first row of each transaction: whether what this process wrote last was rolled back, or followed by
-another process's, nobody else can say. Look-up and insert take 9 µs on SQLite; one statement with EXISTS or RETURNING
-took 28 and more."""
+"""Read for the first row of each commit: whether what this process wrote last was rolled back, or followed by another
+process's, nobody else can say. Look-up and insert take 9 µs on SQLite; one statement with EXISTS or RETURNING took 28
+and more."""
 
 
 class Appending(Query):
@@ -54,6 +54,8 @@ class Ledger:
         self.chain = chain
         self._sealing, self._sealed = sealing, sealed
         self._key: bytes | None = None
+        self._end: tuple[int, Head] | None = None
+        """The newest row, and the commit it is part of."""
 
     @property
     def key(self) -> bytes:
@@ -69,9 +71,9 @@ class Ledger:
         """The end of another chain, for another connection of this process."""
         return Ledger(chain, self._sealing, self._sealed)
 
-    def kept(self, work: Transaction[T]) -> Transaction[T]:
-        """A transaction with the rows it appends written for it."""
-        head: Head | None = None
+    def kept(self, work: Transaction[T], turn: int) -> Transaction[T]:
+        """A transaction with the rows it appends written for it. `turn` is the driver's."""
+        head = self._end[1] if self._end is not None and self._end[0] == turn else None
         try:
             query = next(work)
             while True:
@@ -81,6 +83,8 @@ class Ledger:
                 else:
                     query = work.send((yield query))
         except StopIteration as end:
+            if head is not None:  # one that fails is undone, and leaves the end where it was
+                self._end = turn, head
             return cast(T, end.value)
 
     def _append(self, entry: Entry, head: Head | None) -> Transaction[Head]:
@@ -131,7 +135,8 @@ class Kept:
         self.read, self.close, self.shared = driver.read, driver.close, driver.shared
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
-        return await self.driver.run(lambda: self._of_chain().kept(work()), scope, repeatable=repeatable)
+        return await self.driver.run(lambda: self._of_chain().kept(work(), self.driver.turn), scope,
+                                     repeatable=repeatable)
 
     def _of_chain(self) -> Ledger:
         """Who keeps the chain of the connection that the driver makes a transaction for."""

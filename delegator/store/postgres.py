@@ -74,6 +74,8 @@ class PostgresDriver:
         self.name = server.name
         self.chain = "main"
         """Of the audit: one for each lane. Right while `run` makes a transaction."""
+        self.turn = 0
+        """Another number for each transaction: here no two share a commit."""
         self._server, self._pool = server, pool
         self._patience = server.timeout + ROOM
         self._turns = Turns()
@@ -145,7 +147,7 @@ class PostgresDriver:
         try:
             await self._patiently(lane, lane.connection.execute, needs.begin)
             await self._must_be_far(lane, needs.counted)
-            self.chain = str(lane.number)
+            self.chain, self.turn = str(lane.number), self.turn + 1
             outcome = await self._drive(lane, work())
             committing = True
             await self._patiently(lane, lane.connection.execute, "COMMIT")

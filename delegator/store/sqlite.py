@@ -71,6 +71,9 @@ class SqliteDriver:
         self._began = 0.0
         self._stalled = self._suspected = False
         self.commits = Commits()
+        self.turn = 0
+        """Another number for each commit, and when it is done again: what a transaction has read holds for the next
+        one with the same number."""
 
     @property
     def stalled(self) -> bool:
@@ -208,6 +211,7 @@ class SqliteDriver:
 
     async def _begin(self) -> None:
         """At once where nobody else writes; where another process does, wait for it in the thread."""
+        self.turn += 1
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:

@@ -3,6 +3,7 @@ A11): rows changed, removed, added, swapped, moved; ends cut off; checkpoints an
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,7 @@ async def test_A11_a_transaction_of_many_rows_reads_the_end_of_its_chain_once(ke
     asked: list[str] = []
 
     def listened():
-        through = kept._driver.ledger.beside(OTHER).kept(work())
+        through = kept._driver.ledger.beside(OTHER).kept(work(), kept._driver.driver.turn)
         query = next(through)
         while True:
             asked.append(query.sql)
@@ -130,6 +131,32 @@ async def test_A11_a_transaction_of_many_rows_reads_the_end_of_its_chain_once(ke
     await kept._driver.driver.run(listened)
     assert [sql.split()[0] for sql in asked] == ["SELECT", "INSERT", "INSERT", "INSERT"]
     assert await verified(kept) == []
+
+
+async def test_A11_transactions_that_share_a_commit_chain_on_whichever_of_them_fail(kept, at):
+    """Among them one that fails before it has a row, and one after."""
+    def failing(minute: int, after: bool):
+        yield from audit.append(entry(at, minute)) if after else ()
+        raise DelegatorError(Kind.CONFLICT, "not this one")
+
+    works = [lambda n=n: audit.append(entry(at, n)) for n in range(12)]
+    works[3:3], works[7:7] = [lambda: failing(20, after=True)], [lambda: failing(21, after=False)]
+    for _ in range(2):
+        done = await asyncio.gather(*(kept._driver.run(one) for one in works), return_exceptions=True)
+        assert [type(one) for one in done].count(DelegatorError) == 2
+    assert await kept.audit.count(Wanted(act=Act.HANDSHAKE.value)) == 10 + 2 * 12
+    assert await verified(kept) == []
+
+
+async def test_A11_a_commit_of_many_reads_the_end_of_the_chain_once(opening_sqlite, at):
+    store = await opening_sqlite()
+    asked: list[str] = []
+    store._driver.driver._writer._connection.set_trace_callback(asked.append)
+    await asyncio.gather(*(store.audit.append([entry(at, minute)]) for minute in range(60)))
+    commits = asked.count("COMMIT")
+    assert 1 <= commits <= 4
+    assert sum(one.startswith("SELECT number, hash FROM audit") for one in asked) == commits
+    assert await verified(store) == []
 
 
 async def test_A11_a_transaction_without_a_ledger_writes_no_row_unnoticed(kept, at):
@@ -234,8 +261,8 @@ async def test_A11_an_added_row_is_found(kept, chain):
 async def beside(store, at) -> None:
     """Rows in a second chain, which knows how far the first one was."""
     ledger = store._driver.ledger.beside(OTHER)
-    await store._driver.driver.run(lambda: ledger.kept(audit.append(entry(at, 20))))
-    await store._driver.driver.run(lambda: ledger.kept(audit.append(entry(at, 21))))
+    await store._driver.driver.run(lambda: ledger.kept(audit.append(entry(at, 20)), store._driver.driver.turn))
+    await store._driver.driver.run(lambda: ledger.kept(audit.append(entry(at, 21)), store._driver.driver.turn))
 
 
 async def test_A11_a_row_from_another_chain_is_told_as_such(kept, chain, at):
@@ -264,7 +291,8 @@ async def test_A11_an_end_cut_off_and_grown_again_is_found(kept, chain, at):
     await kept.audit.mark(at(30))
     last = (await heads(kept))[chain].number
     await sql(kept, f"DELETE FROM audit WHERE chain = '{chain}' AND number > {last - 3}")
-    await kept._driver.driver.run(lambda: kept._driver.ledger.beside(chain).kept(grow(at)))
+    driver = kept._driver.driver
+    await driver.run(lambda: kept._driver.ledger.beside(chain).kept(grow(at), driver.turn))
     assert (await kept.audit.mark(at(40))).broken == (chain,)
     assert await verified(kept) == [(Wrong.HEAD, chain, last)]
 
@@ -339,7 +367,7 @@ async def old_chain(store, at, minutes: int) -> None:
     def work():
         for minute in range(minutes):
             yield from audit.append(entry(at, minute))
-    await store._driver.driver.run(lambda: ledger.kept(work()))
+    await store._driver.driver.run(lambda: ledger.kept(work(), store._driver.driver.turn))
 
 
 async def test_A11_pruning_removes_the_oldest_rows_and_says_so(store, at):
@@ -362,7 +390,7 @@ async def test_A11_a_row_that_went_on_later_is_kept_until_that_is_old(store, at)
         yield from audit.append(entry(at, 0))
         yield from audit.append(entry(at, 1, until=at(60), repeated=40))
         yield from audit.append(entry(at, 2))
-    await store._driver.driver.run(lambda: ledger.kept(work()))
+    await store._driver.driver.run(lambda: ledger.kept(work(), store._driver.driver.turn))
     assert await prune(store, at(30), at(100)) == [("old", 2)]
 
 
