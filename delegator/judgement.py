@@ -58,16 +58,14 @@ class Judgement:
 class Knowing(Protocol):
     """Where what is registered is known from: the store, or what it would be after a change."""
 
-    async def tables(self) -> Tables: ...
-    async def find(self, device: Device, *, lists: bool) -> Candidates: ...
+    async def about(self, device: Device) -> tuple[Tables, Candidates]: ...
 
 
 async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: datetime, trail: Trail,
                 domains: Domains | None = None) -> Judgement:
     """Route and decide, without any effect. Raises DelegatorError: NOT_ENTITLED when nobody owns the device,
     TRY_LATER when only the DNS could have told, and did not."""
-    tables = await store.tables()
-    found = await store.find(facts.device, lists=tables.lists)
+    tables, found = await store.about(facts.device)
     route = choose(facts, found.registrations, tables.directory)
     if isinstance(route, NoRoute) and domains is not None and registered(facts.device, found.registrations) is None:
         route = await _by_domain(facts, route, domains, trail)

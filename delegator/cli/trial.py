@@ -129,11 +129,8 @@ class View:
         self._tables = tables
         self.found = Candidates((), frozenset())
 
-    async def tables(self) -> Tables:
-        return self._tables
-
-    async def find(self, device: Device, *, lists: bool) -> Candidates:
-        return self.found
+    async def about(self, device: Device) -> tuple[Tables, Candidates]:
+        return self._tables, self.found
 
 
 _NOTHING = History()

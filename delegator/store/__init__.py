@@ -55,7 +55,7 @@ from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
-from delegator.store.transaction import Commits, Query, Work, rows_alone
+from delegator.store.transaction import Commits, Query, Row, Work, rows_alone
 from delegator.store.usage import Usage
 
 __all__ = [
@@ -179,15 +179,26 @@ class Store:
 
     async def find(self, device: Device, *, lists: bool = True) -> Candidates:
         """The registrations that concern a device, and with `lists` its approvals: no need where no policy has one."""
-        found = await self._registrations(devices.tagged(device.service_tag))
-        if not found or found[0].service_tag != device.service_tag:
-            others = devices.untagged(device)
-            found = found if others is None else await self._registrations(others)
-        approved = await self._driver.read(devices.approving(device.service_tag)) if lists else []
-        return Candidates(found, frozenset([str(row[0]) for row in approved]))
+        return await self._candidates(device, await self._driver.read(devices.tagged(device.service_tag)), lists)
 
-    async def _registrations(self, query: Query) -> tuple[Registration, ...]:
-        return tuple([rows.registration_of(row) for row in await self._driver.read(query)])
+    async def about(self, device: Device) -> tuple[Tables, Candidates]:
+        """The small tables, and what of everything else concerns a device. Where nothing changed since the copy was
+        made, its own row says so: one read for both."""
+        found = await self._driver.read(devices.tagged(device.service_tag))
+        tables = self._copies.of(int(str(found[0][-1]))) if found else None
+        if tables is None:
+            tables = await self.tables()
+            if found:  # it may be older than they are, and name what they no longer hold
+                found = await self._driver.read(devices.tagged(device.service_tag))
+        return tables, await self._candidates(device, found, tables.lists)
+
+    async def _candidates(self, device: Device, found: list[Row], lists: bool) -> Candidates:
+        if not found or found[0][2] != device.service_tag:
+            others = devices.untagged(device)
+            found = found if others is None else await self._driver.read(others)
+        approved = await self._driver.read(devices.approving(device.service_tag)) if lists else ()
+        return Candidates(tuple([rows.registration_of(row) for row in found]),
+                          frozenset([str(row[0]) for row in approved]))
 
     async def footing(self, ask: Ask) -> Footing:
         """What stands between a shared certificate and this ask: always the same reads, whatever they find."""

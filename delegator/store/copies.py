@@ -50,6 +50,10 @@ class Copies:
         self._failures = 0
         self._failure: DelegatorError | None = None
 
+    def of(self, revision: int) -> Tables | None:
+        """The copy where it is of this revision, which somebody has just read together with something else."""
+        return self._tables if self._tables is not None and self._tables.revision == revision else None
+
     async def newest(self) -> Tables:
         """The tables, as fresh as this moment. Raises DelegatorError."""
         heard, kept = self._driver.heard, self._tables

@@ -61,14 +61,15 @@ def _candidates(count: int) -> str:
     return f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN ({named})"
 
 
-_TAGGED = (f"SELECT {REGISTRATION} FROM registrations "
+_TAGGED = (f"SELECT {REGISTRATION}, (SELECT number FROM revision) FROM registrations "
            "WHERE device_id = (SELECT device_id FROM device_names WHERE name = $1)")
 """As `_candidates(1)`, which would make SQLite open a table of its own for the list: 20 000 instructions."""
 
 
 def tagged(service_tag: str) -> Query:
-    """The registration of a tag. Routing takes it before whatever else a device says of itself, so that alone is
-    looked up where there is one: of ten million devices each name is two more pages that no cache holds."""
+    """The registration of a tag, and the revision that the small tables have at that moment. Routing takes it before
+    whatever else a device says of itself, so that alone is looked up where there is one: of ten million devices each
+    name is two more pages that no cache holds."""
     return Query(_TAGGED, ("T" + service_tag,))
 
 

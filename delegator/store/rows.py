@@ -61,8 +61,8 @@ REGISTRATION = ("device_id, owner, service_tag, serial_number, model, order_numb
 
 
 def registration_of(row: Row) -> Registration:
-    """A row of REGISTRATION as a value."""
-    device_id, owner, tag, serial, model, order, delegate, macs, customer = row
+    """A row that begins with REGISTRATION as a value."""
+    device_id, owner, tag, serial, model, order, delegate, macs, customer = row[:9]
     return Registration(_text(owner), _text(tag), _text(serial), tuple(str(macs).split(",")) if macs else (),
                         _text(model), _text(order), _text(delegate), int(str(device_id)),
                         owner is not None and customer is None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Device, Policy, Registration
+from delegator.model import Customer, Device, Policy, Registration
 
 MACS = ("00:1A:2B:00:00:01", "00:1A:2B:00:00:02")
 FULL = Registration("acme", "ABC1234", "S-1", MACS, "R740", "O-1", "acme-soap")
@@ -63,6 +63,50 @@ async def test_A6_the_policies_that_approve_a_tag_come_along(shop):
     await shop.approve("q", ["ABC1234", "ABC1235"])
     assert (await shop.find(Device("ABC1234"))).approved == {"p", "q"}
     assert (await shop.find(Device("ABC1299"))).approved == frozenset()
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["without lists", "with lists"])
+@pytest.mark.parametrize("said", [
+    Device("ABC1234"), Device("ABC1234", "S-9", MACS), Device("ZZZ9999", "S-9"), Device("ZZZ9999", mac_addresses=MACS),
+    Device("ZZZ9999")], ids=["tag", "tag and more", "serial", "mac", "stranger"])
+async def test_6_1_a_handshake_reads_at_once_what_can_be_asked_one_by_one(shop, said, listed):
+    await shop.add_devices([FULL, Registration("umbra", serial_number="S-9")])
+    await shop.add_policy(Policy("p", approved_only=listed))
+    await shop.approve("p", ["ABC1234", "ZZZ9999"])
+    for _ in range(2):  # with no copy of the small tables yet, and with one
+        tables, found = await shop.about(said)
+        assert tables == await shop.tables()
+        assert found == await shop.find(said, lists=listed)
+        assert found.approved == (frozenset({"p"}) if listed else frozenset())
+
+
+async def test_A4_what_another_process_changed_is_in_the_very_next_handshake(shop, opening):
+    """Whether the small tables changed, the device, or both at once; registered or not."""
+    other, device = await opening(), Device("ABC1234", "S-1")
+    await shop.about(device)
+    await other.add_policy(Policy("later"))
+    assert "later" in (await shop.about(device))[0].policies
+    await other.add_customer(Customer("globex", "Globex"))
+    await other.add_devices([Registration("globex", "ABC1234")])
+    tables, found = await shop.about(device)
+    assert "globex" in tables.customers
+    assert [one.customer for one in found.registrations] == ["globex"]
+    await other.add_policy(Policy("latest"))
+    await other.fleet.remove(found.registrations[0])
+    tables, found = await shop.about(device)
+    assert "latest" in tables.policies
+    assert found.registrations == ()
+
+
+async def test_6_4_where_nothing_changed_one_read_tells_all(opening_sqlite):
+    store = await opening_sqlite()
+    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_devices([Registration("acme", "ABC1234", "S-1")])
+    await store.about(Device("ABC1234", "S-1"))
+    asked: list[str] = []
+    store._driver.driver._reader.set_trace_callback(asked.append)
+    await store.about(Device("ABC1234", "S-1"))
+    assert len(asked) == 1
 
 
 async def test_8_the_very_same_again_is_no_news_and_no_conflict(shop):

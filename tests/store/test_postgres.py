@@ -274,7 +274,7 @@ async def test_A6_pruning_and_noting_who_asked_for_anothers_tag_wait_for_no_devi
     def rows():
         for minute in range(9):
             yield from audit.append(Entry(Act.HANDSHAKE, at(minute), "device"))
-    await store._driver.driver.run(lambda: old.kept(rows()))
+    await store._driver.driver.run(lambda: old.kept(rows(), store._driver.driver.turn))
     held, go_on = asyncio.Event(), asyncio.Event()
 
     def slow():
