@@ -169,7 +169,7 @@ def write_old(console: Console, *entries: Entry) -> None:
         def all_of() -> Transaction[None]:
             for entry in entries:
                 yield from audit.append(entry)
-        await store._driver.driver.run(lambda: ledger.kept(all_of()))
+        await store._driver.driver.run(lambda: ledger.kept(all_of(), store._driver.driver.turn))
     console.store(work)
 
 

@@ -156,7 +156,7 @@ def test_A11_an_old_row_goes_by_itself_and_the_chain_stays_verifiable(world: Wor
         def work() -> Any:
             for _ in range(3):
                 yield from audit.append(Entry(Act.SERVER_STARTED, datetime(2020, 1, 1, tzinfo=UTC), "delegator"))
-        await store._driver.driver.run(lambda: ledger.kept(work()))
+        await store._driver.driver.run(lambda: ledger.kept(work(), store._driver.driver.turn))
     world.store(of_long_ago)
     world.settings = msgspec.structs.replace(world.settings, audit=config.AuditSettings(keep_days=400))
     (world.root / "delegator.toml").write_text(config.as_toml(world.settings))
