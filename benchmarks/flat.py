@@ -94,7 +94,8 @@ async def _round(store: Any, numbers: list[int]) -> dict[str, float]:
     start = time.process_time()
     owned = []
     for number, tag in zip(numbers, tags, strict=True):
-        found = await store.find(Device(tag, _serial(number), (_mac(2 * number), _mac(2 * number + 1)), "R750"))
+        device = Device(tag, _serial(number), (_mac(2 * number), _mac(2 * number + 1)), "R750")
+        _, found = await store.about(device)
         owned.append(found.registrations[0].device_id)
     looked = time.process_time() - start
     now = milliseconds(datetime.now(UTC))

@@ -169,14 +169,14 @@ def logs(place: Path) -> Pieces:
 
 
 async def look_ups(store: Store, asked: Any) -> Pieces:
-    """What is read for a handshake, and the whole judgement, which holds these reads."""
+    """What is read for a handshake, and the whole judgement, which holds that read."""
     facts = Facts(asked.device, asked.location, "127.0.0.1")
-    tables, find = await quickest_async(store.tables), await quickest_async(lambda: store.find(asked.device))
+    about = await quickest_async(lambda: store.about(asked.device))
 
     async def judged() -> None:
         await judge(store, facts, IdentityKind.OWN, app.now(), Trail("1f-1", "127.0.0.1"))
-    return {"store: revision of the small tables": tables, "store: the device and its approvals": find,
-            "judgement: both reads, routing, policy": await quickest_async(judged)}
+    return {"store: the device, and whether the small tables changed": about,
+            "judgement: that read, routing, policy": await quickest_async(judged)}
 
 
 async def claims(handshake: Handshake, asks: Iterable[tuple[Any, Peer]]) -> Pieces:
