@@ -57,7 +57,7 @@ class Shop:
         await connection.executescript(_SCHEMA)
         await connection.execute("INSERT INTO customers VALUES ('acme', 0, ?1)", (2**40,))
         await connection.execute("BEGIN")
-        await connection.executemany("INSERT INTO devices VALUES ($1, 'acme')", [(tag,) for tag in tags])
+        await connection.executemany("INSERT INTO devices VALUES (?1, 'acme')", [(tag,) for tag in tags])
         await connection.commit()
         return cls(connection)
 

@@ -73,10 +73,13 @@ class Imported:
 
 @dataclass(slots=True)
 class Pace:
-    """How many rows go into a commit so that it takes about `hold` seconds."""
+    """How many rows go into a commit so that it takes about `hold` seconds by `clock`, and which part of its time is
+    rested afterwards."""
 
     hold: float
     most: int
+    rest: float
+    clock: Callable[[], float]
     rows: int
 
     def took(self, rows: int, seconds: float) -> None:
@@ -214,17 +217,19 @@ class Importer:
             await asyncio.sleep(0.25)
 
     def _pace(self) -> Pace:
-        return Pace(*(SHARED_HOLD, _SHARED_MOST) if self._driver.shared else (HOLD, _MOST), _FIRST)
+        if self._driver.shared:
+            return Pace(SHARED_HOLD, _SHARED_MOST, 0, time.monotonic, _FIRST)
+        return Pace(HOLD, _MOST, REST, time.process_time, _FIRST)
 
     async def _paced(self, pace: Pace, rows: Sequence[R], write: Write[R], slot: Slot,
                      step: Callable[[int], None]) -> None:
         """One commit, and a rest in which others get at the lock."""
-        began, busy = time.monotonic(), time.process_time()
+        began, busy = time.monotonic(), pace.clock()
         await self._driver.run(lambda: write(slot, rows, self._ms()), imports.scope)
         took = time.monotonic() - began
-        pace.took(len(rows), took if self._driver.shared else time.process_time() - busy)
+        pace.took(len(rows), pace.clock() - busy)
         step(len(rows))
-        await asyncio.sleep(0 if self._driver.shared else took * REST)
+        await asyncio.sleep(took * pace.rest)
 
     async def _change(self, spool: Spool, slot: Slot, step: Callable[[int], None]) -> None:
         for lines in spool.changing(lambda: _TIDIED):
