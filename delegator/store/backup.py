@@ -54,7 +54,7 @@ def make(source: Path, target: Path, progress: Progress) -> Copy:
     source cannot be read or is not sound, in which case there is no copy; CONFLICT when the target is there."""
     _require_free(target)
     with _scratch(target) as scratch:
-        with _reading(source, _NO_COPY) as connection:
+        with _reading(source, hint=_NO_COPY) as connection:
             _copy(connection, scratch, progress)
         # The copy is faithful: what is wrong with it is wrong with the database.
         found = examine(scratch, called=source, hint=_NO_COPY)
@@ -67,7 +67,7 @@ def examine(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Cop
     looks at, and more. `called` is what it is a copy of, for errors, and `hint` what to do where it is not sound.
     Raises DelegatorError (CONFIGURATION)."""
     name = called or path
-    with _reading(path) as connection:
+    with _reading(path, called, hint) as connection:
         trouble = list(itertools.islice(troubles(connection, "integrity_check"), 3))
         if trouble:
             raise _damaged(name, "; ".join(trouble), hint)
@@ -114,8 +114,8 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
 
 
 @contextlib.contextmanager
-def _reading(path: Path, hint: str = _EARLIER) -> Iterator[sqlite3.Connection]:
-    """One view of a database, as it is now, for as long as the connection is open."""
+def _reading(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Iterator[sqlite3.Connection]:
+    """One view of a database, as it is now, for as long as the connection is open; see `examine`."""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True,
                                                 isolation_level=None)) as connection:
@@ -124,8 +124,9 @@ def _reading(path: Path, hint: str = _EARLIER) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as error:
         if is_broken(error):
-            raise _damaged(path, str(error), hint) from None
-        raise DelegatorError(Kind.CONFIGURATION, f"{path}: {error}", hint="check the path and who owns it") from None
+            raise _damaged(called or path, str(error), hint) from None
+        raise DelegatorError(Kind.CONFIGURATION, f"{called or path}: {error}", hint="check the path and who owns it"
+                             ) from None
 
 
 def _copy(source: sqlite3.Connection, target: Path, progress: Progress) -> None:

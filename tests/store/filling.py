@@ -106,7 +106,7 @@ VERBS: dict[str, Verb] = {
     "revision": lambda f: f.store.add_customer(Customer("filled-too", "Filled too")),
     "customer_keys": lambda f: f.store.ownership.set_key("filled-too", _public_key(), f.at(0)),
     "delegates": lambda f: f.store.add_delegate(Delegate("filled-1", "filled", HostedCallback(
-        "root", Secret("{random}"), mail_to="a@example.com"), policy="filled")),
+        "root", Secret("{random}")), policy="filled")),
     "delegate_health": lambda f: f.store.note_health("filled-1", "open", "no answer", f.at(0)),
     "rules": lambda f: f.store.add_rule(Rule("filled", "filled-1", model="R1")),
     "orders": lambda f: f.store.orders.add(Order("O-1", "filled", "filled-1"), f.at(0)),
