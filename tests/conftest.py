@@ -15,7 +15,15 @@ engine.load()
 
 from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
 
-from .postgres import Cluster, running_cluster  # noqa: E402
+from .hanging import (  # noqa: E402, F401 - hooks
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_exception_interact,
+    pytest_runtest_protocol,
+    pytest_timeout_set_timer,
+    pytest_unconfigure,
+)
+from .postgres import IN_NO_DANGER, Cluster, running_cluster  # noqa: E402
 
 REQUIRED = os.environ.get("COUNTERPARTS") == "required"
 """Set by .ci/run, which installs every counterpart: a missing one is a failure there."""
@@ -64,6 +72,14 @@ def device(factory: Folder) -> Callable[[str], Issued]:
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL of our own, with a template that holds the schema. For tests marked `counterpart("initdb")`."""
     with running_cluster() as cluster:
+        cluster.with_schema()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_quick() -> Iterator[Cluster]:
+    """One that does not wait for the disk, for what is tried with every change."""
+    with running_cluster(**IN_NO_DANGER) as cluster:
         cluster.with_schema()
         yield cluster
 

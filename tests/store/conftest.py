@@ -1,16 +1,18 @@
 """What the store's contract is run on and with: databases, a clock that is told the time, asks to make.
 
 Everything in this folder but test_sqlite*, test_postgres* and test_migrate is the contract: it knows no driver and is
-run on every engine in DATABASES.
+run on every engine in DATABASES: PostgreSQL where it is installed, else these tests are skipped and say so.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,22 +30,23 @@ from delegator.model import (
 )
 from delegator.policy import Applied, over_limits
 from delegator.sealing import SealingKey
-from delegator.store import Ask, Store, milliseconds, open_named, open_store
+from delegator.store import Ask, Store, milliseconds, open_named
 
 from ..postgres import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Opening = Callable[[], Awaitable[Store]]
+_NO_CASE = SimpleNamespace(params={})
 Database = Callable[[], AbstractAsyncContextManager[Opening]]
 
 
 @asynccontextmanager
-async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Opening]:
-    """A fresh database; every call opens one more Store on it, and all are closed at the end."""
+async def opened_at(where: config.Store, key: SealingKey) -> AsyncIterator[Opening]:
+    """Every call opens one more Store on a database, and all are closed at the end."""
     opened: list[Store] = []
 
     async def opening() -> Store:
-        opened.append(await open_store(folder / "delegator.db", key))
+        opened.append(await open_named(where, key))
         return opened[-1]
 
     try:
@@ -53,25 +56,35 @@ async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Openin
             await store.close()
 
 
+def embedded(folder: Path) -> config.Store:
+    return config.Store(path=str(folder / "delegator.db"))
+
+
+def on(cluster: Cluster, name: str) -> config.Store:
+    return config.Store(url=cluster.url(name), connections=4)
+
+
 @asynccontextmanager
 async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[Opening]:
-    """The same on a real PostgreSQL."""
-    opened: list[Store] = []
-    async with cluster.lent() as name:
-        where = config.Store(url=cluster.url(name), connections=4)
-
-        async def opening() -> Store:
-            opened.append(await open_named(where, key))
-            return opened[-1]
-
-        try:
+    with cluster.lent() as name:
+        async with opened_at(on(cluster, name), key) as opening:
             yield opening
-        finally:
-            for store in opened:
-                await store.close()
 
 
-DATABASES = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.counterpart("initdb"), pytest.mark.slow])]
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.counterpart("initdb"))]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On PostgreSQL `make test` runs every test of the contract with the first of its cases, as a database there costs
+    five times what a file does. The further cases differ in values, not in what the engine must do; they are slow."""
+    begun: set[tuple[object, ...]] = set()
+    for item in items:
+        if "postgresql" in getattr(item, "callspec", _NO_CASE).params.values():
+            test = item.path, getattr(item, "cls", None), getattr(item, "originalname", item.name)
+            if test in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(test)
 
 
 @pytest.fixture
@@ -83,9 +96,49 @@ def key() -> SealingKey:
 def database(request: pytest.FixtureRequest, tmp_path: Path, key: SealingKey) -> Database:
     """Makes a fresh database, for tests that bring their own loop."""
     if request.param == "sqlite":
-        return lambda: sqlite_database(tmp_path, key)
-    cluster: Cluster = request.getfixturevalue("postgres")
+        return lambda: opened_at(embedded(tmp_path), key)
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
     return lambda: postgres_database(cluster, key)
+
+
+@pytest.fixture(params=DATABASES)
+def somewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[config.Store]:
+    """A fresh database, for tests that open it themselves."""
+    if request.param == "sqlite":
+        yield embedded(tmp_path)
+        return
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
+    with cluster.lent() as name:
+        yield on(cluster, name)
+
+
+@pytest.fixture(params=DATABASES)
+def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> config.Store:
+    """A database that does not even hold a schema."""
+    if request.param == "sqlite":
+        return embedded(tmp_path)
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
+    return on(cluster, cluster.database(template="template0"))
+
+
+@pytest.fixture
+async def opening_empty(nowhere: config.Store, key: SealingKey) -> AsyncIterator[Opening]:
+    async with opened_at(nowhere, key) as opening:
+        yield opening
+
+
+@pytest.fixture
+def as_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Within it a store that is opened has no later schema than this one, as with the release of that time."""
+    module = sys.modules["delegator.store.migrate"]
+    known = module.schema_files
+
+    @contextmanager
+    def as_of(number: int) -> Iterator[None]:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(module, "schema_files", lambda *said: [one for one in known(*said) if one.number <= number])
+            yield
+    return as_of
 
 
 @pytest.fixture
@@ -97,7 +150,7 @@ async def opening(database: Database) -> AsyncIterator[Opening]:
 @pytest.fixture
 async def opening_sqlite(tmp_path: Path, key: SealingKey) -> AsyncIterator[Opening]:
     """For what only SQLite promises: opens the file `delegator.db` of this test, as often as wanted."""
-    async with sqlite_database(tmp_path, key) as opening:
+    async with opened_at(embedded(tmp_path), key) as opening:
         yield opening
 
 
