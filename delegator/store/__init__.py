@@ -36,6 +36,7 @@ from delegator.sealing import SealingKey
 from delegator.store import administration, claims, devices, notices, outbox, registry, rows, stand_ins
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
+from delegator.store.changing import Changing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of, milliseconds
 from delegator.store.contested import Contests
 from delegator.store.copies import Copies, Tables
@@ -124,6 +125,7 @@ class Store:
         self.ownership = Ownership(driver, by)
         self.fleet = Fleet(driver, by, snapshot_of(driver.driver))
         self.orders = Orders(driver, by)
+        self.changing = Changing(driver, by, lambda: self._key)
         self.surveys = Surveys(driver)
         self.enrolments = Enrolments(driver)
         self.contests = Contests(driver)

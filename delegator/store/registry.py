@@ -41,7 +41,7 @@ def _must_be_new(noun: str, name: str) -> Transaction[None]:
     found = yield Query(f"SELECT 1 FROM {_TABLES[noun]} WHERE name = $1", (name,))
     if found:
         raise DelegatorError(Kind.CONFLICT, f"there is a {noun} named {name} already",
-                             hint=f"see: delegator {_TABLES[noun]} show {name}")
+                             hint=f"change it with: delegator {_TABLES[noun]} change {name}")
 
 
 def add_customer(customer: Customer, replace: bool) -> Transaction[None]:

@@ -292,7 +292,7 @@ def _signature(transfer: Transfer, to: TransferState, step: Step) -> Transaction
         raise DelegatorError(
             Kind.IDENTITY, f"{whose} has no signing key on record to check this with" if step.sign else
             f"{whose} signs what it does, and this is not signed",
-            hint=f"delegator customers add {whose} --replace --signing-key FILE" if step.sign else
+            hint=f"delegator customers change {whose} --signing-key FILE" if step.sign else
             "give its key with --sign-with FILE, or what it signed with --signature FILE")
     said = stated(transfer, to)
     try:
