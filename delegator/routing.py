@@ -213,7 +213,7 @@ def catches_all(rule: Rule) -> bool:
 def _everywhere(wanted: str) -> bool:
     """Of IPv6, half of the addresses that are given out (2000::/3) are as good as all."""
     try:
-        network = _network(normal_network(wanted))
+        network = _network(normal_network(str(_network(wanted))))
     except ValueError:
         return False  # what is no network holds nobody
     return network.prefixlen <= (2 if network.version == 4 else 4)

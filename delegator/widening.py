@@ -350,7 +350,7 @@ def of_device(before: Registration | None, after: Registration | None, tables: S
     found = [f"device {name}: {added}: {one.customer.name} answers it, with {one.asks}"
              for one in new if added and not one.closed]
     if not found and not _led_alike(before, after):
-        was = old or [None]
+        was: list[Gate | None] = [*old] or [None]
         found = [f"device {name} at delegate {one.delegate.name} of customer {one.customer.name}: {text}"
                  for one in new for other in was for text in _opened(other, one)]
     if after is None and by_domain and before is not None:

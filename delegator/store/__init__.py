@@ -19,6 +19,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackKind,
     Claim,
+    ClaimState,
     Customer,
     Delegate,
     Device,
@@ -277,9 +278,10 @@ class Store:
         return Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
 
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
-                     most: int = 1000) -> list[Claim]:
+                     state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag}
+        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
+                  "state = {0}": None if state is None else state.value}
         said = [(condition, value) for condition, value in wanted.items() if value is not None]
         where = " AND ".join(condition.format(f"${number}") for number, (condition, _) in enumerate(said, 2)) or "1 = 1"
         query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"

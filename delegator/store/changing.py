@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import Missing
 from delegator.model import Customer, Delegate, Policy, Rule
 from delegator.model.owned import By
 from delegator.sealing import SealingKey
 from delegator.store import administration, registry, rows
 from delegator.store.running import Running
-from delegator.store.transaction import Query, Row, Transaction
+from delegator.store.transaction import Query, Row, Transaction, Work
 
 T = TypeVar("T", Customer, Delegate, Policy, Rule)
 How = Callable[[T], T]
@@ -53,17 +53,20 @@ NOUNS: tuple[Noun[Any], ...] = (CUSTOMER, DELEGATE, POLICY, RULE)
 def _standing(noun: Noun[T], name: str, key: SealingKey) -> Transaction[T]:
     found = yield noun.one(name)
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"there is no {noun.name} named {name}",
-                             hint=f"see: delegator {noun.table} list")
+        raise Missing(noun.name, name, f"there is no {noun.name} named {name}",
+                      hint=f"see: delegator {noun.table} list")
     return noun.value(found[0], key)
 
 
-def change(noun: Noun[T], name: str, how: How[T], key: SealingKey, by: By, now: datetime) -> Transaction[tuple[T, T]]:
-    """The value as it stood and as it is now."""
+def change(noun: Noun[T], name: str, how: How[T], key: SealingKey, by: By, now: datetime,
+           besides: Work[None] | None = None) -> Transaction[tuple[T, T]]:
+    """The value as it stood and as it is now. `besides` is what is kept elsewhere of the same, changed with it."""
     before = yield from _standing(noun, name, key)
     after = how(before)
     if after != before:
         yield from administration.saved(noun.name, name, noun.write(after, key), key, by, now)
+    if besides is not None:
+        yield from besides()
     return before, after
 
 
@@ -80,9 +83,10 @@ class Changing:
     def __init__(self, driver: Running, by: By, key: Callable[[], SealingKey]) -> None:
         self._driver, self._by, self._key = driver, by, key
 
-    async def change(self, noun: Noun[T], name: str, how: How[T]) -> tuple[T, T]:
+    async def change(self, noun: Noun[T], name: str, how: How[T], besides: Work[None] | None = None) -> tuple[T, T]:
         """Before and after. Raises DelegatorError: NOT_FOUND, and whatever `how` raises."""
-        return await self._driver.run(lambda: change(noun, name, how, self._key(), self._by, datetime.now(UTC)))
+        return await self._driver.run(
+            lambda: change(noun, name, how, self._key(), self._by, datetime.now(UTC), besides))
 
     async def remove(self, noun: Noun[T], name: str) -> T:
         """What was removed. Raises DelegatorError: NOT_FOUND, CONFLICT while it is referred to."""

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace as changed
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Device, Registration, normal_mac
 from delegator.store.bulk import places
 from delegator.store.registry import must_exist
@@ -177,8 +177,8 @@ def alter(known: Sequence[str], text: str, how: Callable[[Registration], Registr
 def only(found: Sequence[Registration], text: str) -> Registration:
     """The one registration of this name. Raises DelegatorError: NOT_FOUND for none, CONFLICT for several."""
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {text}",
-                             hint="see: delegator devices list")
+        raise Missing("device", text, f"no device is registered under {text}",
+                      hint="see: delegator devices list")
     if len(found) > 1:
         raise DelegatorError(Kind.CONFLICT, f"{text} is an identifier of {len(found)} devices, of another kind each",
                              hint="say another identifier of the one that is meant")
@@ -248,8 +248,8 @@ def must_be_of_customer(device: Registration) -> Transaction[None]:
 
 
 def no_such_delegate(customer: str | None, delegate: str) -> DelegatorError:
-    return DelegatorError(Kind.NOT_FOUND, f"customer {customer} has no delegate named {delegate}",
-                          hint="see: delegator delegates list")
+    return Missing("delegate", delegate, f"customer {customer} has no delegate named {delegate}",
+                   hint="see: delegator delegates list")
 
 
 def remove_device(one: Registration) -> Transaction[None]:

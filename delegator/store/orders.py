@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed_entry
 from datetime import datetime
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
@@ -173,7 +173,7 @@ def remove(number: str, at: datetime, by: By) -> Transaction[None]:
 
 
 def no_such_order(number: str) -> DelegatorError:
-    return DelegatorError(Kind.NOT_FOUND, f"order {number} is assigned to nobody", hint="see: delegator orders list")
+    return Missing("order", number, f"order {number} is assigned to nobody", hint="see: delegator orders list")
 
 
 class Orders:
