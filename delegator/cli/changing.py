@@ -97,11 +97,17 @@ def loudly(lets_in: Sequence[str]) -> tuple[str, ...]:
 
 
 def also(output: Output, lets_in: Sequence[str]) -> Output:
-    """The output of a verb that may let something in, with what it does: in its object, or in each of its objects."""
-    data = output.data
-    if isinstance(data, Mapping):
-        data = {**data, "lets_in": list(lets_in)}
-    return dataclasses.replace(output, data=data, words=(*output.words, *loudly(lets_in)))
+    """The output of a verb that lets something in where nobody would look for it, with what that is."""
+    if not lets_in:
+        return output
+    assert isinstance(output.data, Mapping)
+    return dataclasses.replace(output, data={**output.data, "lets_in": list(lets_in)},
+                               words=(*output.words, *loudly(lets_in)))
+
+
+def plainly(output: Output, lets_in: Sequence[str]) -> Output:
+    """The output of a verb that is there to let something in, which it says without alarm."""
+    return dataclasses.replace(output, words=(*output.words, *(f"lets in: {console.plain(one)}" for one in lets_in)))
 
 
 def imported(what: str, new: int, changed: int, kept: bool) -> tuple[str, ...]:

@@ -80,5 +80,5 @@ async def release(store: Store, tag: str, because: str | None) -> Output:
         raise Missing("device", tag, f"{tag} has no claim", hint="see: delegator claims list")
     changed = len(await store.ownership.release(tag, datetime.now(UTC), because))
     output = Output({"service_tag": tag, "released": changed}, words=(f"{changed} claims of {tag} were released",))
-    return changing.also(output, [f"{tag} may be claimed anew, by any key that its owner's policy allows"]
+    return changing.plainly(output, [f"{tag} may be claimed anew, by any key that its owner's policy allows"]
                          if changed else [])

@@ -23,6 +23,7 @@ from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.store import Store
+from delegator.store.devices import names_of
 from delegator.store.fleet import only
 from delegator.store.importing import How
 from delegator.store.spool import Spool
@@ -57,8 +58,10 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
     output = Output(shapes.registration(one), words=(said,))
-    return changing.also(output, await changing.let_in_device(
-        store, None, only(await store.fleet.called(name), name)) if new else ())
+    if not new:
+        return output
+    (made, *_) = [each for each in await store.fleet.called(name) if set(names_of(one)) <= set(names_of(each))]
+    return changing.plainly(output, await changing.let_in_device(store, None, made))
 
 
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
@@ -189,7 +192,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             {"rows": counts.rows, "new": counts.new, "changed": counts.changed, "unchanged": counts.unchanged,
              "refused_rows": counts.refused, "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
-        return changing.also(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
+        return changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
 
 
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"

@@ -107,8 +107,8 @@ async def forget(store: Store, tag: str, reason: str, because: str | None) -> Ou
     gone = await store.enrolments.forget(tag, reason, datetime.now(UTC), _by(store, because))
     output = Output(shapes.enrolled(gone), words=(
         f"{tag}: serial {gone.serial} is revoked, and the shared certificate may claim the tag again", _LEDGER))
-    return changing.also(output, [f"{tag}: the shared certificate was refused and may claim it now, where its owner's "
-                                  "policy allows that one"])
+    return changing.plainly(output, [f"{tag}: the shared certificate was refused and may claim it now, where its "
+                                     "owner's policy allows that one"])
 
 
 @verb(group, "export", "delegator enrolments export > enrolled.jsonl")

@@ -2,6 +2,7 @@
 
 The invariants: no list is longer than `--most` says, and one that was cut says so on standard error; a list is empty
 only where what its filters name exists: a name that nobody has is an error and not an empty list.
+A device alone may be named that nobody registered: it may have asked all the same.
 Must not live here: what is listed (the nouns).
 """
 
@@ -14,6 +15,7 @@ import click
 
 from delegator.cli import console, shapes
 from delegator.cli.console import Output
+from delegator.cli.nearest import suggested
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.store import Store
@@ -66,7 +68,7 @@ async def words(store: Store, what: str, count: int, most: int, named: Mapping[s
     """What standard error is told of a list. Raises Missing."""
     if not count:
         await must_know(store, named)
-        return (f"no {what} found",)
+        return (f"no {what} found", *await _unregistered(store, named.get("device")))
     if count > most:
         return (f"there are more {what} than these {most}; say how many with --most",)
     return ()
@@ -78,7 +80,7 @@ async def words(store: Store, what: str, count: int, most: int, named: Mapping[s
 async def must_know(store: Store, named: Mapping[str, str | None]) -> None:
     """Raises Missing, or DelegatorError (NOT_FOUND), for the first name that nobody has."""
     for noun, name in named.items():
-        if name is not None and not await _KNOWN[noun](store, name):
+        if name is not None and noun in _KNOWN and not await _KNOWN[noun](store, name):
             detail, hint = _UNKNOWN.get(noun, (f"there is no {noun} named {{0}}",
                                                f"see: delegator {_plural(noun)} list"))
             if noun == "claim":
@@ -111,8 +113,12 @@ async def _order(store: Store, number: str) -> bool:
     return await store.orders.get(number) is not None or bool((await store.orders.devices(number))[0])
 
 
-async def _device(store: Store, name: str) -> bool:
-    return bool(await store.fleet.called(name)) or bool(await store.claims(service_tag=name, most=1))
+async def _unregistered(store: Store, device: str | None) -> tuple[str, ...]:
+    """A device that nobody knows may have asked all the same, so a filter may name it."""
+    if device is None or await store.fleet.called(device) or await store.claims(service_tag=device, most=1):
+        return ()
+    detail = f"no device is registered under {device}, and none ever claimed it"
+    return (f"note: {(await suggested(store, Missing('device', device, detail))).detail}",)
 
 
 async def _claim(store: Store, claim_id: str) -> bool:
@@ -120,9 +126,7 @@ async def _claim(store: Store, claim_id: str) -> bool:
 
 
 _KNOWN: dict[str, Callable[[Store, str], Awaitable[bool]]] = {
-    "customer": _customer, "delegate": _delegate, "policy": _policy, "plan": _plan, "order": _order, "device": _device,
-    "claim": _claim}
+    "customer": _customer, "delegate": _delegate, "policy": _policy, "plan": _plan, "order": _order, "claim": _claim}
 _UNKNOWN = {
-    "device": ("no device is registered under {0}, and none ever claimed it", "see: delegator devices list"),
     "order": ("no order and no device has the number {0}", "see: delegator orders list"),
     "claim": ("there is no claim {0}", "see: delegator claims list")}

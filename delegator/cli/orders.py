@@ -46,7 +46,7 @@ async def add(store: Store, order: str, customer: str, delegate: str | None) -> 
     new = await store.orders.add(one, datetime.now(UTC))
     waiting = (await store.orders.devices(order))[1]
     said = f"order {order} belongs to {customer}" if new else f"order {order} belonged to {customer} already, just so"
-    return changing.also(Output(shapes.order(one), words=(f"{said}: {waiting} devices",)),
+    return changing.plainly(Output(shapes.order(one), words=(f"{said}: {waiting} devices",)),
                          await _let_in(store, None, one) if new else ())
 
 
@@ -121,7 +121,7 @@ async def remove(store: Store, order: str) -> Output:
     """ORDER belongs to nobody any more: its devices are in stock again. Claims that stand go on until they end."""
     await store.orders.remove(order, datetime.now(UTC))
     devices = (await store.orders.devices(order))[1]
-    return Output({"removed": order, "devices": devices, "lets_in": []},
+    return Output({"removed": order, "devices": devices},
                   words=(f"order {order} belongs to nobody now; {devices} devices are in stock",))
 
 
@@ -153,7 +153,7 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
         {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,
          "unchanged": assigned.unchanged, "refused_rows": len(refused), "sha256": table.sha256},
         refused[:feeding.MOST_TOLD], kept=keep(assigned), dry_run=dry_run)
-    return changing.also(output, changing.imported("orders", assigned.new, assigned.changed, keep(assigned)))
+    return changing.plainly(output, changing.imported("orders", assigned.new, assigned.changed, keep(assigned)))
 
 
 def _read(table: Table, customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:

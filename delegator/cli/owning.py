@@ -191,7 +191,7 @@ async def _repair(store: Store, tag: str, key: str | None, within: timedelta | N
     output = Output({"service_tag": tag, "keys": [shapes.board(one) for one in known]}, words=(
         f"device {tag}: {which} may claim it{until}; {refused} older keys are refused",
         "  next: revoke the old certificate, if it was issued here: python -m pki revoke"))
-    return changing.also(output, [f"device {tag}: another key was refused, now {which} may claim it{until}"])
+    return changing.plainly(output, [f"device {tag}: another key was refused, now {which} may claim it{until}"])
 
 
 def _fingerprint(text: str | None) -> str | None:

@@ -153,16 +153,11 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
 
 def _told(made: list[Transfer], how: str) -> Output:
     which = made[0].device if len(made) == 1 else f"{len(made)} devices"
-    shown = [{**shapes.transfer(one), "lets_in": _lets_in(one)} for one in made]
-    loud = [text for one in made for text in _lets_in(one)]
-    return Output(shown, [one.transfer_id for one in made], words=(f"{which}: {how}", *changing.loudly(loud)))
-
-
-def _lets_in(ended: Transfer) -> list[str]:
-    """Whoever takes a device answers it from now on, and what the old owner's claim held back is free."""
-    if ended.state is not TransferState.ACCEPTED:
-        return []
-    return [f"device {ended.device}: customer {ended.offered_to} answers it from now on, as its policy allows"]
+    output = Output([shapes.transfer(one) for one in made], [one.transfer_id for one in made],
+                    words=(f"{which}: {how}",))
+    accepted = made[0].state is TransferState.ACCEPTED
+    return changing.plainly(output, [f"{which}: customer {made[0].offered_to} answers from now on, as its policy "
+                                     "allows"] if accepted else [])
 
 
 # --- looking ------------------------------------------------------------------------------------------------------
