@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed_entry
 from datetime import datetime
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
@@ -68,9 +68,7 @@ def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
     """Say whose an order is; False when that is known already. Raises DelegatorError: CONFLICT when it is somebody
     else's or another delegate's, NOT_FOUND when there is no such customer or delegate."""
     yield from must_exist("customer", order.customer)
-    if order.delegate is not None and not (yield Query("SELECT 1 FROM delegates WHERE name = $1 AND customer = $2",
-                                                       (order.delegate, order.customer))):
-        raise no_such_delegate(order.customer, order.delegate)
+    yield from _must_be_of_customer(order)
     known = [order_of(row) for row in (yield named([order.number]))]
     if known == [order]:
         return False
@@ -85,6 +83,28 @@ def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
     return True
 
 
+def change(number: str, delegate: str | None, at: datetime, by: By) -> Transaction[tuple[Order, Order]]:
+    """Give an order another delegate of its customer's, or none. As it was and as it is. Raises DelegatorError
+    (NOT_FOUND)."""
+    rows = yield named([number])
+    if not rows:
+        raise no_such_order(number)
+    before = order_of(rows[0])
+    after = changed_entry(before, delegate=delegate)
+    yield from _must_be_of_customer(after)
+    if after != before:
+        yield from _write(after)
+        yield from audit.append(Entry(Act.ORDER_CHANGED, at, by.actor, customer=after.customer, delegate=delegate,
+                                      peer=by.peer, detail={"order": number, "fields": ["delegate"]}))
+    return before, after
+
+
+def _must_be_of_customer(order: Order) -> Transaction[None]:
+    if order.delegate is not None and not (yield Query("SELECT 1 FROM delegates WHERE name = $1 AND customer = $2",
+                                                       (order.delegate, order.customer))):
+        raise no_such_delegate(order.customer, order.delegate)
+
+
 def obstacle(order: Order, known: Order, replace: bool) -> DelegatorError | None:
     """Why an order cannot be changed like this."""
     if known.customer != order.customer:
@@ -92,7 +112,7 @@ def obstacle(order: Order, known: Order, replace: bool) -> DelegatorError | None
                               hint="remove it first, or transfer its devices: delegator transfers offer")
     if not replace:
         return DelegatorError(Kind.CONFLICT, f"order {order.number} is assigned already, with another delegate",
-                              hint="repeat with --replace to change it")
+                              hint=f"change it with: delegator orders change {order.number}; an import, with --replace")
     return None
 
 
@@ -105,14 +125,18 @@ def _write(order: Order) -> Transaction[None]:
 Keep = Callable[[Assigned], bool]
 
 
-def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep) -> Transaction[Assigned]:
-    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to."""
+def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep,
+               unnamed: bool = False) -> Transaction[Assigned]:
+    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to; `unnamed` where
+    they say nothing of delegates, so that an order keeps the one it has."""
     known = yield from _known([order.number for order in orders])
     owners = {str(row[0]) for row in (yield Query("SELECT name FROM customers"))}
     delegates = {(row[0], row[1]) for row in (yield Query("SELECT customer, name FROM delegates"))}
     new, changed, refused = [], [], []
     for at, order in enumerate(orders):
         standing, error = known.get(order.number), None
+        if unnamed and standing is not None and order == changed_entry(standing, delegate=None):
+            order = standing
         if order.customer not in owners:
             error = f"there is no customer named {order.customer}"
         elif order.delegate is not None and (order.customer, order.delegate) not in delegates:
@@ -151,7 +175,7 @@ def remove(number: str, at: datetime, by: By) -> Transaction[None]:
 
 
 def no_such_order(number: str) -> DelegatorError:
-    return DelegatorError(Kind.NOT_FOUND, f"order {number} is assigned to nobody", hint="see: delegator orders list")
+    return Missing("order", number, f"order {number} is assigned to nobody", hint="see: delegator orders list")
 
 
 class Orders:
@@ -163,6 +187,10 @@ class Orders:
     async def add(self, order: Order, at: datetime, *, replace: bool = False) -> bool:
         """See `add`."""
         return await self._driver.run(lambda: add(order, replace, at, self._by))
+
+    async def change(self, number: str, delegate: str | None, at: datetime) -> tuple[Order, Order]:
+        """See `change`."""
+        return await self._driver.run(lambda: change(number, delegate, at, self._by))
 
     async def remove(self, number: str, at: datetime) -> None:
         """See `remove`."""
@@ -181,10 +209,10 @@ class Orders:
         return [order_of(row) for row in await self._driver.read(page(customer, after, most))]
 
     async def import_all(self, orders: Sequence[Order], entry: Entry, *, replace: bool = False,
-                         keep: Keep = lambda _: True) -> Assigned:
+                         keep: Keep = lambda _: True, unnamed: bool = False) -> Assigned:
         """Assign orders in one transaction, as far as `keep` says so from what it came to. `entry` is the row of audit
         for it, without its counts. Raises DelegatorError (MALFORMED) for more than MOST."""
         if len(orders) > MOST:
             raise DelegatorError(Kind.MALFORMED, f"{len(orders)} orders are more than {MOST} at once",
                                  hint="split the file; what is assigned already is left as it is")
-        return await self._driver.run(lambda: import_all(orders, entry, replace, keep))
+        return await self._driver.run(lambda: import_all(orders, entry, replace, keep, unnamed))
