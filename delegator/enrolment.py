@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
@@ -27,8 +27,9 @@ from delegator.policy import Applied
 from delegator.private import is_private
 from delegator.store import Store
 from pki import DEVICE, Authority, PkiError
-from pki.keys import PublicKey, from_pem, public_key_of_request
+from pki.keys import from_pem
 from pki.ledger import serial_text
+from pki.request import Requested, requested
 
 log = logging.getLogger(__name__)
 _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enrolment.md"
@@ -38,7 +39,7 @@ _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enr
 class Wanted:
     """A key that a device has proven to hold and wants a certificate for; `fingerprint` as certificates have it."""
 
-    key: PublicKey
+    key: Requested
     fingerprint: str
 
 
@@ -57,7 +58,7 @@ class Enroller:
         if request is None:
             return None
         try:
-            key = public_key_of_request(request)
+            key = requested(request)
         except PkiError as error:
             raise DelegatorError(Kind.MALFORMED, f"CertificateRequest: {error.detail}", hint=error.hint) from None
         return Wanted(key, fingerprint_of(key))
@@ -90,9 +91,9 @@ class Enroller:
                         claim.binding, made.public_bytes(Encoding.PEM).decode(), now, made.not_valid_after_utc)
 
 
-def fingerprint_of(key: PublicKey) -> str:
+def fingerprint_of(key: Requested) -> str:
     """SHA-256 of the SubjectPublicKeyInfo, as wire.certificate finds it in a certificate for this key."""
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return hashlib.sha256(key.spki).hexdigest()
 
 
 def load_authority(settings: config.Enrolment, anchors: Sequence[x509.Certificate]) -> Authority | None:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from OpenSSL import crypto
 
+from pki import disk, pem
 from pki.errors import Kind, PkiError
 from pki.keys import strong, weakness
 from pki.ledger import serial_text
@@ -115,8 +116,8 @@ class TrustStore:
         devices could not be revoked. So is a missing, damaged or foreign file. A stale list loads; `refuse`
         then turns everyone away until a fresh one is loaded.
         """
-        anchors = _read_anchors(Path(ca_file))
-        signers = anchors if issuers_file is None else _read_anchors(Path(issuers_file))
+        anchors = read_certificates(Path(ca_file))
+        signers = anchors if issuers_file is None else read_certificates(Path(issuers_file))
         pinned = None if issuers_file is None else frozenset(map(_der, signers))
         return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
 
@@ -232,13 +233,14 @@ def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def _read_anchors(path: Path) -> tuple[x509.Certificate, ...]:
+def read_certificates(path: Path, hint: str = "name the authority's ca.crt") -> tuple[x509.Certificate, ...]:
+    """All certificates of a PEM file; CONFIGURATION if it is missing, or if any of what stands there is not whole."""
     try:
-        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+        return pem.read(disk.read_regular(path), pem.CERTIFICATE)
     except OSError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", "name the authority's ca.crt") from error
-    except ValueError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} holds no certificate", "name the authority's ca.crt") from error
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint) from error
+    except pem.PemFault as error:
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", hint) from error
 
 
 def _read_revocation(path: Path, signers: Sequence[x509.Certificate]) -> RevocationList:
