@@ -30,7 +30,7 @@ class Pair:
     """The leaf first, whoever signed it behind it; the key as it was parsed and as it stood there."""
 
     chain: tuple[x509.Certificate, ...]
-    key: PrivateKeyTypes = field(repr=False)
+    key: PrivateKeyTypes = field(repr=False, compare=False)
     key_pem: bytes = field(repr=False)
 
     @property
@@ -101,7 +101,8 @@ def order_fault(chain: Sequence[x509.Certificate], key: PrivateKeyTypes | None =
     if not places and leaf is None and (len(chain) > 1 or key is not None):
         return f"the leaf is missing, or the key is another's: it holds authorities only ({shown(chain[0])})"
     if not places and leaf:
-        return f"the authority ({shown(chain[0])}) stands before the leaf, certificate {leaf + 1} ({shown(chain[leaf])})"
+        first, later = shown(chain[0]), shown(chain[leaf])
+        return f"the authority ({first}) stands before the leaf, certificate {leaf + 1} ({later})"
     return _unlinked(chain)
 
 

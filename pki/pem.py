@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -72,21 +73,30 @@ def word_of(label: str) -> str:
     return _WORDS.get(label, f"block {label[:40]!a}")
 
 
-def read(content: bytes, sort: Sort[T], beside: Collection[str] = ()) -> tuple[T, ...]:
+def read(content: bytes, sort: Sort[T], beside: Collection[str] = (), *, twice: bool = False) -> tuple[T, ...]:
     """Everything in a text, one or more of the sort and nothing else but blocks with a label in `beside`.
 
-    Raises PemFault for what is cut off, damaged, there twice, or of another kind.
+    Raises PemFault for what is cut off, damaged, of another kind, or there twice: where two are meant and one was
+    copied twice, the other is missing. With `twice` that is taken, for texts that no person has put together.
     """
     found = [block for block in some_blocks(content, sort.word) if block.label not in beside]
     if not found:
         raise PemFault(f"it holds no {sort.word}")
-    made = tuple(_made(block, sort) for block in found)
-    seen: dict[bytes, Block] = {}
+    made: dict[bytes, tuple[Block, T]] = {}
     for block in found:
-        first = seen.setdefault(block.der, block)
-        if first is not block:
-            raise PemFault(f"{block.where} is {first.where} once more")
-    return made
+        if block.der in made and not twice:
+            raise PemFault(f"{block.where} is {made[block.der][0].where} once more")
+        made.setdefault(block.der, (block, _made(block, sort)))
+    return tuple(one for _, one in made.values())
+
+
+def whole(content: bytes, sort: Sort[T]) -> tuple[T, ...]:
+    """Those of the sort that can be read, whatever else stands there. Only for what can do no harm by being too few."""
+    found: list[T] = []
+    for text in re.findall(rb"-----BEGIN [^-]+-----[^-]+-----END [^-]+-----", content):
+        with contextlib.suppress(PemFault):
+            found += [_made(block, sort) for block in blocks(text)]
+    return tuple(found)
 
 
 def one(content: bytes, sort: Sort[T]) -> T:

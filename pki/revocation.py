@@ -135,18 +135,31 @@ LIST_LIMIT: Final = 256 << 20
 _HINT = "write it again: python -m pki crl"
 
 
+def named_in(path: Path, signers: Sequence[x509.Certificate]) -> frozenset[int]:
+    """The serials of every list in a file that is whole and signed by one of these. It only ever adds: what is damaged
+    is passed over here, and told by `read_lists`."""
+    try:
+        content = disk.read_regular(path, LIST_LIMIT)
+    except OSError:
+        return frozenset()
+    found = pem.whole(content, pem.REVOCATION_LIST)
+    return frozenset(entry.serial_number for each in found for signer in signers if _fault(each, signer) is None
+                     for entry in each)  # fmt: skip
+
+
 def read_lists(path: Path, limit: int = 16) -> Sequence[x509.CertificateRevocationList]:
     """One to `limit` unverified lists from a file; CONFIGURATION if it is missing or damaged."""
     try:
         content = disk.read_regular(path, LIST_LIMIT)
-        lists = (x509.load_der_x509_crl(content),) if content[:1] == b"\x30" else pem.read(content, pem.REVOCATION_LIST)
+        der = content[:1] == b"\x30"
+        lists = (x509.load_der_x509_crl(content),) if der else pem.read(content, pem.REVOCATION_LIST)
     except OSError as error:
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", _HINT) from error
     except pem.PemFault as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} is not a revocation list: {error}", _HINT) from error
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", _HINT) from error
     except ValueError as error:
         what = pem.der_nature(content) or "damaged DER"
-        raise PkiError(Kind.CONFIGURATION, f"{path} is not a revocation list: it is {what}", _HINT) from error
+        raise PkiError(Kind.CONFIGURATION, f"{path}: it is {what}, where a revocation list is wanted", _HINT) from error
     if len(lists) > limit:
         raise PkiError(Kind.CONFIGURATION, f"{path} holds {len(lists)} lists, not up to {limit}", "split the file")
     return lists

@@ -29,7 +29,7 @@ from pki import disk, pem
 from pki.errors import Kind, PkiError
 from pki.keys import strong, weakness
 from pki.ledger import serial_text
-from pki.revocation import RevocationList, read_lists
+from pki.revocation import RevocationList, named_in, read_lists
 
 Purpose = Literal["client", "server"]
 
@@ -120,6 +120,20 @@ class TrustStore:
         signers = anchors if issuers_file is None else read_certificates(Path(issuers_file))
         pinned = None if issuers_file is None else frozenset(map(_der, signers))
         return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
+
+    def tightened(self, crl_file: Path | str) -> TrustStore:
+        """The same with the lists of a file, whatever became of anything else. Of one that is not in order as a whole
+        it takes the serials on those lists that are: who was withdrawn is refused. It never raises."""
+        try:
+            return replace(self, revocation=_read_revocation(Path(crl_file), self._signers))
+        except PkiError:
+            return replace(self, withdrawn=self.withdrawn | named_in(Path(crl_file), self._signers))
+
+    @property
+    def _signers(self) -> tuple[x509.Certificate, ...]:
+        if self.issuers is None:
+            return self.anchors
+        return tuple(map(x509.load_der_x509_certificate, sorted(self.issuers)))
 
     def beneath_anchors(self) -> TrustStore:
         """The same, where nobody but the anchors themselves may sign a peer."""
@@ -233,10 +247,12 @@ def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def read_certificates(path: Path, hint: str = "name the authority's ca.crt") -> tuple[x509.Certificate, ...]:
+def read_certificates(
+    path: Path, hint: str = "name the authority's ca.crt", *, twice: bool = False
+) -> tuple[x509.Certificate, ...]:
     """All certificates of a PEM file; CONFIGURATION if it is missing, or if any of what stands there is not whole."""
     try:
-        return pem.read(disk.read_regular(path), pem.CERTIFICATE)
+        return pem.read(disk.read_regular(path), pem.CERTIFICATE, twice=twice)
     except OSError as error:
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint) from error
     except pem.PemFault as error:

@@ -31,9 +31,21 @@ def presented(chain_file: Path, key_file: Path, hint: str = MINT) -> Pair:
     if not private:
         raise DelegatorError(Kind.CONFIGURATION, f"{key_file} can be read by others", hint=f"chmod 600 {key_file}")
     try:
-        return read_pair(chain_file, key_file, hint)
+        pair = read_pair(chain_file, key_file, hint)
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
+    try:
+        show(_strict(), pair)
+    except DelegatorError as error:
+        raise DelegatorError(error.kind, f"{chain_file} and {key_file}: {error.detail}", hint=hint) from None
+    return pair
+
+
+def _strict() -> SSL.Context:
+    """As much as ours ask for: what a pair lacks is to show when it is read."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_cipher_list(b"DEFAULT:@SECLEVEL=2")
+    return context
 
 
 def show(context: SSL.Context, pair: Pair) -> None:
