@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
@@ -18,6 +19,7 @@ from delegator.private import is_private
 from pki import PkiError
 from pki.pair import Pair, locked, read_pair
 
+_lib = Binding.lib
 MINT = "mint one with: make pki"
 
 
@@ -52,10 +54,12 @@ def show(context: SSL.Context, pair: Pair) -> None:
     """Have a context present a pair. The chain holds the issuer too: else OpenSSL rebuilds it at each handshake (13 %
     more CPU, measured). Raises DelegatorError (CONFIGURATION)."""
     try:
-        context.use_certificate(crypto.X509.from_cryptography(pair.leaf))
+        context.use_certificate(pair.leaf)
         for one in pair.chain[1:]:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(one))
-        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, pair.key_pem, _nobody_to_ask))
+            context.add_extra_chain_cert(one)
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, pair.key_pem, _nobody_to_ask)
+        if not _lib.SSL_CTX_use_PrivateKey(context._context, key._pkey):  # not by an object that forgets RSA-PSS
+            SSL._raise_current_error()
         context.check_privatekey()
     except (SSL.Error, crypto.Error) as error:
         raise DelegatorError(Kind.CONFIGURATION, f"certificate and key cannot be used by OpenSSL: {said(error)}",
