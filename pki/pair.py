@@ -44,7 +44,7 @@ def read_pair(chain_file: Path, key_file: Path, hint: str) -> Pair:
     key, content = read_key(key_file, hint)
     fault = order_fault(chain, key)
     if fault is not None:
-        raise PkiError(Kind.CONFIGURATION, f"{chain_file}: {fault}", _ORDER_HINT)
+        raise PkiError(Kind.CONFIGURATION, f"{chain_file}: {fault}", ORDER_HINT)
     if not _fits(chain[0], key):
         detail = f"{key_file} does not belong to the certificate {chain_file} ({shown(chain[0])})"
         raise PkiError(Kind.CONFIGURATION, detail, hint)
@@ -87,7 +87,7 @@ def _said(error: OSError) -> str:
     return error.strerror.lower() if error.errno == 2 and error.strerror else error.strerror or str(error)
 
 
-_ORDER_HINT = "put the certificate of this key first, whoever signed it behind it, and so on"
+ORDER_HINT = "put the certificate of this key first, whoever signed it behind it, and so on"
 
 
 def order_fault(chain: Sequence[x509.Certificate], key: PrivateKeyTypes | None = None) -> str | None:

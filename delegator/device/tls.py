@@ -6,10 +6,12 @@ there is no switch for it. Must not live here: connections (exchange).
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from delegator.device import built, reasons
 from delegator.device.reasons import Failure, Misconfigured, Reason
@@ -41,6 +43,7 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     context = _context()
     try:
         context.load_verify_locations(cafile=ca)
+        _require_all(context, Path(ca).read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the factory CA {ca} cannot be used: {error}") from None
     try:
@@ -60,9 +63,25 @@ def delegate_context(trust_anchor: str) -> ssl.SSLContext:
     context.verify_flags |= _PARTIAL_CHAIN
     try:
         context.load_verify_locations(cadata=trust_anchor)
+        _require_all(context, trust_anchor)
     except (OSError, ValueError) as error:
         raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
     return context
+
+
+def _require_all(context: ssl.SSLContext, pem: str) -> None:
+    """Every certificate that stands in a text was taken: OpenSSL leaves out one that is cut off, without a word.
+
+    Raises ValueError. One that stands there twice is taken once.
+    """
+    begun, found = len(_BEGIN.findall(pem)), _WHOLE.findall(pem)
+    read = context.cert_store_stats()["x509"]
+    if len(found) != begun or read != len({"".join(one.split()) for one in found}):
+        raise ValueError(f"a certificate in it is cut off or damaged: {begun} begin there, {read} could be read")
+
+
+_BEGIN = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE")
+_WHOLE = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]+-----END [A-Z0-9 ]*CERTIFICATE-----")
 
 
 def _context() -> ssl.SSLContext:

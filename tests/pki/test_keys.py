@@ -79,7 +79,7 @@ def test_a2_weak_or_foreign_keys_are_refused_in_a_request(name: str) -> None:
     key = WEAK[name]
     digest = None if name == "ed25519" else hashes.SHA256()
     request = x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, digest)
-    with pytest.raises(PkiError, match="weak key|not take|cannot be certified: its key is an Ed25519") as caught:
+    with pytest.raises(PkiError, match=r"weak key|not take|its key is an Ed25519") as caught:
         requested(request.public_bytes(serialization.Encoding.DER))
     assert caught.value.kind is Kind.REFUSED
 
