@@ -42,8 +42,7 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     """Mutual TLS with the delegator: the factory CA alone is believed (207), the device's certificate shown (208)."""
     context = _context()
     try:
-        context.load_verify_locations(cafile=ca)
-        _require_all(context, Path(ca).read_text(encoding="utf-8", errors="replace"))
+        _believe(context, Path(ca).read_text(encoding="utf-8", errors="replace"), cafile=ca)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the factory CA {ca} cannot be used: {error}") from None
     try:
@@ -62,22 +61,21 @@ def delegate_context(trust_anchor: str) -> ssl.SSLContext:
     context = _context()
     context.verify_flags |= _PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cadata=trust_anchor)
-        _require_all(context, trust_anchor)
+        _believe(context, trust_anchor, cadata=trust_anchor)
     except (OSError, ValueError) as error:
         raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
     return context
 
 
-def _require_all(context: ssl.SSLContext, pem: str) -> None:
-    """Every certificate that stands in a text was taken: OpenSSL leaves out one that is cut off, without a word.
-
-    Raises ValueError. One that stands there twice is taken once.
-    """
+def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:
+    """Load every certificate that stands in a text, or raise ValueError or OSError: of some files that are cut off
+    OpenSSL takes what is left, without a word. One that stands there twice is taken once."""
     begun, found = len(_BEGIN.findall(pem)), _WHOLE.findall(pem)
-    read = context.cert_store_stats()["x509"]
-    if len(found) != begun or read != len({"".join(one.split()) for one in found}):
-        raise ValueError(f"a certificate in it is cut off or damaged: {begun} begin there, {read} could be read")
+    if len(found) != begun:
+        raise ValueError(f"a certificate in it is cut off: {begun} begin there, {len(found)} end")
+    context.load_verify_locations(**source)
+    if context.cert_store_stats()["x509"] != len({"".join(one.split()) for one in found}):
+        raise ValueError(f"a certificate in it is damaged: of {begun} not all could be read")
 
 
 _BEGIN = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE")
