@@ -94,5 +94,8 @@ def read_key_file(path: Path) -> bytes:
     except binascii.Error:
         key = b""
     if len(key) != _KEY:
-        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is not 32 bytes in base64")
+        what = "a block of PEM" if b"-----BEGIN" in text else "not 32 bytes in base64"
+        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is {what}",
+                             hint="restore it from your copy; a new one, from delegator config new-key, opens nothing "
+                                  "that is sealed already")
     return key

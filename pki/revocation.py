@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -93,7 +93,7 @@ class RevocationList:
     """Revoked serial numbers, known to come from `issuer`; times are aware UTC."""
 
     serials: frozenset[int]
-    issuer: x509.Name
+    issuer: x509.Name = field(compare=False)
     this_update: datetime
     next_update: datetime
 
