@@ -6,8 +6,12 @@ The law is looked up in the code: whoever reads a key somewhere new is caught.
 from __future__ import annotations
 
 import ast
+import atexit
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -92,28 +96,37 @@ def test_b_no_curl_that_a_script_starts_may_ask() -> None:
 # --- every setting that names a private key ---
 
 
+@functools.cache
+def _made() -> Path:
+    """Made once, copied for each test."""
+    place = Path(tempfile.mkdtemp(prefix="unattended-"))
+    atexit.register(shutil.rmtree, place)
+    factory = Folder.create(place / "pki", common_name="Factory")
+    factory.issue("delegator-server", "delegator")
+    factory.issue("delegate-client", "delegator.test")
+    factory.issue("mail-signer", "d@factory.example")
+    online = Folder.create(place / "online", common_name="Online")
+    create_key_file(place / "sealing.key")
+    create_key_file(place / "older.key")
+    for name in ("anchors.pem", "issuers.pem"):
+        (place / name).write_bytes(factory.ca_path.read_bytes() + online.ca_path.read_bytes())
+    (place / "lists.pem").write_bytes(factory.crl_path.read_bytes() + online.crl_path.read_bytes())
+    return place
+
+
 class World:
     """A delegator's files, all in order."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        factory = Folder.create(place / "pki", common_name="Factory")
-        factory.issue("delegator-server", "delegator")
-        factory.issue("delegate-client", "delegator.test")
-        factory.issue("mail-signer", "d@factory.example")
-        online = Folder.create(place / "online", common_name="Online")
-        create_key_file(place / "sealing.key")
-        create_key_file(place / "older.key")
-        for name in ("anchors.pem", "issuers.pem"):
-            (place / name).write_bytes(factory.ca_path.read_bytes() + online.ca_path.read_bytes())
-        (place / "lists.pem").write_bytes(factory.crl_path.read_bytes() + online.crl_path.read_bytes())
-        pki = factory.path
+        shutil.copytree(_made(), place, dirs_exist_ok=True)
+        pki = place / "pki"
         self.settings = Settings(
             server=Server(certificate=f"{pki}/server/delegator.crt", key=f"{pki}/server/delegator.key",
                           ca=f"{place}/anchors.pem", issuers=f"{place}/issuers.pem", crl=f"{place}/lists.pem"),
             callbacks=CallbackSettings(certificate=f"{pki}/delegate-clients/delegator.test.crt",
                                 key=f"{pki}/delegate-clients/delegator.test.key"),
-            enrolment=Enrolment(enabled=True, certificate=f"{online.path}/ca.crt", key=f"{online.path}/ca.key"),
+            enrolment=Enrolment(enabled=True, certificate=f"{place}/online/ca.crt", key=f"{place}/online/ca.key"),
             mail=MailSettings(host="localhost", security="none", sender="d@factory.example",
                               certificate=f"{pki}/mail/d@factory.example.crt", key=f"{pki}/mail/d@factory.example.key"),
             sealing=Sealing(key_file=f"{place}/sealing.key", older_key_files=(f"{place}/older.key",)))
