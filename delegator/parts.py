@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -25,6 +26,7 @@ from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
+from delegator.net.aside import aside
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
@@ -228,7 +230,7 @@ def load_outbound(settings: Settings) -> Outbound:
 
 async def open_settings_store(settings: Settings) -> Store:
     """The store that settings name, for the server and for every command."""
-    return await open_named(settings.store, load_key(settings))
+    return await open_named(settings.store, await aside(partial(load_key, settings), "reading the sealing keys"))
 
 
 Stamp = tuple[tuple[int, int, int] | None, ...]

@@ -256,7 +256,7 @@ def read_certificates(
     except OSError as error:
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint) from error
     except pem.PemFault as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", hint) from error
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", f"put the whole file there again; {hint}") from error
 
 
 def _read_revocation(path: Path, signers: Sequence[x509.Certificate]) -> RevocationList:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import exchanging, parts
+from delegator.config import Store
+from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
+from delegator.model import Customer, HostedCallback, Notification, NotificationKind, NotificationState, Secret
 from delegator.parts import Parts, files_stamp, prepare, withdrawing
 from pki import Folder, Refusal
 from pki.ledger import serial_text
 from pki.pair import Pair
 from pki.revocation import Reason, build_list
 
-from .test_unattended import World
+from .test_unattended import READ, World
 
 
 def now() -> datetime:
@@ -176,3 +184,42 @@ def test_every_file_that_is_read_again_is_watched(shop: Shop, how: str) -> None:
         before = files_stamp(shop.settings)
         CHANGES[how](shop.file(*setting))
         assert files_stamp(shop.settings) != before, setting
+
+
+OPENED: list[tuple[str, int]] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and str(arguments[0]).endswith(".key"):
+        OPENED.append((str(arguments[0]), threading.get_ident()))
+
+
+async def test_b_no_key_is_read_on_the_event_loop(shop: Shop) -> None:
+    """Of a whole delegator: its start, a reload, what is taken of one that was refused, a mail. Every file that is
+    opened is told to an audit hook (PEP 578)."""
+    from delegator.app import App
+
+    settings = msgspec.structs.replace(shop.settings, server=msgspec.structs.replace(
+        shop.settings.server, host="127.0.0.1", port=0), store=Store(path=str(shop.place / "d.db")))
+    OPENED.clear()
+    sys.addaudithook(_note)
+    app = App(settings)
+    await app.start()
+    life = asyncio.ensure_future(app.run())
+    assert await app.exchange(lambda: settings) == ""
+    shop.spoil("server", "certificate")
+    assert "cut off" in await app.exchange(lambda: settings)
+    with contextlib.suppress(DelegatorError):
+        await app._notifier._carriers[NotificationKind.MAIL].deliver(*a_mail())
+    app.stop()
+    await life
+    gc.unfreeze()
+    assert {Path(name) for name, _ in OPENED} >= {shop.file(*setting) for setting in READ}
+    assert {name for name, thread in OPENED if thread == threading.get_ident()} == set()
+
+
+def a_mail() -> tuple[Notification, Customer, HostedCallback]:
+    at = now()
+    return (Notification(7, "0f" * 16, NotificationKind.MAIL, "acme", "d", "delegator.example", "ABC1234", "192.0.2.7",
+                         "10.0.0.5", at, at, 3, NotificationState.WAITING), Customer("acme", "Acme"),
+            HostedCallback("u", Secret("p"), mail_to="a@b.example"))

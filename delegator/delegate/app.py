@@ -115,7 +115,8 @@ async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
     mine = settings.delegate
     _check(mine)
     loaded = await aside(partial(_load, mine), "reading certificate, key and anchors")
-    ledger = await open_ledger(Path(mine.database), _sealing_key(mine), timedelta(minutes=mine.grace))
+    key = await aside(partial(_sealing_key, mine), "reading the sealing key")
+    ledger = await open_ledger(Path(mine.database), key, timedelta(minutes=mine.grace))
     try:
         await ledger.wipe(now())
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
