@@ -99,7 +99,7 @@ def _asking(fleet: Fleet, server: Server) -> Callable[[], float]:
     for device in devices:
         path = fleet.pki.certificate_path("device", device.tag)
         contexts.append(context := ssl.create_default_context(cafile=str(fleet.pki.ca_path)))
-        context.load_cert_chain(path, path.with_suffix(".key"))
+        context.load_cert_chain(path, path.with_suffix(".key"), password="")
 
     def ask() -> float:
         nonlocal number

@@ -128,7 +128,7 @@ class Troubles:
     def _ask(self, tag: str, named: bytes) -> bytes:
         path = self.fleet.pki.certificate_path("device", tag)
         context = ssl.create_default_context(cafile=str(self.fleet.pki.ca_path))
-        context.load_cert_chain(path, path.with_suffix(".key"))
+        context.load_cert_chain(path, path.with_suffix(".key"), password="")
         client = http.client.HTTPSConnection(HOST, self.address[1], timeout=15, context=context)
         body = (b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><GetProvisioningCredential '
                 b'xmlns="urn:delegator:provisioning:1"><Device><ServiceTag>' + named + b"</ServiceTag></Device>"

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from delegator import observe, systemd
 from delegator.alarm import Alarm
@@ -27,12 +28,14 @@ from delegator.config import Settings
 from delegator.duties import Duties
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError
+from delegator.exchanging import salvaged
 from delegator.handshake import Handshake
 from delegator.metrics import Metrics
+from delegator.net.aside import aside
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, files_stamp, open_store_to_serve, prepare
+from delegator.parts import Parts, Retired, Stamp, files_stamp, open_store_to_serve, prepare, withdrawing
 from delegator.reloading import changed, in_effect
 from delegator.server import Server
 from delegator.trail import Trail
@@ -65,6 +68,7 @@ class App:
         self._changed = asyncio.Event()
         self._exchanging = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
         self._retired = Retired()
         self._waiting: tuple[str, ...] = ()
         self._withdrawn: frozenset[int] = frozenset()
@@ -74,15 +78,15 @@ class App:
         """Check everything, open the store, listen; `sockets` are those that listen already. Raises DelegatorError
         (CONFIGURATION)."""
         given = sockets or {}
-        self._stamp = files_stamp(self._settings)
-        parts = prepare(self._settings, now)
+        self._stamp, parts = await aside(self._first, "reading settings' files")
         self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed_elsewhere)
             # Else what a crash left behind is free again when its time is over.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
-            parts = await self._without_withdrawn(parts)
+            self._withdrawn = await self._store.enrolments.revoked(now())
+            parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, now)
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
@@ -99,6 +103,9 @@ class App:
         except BaseException:
             await self._store.close()
             raise
+
+    def _first(self) -> tuple[Stamp, Parts]:
+        return files_stamp(self._settings), prepare(self._settings, now)
 
     def _heed_signals(self) -> None:
         """Before anybody is told that we listen: a signal that nobody heeds ends the process."""
@@ -148,11 +155,11 @@ class App:
         """Seen in metrics at once, and by `delegator delegates show` from any process."""
         log.warning("delegate %s: circuit breaker %s %s", delegate, state.value, why)
         self.metrics.breaker_changed(delegate, state.value)
-        self._in_background(lambda: self._store.note_health(delegate, state.value, why, now()))
+        self._in_background(lambda: self._store.note_health(delegate, state.value, why, now()), self._notes)
 
-    def _in_background(self, work: Callable[[], Awaitable[object]]) -> None:
-        self._notes.add(task := asyncio.get_running_loop().create_task(_guarded(work)))
-        task.add_done_callback(self._notes.discard)
+    def _in_background(self, work: Callable[[], Awaitable[object]], among: set[asyncio.Task[None]]) -> None:
+        among.add(task := asyncio.get_running_loop().create_task(_guarded(work)))
+        task.add_done_callback(among.discard)
 
     # --- what is done once for all processes ---
 
@@ -180,14 +187,16 @@ class App:
         loop = asyncio.get_running_loop()
         gc.freeze()  # what is there for good is not walked again and again: 2 % of a handshake's instructions
         upkeep = [loop.create_task(work) for work in (
-            self._housekeeping(), self._look_for_changes(), self._notify(), self._watchdog())]
+            self._housekeeping(), self._look_for_withdrawn(), self._look_for_changes(), self._notify(),
+            self._watchdog())]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain
         self._manager.stopping(f"requests under way have {drain:g} s")
         self.watching.ready.draining = True
-        for task in upkeep:
+        ending = [*upkeep, *self._reloads]  # a reload may wait for a disk: nobody waits for that now
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*upkeep, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         await self._listener.close(drain)
         await self._close()
 
@@ -216,23 +225,25 @@ class App:
 
     def reload(self) -> None:
         """Read settings, certificates, anchors and revocation lists again; connections that stand go on."""
-        self._in_background(lambda: self.exchange(self._reread))
+        self._in_background(lambda: self.exchange(self._reread), self._reloads)
 
     async def exchange(self, reread: Reread) -> str:
-        """Make new parts beside the old ones, then exchange them. Whatever is not in order changes nothing, and is
-        said; "" when all was."""
+        """Make new parts beside the old ones, then exchange them; "" when all was in order. Else what is not in order
+        is said, settings stay as they are, and of the files those count that are in order by themselves."""
         async with self._exchanging:
             self._manager.reloading()
             try:
-                await self._exchange_parts(reread())
+                await self._exchange_parts(await aside(reread, "reading the settings"))
             except DelegatorError as error:
                 self.metrics.reload_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
                           error.hint or "see: delegator config check")
+                await self._salvage()
                 return error.detail
             except Exception:
                 self.metrics.reload_refused()
                 log.exception("reload refused, serving on with what was loaded: a fault of ours")
+                await self._salvage()
                 return "a fault of ours, see the log"
             finally:
                 if not self._stopping.is_set():
@@ -244,13 +255,13 @@ class App:
         settings, waiting = in_effect(self._settings, wanted)
         if wanted is not self._settings:  # else only files are read again
             self._waiting = waiting
-        stamp = files_stamp(settings)
-        parts = await asyncio.to_thread(prepare, settings, now, before, self._withdrawn)
+        stamp, parts = await aside(lambda: (files_stamp(settings), prepare(settings, now, before, self._withdrawn)),
+                                   "reading the settings' files")
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
         self._settings, self._stamp = settings, stamp
-        self._serve_with(parts)
+        self._serve_with(self._without_withdrawn(parts))  # more may have been withdrawn while files were read
         self._retired.add(before, parts)
         self.metrics.reloaded(now(), len(self._waiting))
         log.info("certificates and revocation lists were reloaded; settings changed: %s",
@@ -260,9 +271,18 @@ class App:
         # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
         await _guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
 
+    async def _salvage(self) -> None:
+        """A revocation counts at once, also where another file of the same reload is not in order."""
+        before = self._parts
+        found = await salvaged(before, self._withdrawn, now)
+        if found is not None:
+            self._serve_with(self._without_withdrawn(found.parts))
+            self._retired.add(before, found.parts)
+            log.warning("taken all the same, being in order by themselves: %s", ", ".join(found.taken))
+
     async def _reload_if_changed(self) -> None:
         """A revocation takes effect without anybody sending a signal."""
-        stamp = files_stamp(self._settings)
+        stamp = await aside(partial(files_stamp, self._settings), "looking at the settings' files")
         if stamp != self._stamp:
             self._stamp = stamp
             await self.exchange(lambda: self._settings)
@@ -273,16 +293,17 @@ class App:
         days = parts.settings.enrolment.days
         return None if parts.enrolment is None else Enroller(self._store, parts.enrolment, days, now)
 
-    async def _without_withdrawn(self, parts: Parts) -> Parts:
-        """Parts whose TLS refuses what was revoked in the store: that is open only once the parts are in order."""
-        self._withdrawn = await self._store.enrolments.revoked(now())
-        return prepare(self._settings, now, parts, self._withdrawn) if self._withdrawn else parts
+    def _without_withdrawn(self, parts: Parts) -> Parts:
+        """Parts whose TLS refuses what was revoked in the store."""
+        return parts if self._withdrawn <= parts.trust.withdrawn else withdrawing(parts, self._withdrawn, now)
 
     async def _withdraw(self) -> None:
         """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
         self._withdrawn = await self._store.enrolments.revoked(now())
-        if not self._withdrawn <= self._parts.trust.withdrawn:
-            await self.exchange(lambda: self._settings)
+        parts = self._without_withdrawn(self._parts)
+        if parts is not self._parts:
+            self._serve_with(parts)
+            log.info("%d certificates that were given online are withdrawn", len(self._withdrawn))
 
     async def _tidy_imports(self) -> None:
         """What an import that ended or died left behind goes in small commits, with room for devices in between."""
@@ -303,16 +324,20 @@ class App:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
 
-    async def _look_for_changes(self) -> None:
-        """Apart from the house, where a delegate that is slow to be told holds up a round: a revocation waits for
-        nobody."""
+    async def _look_for_withdrawn(self) -> None:
+        """Apart from the house, where a delegate that is slow to be told holds up a round, and from files, where a disk
+        may: a revocation waits for nobody."""
         while True:
             self._changed.clear()
             await _guarded(self._withdraw)
-            await _guarded(self._reload_if_changed)
-            self.watching.remind()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), HOUSEKEEPING)
+
+    async def _look_for_changes(self) -> None:
+        while True:
+            await _guarded(self._reload_if_changed)
+            self.watching.remind()
+            await asyncio.sleep(HOUSEKEEPING)
 
     def _changed_elsewhere(self) -> None:
         """Another process changed something that we keep a copy of, or that is to be done."""

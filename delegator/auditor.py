@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,12 @@ import msgspec
 from delegator import __version__
 from delegator.config import Settings
 from delegator.model.audited import Act, Entry
+from delegator.net.aside import aside
 from delegator.recorder import Recorder
 from delegator.store import Store
 from delegator.trail import Trail
+from pki.disk import read_regular
+from pki.revocation import LIST_LIMIT
 
 log = logging.getLogger(__name__)
 EVERY = timedelta(hours=1)
@@ -41,12 +45,12 @@ class Auditor:
 
     async def started(self, settings: Settings) -> None:
         """Raises DelegatorError where the store takes no row."""
-        await self._append(Act.SERVER_STARTED, {"version": __version__, **_in_use(settings)})
+        await self._append(Act.SERVER_STARTED, {"version": __version__, **await _in_use(settings)})
         self._keep_days = settings.audit.keep_days
 
     async def reloaded(self, settings: Settings, changed: tuple[str, ...]) -> None:
         self._keep_days = settings.audit.keep_days
-        await self._append(Act.SERVER_RELOADED, {"changed": list(changed), **_in_use(settings)})
+        await self._append(Act.SERVER_RELOADED, {"changed": list(changed), **await _in_use(settings)})
 
     async def stopped(self) -> None:
         """The last row of this delegator, and its heads in the log."""
@@ -77,7 +81,12 @@ class Auditor:
             log.error("audit chain %s is not what it was when it was last marked: run delegator audit verify", chain)
 
 
-def _in_use(settings: Settings) -> dict[str, object]:
+async def _in_use(settings: Settings) -> dict[str, object]:
+    """Read beside the loop."""
+    return await aside(partial(_hashes, settings), "reading the settings' files")
+
+
+def _hashes(settings: Settings) -> dict[str, object]:
     """SHA-256 of the settings, which hold no secret, and of the files that devices are judged by."""
     server = settings.server
     files = {"certificate": server.certificate, "ca": server.ca, "crl": server.crl,
@@ -87,4 +96,4 @@ def _in_use(settings: Settings) -> dict[str, object]:
 
 
 def _hash_of(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    return hashlib.sha256(read_regular(path, LIST_LIMIT)).hexdigest() if path.exists() else None

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
@@ -26,11 +26,14 @@ from delegator.model.enrolled import Enrolled
 from delegator.policy import Applied
 from delegator.private import is_private
 from delegator.store import Store
-from pki import DEVICE, Authority, PkiError
-from pki.keys import PublicKey, from_pem, public_key_of_request
+from pki import DEVICE, Authority, PkiError, pem
+from pki.disk import read_regular
+from pki.keys import Locked, PrivateKey, from_pem
 from pki.ledger import serial_text
+from pki.request import Requested, requested
 
 log = logging.getLogger(__name__)
+_UNLOCK = "name the right file in [enrolment] passphrase_file"
 _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enrolment.md"
 
 
@@ -38,7 +41,7 @@ _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enr
 class Wanted:
     """A key that a device has proven to hold and wants a certificate for; `fingerprint` as certificates have it."""
 
-    key: PublicKey
+    key: Requested
     fingerprint: str
 
 
@@ -57,7 +60,7 @@ class Enroller:
         if request is None:
             return None
         try:
-            key = public_key_of_request(request)
+            key = requested(request)
         except PkiError as error:
             raise DelegatorError(Kind.MALFORMED, f"CertificateRequest: {error.detail}", hint=error.hint) from None
         return Wanted(key, fingerprint_of(key))
@@ -90,9 +93,9 @@ class Enroller:
                         claim.binding, made.public_bytes(Encoding.PEM).decode(), now, made.not_valid_after_utc)
 
 
-def fingerprint_of(key: PublicKey) -> str:
+def fingerprint_of(key: Requested) -> str:
     """SHA-256 of the SubjectPublicKeyInfo, as wire.certificate finds it in a certificate for this key."""
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    return hashlib.sha256(key.spki).hexdigest()
 
 
 def load_authority(settings: config.Enrolment, anchors: Sequence[x509.Certificate]) -> Authority | None:
@@ -105,18 +108,31 @@ def load_authority(settings: config.Enrolment, anchors: Sequence[x509.Certificat
         if not is_private(key):
             raise DelegatorError(Kind.CONFIGURATION, f"enrolment key {key} can be read by others",
                                  hint=f"chmod 600 {key}")
-        authority = Authority(x509.load_pem_x509_certificate(certificate.read_bytes()),
-                              from_pem(key.read_bytes(), _passphrase(settings.passphrase_file)))
+        signer = pem.one(read_regular(certificate), pem.CERTIFICATE)
+        authority = Authority(signer, _unlocked(key, settings.passphrase_file))
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {error.filename}: {error.strerror}", hint=_HINT) from None
-    except ValueError:
-        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {certificate} holds no certificate", hint=_HINT) from None
-    except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {error.detail}", hint=_unlocking(error)) from None
+    except pem.PemFault as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {certificate}: {error}", hint=_HINT) from None
+    except PkiError as error:  # not this authority's key: said of a folder's files, whose names may be others here
+        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {key} does not belong to {certificate}",
+                             hint=error.hint) from None
     if authority.certificate not in anchors:
         raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {certificate} is not among the anchors of [server] ca, "
                              "so what it signs would be refused", hint="add it there, and its list to [server] crl")
     return authority
+
+
+def _unlocked(key: Path, passphrase_file: str) -> PrivateKey:
+    """Raises DelegatorError (CONFIGURATION), OSError."""
+    try:
+        return from_pem(read_regular(key), _passphrase(passphrase_file))
+    except Locked:
+        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {key} is encrypted and no passphrase was given",
+                             hint=_UNLOCK) from None
+    except PkiError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {key}: {error.detail}",
+                             hint=_UNLOCK if "passphrase" in error.detail else error.hint) from None
 
 
 def _passphrase(name: str) -> bytes | None:
@@ -127,8 +143,4 @@ def _passphrase(name: str) -> bytes | None:
     if not is_private(path):
         raise DelegatorError(Kind.CONFIGURATION, f"passphrase file {path} can be read by others",
                              hint=f"chmod 600 {path}")
-    return path.read_bytes().partition(b"\n")[0].rstrip(b"\r")
-
-
-def _unlocking(error: PkiError) -> str:
-    return "name the right file in [enrolment] passphrase_file" if "passphrase" in error.detail else error.hint
+    return read_regular(path).partition(b"\n")[0].rstrip(b"\r")

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator.callbacks import Caller
@@ -26,6 +26,7 @@ from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
+from delegator.net.aside import aside
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
@@ -36,8 +37,10 @@ from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_named
 from delegator.store.soundness import require_sound
-from delegator.wire.tls import TlsContext, server_context
+from delegator.wire.presented import presented
+from delegator.wire.tls import TlsContext, serving
 from pki import Authority, PkiError
+from pki.pair import Pair
 from pki.trust import TrustStore
 
 Clock = Callable[[], datetime]
@@ -45,10 +48,13 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of it. `ends` says when what we serve with ends, by its name in metrics and readiness."""
+    """All of it. `ends` says when what we serve with ends, by its name in metrics and readiness; `shown` is the pair
+    that devices see, `called_with` the one that delegates see, or what is wrong with it."""
 
     settings: Settings
     trust: TrustStore
+    shown: Pair
+    called_with: Pair | DelegatorError
     context: TlsContext
     key: SealingKey
     callers: dict[CallbackKind, Caller]
@@ -62,7 +68,7 @@ class Parts:
     def factory_anchor(self) -> str:
         """The factory's anchors as PEM, for devices."""
         return "".join(anchor.public_bytes(Encoding.PEM).decode() for anchor in _servers(self.trust, self.enrolment,
-                                                                                        self.settings).anchors)
+                                                                                        self.shown).anchors)
 
     @property
     def limits(self) -> Limits:
@@ -89,7 +95,8 @@ class Retired:
 
     def add(self, old: Parts, new: Parts) -> None:
         """A call that began with the old parts has ended when its budget is over."""
-        closing: list[Callable[[], None]] = [caller.close for caller in old.callers.values()]
+        closing: list[Callable[[], None]] = [
+            caller.close for kind, caller in old.callers.items() if new.callers.get(kind) is not caller]
         if old.domains is not None and old.domains is not new.domains:
             closing.append(old.domains.close)
         later = asyncio.get_running_loop().call_later
@@ -112,60 +119,89 @@ def prepare(settings: Settings, now: Clock, before: Parts | None = None,
     """Make everything. What `before` remembers of the DNS stays where its settings did; `withdrawn` are the serials
     of enrolments that were revoked. Raises DelegatorError (CONFIGURATION)."""
     trust, outbound = replace(load_trust(settings), withdrawn=withdrawn), load_outbound(settings)
-    enrolment = _enrolment(settings, trust)
-    server = settings.server
-    context = server_context(Path(server.certificate), Path(server.key), trust, now)
+    shown, called_with = load_shown(settings), load_called_with(settings, before)
+    enrolment = load_enrolment(settings, trust)
     same_domains = before is not None and before.settings.domains == settings.domains
-    return Parts(settings, trust, context, load_key(settings),
-                 _callers(settings, _servers(trust, enrolment, settings), outbound, now),
+    return Parts(settings, trust, shown, called_with, serving(shown, trust, now), load_key(settings),
+                 _callers(settings, called_with, _servers(trust, enrolment, shown), outbound, now),
                  before.domains if before is not None and same_domains else load_domains(settings.domains),
-                 carriers(settings, outbound, now), _ends(settings, trust), enrolment,
+                 carriers(settings, outbound, now), _ends(shown, called_with, trust), enrolment,
                  balancers_of(settings.server.proxy_from))
 
 
-def _enrolment(settings: Settings, trust: TrustStore) -> Authority | None:
-    """The authority that signs online: an anchor, and one that may sign devices."""
+def refitted(before: Parts, now: Clock, *, trust: TrustStore, shown: Pair, key: SealingKey,
+             called_with: Pair | DelegatorError, enrolment: Authority | None) -> Parts:
+    """The same settings with what was read of their files, as far as it was. Nothing is read here. Raises
+    DelegatorError (CONFIGURATION)."""
+    callers = _callers(before.settings, called_with, _servers(trust, enrolment, shown),
+                       load_outbound(before.settings), now)
+    return replace(before, trust=trust, shown=shown, key=key, called_with=called_with, enrolment=enrolment,
+                   context=serving(shown, trust, now), callers=callers, ends=_ends(shown, called_with, trust))
+
+
+def withdrawing(before: Parts, withdrawn: frozenset[int], now: Clock) -> Parts:
+    """The same parts, but that these serials are refused too. Nothing is read: this waits for no disk."""
+    trust = replace(before.trust, withdrawn=before.trust.withdrawn | withdrawn)
+    return replace(before, trust=trust, context=serving(before.shown, trust, now))
+
+
+def load_shown(settings: Settings) -> Pair:
+    """What devices see of us. Raises DelegatorError (CONFIGURATION)."""
+    server = settings.server
+    return presented(Path(server.certificate), Path(server.key))
+
+
+def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
+    """What delegates are shown: not there, or not in order, is told where a delegate is called, and keeps nobody else.
+    A pair that served is not given up for one that does not: there it is raised (CONFIGURATION)."""
+    said = settings.callbacks
+    try:
+        return presented(Path(said.certificate), Path(said.key),
+                         "python -m pki delegate --client NAME; or name yours in [callbacks] certificate and key")
+    except DelegatorError as error:
+        if before is not None and isinstance(before.called_with, Pair):
+            raise
+        return error
+
+
+def load_enrolment(settings: Settings, trust: TrustStore) -> Authority | None:
+    """The authority that signs online: an anchor, and one that may sign devices. Raises DelegatorError."""
     authority = load_authority(settings.enrolment, trust.anchors)
-    if authority is not None and authority.certificate.public_bytes(Encoding.DER) not in (trust.issuers or ()):
+    if authority is not None and not may_sign(authority, trust):
         raise DelegatorError(Kind.CONFIGURATION, f"enrolment: {settings.enrolment.certificate} is not among [server] "
                              "issuers, so what it signs would be refused", hint="add it there")
     return authority
 
 
-def _servers(trust: TrustStore, enrolment: Authority | None, settings: Settings) -> TrustStore:
+def may_sign(authority: Authority, trust: TrustStore) -> bool:
+    """Whether what it signs is believed here."""
+    return authority.certificate in trust.anchors and (
+        authority.certificate.public_bytes(Encoding.DER) in (trust.issuers or ()))
+
+
+def _servers(trust: TrustStore, enrolment: Authority | None, shown: Pair) -> TrustStore:
     """Who may vouch for servers: not an authority that is there for enrolment alone. Its key lies on a machine that
     talks to the world; who steals it must not be able to play a delegate."""
-    if enrolment is None or _issuer(settings) == enrolment.certificate.subject:
+    if enrolment is None or shown.leaf.issuer == enrolment.certificate.subject:
         return trust
     return replace(trust, anchors=tuple(one for one in trust.anchors if one != enrolment.certificate))
 
 
-def _issuer(settings: Settings) -> x509.Name:
-    return x509.load_pem_x509_certificates(Path(settings.server.certificate).read_bytes())[0].issuer
-
-
-def _callers(settings: Settings, trust: TrustStore, outbound: Outbound, now: Clock) -> dict[CallbackKind, Caller]:
+def _callers(settings: Settings, shows: Pair | DelegatorError, trust: TrustStore, outbound: Outbound,
+             now: Clock) -> dict[CallbackKind, Caller]:
     said = settings.callbacks
-    soap = SoapCaller(Path(said.certificate), Path(said.key), trust, now, said.budget, outbound)
+    soap = SoapCaller(shows, trust, now, said.budget, outbound)
     local = LocalCaller(Allowance(said.budget, said.local_cpu, said.local_memory, user_named(said.local_user)))
     return {CallbackKind.SOAP: soap, CallbackKind.SSH: SshCaller(outbound), CallbackKind.LOCAL: local}
 
 
-def _ends(settings: Settings, trust: TrustStore) -> dict[str, datetime]:
-    server = x509.load_pem_x509_certificates(Path(settings.server.certificate).read_bytes())[0]
-    ends = {"server": server.not_valid_after_utc,
+def _ends(shown: Pair, called_with: Pair | DelegatorError, trust: TrustStore) -> dict[str, datetime]:
+    ends = {"server": shown.leaf.not_valid_after_utc,
             "factory": min(anchor.not_valid_after_utc for anchor in trust.anchors)}
     if trust.revocation is not None:
         ends["revocation list"] = trust.revocation.next_update
-    return ends | _client_end(Path(settings.callbacks.certificate))
-
-
-def _client_end(path: Path) -> dict[str, datetime]:
-    """Of what delegates are shown: not there, or none, is told where a delegate is called, and keeps nobody else."""
-    try:
-        return {"callbacks": x509.load_pem_x509_certificates(path.read_bytes())[0].not_valid_after_utc}
-    except (OSError, ValueError):
-        return {}
+    return ends if isinstance(called_with, DelegatorError) else ends | {
+        "callbacks": called_with.leaf.not_valid_after_utc}
 
 
 def load_trust(settings: Settings) -> TrustStore:
@@ -203,13 +239,24 @@ async def open_store_to_serve(settings: Settings) -> Store:
 
 async def open_settings_store(settings: Settings) -> Store:
     """The store that settings name, whoever opens it."""
-    return await open_named(settings.store, load_key(settings))
+    return await open_named(settings.store, await aside(partial(load_key, settings), "reading the sealing keys"))
 
 
-def files_stamp(settings: Settings) -> tuple[int, ...]:
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+def files_stamp(settings: Settings) -> Stamp:
     """Changes when a file that we serve with is changed, so that nobody has to say so."""
     server, callbacks, enrolment = settings.server, settings.callbacks, settings.enrolment
     names = (server.certificate, server.key, server.ca, server.crl, server.issuers,
-             callbacks.certificate, callbacks.key, enrolment.certificate, enrolment.key)
-    paths = [Path(name) for name in names if name]
-    return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+             callbacks.certificate, callbacks.key, enrolment.certificate, enrolment.key, enrolment.passphrase_file)
+    return tuple(_stamp(Path(name)) for name in names if name)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """A file that is moved into another's place may be older than that, and of the same time."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -19,9 +19,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from delegator.errors import DelegatorError, Kind
 from delegator.private import is_private
+from pki.disk import read_regular
 
 ID_BYTES = 4
 _ID, _NONCE, _KEY = ID_BYTES, 12, 32
+_LARGEST = 4096
 
 
 class SealingKey:
@@ -80,7 +82,7 @@ def create_key_file(path: Path) -> None:
 def read_key_file(path: Path) -> bytes:
     """Read a key. Raises DelegatorError (CONFIGURATION) when it is missing, open to others or not a key."""
     try:
-        private, text = is_private(path), path.read_bytes()
+        private, text = is_private(path), read_regular(path, _LARGEST)
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path}: {error.strerror}",
                              hint=f"make one with: delegator config new-key {path}") from None
@@ -92,5 +94,8 @@ def read_key_file(path: Path) -> bytes:
     except binascii.Error:
         key = b""
     if len(key) != _KEY:
-        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is not 32 bytes in base64")
+        what = "a block of PEM" if b"-----BEGIN" in text else "not 32 bytes in base64"
+        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is {what}",
+                             hint="restore it from your copy; a new one, from delegator config new-key, opens nothing "
+                                  "that is sealed already")
     return key

@@ -16,16 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from pki import PkiError, pem
+from pki.keys import Locked, any_key
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -84,15 +81,21 @@ def fingerprint(public_key: str) -> str:
 
 def public_key_in(content: bytes) -> str:
     """The public key in a PEM file with a public key or a certificate, in PEM. Raises ValueError."""
-    if b"PRIVATE KEY-----" in content:
+    found = pem.some_blocks(content, "public key or certificate")
+    if any(block.label in pem.KEY_LABELS for block in found):
         raise ValueError("it holds a private key; give the public one: openssl pkey -in FILE -pubout")
+    if len(found) > 1:
+        raise ValueError(f"it holds {len(found)} blocks where one is wanted")
     try:
-        if b"BEGIN CERTIFICATE" in content:
-            key: object = x509.load_pem_x509_certificate(content).public_key()
+        if found[0].label in pem.CERTIFICATE.labels:
+            key: object = pem.one(content, pem.CERTIFICATE).public_key()
         else:
             key = load_pem_public_key(content)
+    except pem.PemFault:
+        raise
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it holds neither a public key nor a certificate in PEM") from None
+        raise ValueError(f"it holds neither a public key nor a certificate but a {pem.word_of(found[0].label)}"
+                         if found[0].label != "PUBLIC KEY" else "its public key is damaged") from None
     if not isinstance(key, PublicKey) or not _fits(key):
         raise ValueError(_KINDS)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -101,9 +104,12 @@ def public_key_in(content: bytes) -> str:
 def signer(content: bytes) -> Sign:
     """Signs with the private key in a PEM file. Raises ValueError, which tells nothing of what is in it."""
     try:
-        key = load_pem_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("it holds no private key in PEM without a password") from None
+        key = any_key(content)
+    except Locked:
+        raise ValueError("it is encrypted with a pass phrase, which is not asked for; take it off: openssl pkey -in "
+                         "FILE -out NEW, or sign elsewhere and give the signature") from None
+    except PkiError as error:
+        raise ValueError(error.detail) from None
     if not isinstance(key, PrivateKey) or not _fits(key.public_key()):
         raise ValueError(_KINDS)
     return lambda text: _sign(key, text)

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -28,6 +29,7 @@ from delegator.crew import Hand, hired
 from delegator.errors import DelegatorError, Kind
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
+from delegator.net.aside import aside
 from delegator.net.serve import bound
 from delegator.parts import open_store_to_serve, prepare
 from delegator.reloading import changed, in_effect
@@ -100,12 +102,13 @@ class Workers:
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rereading: set[asyncio.Task[None]] = set()
 
     # --- start ---
 
     async def start(self, sockets: Sockets) -> Listening:
         """Check everything, listen, start all workers. Raises DelegatorError (CONFIGURATION)."""
-        prepare(self._settings, now)
+        await aside(partial(prepare, self._settings, now), "reading the settings' files")
         await self._free_claims()
         server = self._settings.server
         self._sockets = sockets.get(systemd.DEVICES) or [bound(server.host, server.port)]
@@ -137,11 +140,14 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload(), self._rereading))
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(task := asyncio.get_running_loop().create_task(work))
-        task.add_done_callback(self._tasks.discard)
+    def _in_background(self, work: Coroutine[Any, Any, None], also: set[asyncio.Task[None]] | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        for among in (self._tasks, also):
+            if among is not None:
+                among.add(task)
+                task.add_done_callback(among.discard)
 
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
@@ -257,7 +263,7 @@ class Workers:
             self._manager.reloading()
             self._refuser = None
             try:
-                await self._exchange(self._reread())
+                await self._exchange(await aside(self._reread, "reading the settings"))
             except DelegatorError as error:
                 self._tell_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
@@ -278,7 +284,7 @@ class Workers:
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
         settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
-        await asyncio.to_thread(prepare, settings, now)
+        await aside(partial(prepare, settings, now), "reading the settings' files")
         await self._port.move(settings.ops)
         done: list[Hand] = []
         for hand in [self._hands[number] for number in sorted(self._hands)]:
@@ -324,6 +330,8 @@ class Workers:
 
     async def _end(self) -> None:
         self._stopping.set()
+        for task in list(self._rereading):  # one may wait for a disk that does not answer
+            task.cancel()
         for sock in self._sockets:  # each worker lets go of it at once too, and nobody waits in vain
             sock.close()
         async with self._reloading:  # whoever is just being started is among the hands then

@@ -92,7 +92,9 @@ if __name__ == "__main__":
     sqlite3.connect(OPTIONS.database).execute(TABLE).connection.close()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=OPTIONS.ca)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(OPTIONS.certificate, OPTIONS.key)
+    context.load_cert_chain(OPTIONS.certificate, OPTIONS.key,
+                            password=lambda: sys.exit(f"{OPTIONS.key} is encrypted, and nobody is asked for its pass "
+                                                      "phrase; take it off: openssl pkey -in KEY -out NEW"))
     server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Delegate)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(f"listening on port {server.server_address[1]}", file=sys.stderr, flush=True)

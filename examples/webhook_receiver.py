@@ -84,7 +84,9 @@ def options() -> argparse.Namespace:
 if __name__ == "__main__":
     OPTIONS = options()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(OPTIONS.certificate, OPTIONS.key)
+    context.load_cert_chain(OPTIONS.certificate, OPTIONS.key,
+                            password=lambda: sys.exit(f"{OPTIONS.key} is encrypted, and nobody is asked for its pass "
+                                                      "phrase; take it off: openssl pkey -in KEY -out NEW"))
     server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Receiver)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(f"listening on port {server.server_address[1]}", file=sys.stderr, flush=True)

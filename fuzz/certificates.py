@@ -17,7 +17,8 @@ from delegator.wire import leaf
 from delegator.wire.certificate import read_leaf
 from fuzz.target import Target, must
 from pki import PkiError
-from pki.keys import public_key_of_request, weakness
+from pki.keys import weakness
+from pki.request import requested
 from pki.trust import leaf_fault, shown
 
 _KEY = ec.derive_private_key(7, ec.SECP256R1())
@@ -65,7 +66,7 @@ def check_certificate(data: bytes) -> None:
 
 def check_request(data: bytes) -> None:
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(PkiError):
-        must(weakness(public_key_of_request(data)) is None, "a weak key was taken")
+        must(weakness(requested(data).key) is None, "a weak key was taken")
 
 
 _CSR = x509.CertificateSigningRequestBuilder().subject_name(_NAME).sign(_KEY, hashes.SHA256(), ecdsa_deterministic=True)

@@ -20,7 +20,7 @@ from pki.check import SOON_DAYS, examine
 from pki.console import Passphrase, Values, command, unlocking
 from pki.errors import Kind, PkiError
 from pki.folder import Folder, Issued
-from pki.keys import REQUEST_LIMIT, KeyType
+from pki.keys import KeyType
 from pki.ledger import stamp
 from pki.naming import SHARED_NAME
 from pki.profiles import (
@@ -32,6 +32,7 @@ from pki.profiles import (
     SHARED_DEVICE,
     Profile,
 )
+from pki.request import REQUEST_LIMIT
 from pki.revocation import DEFAULT_DAYS, Reason
 
 _key_type = click.option(

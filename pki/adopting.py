@@ -16,6 +16,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from pki import pem
 from pki.authority import Authority
 from pki.errors import Kind, PkiError
 from pki.folder import Folder
@@ -43,6 +44,8 @@ def adopted(folder: Folder, lines: Iterable[str], authority: Callable[[], Author
         if line.strip():
             try:
                 entries = _entries(line, folder.ca_certificate)
+            except pem.PemFault as error:
+                raise _refused(number, f"its certificate: {error}") from None
             except (ValueError, KeyError, TypeError) as error:
                 raise _refused(number, f"not a line of `delegator enrolments export`: {type(error).__name__}") from None
             except PkiError as error:
@@ -57,7 +60,7 @@ def adopted(folder: Folder, lines: Iterable[str], authority: Callable[[], Author
 def _entries(line: str, ca: x509.Certificate) -> list[Entry]:
     """What the ledger is to say of one line; nothing where another authority signed."""
     values = json.loads(line)
-    certificate = x509.load_pem_x509_certificate(str(values["certificate"]).encode())
+    certificate = pem.one(str(values["certificate"]).encode(), pem.CERTIFICATE)
     try:
         certificate.verify_directly_issued_by(ca)
     except (ValueError, TypeError, InvalidSignature):

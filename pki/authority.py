@@ -24,6 +24,7 @@ from pki.errors import Kind, PkiError
 from pki.lint import Draft, findings
 from pki.naming import fitting_common_name
 from pki.profiles import BACKDATE, FACTORY_CA, AltNames, Profile
+from pki.request import Requested, own, spki_of
 
 _HASH = hashes.SHA256()
 _SECOND = timedelta(seconds=1)
@@ -71,7 +72,7 @@ class Authority:
         self,
         profile: Profile,
         name: str,
-        public_key: keys.PublicKey,
+        wanted: keys.PublicKey | Requested,
         *,
         names: Sequence[str] = (),
         days: int | None = None,
@@ -79,17 +80,20 @@ class Authority:
     ) -> Prepared:
         """Checks names, drafts, lints; `names` are further alternative names, `days` shortens the lifetime.
 
-        Raises REFUSED for a bad name or a lint finding, USAGE for names a profile does not carry.
+        Raises REFUSED for a bad name, a lint finding or a key that would not stand in the certificate as it stood in
+        the request, USAGE for names a profile does not carry.
         """
+        asked = wanted if isinstance(wanted, Requested) else own(wanted)
         name = fitting_common_name(profile.common_name(name))
         start, end = _within(self.certificate, _window(profile, days, now))
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(profile, subject, public_key, start, end).issuer_name(self.certificate.subject)
+        builder = _builder(profile, subject, asked.key, start, end).issuer_name(self.certificate.subject)
         builder = _with_alt_names(builder, profile, _unique(profile, name, names))
         builder = builder.add_extension(_authority_key_id(self.certificate), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(profile.purposes), critical=False)
         preview = builder.sign(self._throw_away, _HASH)
         _refuse_findings(Draft(preview, profile, self.certificate))
+        _require_same_key(preview, asked)
         self._waiting[preview.serial_number] = (builder, preview.tbs_certificate_bytes)
         return Prepared(profile, name, preview.serial_number, preview)
 
@@ -120,6 +124,13 @@ def _refuse_findings(draft: Draft) -> None:
     if found:
         detail = f"a {draft.profile.name} certificate like this fails the lint: " + "; ".join(map(str, found))
         raise PkiError(Kind.REFUSED, detail, "nothing was signed; correct the request")
+
+
+def _require_same_key(draft: x509.Certificate, asked: Requested) -> None:
+    """To the byte: a key that is written otherwise may be of another kind, and its holder could not use the pair."""
+    if spki_of(draft) != asked.spki:
+        detail = "the key would stand in the certificate otherwise than in the request"
+        raise PkiError(Kind.REFUSED, detail, "nothing was signed; ask with a plain ECDSA P-256 or RSA-2048 key")
 
 
 def _authority_subject(common_name: str, organization: str | None) -> x509.Name:

@@ -7,7 +7,7 @@ Must not live here: mending.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from pki import disk, keys
+from pki import disk, keys, pem
 from pki.errors import PkiError
 from pki.folder import Folder
 from pki.ledger import Entry, Event, TornLine, serial_text, stamp
@@ -84,14 +84,16 @@ def _permissions(root: Path) -> Iterator[Remark]:
 def _authority_key(folder: Folder, passphrase: bytes | None) -> Iterator[Remark]:
     path = folder.key_path
     try:
-        pem = path.read_bytes()
-        if keys.is_encrypted(pem) and passphrase is None:
-            yield Remark(path, "encrypted, not compared with ca.crt (give the passphrase)", note=True)
-        elif keys.from_pem(pem, passphrase).public_key() != folder.ca_certificate.public_key():
+        found = keys.from_pem(disk.read_regular(path), passphrase)
+        if found.public_key() != folder.ca_certificate.public_key():
             yield Remark(path, "does not belong to ca.crt")
+    except keys.Locked:
+        yield Remark(path, "encrypted, not compared with ca.crt (give the passphrase)", note=True)
     except FileNotFoundError:
         yield Remark(path, "not here; nothing can be signed until it is brought back", note=True)
-    except (OSError, PkiError) as error:
+    except OSError as error:
+        yield Remark(path, error.strerror or str(error))
+    except PkiError as error:
         yield Remark(path, str(error))
 
 
@@ -159,9 +161,10 @@ def _leaf(
     now: datetime,
 ) -> Iterator[Remark]:
     try:
-        chain = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        yield Remark(path, "is not a readable certificate")
+        chain = pem.read(disk.read_regular(path), pem.CERTIFICATE)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        yield Remark(path, f"is not a readable certificate: {why}")
         return
     leaf = chain[0]
     seen.add(serial_text(leaf.serial_number))
@@ -171,9 +174,9 @@ def _leaf(
     yield from _time(path, leaf, store, soon, now)
 
 
-def _shape(folder: Folder, profile: Profile, path: Path, chain: list[x509.Certificate]) -> Iterator[Remark]:
+def _shape(folder: Folder, profile: Profile, path: Path, chain: Sequence[x509.Certificate]) -> Iterator[Remark]:
     yield from _findings(path, Draft(chain[0], profile, folder.ca_certificate))
-    if chain[1:] != ([folder.ca_certificate] if profile.whole_chain else []):
+    if list(chain[1:]) != ([folder.ca_certificate] if profile.whole_chain else []):
         yield Remark(path, "does not hold the chain it should")
     names = chain[0].subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if not names or str(names[0].value).replace(":", "-") != path.stem:
@@ -189,7 +192,7 @@ def _pair(path: Path, leaf: x509.Certificate) -> Iterator[Remark]:
     if not key_path.exists():  # made from a request, or the key was moved to where it is used
         return
     try:
-        if keys.from_pem(key_path.read_bytes()).public_key() != leaf.public_key():
+        if keys.from_pem(disk.read_regular(key_path)).public_key() != leaf.public_key():
             yield Remark(key_path, "does not belong to the certificate beside it")
     except (OSError, PkiError) as error:
         yield Remark(key_path, str(error))

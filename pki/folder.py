@@ -11,6 +11,7 @@ Must not live here: what a certificate looks like (profiles.py, authority.py), i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +23,12 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from pki import disk, keys, revocation
+from pki import disk, keys, pem, revocation
 from pki.authority import Authority
 from pki.errors import Kind, PkiError
 from pki.ledger import Entry, Event, Ledger, issued, serial_text, stamp
 from pki.profiles import FACTORY_CA, Profile, profile_named
+from pki.request import Requested, requested
 from pki.revocation import Reason
 
 DEFAULT_PATH: Final = Path("var/pki")
@@ -108,13 +110,13 @@ class Folder:
         """CONFIGURATION, with the command that helps, if the folder is missing, open to others or incomplete."""
         place = Path(path)
         disk.require_folder(place, f"make one with: python -m pki init --dir {place}")
-        pem = disk.read_private(place / "ca.crt")
+        content = disk.read_private(place / "ca.crt")
         if (place / "ca.key").exists():  # may be kept elsewhere; everything but signing works without
             disk.require_private(place / "ca.key")
         try:
-            return cls(place, x509.load_pem_x509_certificate(pem))
-        except ValueError as error:
-            detail = f"{place / 'ca.crt'} holds no certificate"
+            return cls(place, pem.one(content, pem.CERTIFICATE))
+        except pem.PemFault as error:
+            detail = f"{place / 'ca.crt'} holds no certificate: {error}"
             raise PkiError(Kind.CONFIGURATION, detail, "restore it from a backup") from error
 
     @property
@@ -165,9 +167,9 @@ class Folder:
         stem = row.stem(name)
         if not renew:
             _require_free(place, stem, csr is not None)
-        public_key, key_pem = _key_for(place / f"{stem}.key", key_type, csr, renew)
+        wanted, key_pem = _key_for(place / f"{stem}.key", key_type, csr, renew)
         signer = authority or self.authority(passphrase)
-        token = signer.prepare(row, name, public_key, names=names, days=days, now=now)
+        token = signer.prepare(row, name, wanted, names=names, days=days, now=now)
         minted = Minted(row, token.name, signer.issue(token), key_pem)
         with disk.Staging(place) as staging:
             return self.publish(staging, [minted], retire=renew)[0]
@@ -286,10 +288,10 @@ def _require_free(place: Path, stem: str, with_request: bool) -> None:
 
 def _key_for(
     path: Path, key_type: keys.KeyType | str, csr: bytes | None, renew: bool
-) -> tuple[keys.PublicKey, bytes | None]:
+) -> tuple[keys.PublicKey | Requested, bytes | None]:
     """The key to certify, and its PEM if it still has to be written."""
     if csr is not None:
-        return keys.public_key_of_request(csr), None
+        return requested(csr), None
     if path.exists() and not renew:
         return keys.from_pem(disk.read_private(path)).public_key(), None
     key = keys.generate(key_type)
@@ -315,7 +317,8 @@ def _retire(place: Path, stem: str, keep_key: bool) -> None:
     old = place / f"{stem}.crt"
     mark = "unpaired"
     if old.exists():
-        mark = serial_text(x509.load_pem_x509_certificate(old.read_bytes()).serial_number)
+        with contextlib.suppress(pem.PemFault):  # a damaged one is kept too, and replaced
+            mark = serial_text(pem.read(disk.read_regular(old), pem.CERTIFICATE)[0].serial_number)
     attic = disk.make_folder(place / "retired")
     for ending in ("crt", "key"):
         if (place / f"{stem}.{ending}").exists():

@@ -1,9 +1,9 @@
 """Private keys: made, written, read back, and public keys judged strong enough or not.
 
-Lives here: the two key types, PEM in and out (PKCS#8, RFC 5958), the strength rule, and what is taken from
-a PKCS#10 request, which is its public key and nothing else.
-Invariant: a key that this module returns, from wherever it came, has passed the strength rule.
-Must not live here: where keys are stored (folder.py), what is signed with them (authority.py).
+Lives here: the two key types, PEM in and out (PKCS#8, RFC 5958), the one reader of private keys, and the strength rule.
+Invariants: a key that `from_pem` returns has passed the strength rule; no key is read in a way that could ask a person
+for a pass phrase: an encrypted one without it is `Locked`, which is said at once.
+Must not live here: where keys are stored (folder.py), requests (request.py), what is signed with them (authority.py).
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, padding, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 from pki.errors import Kind, PkiError
+from pki.pem import KEY_LABELS, Block, PemFault, some_blocks, word_of
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
-
-REQUEST_LIMIT: Final = 65_536
-"""Bytes of a PKCS#10 file that are read: an RSA-8192 request is under 3 KiB."""
 
 PBKDF2_ROUNDS: Final = 600_000
 """OWASP's figure for HMAC-SHA256; 0.2 s per try here. The library's own default is 2 048 (measured)."""
 
 _RSA_BITS = range(2048, 8193)  # above 8192 one verification costs the server more than a handshake
+_EXPONENT_END = 1 << 64  # OpenSSL verifies nothing with a longer one above RSA-3072, and each bit costs the server time
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
@@ -69,11 +68,11 @@ def weakness(key: object) -> str | None:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return None if isinstance(key.curve, _CURVES) else f"curve {key.curve.name} is not P-256 or P-384"
     if not isinstance(key, rsa.RSAPublicKey):
-        return "the key is neither ECDSA nor RSA"
+        return _NEITHER
     if key.key_size not in _RSA_BITS:
         return f"an RSA key of {key.key_size} bits is not between 2048 and 8192"
-    if key.public_numbers().e < 65537:
-        return "the RSA exponent is below 65537"
+    if not 65537 <= key.public_numbers().e < _EXPONENT_END:
+        return "the RSA exponent is below 65537, or has more than 64 bits"
     return None
 
 
@@ -81,8 +80,15 @@ def strong(key: object) -> PublicKey:
     """The same key, known to be strong; REFUSED otherwise."""
     fault = weakness(key)
     if fault or not isinstance(key, PublicKey):
-        raise PkiError(Kind.REFUSED, f"weak key: {fault}", "make a new ECDSA P-256 or RSA-2048 key")
+        raise _not_taken(key, fault)
     return key
+
+
+def _not_taken(key: object, fault: str | None) -> PkiError:
+    """A key of a kind that we do not use is not called weak: P-521 is not."""
+    small = isinstance(key, rsa.RSAPublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < 256)
+    words = "weak key" if small else "the key is of a kind that we do not take"
+    return PkiError(Kind.REFUSED, f"{words}: {fault}", "make a new ECDSA P-256 or RSA-2048 key")
 
 
 def to_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
@@ -94,49 +100,96 @@ def to_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
     return _encrypted_pem(key.private_bytes(serialization.Encoding.DER, form, plain), passphrase)
 
 
+class Locked(PkiError):
+    """An encrypted key, and no pass phrase to open it with."""
+
+    def __init__(self) -> None:
+        super().__init__(Kind.CONFIGURATION, "the key is encrypted and no passphrase was given", _UNLOCK_HINT)
+
+
 def from_pem(pem: bytes, passphrase: bytes | None = None) -> PrivateKey:
     """Reads a key written by `to_pem`; CONFIGURATION for a wrong passphrase or a file that is no key."""
-    encrypted = is_encrypted(pem)
-    if encrypted and not passphrase:
-        raise PkiError(Kind.CONFIGURATION, "the key is encrypted and no passphrase was given", _UNLOCK_HINT)
-    try:
-        key = serialization.load_pem_private_key(pem, passphrase if encrypted else None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        detail = "wrong passphrase for the key" if encrypted else "the file holds no readable private key"
-        hint = _UNLOCK_HINT if encrypted else "restore the file from a backup"
-        raise PkiError(Kind.CONFIGURATION, detail, hint) from error
+    key = any_key(pem, passphrase)
+    if not isinstance(key, PrivateKey):
+        raise _not_taken(key, _NEITHER)
     strong(key.public_key())
-    assert isinstance(key, PrivateKey)
     return key
+
+
+def any_key(pem: bytes, passphrase: bytes | None = None) -> PrivateKeyTypes:
+    """The one private key in a text, of whatever kind. Certificates may stand beside it: some keep both in one file.
+
+    Nobody is ever asked for anything: Locked where a pass phrase is needed and none is given, else CONFIGURATION with
+    what is wrong. OpenSSH's own form is read too.
+    """
+    encrypted = False
+    try:
+        block = _key_block(pem)
+        encrypted = _locks(block)
+        if encrypted and not passphrase:
+            raise Locked
+        load = serialization.load_ssh_private_key if block.label == _OPENSSH else serialization.load_pem_private_key
+        return load(_armoured(block), passphrase if encrypted else None)
+    except PemFault as error:
+        raise PkiError(Kind.CONFIGURATION, f"the file holds no readable private key: {error}", _RESTORE_HINT) from error
+    except TypeError as error:  # OpenSSH's form says within that it is encrypted
+        if passphrase:
+            raise PkiError(Kind.CONFIGURATION, "wrong passphrase for the key", _UNLOCK_HINT) from error
+        raise Locked from error
+    except UnsupportedAlgorithm as error:
+        detail = "the private key is of a kind, or encrypted in a way, that is not known here"
+        raise PkiError(Kind.CONFIGURATION, detail, "make a new ECDSA P-256 or RSA-2048 key") from error
+    except ValueError as error:
+        detail = "wrong passphrase for the key" if encrypted else "the file holds no readable private key: damaged"
+        raise PkiError(Kind.CONFIGURATION, detail, _UNLOCK_HINT if encrypted else _RESTORE_HINT) from error
+
+
+def key_text(pem: bytes) -> bytes:
+    """The one private key in a text, and nothing else of it, as PEM. CONFIGURATION."""
+    try:
+        return _armoured(_key_block(pem))
+    except PemFault as error:
+        raise PkiError(Kind.CONFIGURATION, f"the file holds no readable private key: {error}", _RESTORE_HINT) from error
 
 
 def is_encrypted(pem: bytes) -> bool:
-    """Whether a PEM file holds an encrypted PKCS#8 key (RFC 7468 section 11)."""
-    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem
-
-
-def public_key_of_request(request: bytes) -> PublicKey:
-    """The public key of a PKCS#10 request (RFC 2986), PEM or DER, whose own signature proves possession.
-
-    Names and extensions in the request are ignored on purpose: what a certificate says is decided by the
-    profile and by whoever signs, never by whoever asks. REFUSED if unreadable, unproven or weak.
-    """
-    if len(request) > REQUEST_LIMIT:
-        raise PkiError(Kind.REFUSED, "the certificate request is larger than 64 KiB", _REQUEST_HINT)
-    load = x509.load_pem_x509_csr if b"-----BEGIN" in request else x509.load_der_x509_csr
+    """Whether a PEM file holds an encrypted key: PKCS#8 (RFC 7468 section 11), or OpenSSL's older form."""
     try:
-        parsed = load(request)
-        key = strong(parsed.public_key())
-        proven = parsed.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise PkiError(Kind.REFUSED, "not a readable PKCS#10 certificate request", _REQUEST_HINT) from error
-    if not proven:
-        raise PkiError(Kind.REFUSED, "the request is not signed by its own key", _REQUEST_HINT)
-    return key
+        return _locks(_key_block(pem))
+    except PemFault:
+        return False
+
+
+_OPENSSH = "OPENSSH PRIVATE KEY"
+_BESIDE = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "EC PARAMETERS"})
+"""What may stand in a key's file: its certificates, and what `openssl ecparam -genkey` writes in front."""
+
+
+def _key_block(content: bytes) -> Block:
+    found = some_blocks(content, "private key")
+    mine = [block for block in found if block.label in KEY_LABELS]
+    odd = next((block for block in found if block.label not in (*KEY_LABELS, *_BESIDE)), None)
+    if not mine:
+        words = "public key instead" if odd and "PUBLIC KEY" in odd.label else f"{word_of(found[0].label)} instead"
+        raise PemFault(f"it holds a {words}")
+    if len(mine) > 1 or odd is not None:
+        raise PemFault(f"it holds {len(mine)} private keys" if odd is None else
+                       f"{odd.where} is a {word_of(odd.label)}, where a private key belongs")
+    return mine[0]
+
+
+def _locks(block: Block) -> bool:
+    return block.label == "ENCRYPTED PRIVATE KEY" or any("ENCRYPTED" in header for header in block.headers)
+
+
+def _armoured(block: Block) -> bytes:
+    head = "".join(f"{header}\n" for header in block.headers) + ("\n" if block.headers else "")
+    return armour(block.label, block.der, head)
 
 
 _UNLOCK_HINT = "give it with --passphrase-file, PKI_PASSPHRASE or --passphrase-prompt"
-_REQUEST_HINT = "make one with: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x"
+_RESTORE_HINT = "restore the file from a backup"
+_NEITHER = "the key is neither ECDSA nor RSA"
 
 
 # EncryptedPrivateKeyInfo (RFC 5958 section 3) with PBES2 (RFC 8018 appendix A), written out because the
@@ -160,7 +213,7 @@ def _encrypted_pem(plain: bytes, passphrase: bytes) -> bytes:
     derivation = _der(_SEQUENCE, _OID_PBKDF2, _der(_SEQUENCE, _der(_OCTETS, salt), rounds, _HMAC_SHA256))
     cipher = _der(_SEQUENCE, _OID_AES_256_CBC, _der(_OCTETS, start))
     scheme = _der(_SEQUENCE, _OID_PBES2, _der(_SEQUENCE, derivation, cipher))
-    return _armour("ENCRYPTED PRIVATE KEY", _der(_SEQUENCE, scheme, _der(_OCTETS, sealed)))
+    return armour("ENCRYPTED PRIVATE KEY", _der(_SEQUENCE, scheme, _der(_OCTETS, sealed)))
 
 
 def _der(tag: int, *parts: bytes) -> bytes:
@@ -171,7 +224,8 @@ def _der(tag: int, *parts: bytes) -> bytes:
     return bytes((tag, 0x80 | len(size))) + size + body
 
 
-def _armour(label: str, der: bytes) -> bytes:
+def armour(label: str, der: bytes, head: str = "") -> bytes:
+    """PEM; `head` are lines that stand in front of the base64."""
     text = base64.b64encode(der).decode()
     lines = [text[at : at + 64] for at in range(0, len(text), 64)]
-    return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", "")).encode()
+    return "\n".join((f"-----BEGIN {label}-----", *(head.splitlines()), *lines, f"-----END {label}-----", "")).encode()

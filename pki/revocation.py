@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from pki import disk, pem
 from pki.authority import Authority
 from pki.errors import Kind, PkiError
 from pki.ledger import Entry
@@ -92,7 +93,7 @@ class RevocationList:
     """Revoked serial numbers, known to come from `issuer`; times are aware UTC."""
 
     serials: frozenset[int]
-    issuer: x509.Name
+    issuer: x509.Name = field(compare=False)
     this_update: datetime
     next_update: datetime
 
@@ -129,22 +130,36 @@ def _fault(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> s
     return f"the list has a critical extension {odd[0]}" if odd else None
 
 
-_PEM_BEGIN = b"-----BEGIN X509 CRL-----"
+LIST_LIMIT: Final = 256 << 20
+"""Bytes of a file of lists: five million serials."""
 _HINT = "write it again: python -m pki crl"
+
+
+def named_in(path: Path, signers: Sequence[x509.Certificate]) -> frozenset[int]:
+    """The serials of every list in a file that is whole and signed by one of these. It only ever adds: what is damaged
+    is passed over here, and told by `read_lists`."""
+    try:
+        content = disk.read_regular(path, LIST_LIMIT)
+    except OSError:
+        return frozenset()
+    found = pem.whole(content, pem.REVOCATION_LIST)
+    return frozenset(entry.serial_number for each in found for signer in signers if _fault(each, signer) is None
+                     for entry in each)  # fmt: skip
 
 
 def read_lists(path: Path, limit: int = 16) -> Sequence[x509.CertificateRevocationList]:
     """One to `limit` unverified lists from a file; CONFIGURATION if it is missing or damaged."""
     try:
-        content = path.read_bytes()
-        if _PEM_BEGIN not in content:
-            return (x509.load_der_x509_crl(content),)
-        blocks = [_PEM_BEGIN + block for block in content.split(_PEM_BEGIN)[1:]]
-        lists = [x509.load_pem_x509_crl(block) for block in blocks]
+        content = disk.read_regular(path, LIST_LIMIT)
+        der = content[:1] == b"\x30"
+        lists = (x509.load_der_x509_crl(content),) if der else pem.read(content, pem.REVOCATION_LIST)
     except OSError as error:
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", _HINT) from error
+    except pem.PemFault as error:
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", _HINT) from error
     except ValueError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} is not a revocation list", _HINT) from error
+        what = pem.der_nature(content) or "damaged DER"
+        raise PkiError(Kind.CONFIGURATION, f"{path}: it is {what}, where a revocation list is wanted", _HINT) from error
     if len(lists) > limit:
         raise PkiError(Kind.CONFIGURATION, f"{path} holds {len(lists)} lists, not up to {limit}", "split the file")
     return lists

@@ -8,17 +8,19 @@ Must not live here: judgement (check.py, trust.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from pki import disk, pem
 from pki.errors import Kind, PkiError
 from pki.folder import Folder
 from pki.ledger import Event, serial_text, stamp
 from pki.profiles import LEAVES
-from pki.revocation import number_of, read_lists
+from pki.revocation import LIST_LIMIT, number_of, read_lists
 
 Description = dict[str, object]
 
@@ -99,20 +101,21 @@ def locate(folder: Folder, word: str) -> Path:
 def describe(path: Path) -> list[Description]:
     """All certificates of a file in order, or its revocation list."""
     try:
-        content = path.read_bytes()
+        content = disk.read_regular(path, LIST_LIMIT)
         if b"-----BEGIN X509 CRL" in content:
             return [revocation_list(each) for each in read_lists(path)]
         return [certificate(each) for each in _certificates(content)]
     except OSError as error:
         raise PkiError(Kind.FAILED, f"{path}: {error.strerror}", "name a certificate file") from error
     except ValueError as error:
-        raise PkiError(Kind.FAILED, f"{path} holds no certificate", "name a PEM or DER certificate") from error
+        why = error if isinstance(error, pem.PemFault) else f"it is {pem.der_nature(content) or 'damaged DER'}"
+        raise PkiError(Kind.FAILED, f"{path} holds no certificate: {why}", "name a PEM or DER certificate") from error
 
 
-def _certificates(content: bytes) -> list[x509.Certificate]:
-    if b"-----BEGIN" in content:
-        return x509.load_pem_x509_certificates(content)
-    return [x509.load_der_x509_certificate(content)]
+def _certificates(content: bytes) -> Sequence[x509.Certificate]:
+    if content[:1] == b"\x30":
+        return [x509.load_der_x509_certificate(content)]
+    return pem.read(content, pem.CERTIFICATE)
 
 
 def serials(word: str) -> list[str]:

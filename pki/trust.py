@@ -25,10 +25,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from OpenSSL import crypto
 
+from pki import disk, pem
 from pki.errors import Kind, PkiError
 from pki.keys import strong, weakness
 from pki.ledger import serial_text
-from pki.revocation import RevocationList, read_lists
+from pki.revocation import RevocationList, named_in, read_lists
 
 Purpose = Literal["client", "server"]
 
@@ -115,10 +116,24 @@ class TrustStore:
         devices could not be revoked. So is a missing, damaged or foreign file. A stale list loads; `refuse`
         then turns everyone away until a fresh one is loaded.
         """
-        anchors = _read_anchors(Path(ca_file))
-        signers = anchors if issuers_file is None else _read_anchors(Path(issuers_file))
+        anchors = read_certificates(Path(ca_file))
+        signers = anchors if issuers_file is None else read_certificates(Path(issuers_file))
         pinned = None if issuers_file is None else frozenset(map(_der, signers))
         return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
+
+    def tightened(self, crl_file: Path | str) -> TrustStore:
+        """The same with the lists of a file, whatever became of anything else. Of one that is not in order as a whole
+        it takes the serials on those lists that are: who was withdrawn is refused. It never raises."""
+        try:
+            return replace(self, revocation=_read_revocation(Path(crl_file), self._signers))
+        except PkiError:
+            return replace(self, withdrawn=self.withdrawn | named_in(Path(crl_file), self._signers))
+
+    @property
+    def _signers(self) -> tuple[x509.Certificate, ...]:
+        if self.issuers is None:
+            return self.anchors
+        return tuple(map(x509.load_der_x509_certificate, sorted(self.issuers)))
 
     def beneath_anchors(self) -> TrustStore:
         """The same, where nobody but the anchors themselves may sign a peer."""
@@ -232,13 +247,16 @@ def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def _read_anchors(path: Path) -> tuple[x509.Certificate, ...]:
+def read_certificates(
+    path: Path, hint: str = "name the authority's ca.crt", *, twice: bool = False
+) -> tuple[x509.Certificate, ...]:
+    """All certificates of a PEM file; CONFIGURATION if it is missing, or if any of what stands there is not whole."""
     try:
-        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+        return pem.read(disk.read_regular(path), pem.CERTIFICATE, twice=twice)
     except OSError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", "name the authority's ca.crt") from error
-    except ValueError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} holds no certificate", "name the authority's ca.crt") from error
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint) from error
+    except pem.PemFault as error:
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", f"put the whole file there again; {hint}") from error
 
 
 def _read_revocation(path: Path, signers: Sequence[x509.Certificate]) -> RevocationList:

@@ -82,10 +82,11 @@ question() {
 XML
 }
 
+# --pass '': an encrypted key is an error; curl would ask on the terminal, which a script may not have.
 # -q: no ~/.curlrc, which could switch checks off. No proxy: what the device shows is for the delegator alone.
 code=0
 answer=$(question | curl -q --silent --show-error --globoff --noproxy '*' --proto '=https' --tlsv1.2 \
-    --connect-timeout 10 --max-time 60 --cacert "$ca" --cert "$cert" --key "$key" \
+    --connect-timeout 10 --max-time 60 --cacert "$ca" --cert "$cert" --key "$key" --pass '' \
     --header 'Content-Type: text/xml; charset=utf-8' \
     --header 'SOAPAction: "urn:delegator:provisioning:1#GetProvisioningCredential"' \
     --write-out '\n%{http_code}' --data-binary @- "https://$host/") || code=$?

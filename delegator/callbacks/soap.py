@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-
-from cryptography import x509
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SoapCallback
 from delegator.net.client import Endpoint, call, close
 from delegator.outbound import Outbound
 from delegator.wire import messages, soap
-from delegator.wire.tls import TlsContext, client_context
+from delegator.wire.tls import TlsContext, calling
+from pki import pem
+from pki.pair import Pair
 from pki.trust import TrustStore
 
 _CONTENT_TYPE = b"text/xml; charset=utf-8"
@@ -30,11 +29,12 @@ MOST_ENDPOINTS = 1000
 class SoapCaller:
     """Calls delegates' servers. Keeps one endpoint, with its context and connections, per delegate."""
 
-    def __init__(self, certificate: Path, key: Path, factory: TrustStore, now: Callable[[], datetime],
+    def __init__(self, shows: Pair | DelegatorError, factory: TrustStore, now: Callable[[], datetime],
                  budget: float, outbound: Outbound) -> None:
-        """`certificate` and `key` are what we show to delegates; `budget` is seconds per call, all included."""
+        """`shows` is what we show to delegates, or what is wrong with it, which is told at each call; `budget` is
+        seconds per call, all included."""
         self._outbound = outbound
-        self._certificate, self._key = certificate, key
+        self._shows = shows
         self._factory = factory
         self._now = now
         self._budget = budget
@@ -84,13 +84,16 @@ class SoapCaller:
         return endpoint
 
     def _context(self, name: str, settings: SoapCallback) -> TlsContext:
+        if isinstance(self._shows, DelegatorError):
+            raise DelegatorError(self._shows.kind, self._shows.detail, hint=self._shows.hint)
         trust = self._factory
         if settings.trust_anchor is not None:
             try:
-                trust = TrustStore(tuple(x509.load_pem_x509_certificates(settings.trust_anchor.encode())))
-            except ValueError:
-                raise DelegatorError(Kind.UNREACHABLE, f"delegate {name}: its trust anchor is not PEM") from None
-        return client_context(self._certificate, self._key, trust, self._now)
+                trust = TrustStore(pem.read(settings.trust_anchor.encode(), pem.CERTIFICATE, twice=True))
+            except pem.PemFault as error:
+                raise DelegatorError(Kind.UNREACHABLE, f"delegate {name}: its trust anchor: {error}",
+                                     hint="give it anew with --callback-ca FILE") from None
+        return calling(self._shows, trust, self._now)
 
     def close(self) -> None:
         for _, endpoint in self._endpoints.values():

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    load_pem_private_key,
-    load_ssh_private_key,
     load_ssh_public_key,
 )
 
 from delegator.model import Secret
+from pki import PkiError
+from pki.keys import Locked, any_key
 
 SIGNATURES = {
     "ssh-ed25519": "ssh-ed25519",
@@ -87,14 +87,13 @@ def _checked(kind: str, encoded: str) -> HostKey:
 def private_key_in(content: bytes) -> Secret:
     """The private key in a file, without a pass phrase, in OpenSSH's form. Raises ValueError, which shows nothing of
     it."""
-    load = load_ssh_private_key if b"BEGIN OPENSSH PRIVATE KEY" in content else load_pem_private_key
     try:
-        key = load(content, None)
-    except TypeError:
+        key = any_key(content)
+    except Locked:
         raise ValueError("it has a pass phrase, which nobody would be there to type; make one without it: "
                          "ssh-keygen -p -N ''") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it is no private key in PEM or OpenSSH's form") from None
+    except PkiError as error:
+        raise ValueError(f"it is no private key in PEM or OpenSSH's form: {error.detail}") from None
     if not isinstance(key, _PRIVATE):
         raise ValueError("it is neither Ed25519, ECDSA nor RSA")
     _long_enough(key)

@@ -58,7 +58,7 @@ class Login:
         self.settings = settings
         self.pinned = pinned
         try:
-            key = asyncssh.import_private_key(settings.private_key.reveal())
+            key = asyncssh.import_private_key(settings.private_key.reveal(), passphrase=None)
             self.options = _options(settings.user, [key], SIGNATURES[pinned.kind])
         except (asyncssh.KeyImportError, ValueError) as error:
             raise SshFailure(f"its settings cannot be used: {error}") from None

@@ -18,17 +18,14 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings, Store
 from delegator.errors import DelegatorError
 from delegator.net.reverse import load_domains
-from delegator.private import is_private
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store.rehearsal import rehearse_sqlite
-from pki import Folder, PkiError
+from delegator.wire.presented import presented
+from pki import Folder, PkiError, pair
 from pki.trust import TrustStore
 
 _SOON = timedelta(days=30)
@@ -164,7 +161,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
     mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
-    yield f"{section} certificate", certificate, lambda: _certificate(certificate, mint)
+    yield f"{section} certificate", certificate, lambda: _certificate(certificate, key, mint)
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
 
@@ -192,37 +189,21 @@ def _trust(server: Server) -> str:
     return f"{found}, {len(trust.revocation.serials)} revoked certificate(s)"
 
 
-def _readable(path: str, hint: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise _Wrong(error.strerror or str(error), hint) from None
-
-
-def _leaf(path: str, mint: str) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificates(_readable(path, mint))[0]
-    except ValueError:
-        raise _Wrong("holds no certificate in PEM", mint) from None
-
-
-def _certificate(path: str, mint: str) -> str:
-    end = _leaf(path, mint).not_valid_after_utc
-    if end <= datetime.now(UTC):
-        raise _Wrong(f"ended at {end:%Y-%m-%d %H:%M}Z", f"renew it with --renew: {mint}")
+def _certificate(path: str, key: str, mint: str) -> str:
+    """Read as a start reads it; its order is told here also where the key is not in order."""
+    chain = pair.read_chain(Path(path), Path(key), mint)
+    wrong = pair.order_fault(chain)
+    if wrong is not None:
+        raise _Wrong(wrong, pair.ORDER_HINT)
+    over = pair.time_fault(chain[0], datetime.now(UTC))
+    if over is not None:
+        raise _Wrong(over, f"renew it with --renew: {mint}")
+    end = chain[0].not_valid_after_utc
     return f"valid until {end:%Y-%m-%d}" + (", renew it soon" if end <= datetime.now(UTC) + _SOON else "")
 
 
 def _key(path: str, certificate: str, mint: str) -> str:
-    pem = _readable(path, mint)
-    if not is_private(Path(path)):
-        raise _Wrong("can be read by others", f"chmod 600 {path}")
-    try:
-        public = load_pem_private_key(pem, None).public_key()
-    except (ValueError, TypeError):
-        raise _Wrong("holds no private key in PEM without a passphrase", mint) from None
-    if public != _leaf(certificate, mint).public_key():
-        raise _Wrong(f"does not belong to the certificate {certificate}", mint)
+    presented(Path(certificate), Path(path), mint)
     return "private, and belongs to the certificate"
 
 

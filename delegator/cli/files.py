@@ -17,16 +17,24 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
 
 _SHORTEST_SECRET = 16
+_LARGEST = 1 << 20
+"""Bytes that are read of any file: all certificates of a system have a quarter of it."""
 
 
 def read(path: Path, what: str) -> bytes:
     """A file, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
-    if str(path) == "-":
-        return sys.stdin.buffer.read()
     try:
-        return path.read_bytes()
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(_LARGEST + 1)
+        else:
+            with path.open("rb") as file:  # a pipe may be named here: somebody is there who started both
+                content = file.read(_LARGEST + 1)
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"{what} {path}: {error.strerror}", hint="check the path") from None
+    if len(content) > _LARGEST:
+        raise DelegatorError(Kind.CONFIGURATION, f"{what} {path} is larger than {_LARGEST // 1024} KiB",
+                             hint="is that the file you mean?")
+    return content
 
 
 def read_private(path: Path, what: str) -> bytes:
@@ -94,12 +102,13 @@ def certificates(path: Path) -> str:
     if b"PRIVATE KEY-----" in content:
         raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds a private key",
                              hint="give a file with certificates only; devices are sent what is in it")
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
+    from pki import pem
+
     try:
-        found = x509.load_pem_x509_certificates(content)
-    except ValueError:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds no certificate in PEM",
-                             hint=f"look at it with: openssl x509 -in {path} -noout -text") from None
+        found = pem.read(content, pem.CERTIFICATE)
+    except pem.PemFault as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {error}",
+                             hint=f"look at it with: openssl storeutl -noout -text -certs {path}") from None
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

@@ -205,16 +205,16 @@ def _fingerprint(text: str | None) -> str | None:
 
 def _key_of(path: Path, tag: str) -> str:
     """The fingerprint of a device certificate's key. Raises DelegatorError (CONFIGURATION)."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from delegator.wire.certificate import read_certificate
+    from pki import pem
 
     try:
-        found = x509.load_pem_x509_certificate(files.read(path, "certificate file"))
+        found = pem.read(files.read(path, "certificate file"), pem.CERTIFICATE)[0]
         shown = read_certificate(found.public_bytes(Encoding.DER))
-    except ValueError:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds no certificate in PEM",
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {error}",
                              hint=f"look at it with: openssl x509 -in {path} -noout -text") from None
     if shown.common_names != (tag,):
         raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} is of "

@@ -8,23 +8,31 @@ Must not live here: decisions, formats.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from delegator.delegate import provisioning
 from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
 from delegator.delegate.settings import Delegate, Settings
 from delegator.errors import DelegatorError, Kind
+from delegator.net.aside import aside
 from delegator.net.serve import Deadlines, Listener
 from delegator.sealing import SealingKey, create_key_file, read_key_file
-from delegator.wire.tls import TlsContext, server_context
+from delegator.wire.presented import presented
+from delegator.wire.tls import TlsContext, serving
 from pki import PkiError
+from pki.pair import Pair
 from pki.trust import TrustStore
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 15.0
 """Seconds between rounds: passwords that nobody may use any more are forgotten, changed certificates are read."""
@@ -36,13 +44,49 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _context(settings: Delegate) -> TlsContext:
-    """Asks every peer for a certificate and takes none as well: devices show a credential instead."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a delegate shows of itself, and whom it believes."""
+
+    trust: TrustStore
+    shown: Pair
+
+    @property
+    def context(self) -> TlsContext:
+        """Asks every peer for a certificate and takes none as well: devices show a credential instead."""
+        return serving(self.shown, self.trust, now, require_certificate=False)
+
+
+def _trust(settings: Delegate) -> TrustStore:
     try:
-        trust = TrustStore.load(settings.ca, settings.crl or None)
+        return TrustStore.load(settings.ca, settings.crl or None)
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
-    return server_context(Path(settings.certificate), Path(settings.key), trust, now, require_certificate=False)
+
+
+def _shown(settings: Delegate) -> Pair:
+    return presented(Path(settings.certificate), Path(settings.key))
+
+
+def _load(settings: Delegate) -> Loaded:
+    return Loaded(_trust(settings), _shown(settings))
+
+
+async def _reloaded(before: Loaded, settings: Delegate) -> tuple[Loaded, tuple[DelegatorError, ...]]:
+    """Each of the two as far as it is in order, else as it was, and what is not; revocations count all the same."""
+    wrong: list[DelegatorError] = []
+
+    async def read(load: Callable[[], T], what: str, otherwise: T) -> T:
+        try:
+            return await aside(load, what)
+        except DelegatorError as error:
+            wrong.append(error)
+            return otherwise
+    trust, shown = await asyncio.gather(read(partial(_trust, settings), "reading whom to trust", before.trust),
+                                        read(partial(_shown, settings), "reading certificate and key", before.shown))
+    if trust is before.trust and settings.crl:
+        trust = await read(partial(before.trust.tightened, settings.crl), "reading revocation lists", before.trust)
+    return Loaded(trust, shown), tuple(wrong)
 
 
 def _sealing_key(settings: Delegate) -> SealingKey:
@@ -70,59 +114,87 @@ async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
     Raises DelegatorError (CONFIGURATION)."""
     mine = settings.delegate
     _check(mine)
-    context = _context(mine)
-    ledger = await open_ledger(Path(mine.database), _sealing_key(mine), timedelta(minutes=mine.grace))
+    loaded = await aside(partial(_load, mine), "reading certificate, key and anchors")
+    key = await aside(partial(_sealing_key, mine), "reading the sealing key")
+    ledger = await open_ledger(Path(mine.database), key, timedelta(minutes=mine.grace))
     try:
         await ledger.wipe(now())
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
                         lifetime=timedelta(hours=mine.lifetime), url=mine.public_url)
-        listener = Listener(context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
+        listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
         listener.unreadable = server.unreadable
-        await _listen(mine, listener, ledger, ready)
+        await _listen(mine, listener, Keeper(listener, mine, loaded), ledger, ready)
     finally:
         await ledger.close()
 
 
-async def _listen(settings: Delegate, listener: Listener, ledger: Ledger,
+async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger: Ledger,
                   ready: Callable[[str, int], None]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, listener, settings)
-    keeping = asyncio.create_task(_keep_house(ledger, listener, settings))
+    loop.add_signal_handler(signal.SIGHUP, keeper.wake)
+    keeping = [asyncio.create_task(keeper.run()), asyncio.create_task(_keep_house(ledger))]
     try:
         ready(*listener.listen(settings.host, settings.port))
         await stopping.wait()
         log.info("stopping: requests in hand have %g s", settings.drain)
     finally:
         await listener.close(settings.drain)
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
 
 
-def _reload(listener: Listener, settings: Delegate) -> None:
-    try:
-        listener.context = _context(settings)
-    except DelegatorError as error:
-        log.error("reload: %s; what was loaded before stays", error.detail)
-    else:
-        log.info("reload: certificates, anchors and revocation lists are fresh")
+class Keeper:
+    """Reads certificates, anchors and lists anew when one of them changed, or when told to; each counts that is in
+    order, without anybody sending a signal."""
+
+    def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded) -> None:
+        self._listener, self._settings, self._loaded = listener, settings, loaded
+        self._told = asyncio.Event()
+
+    def wake(self) -> None:
+        self._told.set()
+
+    async def run(self) -> None:
+        stamp = await self._stamp(None)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), HOUSEKEEPING)
+            before, stamp = stamp, await self._stamp(stamp)
+            if self._told.is_set() or before != stamp:
+                self._told.clear()
+                await self._reload()
+
+    async def _stamp(self, before: Stamp | None) -> Stamp | None:
+        try:
+            return await aside(partial(_stamp, self._settings), "looking at the settings' files")
+        except DelegatorError as error:
+            log.error("reload: %s", error.detail)
+            return before
+
+    async def _reload(self) -> None:
+        self._loaded, wrong = await _reloaded(self._loaded, self._settings)
+        self._listener.context = self._loaded.context
+        for error in wrong:
+            log.error("reload: %s; what was loaded before stays; next: %s", error.detail, error.hint)
+        if not wrong:
+            log.info("reload: certificates, anchors and revocation lists are fresh")
 
 
-def _stamp(settings: Delegate) -> tuple[int, ...]:
+Stamp = tuple[tuple[int, int] | None, ...]
+
+
+def _stamp(settings: Delegate) -> Stamp:
     paths = [Path(name) for name in (settings.certificate, settings.key, settings.ca, settings.crl) if name]
-    return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+    return tuple((path.stat().st_mtime_ns, path.stat().st_ino) if path.exists() else None for path in paths)
 
 
-async def _keep_house(ledger: Ledger, listener: Listener, settings: Delegate) -> None:
-    """A renewed certificate or a new revocation list takes effect without anybody sending a signal."""
-    stamp = _stamp(settings)
+async def _keep_house(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING)
-        before, stamp = stamp, _stamp(settings)
-        if before != stamp:
-            _reload(listener, settings)
         try:
             await ledger.wipe(now())
         except DelegatorError as error:

@@ -84,11 +84,12 @@ def _encoded(source: str, read: Callable[[], bytes]) -> str:
 
 
 def _by_openssl(own: Own, service_tag: str) -> bytes:
+    """With no pass phrase given, openssl would ask for that of an encrypted key, on whatever terminal there is."""
     folder = Folder(own.folder)
     if not own.key.exists():
         log.info("making this device's own key")
         folder.write(HANDSHAKE_KEY, _run((*OPENSSL, "ecparam", "-name", "prime256v1", "-genkey", "-noout"), b""))
-    words = (*OPENSSL, "req", "-new", "-sha256", "-key", str(own.key), "-config", "/dev/stdin")
+    words = (*OPENSSL, "req", "-new", "-sha256", "-key", str(own.key), "-passin", "pass:", "-config", "/dev/stdin")
     return _run(words, _CONFIG.format(service_tag).encode())
 
 

@@ -6,10 +6,12 @@ there is no switch for it. Must not live here: connections (exchange).
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from delegator.device import built, reasons
 from delegator.device.reasons import Failure, Misconfigured, Reason
@@ -40,7 +42,7 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     """Mutual TLS with the delegator: the factory CA alone is believed (207), the device's certificate shown (208)."""
     context = _context()
     try:
-        context.load_verify_locations(cafile=ca)
+        _believe(context, Path(ca).read_text(encoding="utf-8", errors="replace"), cafile=ca)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the factory CA {ca} cannot be used: {error}") from None
     try:
@@ -59,10 +61,25 @@ def delegate_context(trust_anchor: str) -> ssl.SSLContext:
     context = _context()
     context.verify_flags |= _PARTIAL_CHAIN
     try:
-        context.load_verify_locations(cadata=trust_anchor)
+        _believe(context, trust_anchor, cadata=trust_anchor)
     except (OSError, ValueError) as error:
         raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
     return context
+
+
+def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:
+    """Load every certificate that stands in a text, or raise ValueError or OSError: of some files that are cut off
+    OpenSSL takes what is left, without a word. One that stands there twice is taken once."""
+    begun, found = len(_BEGIN.findall(pem)), _WHOLE.findall(pem)
+    if len(found) != begun:
+        raise ValueError(f"a certificate in it is cut off: {begun} begin there, {len(found)} end")
+    context.load_verify_locations(**source)
+    if context.cert_store_stats()["x509"] != len({"".join(one.split()) for one in found}):
+        raise ValueError(f"a certificate in it is damaged: of {begun} not all could be read")
+
+
+_BEGIN = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE")
+_WHOLE = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]+-----END [A-Z0-9 ]*CERTIFICATE-----")
 
 
 def _context() -> ssl.SSLContext:

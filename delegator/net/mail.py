@@ -14,12 +14,19 @@ import enum
 import ipaddress
 import ssl
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.net.aside import aside
+from pki import PkiError
+from pki.trust import read_certificates
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -88,7 +95,8 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
 
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
-    context = None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca)
+    context = None if relay.security is Security.NONE else await aside(partial(_context, relay.ca),
+                                                                       "reading whom to trust at the relay")
     client = library.SMTP(hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
                           use_tls=relay.security is Security.TLS, start_tls=False, tls_context=context)
     try:
@@ -114,10 +122,20 @@ async def _goodbye(library: ModuleType, client: Any) -> None:
 
 
 def _context(ca: str) -> ssl.SSLContext:
-    """In a thread: reading the system's hundred and more authorities takes milliseconds."""
-    context = ssl.create_default_context(cafile=str(Path(ca)) if ca else None)
+    """Beside the loop: reading the system's hundred and more authorities takes milliseconds. A file of the operator's
+    own is believed whole or not at all."""
+    context = ssl.create_default_context(cadata=b"".join(one.public_bytes(Encoding.DER) for one in relay_anchors(ca))
+                                         if ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:
+    """Raises DelegatorError (CONFIGURATION)."""
+    try:
+        return read_certificates(Path(ca), "name the authorities of your relay in [mail] ca")
+    except PkiError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.mail.ca: {error.detail}", hint=error.hint) from None
 
 
 def _failed(relay: Relay, why: str) -> DelegatorError:

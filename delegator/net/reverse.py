@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
@@ -23,6 +22,8 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, Customer, Delegate
 from delegator.net.walk import Walk
 from delegator.outbound import Address, Network, networks
+from pki import PkiError
+from pki.trust import read_certificates
 
 if TYPE_CHECKING:
     from delegator.net.dns import Resolver
@@ -192,8 +193,8 @@ def _anchor(setting: str) -> str | None:
     files = _SYSTEM_FILES if setting == SYSTEM else (setting,)
     path = next((Path(file) for file in files if Path(file).exists()), Path(files[0]))
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        raise DelegatorError(Kind.CONFIGURATION, f"$.domains.trust_anchor: {path} holds no certificate in PEM",
-                             hint='name a file with authorities, "system", or "" for the factory') from None
+        hint = 'name a file with authorities, "system", or "" for the factory'
+        found = read_certificates(path, hint, twice=setting == SYSTEM)
+    except PkiError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.domains.trust_anchor: {error.detail}", hint=error.hint) from None
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

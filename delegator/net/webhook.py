@@ -9,21 +9,21 @@ Must not live here: what a call says, when to try again (notify).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from urllib.parse import urlsplit
-
-from cryptography import x509
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.net.aside import aside
 from delegator.net.client import Endpoint, call, close
 from delegator.outbound import Outbound
-from delegator.wire.tls import TlsContext, client_context
+from delegator.wire.tls import TlsContext, calling
+from pki import pem
 from pki.trust import TrustStore
 
 BUDGET = 10.0
@@ -49,7 +49,7 @@ def signature(secret: Secret, body: bytes, at: datetime) -> str:
 async def post(webhook: Webhook, body: bytes, outbound: Outbound, now: Callable[[], datetime]) -> int:
     """Make the call; its status. Raises DelegatorError (UNREACHABLE, CONFIGURATION)."""
     parts = urlsplit(webhook.url)
-    context = await asyncio.to_thread(_context, webhook.anchor, now)
+    context = await aside(partial(_context, webhook.anchor, now), "reading whom to trust")
     endpoint = Endpoint(parts.hostname or "", parts.port or 443, context, None, outbound)
     headers = {b"Content-Type": b"application/json",
                b"Delegator-Signature": signature(webhook.secret, body, now()).encode()}
@@ -66,8 +66,9 @@ async def post(webhook: Webhook, body: bytes, outbound: Outbound, now: Callable[
 def _context(anchor: str | None, now: Callable[[], datetime]) -> TlsContext:
     """Without an anchor, trust is the system's: OpenSSL's own places, or SSL_CERT_FILE."""
     if anchor is None:
-        return client_context(None, None, TrustStore(()), now, system=True)
+        return calling(None, TrustStore(()), now, system=True)
     try:
-        return client_context(None, None, TrustStore(tuple(x509.load_pem_x509_certificates(anchor.encode()))), now)
-    except ValueError:
-        raise DelegatorError(Kind.CONFIGURATION, "the webhook's trust anchor is not PEM") from None
+        return calling(None, TrustStore(pem.read(anchor.encode(), pem.CERTIFICATE, twice=True)), now)
+    except pem.PemFault as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"the webhook's trust anchor: {error}",
+                             hint="give it anew with --webhook-anchor FILE") from None

@@ -19,10 +19,12 @@ from delegator.config import MailSettings, Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind, Secret
 from delegator.net import mail, webhook
+from delegator.net.aside import aside
 from delegator.notify import Carrier, words
 from delegator.outbound import Outbound
 from delegator.private import is_private
-from delegator.wire.mail import Signer, address, read_signer, signed
+from delegator.wire.mail import Signer, address, signed, signer_of
+from delegator.wire.presented import presented
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +43,19 @@ class MailCarrier:
         assert target.mail_to is not None
         try:
             letter = words.letter(notification, customer, self.settings.sender, target.mail_to)
-            message = signed(letter, self.signer())
+            signer, relay = await aside(lambda: (self.signer(), self.relay()), "reading the mail signer's files")
+            message = signed(letter, signer)
         except ValueError as error:
             raise DelegatorError(Kind.CONFIGURATION, f"mail to delegate {notification.delegate}: {error}") from None
-        return await mail.send(self.relay(), self.settings.sender, target.mail_to, message)
+        return await mail.send(relay, self.settings.sender, target.mail_to, message)
 
     def signer(self) -> Signer:
         """Raises DelegatorError (CONFIGURATION) when it is not in order."""
         hint = f"python -m pki mail {self.settings.sender}; or name yours in [mail] certificate and key"
         try:
-            if not is_private(self.key):
-                raise DelegatorError(Kind.CONFIGURATION, f"mail signer's key {self.key} can be read by others",
-                                     hint=f"chmod 600 {self.key}")
-            return read_signer(self.chain.read_bytes(), self.key.read_bytes(), self.settings.sender, self.now())
-        except OSError as error:
-            raise DelegatorError(Kind.CONFIGURATION, f"mail signer {error.filename}: {error.strerror}",
-                                 hint=hint) from None
+            return signer_of(presented(self.chain, self.key, hint), self.settings.sender, self.now())
+        except DelegatorError as error:
+            raise DelegatorError(error.kind, f"mail signer: {error.detail}", hint=error.hint) from None
         except ValueError as error:
             raise DelegatorError(Kind.CONFIGURATION, f"mail signer {self.chain}: {error}", hint=hint) from None
 
@@ -125,6 +124,8 @@ def check(carrier: MailCarrier) -> str:
                              hint="set [mail] sender, such as delegator@example.com") from None
     mail.smtp_library()
     carrier.relay().check()
+    if carrier.settings.ca:
+        mail.relay_anchors(carrier.settings.ca)
     end = carrier.signer().certificate.not_valid_after_utc
     return f"signs as {carrier.settings.sender}, until {end:%Y-%m-%d}"
 

@@ -21,9 +21,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, pkcs7
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from delegator.model import HOST_NAME, MAIL_ADDRESS
+from pki.pair import Pair, time_fault
 
 _DETACHED = (pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary)
 """Binary: the bytes are in canonical form already, and are signed as they are sent."""
@@ -61,21 +62,18 @@ def address(text: str) -> Address:
     return Address(addr_spec=text)
 
 
-def read_signer(chain_pem: bytes, key_pem: bytes, sender: str, now: datetime) -> Signer:
+def signer_of(pair: Pair, sender: str, now: datetime) -> Signer:
     """The signer, if it stands for the sender: a reader warns of a signature that is somebody else's (RFC 8551
     section 3). Raises ValueError."""
-    certificate, *chain = x509.load_pem_x509_certificates(chain_pem)
-    try:
-        key = load_pem_private_key(key_pem, None)
-    except TypeError:
-        raise ValueError("the key has a passphrase") from None
-    if not isinstance(key, EllipticCurvePrivateKey | RSAPrivateKey) or key.public_key() != certificate.public_key():
-        raise ValueError("the key does not belong to the certificate")
+    certificate, key = pair.leaf, pair.key
+    if not isinstance(key, EllipticCurvePrivateKey | RSAPrivateKey):
+        raise ValueError("the key is neither ECDSA nor RSA")
     if sender not in mailboxes(certificate):
-        raise ValueError(f"the certificate is not for {sender}")
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        raise ValueError(f"the certificate is not valid now, its end is {certificate.not_valid_after_utc:%Y-%m-%d}")
-    return Signer(key, certificate, tuple(chain))
+        raise ValueError(f"the certificate is not for {sender} but for {', '.join(mailboxes(certificate)) or 'nobody'}")
+    fault = time_fault(certificate, now)
+    if fault is not None:
+        raise ValueError(f"the certificate {fault}")
+    return Signer(key, certificate, pair.chain[1:])
 
 
 def mailboxes(certificate: x509.Certificate) -> list[str]:

@@ -27,10 +27,11 @@ from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
-from delegator.private import is_private
 from delegator.wire import leaf
 from delegator.wire.certificate import read_certificate, read_leaf, serial_of
+from delegator.wire.presented import presented, said, show
 from pki.ledger import serial_text
+from pki.pair import Pair
 from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
 
 RECORD = 16 * 1024
@@ -178,11 +179,16 @@ def _der(raw: Any) -> bytes:
 
 def server_context(chain_file: Path, key_file: Path, trust: TrustStore, now: Callable[[], datetime], *,
                    require_certificate: bool = True) -> TlsContext:
-    """A context that presents a certificate and asks every peer for one. The chain file holds the issuer too: else
-    OpenSSL rebuilds the chain at each handshake (13 % more CPU, measured). Raises DelegatorError (CONFIGURATION)."""
+    """A context that presents what is in two files. Raises DelegatorError (CONFIGURATION)."""
+    return serving(presented(chain_file, key_file), trust, now, require_certificate=require_certificate)
+
+
+def serving(pair: Pair, trust: TrustStore, now: Callable[[], datetime], *,
+            require_certificate: bool = True) -> TlsContext:
+    """A context that presents a pair and asks every peer for a certificate. Raises DelegatorError (CONFIGURATION)."""
     mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if require_certificate else 0)
     context = TlsContext(SSL.TLS_SERVER_METHOD, trust, now, mode)
-    _present(context, chain_file, key_file)
+    show(context.ssl, pair)
     for anchor in trust.anchors:
         context.ssl.add_client_ca(anchor)
     return context
@@ -190,28 +196,20 @@ def server_context(chain_file: Path, key_file: Path, trust: TrustStore, now: Cal
 
 def client_context(chain_file: Path | None, key_file: Path | None, trust: TrustStore,
                    now: Callable[[], datetime], *, system: bool = False) -> TlsContext:
-    """A context that trusts exactly `trust`, with `system` the system's authorities too, and presents a certificate if
-    it has one."""
+    """A context that presents what is in two files, if there are any. Raises DelegatorError (CONFIGURATION)."""
+    pair = None if chain_file is None or key_file is None else presented(chain_file, key_file)
+    return calling(pair, trust, now, system=system)
+
+
+def calling(pair: Pair | None, trust: TrustStore, now: Callable[[], datetime], *, system: bool = False) -> TlsContext:
+    """A context that trusts exactly `trust`, with `system` the system's authorities too, and presents a pair if it has
+    one. Raises DelegatorError (CONFIGURATION)."""
     context = TlsContext(SSL.TLS_CLIENT_METHOD, trust, now, SSL.VERIFY_PEER)
     if system:
         context.ssl.set_default_verify_paths()
-    if chain_file is not None and key_file is not None:
-        _present(context, chain_file, key_file)
+    if pair is not None:
+        show(context.ssl, pair)
     return context
-
-
-def _present(context: TlsContext, chain_file: Path, key_file: Path) -> None:
-    for path in (chain_file, key_file):
-        if not path.is_file():
-            raise DelegatorError(Kind.CONFIGURATION, f"{path}: no such file", hint="mint one with: make pki")
-    if not is_private(key_file):
-        raise DelegatorError(Kind.CONFIGURATION, f"{key_file} can be read by others", hint=f"chmod 600 {key_file}")
-    try:
-        context.ssl.use_certificate_chain_file(str(chain_file))
-        context.ssl.use_privatekey_file(str(key_file))
-        context.ssl.check_privatekey()
-    except SSL.Error as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"{chain_file} and {key_file}: {_said(error)}") from None
 
 
 class Session:
@@ -360,14 +358,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _said(error: SSL.Error) -> str:
-    """OpenSSL's last word on an error."""
-    stack = error.args[0] if error.args else ()
-    if isinstance(stack, (list, tuple)) and stack:
-        return str(stack[-1][-1])
-    return str(error.args[-1] if error.args else error)
-
-
 def _refused_for(refusal: Refusal, detail: str, der: bytes, depth: int = 0) -> Refused:
     """A refusal with the certificate it concerns, however odd that is. Its subject as RFC 4514 text; what cannot be
     shown plainly is escaped, so that a hostile name cannot forge a log line."""
@@ -385,5 +375,5 @@ _NO_CERTIFICATE = "peer did not return a certificate"
 
 def _refused(error: SSL.Error) -> Refused:
     """An error that no certificate explains: none was sent, the peer refused us, or the protocol was broken."""
-    said = _said(error)
-    return Refused(Refusal.NO_CERTIFICATE if said == _NO_CERTIFICATE else None, said)
+    words = said(error)
+    return Refused(Refusal.NO_CERTIFICATE if words == _NO_CERTIFICATE else None, words)

@@ -180,7 +180,7 @@ def test_A4_what_is_no_key_is_refused_with_what_to_do(globex: Console) -> None:
     openssl("genpkey", "-algorithm", "RSA", "-out", "rsa.key")
     openssl("pkey", "-in", "rsa.key", "-pubout", "-out", "rsa.pub")
     Path("empty").write_text("")
-    for file, words in ((private, "private key"), ("rsa.pub", "Ed25519"), ("empty", "neither")):
+    for file, words in ((private, "private key"), ("rsa.pub", "Ed25519"), ("empty", "it is empty")):
         assert words in globex.refused(3, "customers", "change", "acme", "--signing-key",
                                        file)
     assert globex.ok("customers", "show", "acme")["signing_key"] is None

@@ -29,6 +29,7 @@ from delegator.model import Credential, DelegateRequest, Deployment, Device, Loc
 from delegator.net.serve import Listener
 from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey
+from delegator.wire.presented import presented
 from delegator.wire.tls import server_context
 from pki import Folder, TrustStore
 
@@ -120,7 +121,7 @@ async def client(party: Party) -> AsyncIterator[Callable[[int], Client]]:
 
     def make(port: int) -> Client:
         here = Outbound(networks(("127.0.0.0/8",)))
-        caller = SoapCaller(*party.delegator, TrustStore.load(party.factory_ca), real_now, 5.0, here)
+        caller = SoapCaller(presented(*party.delegator), TrustStore.load(party.factory_ca), real_now, 5.0, here)
         callers.append(caller)
         return Client(party, port, caller)
     yield make

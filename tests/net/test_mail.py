@@ -18,7 +18,8 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
 from delegator.net.mail import Relay, Security, send, smtp_library
-from delegator.wire.mail import Letter, read_signer, signed
+from delegator.wire.mail import Letter, signed, signer_of
+from delegator.wire.presented import presented
 from pki import Folder
 
 from ..mailserver import PASSWORD, USER, MailServer, mail_server
@@ -53,7 +54,7 @@ def relay(server: MailServer, authority: Folder) -> Relay:
 def mail(factory: Folder) -> bytes:
     issued = factory.issue("mail-signer", SENDER)
     assert issued.key_path is not None
-    signer = read_signer(issued.certificate_path.read_bytes(), issued.key_path.read_bytes(), SENDER, datetime.now(UTC))
+    signer = signer_of(presented(issued.certificate_path, issued.key_path), SENDER, datetime.now(UTC))
     text = "Grüße.\n.\n..\nFrom here  \n" + "long " * 300 + "\n"
     return signed(Letter(SENDER, TO, "Device ABC1234 was provisioned", text, datetime.now(UTC), "0f.provisioned.mail",
                          "delegator.example"), signer)

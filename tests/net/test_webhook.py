@@ -96,7 +96,7 @@ async def test_B8_whom_to_trust_is_the_anchor_or_the_system(hook: Webhook, facto
     assert "unknown authority" in await refused(Webhook(hook.url, hook.secret, factory.ca_path.read_text()))
     system = Webhook(hook.url, hook.secret)
     assert "unknown authority" in await refused(system)
-    assert "not PEM" in await refused(Webhook(hook.url, hook.secret, "no certificate"))
+    assert "no certificate in PEM" in await refused(Webhook(hook.url, hook.secret, "no certificate"))
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_path))
     assert await post(system, BODY, HERE, now) == 204
 

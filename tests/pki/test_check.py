@@ -91,7 +91,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "serial twice": (lambda f: append(f.ledger.path, f.ledger.path.read_text().splitlines(True)[1]), "twice"),
     "revocation undone": (lambda f: forget(f, '"event":"revoked"'), "which the ledger does not revoke"),
     "list missing": (lambda f: f.crl_path.unlink(), "No such file"),
-    "list damaged": (lambda f: f.crl_path.write_text("x"), "is not a revocation list"),
+    "list damaged": (lambda f: f.crl_path.write_text("x"), "holds no revocation list"),
     "list ends soon": (lambda f: f.refresh_list(f.authority(), days=3), "refresh it with: python -m pki crl"),
     "CA key of another": (lambda f: f.key_path.write_bytes((f.path / "devices/ABC1234.key").read_bytes()),
                           "does not belong to ca.crt"),

@@ -110,8 +110,7 @@ def test_a2_a_missing_or_damaged_list_is_an_error_never_an_empty_list(
 
 
 def test_a2_a_file_with_more_lists_than_asked_for_is_refused(authority: Authority, tmp_path: Path) -> None:
-    made = build_list(authority, (), now=NOW)
-    path = written(tmp_path / "crl.pem", made, made)
+    path = written(tmp_path / "crl.pem", *(build_list(authority, (), now=NOW, previous_number=n) for n in (1, 1 << 40)))
     assert len(read_lists(path)) == 2
     with pytest.raises(PkiError, match="holds 2 lists"):
         RevocationList.load(path, authority.certificate)

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delegator.errors import DelegatorError
 from delegator.model import Customer, Notification, NotificationKind, NotificationState
 from delegator.notify import words
-from delegator.wire.mail import Letter, Signer, address, read_signer, signed
+from delegator.wire.mail import Letter, Signer, address, signed, signer_of
+from delegator.wire.presented import presented
 from pki import Folder
 
 SENDER = "letter-test@factory.example"
@@ -37,7 +39,7 @@ def signer_files(factory: Folder) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def signer(signer_files: tuple[Path, Path]) -> Signer:
     chain, key = signer_files
-    return read_signer(chain.read_bytes(), key.read_bytes(), SENDER, datetime.now(UTC))
+    return signer_of(presented(chain, key), SENDER, datetime.now(UTC))
 
 
 def verified(mail: bytes, ca: Path, *more: str) -> subprocess.CompletedProcess[bytes]:
@@ -146,10 +148,11 @@ def test_A7c_the_mail_says_which_device_where_when_and_who(signer: Signer) -> No
 
 
 def test_A7c_a_signer_that_is_not_the_senders_is_refused(signer_files: tuple[Path, Path], factory: Folder) -> None:
-    chain, key = (path.read_bytes() for path in signer_files)
-    now = datetime.now(UTC)
-    other = factory.certificate_path("delegator-server", "delegator").with_suffix(".key").read_bytes()
-    for wrong in ((chain, key, "other@factory.example", now), (chain, other, SENDER, now), (chain, b"", SENDER, now),
-                  (b"", key, SENDER, now), (chain, key, SENDER, now.replace(year=now.year + 3))):
-        with pytest.raises(ValueError):
-            read_signer(*wrong)
+    pair, now = presented(*signer_files), datetime.now(UTC)
+    for sender, at, why in (("other@factory.example", now, f"not for other@factory.example but for {SENDER}"),
+                            (SENDER, now.replace(year=now.year + 3), "ended at"),
+                            (SENDER, now.replace(year=now.year - 3), "is not valid before")):
+        with pytest.raises(ValueError, match=why):
+            signer_of(pair, sender, at)
+    with pytest.raises(DelegatorError, match="does not belong to the certificate"):
+        presented(signer_files[0], factory.certificate_path("delegator-server", "delegator").with_suffix(".key"))

@@ -1,0 +1,225 @@
+"""A reload that is not in order as a whole: each file that is in order by itself counts, the others stay. B, A10."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from delegator import exchanging, parts
+from delegator.config import Store
+from delegator.errors import DelegatorError
+from delegator.exchanging import salvaged
+from delegator.model import Customer, HostedCallback, Notification, NotificationKind, NotificationState, Secret
+from delegator.parts import Parts, files_stamp, prepare, withdrawing
+from pki import Folder, Refusal
+from pki.ledger import serial_text
+from pki.pair import Pair
+from pki.revocation import Reason, build_list
+
+from .test_unattended import READ, World
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Shop(World):
+    """A delegator that serves, and whose files change."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place)
+        self.factory, self.online = Folder.open(place / "pki"), Folder.open(place / "online")
+        self.device = self.factory.issue("device", "ABC1234").certificate
+        self.parts = prepare(self.settings, now)
+
+    def revoke(self) -> None:
+        self.factory.revoke([serial_text(self.device.serial_number)], Reason.KEY_COMPROMISE,
+                            self.factory.authority())
+        self.lists()
+
+    def lists(self) -> None:
+        (self.place / "lists.pem").write_bytes(self.factory.crl_path.read_bytes() + self.online.crl_path.read_bytes())
+
+    def spoil(self, section: str, key: str) -> None:
+        path = self.file(section, key)
+        path.write_bytes(path.read_bytes()[:-30])
+
+    async def salvage(self) -> tuple[Parts, tuple[str, ...]]:
+        found = await salvaged(self.parts, frozenset(), now)
+        return (self.parts, ()) if found is None else (found.parts, found.taken)
+
+    def refuses(self, made: Parts) -> bool:
+        return made.trust.refuse(self.device.serial_number, now()) is Refusal.REVOKED
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+OTHERS = [("server", "key"), ("server", "certificate"), ("server", "ca"), ("server", "issuers"), ("callbacks", "key"),
+          ("callbacks", "certificate"), ("enrolment", "key"), ("enrolment", "certificate"), ("sealing", "key_file")]
+
+
+@pytest.mark.parametrize("spoilt", OTHERS, ids="-".join)
+async def test_b_a_revocation_counts_whatever_other_file_is_not_in_order(shop: Shop, spoilt: tuple[str, str]) -> None:
+    shop.revoke()
+    shop.spoil(*spoilt)
+    made, taken = await shop.salvage()
+    assert shop.refuses(made)
+    assert not shop.refuses(shop.parts)
+    assert taken == ("anchors and revocation lists",)
+    assert made.settings is shop.parts.settings
+    assert (made.shown, made.called_with, made.key.known) == (shop.parts.shown, shop.parts.called_with,
+                                                              shop.parts.key.known)
+
+
+@pytest.mark.parametrize("spoilt", OTHERS, ids="-".join)
+async def test_b_what_is_not_in_order_stays_and_nothing_is_new_where_nothing_changed(
+        shop: Shop, spoilt: tuple[str, str]) -> None:
+    shop.spoil(*spoilt)
+    assert await salvaged(shop.parts, frozenset(), now) is None
+
+
+async def test_b_a_renewed_certificate_is_shown_although_the_lists_are_cut_off(shop: Shop) -> None:
+    shop.factory.issue("delegator-server", "delegator", renew=True)
+    shop.factory.issue("delegate-client", "delegator.test", renew=True)
+    shop.spoil("server", "crl")
+    made, taken = await shop.salvage()
+    assert made.shown.leaf != shop.parts.shown.leaf
+    assert isinstance(made.called_with, Pair)
+    assert made.trust.revocation == shop.parts.trust.revocation
+    assert taken == ("the server's certificate", "the certificate for delegates")
+
+
+async def test_b_of_a_file_of_lists_that_is_cut_off_the_whole_ones_count(shop: Shop) -> None:
+    shop.revoke()
+    shop.spoil("server", "crl")  # the online authority's, which stands last
+    made, _ = await shop.salvage()
+    assert shop.refuses(made)
+
+
+async def test_b_a_list_that_nobody_trusted_signed_withdraws_nobody(shop: Shop, tmp_path: Path) -> None:
+    stranger = Folder.create(tmp_path / "stranger", common_name="Factory")
+    stranger.ledger.append([])
+    forged = build_list(stranger.authority(), [])
+    (shop.place / "lists.pem").write_bytes(forged.public_bytes(Encoding.PEM))
+    assert await salvaged(shop.parts, frozenset(), now) is None
+
+
+async def test_b_who_was_withdrawn_stays_withdrawn(shop: Shop) -> None:
+    before = withdrawing(shop.parts, frozenset({shop.device.serial_number}), now)
+    assert shop.refuses(before)
+    found = await salvaged(shop.parts, frozenset({shop.device.serial_number}), now)
+    assert found is not None
+    assert shop.refuses(found.parts)
+
+
+async def test_b_anchors_that_do_not_believe_who_signs_online_are_not_taken_and_its_list_is(shop: Shop) -> None:
+    shop.revoke()
+    (shop.place / "anchors.pem").write_bytes(shop.factory.ca_path.read_bytes())
+    made, _ = await shop.salvage()
+    assert len(made.trust.anchors) == 2
+    assert made.enrolment is not None
+    assert shop.refuses(made)
+
+
+async def test_b_a_file_on_a_disk_that_does_not_answer_holds_up_no_other(shop: Shop,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    monkeypatch.setattr(exchanging, "BRIEFLY", 0.3)
+    monkeypatch.setattr(exchanging, "load_shown", lambda settings: free.wait())
+    shop.revoke()
+    began = time.monotonic()
+    try:
+        made, _ = await shop.salvage()
+    finally:
+        free.set()
+    assert time.monotonic() - began < 3
+    assert shop.refuses(made)
+    assert made.shown is shop.parts.shown
+
+
+async def test_b_a_withdrawal_reads_no_file(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts within a round also where no file can be read at all."""
+    def forbidden(*_: object) -> bytes:
+        raise AssertionError("a file was read")
+    monkeypatch.setattr(parts, "presented", forbidden)
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    made = withdrawing(shop.parts, frozenset({shop.device.serial_number}), now)
+    assert shop.refuses(made)
+    assert made.callers is shop.parts.callers
+
+
+def moved(path: Path) -> None:
+    """Into its place goes a file of the same time and size, as `cp -p` and `mv` leave it."""
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "written": lambda path: path.write_bytes(path.read_bytes() + b"\n"), "gone": Path.unlink, "moved": moved}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_every_file_that_is_read_again_is_watched(shop: Shop, how: str) -> None:
+    watched = [("server", name) for name in ("certificate", "key", "ca", "crl", "issuers")] + [
+        (section, name) for section in ("callbacks", "enrolment") for name in ("certificate", "key")]
+    for setting in watched:
+        before = files_stamp(shop.settings)
+        CHANGES[how](shop.file(*setting))
+        assert files_stamp(shop.settings) != before, setting
+
+
+OPENED: list[tuple[str, int]] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and str(arguments[0]).endswith(".key"):
+        OPENED.append((str(arguments[0]), threading.get_ident()))
+
+
+async def test_b_no_key_is_read_on_the_event_loop(shop: Shop) -> None:
+    """Of a whole delegator: its start, a reload, what is taken of one that was refused, a mail. Every file that is
+    opened is told to an audit hook (PEP 578)."""
+    from delegator.app import App
+
+    settings = msgspec.structs.replace(shop.settings, server=msgspec.structs.replace(
+        shop.settings.server, host="127.0.0.1", port=0), store=Store(path=str(shop.place / "d.db")))
+    OPENED.clear()
+    sys.addaudithook(_note)
+    app = App(settings)
+    await app.start()
+    life = asyncio.ensure_future(app.run())
+    assert await app.exchange(lambda: settings) == ""
+    shop.spoil("server", "certificate")
+    assert "cut off" in await app.exchange(lambda: settings)
+    with contextlib.suppress(DelegatorError):
+        await app._notifier._carriers[NotificationKind.MAIL].deliver(*a_mail())
+    app.stop()
+    await life
+    gc.unfreeze()
+    assert {Path(name) for name, _ in OPENED} >= {shop.file(*setting) for setting in READ}
+    assert {name for name, thread in OPENED if thread == threading.get_ident()} == set()
+
+
+def a_mail() -> tuple[Notification, Customer, HostedCallback]:
+    at = now()
+    return (Notification(7, "0f" * 16, NotificationKind.MAIL, "acme", "d", "delegator.example", "ABC1234", "192.0.2.7",
+                         "10.0.0.5", at, at, 3, NotificationState.WAITING), Customer("acme", "Acme"),
+            HostedCallback("u", Secret("p"), mail_to="a@b.example"))
