@@ -96,11 +96,13 @@ def link_new(source: Path, target: Path) -> None:
             raise exists(target) from error
 
 
-def read_private(path: Path) -> bytes:
-    """The content of a private file; CONFIGURATION if it is missing, unreadable or open to others."""
+def read_private(path: Path, most: int = -1) -> bytes:
+    """The content of a private file, or so many bytes of it; CONFIGURATION if it is missing, unreadable or open to
+    others."""
     try:
         require_private(path)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(most)
     except FileNotFoundError as error:
         raise PkiError(Kind.CONFIGURATION, f"{path} is missing", "restore it from a backup") from error
     except OSError as error:
