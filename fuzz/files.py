@@ -24,7 +24,7 @@ import dns.rrset
 from delegator import config
 from delegator.cli import policy_file
 from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-from delegator.cli.records import Table, Values
+from delegator.cli.records import Table
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME
@@ -35,6 +35,7 @@ from delegator.wire import mail
 from fuzz.certificates import _KEY
 from fuzz.target import Target, must
 from pki import Authority
+from pki.tables import Values
 
 # --- DNS ----------------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ def decoded(content: bytes) -> str:
 
 def secret_in(content: bytes) -> str:
     """The one line of a file of one secret. Raises NotText, which never shows any of it."""
-    if len(content.removeprefix(MARK)) > LONGEST_SECRET + len("\r\n"):
+    if len(content.removeprefix(MARK).rstrip(b"\r\n")) > LONGEST_SECRET:
         raise NotText(f"is longer than {LONGEST_SECRET} bytes", "put the secret there and nothing else")
     text = decoded(content)
     line = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from delegator.cli import forms
-from delegator.cli.records import ABSENT, Record, Values
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG
 from delegator.store.spool import Refused, Said
+from pki.tables import ABSENT, Record, Values
 
 COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
 IDENTIFIERS = COLUMNS[:3]

@@ -16,13 +16,14 @@ import click
 from delegator.cli import console, exporting, feeding, forms, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import converted
-from delegator.cli.records import Table, Values
+from delegator.cli.records import Table
 from delegator.cli.session import stored
 from delegator.model import Order
 from delegator.model.audited import Act, Entry
 from delegator.store import Store
 from delegator.store.orders import MOST, Assigned, no_such_order
 from delegator.store.spool import Refused
+from pki.tables import Values
 
 COLUMNS = ("order", "customer", "delegate")
 _FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": forms.name, "delegate": forms.name}
