@@ -20,7 +20,8 @@ SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DECLARED = re.compile(r"sep=([,;\t])", re.IGNORECASE)
 """Excel's own line above a header, which says what parts the columns."""
 _OTHERS = re.compile(r"[|:\s]+")
-_ASIDE = re.compile(r"[\s_-]+")
+_ASIDE = re.compile(r"[ \xa0\r\n_-]+")
+"""What people vary within a name; a tab is none of it, for it may part columns."""
 _SHOWN = 120
 _NO_TAGS: Final = frozenset((
     "tag", "tags", "servicetags", "assettag", "assettags", "serial", "serials", "serialno", "serialnumber", "model",
@@ -73,7 +74,7 @@ def _cells(lines: Sequence[str], separator: str) -> list[str]:
         records = list(csv.reader(lines, delimiter=separator, strict=True))
     except csv.Error:
         return []
-    return [cell.strip() for cell in records[0]] if len(records) == 1 else []
+    return [cell.strip(" \r\n") for cell in records[0]] if len(records) == 1 else []
 
 
 def _places(cells: Sequence[str], known: Mapping[str, str], others: bool) -> dict[str, int]:

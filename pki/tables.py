@@ -96,7 +96,8 @@ class Table:
         try:
             yield from self._records()
         except NotText as error:
-            raise PkiError(Kind.REFUSED, error.of("the file"), error.hint) from None
+            detail = error.why if error.why.startswith("line ") else error.of("the file")
+            raise PkiError(Kind.REFUSED, detail, error.hint) from None
 
     def _records(self) -> Iterator[Record]:
         """By the notation that the first line shows, blank ones aside."""
