@@ -3,6 +3,7 @@ name of what it is."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -60,6 +61,17 @@ def test_a_value_comes_from_its_column(text: str) -> None:
     assert [str(values[0]).strip() for _, values in lenient(text)] == ["ABC1234", "ABC1235"]
 
 
+class Ambiguous(Exception):
+    """The header can be read in two ways, and the reader says so."""
+
+
+def _sure(text: str) -> list[Record]:
+    try:
+        return lenient(text)
+    except PkiError as error:
+        raise (Ambiguous if "can be read as parted" in error.detail else AssertionError)(error.detail) from None
+
+
 _CELL = st.text("ab,;\t\"\n ' é", max_size=6)
 
 
@@ -76,12 +88,8 @@ def test_what_a_spreadsheet_writes_is_read_back_by_column(width: int, at: int, s
     writer = csv.writer(out, delimiter=separator)
     for cells, tag in [(names, "service_tag"), *zip(rows, tags, strict=True)]:
         writer.writerow([*cells[:at], tag, *cells[at + 1:]])
-    try:
-        found = lenient(out.getvalue())
-    except PkiError as error:
-        assert "can be read as parted" in error.detail
-        return
-    assert [values[0] for _, values in found] == tags
+    with contextlib.suppress(Ambiguous):
+        assert [values[0] for _, values in _sure(out.getvalue())] == tags
 
 
 @pytest.mark.parametrize(("text", "why"), [
