@@ -28,7 +28,6 @@ KINDS = {
     "--local": OTHER, "--program": OTHER, "devices export": OTHER, "orders export": OTHER, "audit export": OTHER,
     "config new-key": OTHER, "backup": OTHER, "restore": OTHER}
 """By the option, or by the command of an argument."""
-_REASON = ("--because", "ticket 1")
 COMMANDS = {
     "devices import": ("devices", "import", "-", "--customer", "acme"),
     "orders import": ("orders", "import", "-", "--customer", "acme"),
@@ -37,15 +36,16 @@ COMMANDS = {
     "policies try": ("policies", "try", "strict", "--devices", "-"),
     "devices return": ("devices", "return", "--devices", "-"),
     "transfers offer": ("transfers", "offer", "--devices", "-", "--to", "other"),
-    "transfers accept": ("transfers", "accept", "--devices", "-", "--customer", "other"),
-    "transfers decline": ("transfers", "decline", "--devices", "-", "--customer", "other"),
-    "transfers withdraw": ("transfers", "withdraw", "--devices", "-", "--customer", "acme"),
+    "transfers accept": ("transfers", "accept", "--devices", "-", "--as", "other"),
+    "transfers decline": ("transfers", "decline", "--devices", "-", "--as", "other"),
+    "transfers withdraw": ("transfers", "withdraw", "--devices", "-", "--as", "acme"),
     "device": ("device", "--from", "-"), "adopt": ("adopt", "-")}
 """Of every command that takes rows, how it is given them on standard input."""
 FOREIGN = {
     "UTF-16": ("service_tag\r\nABC1234\r\n".encode("utf-16"), "UTF-16"), "xlsx": (b"PK\x03\x04\x14\0\6\0", ".xlsx"),
     "gzip": (b"\x1f\x8b\x08\0\0\0", "gzip"), "Latin-1": (b"# f\xfcr uns\nABC1234\n", "not UTF-8"),
-    "bare CR": (b"ABC1234\rABC1235\r", "carriage return"), "JSON array": (b'[{"service_tag": "ABC1234"}]', "JSON array"),
+    "bare CR": (b"ABC1234\rABC1235\r", "carriage return"),
+    "JSON array": (b'[{"service_tag": "ABC1234"}]', "JSON array"),
     "no header": (b"R7515,ABC1234\nR7515,ABC1235\n", "no header"), "web page": (b"<html><body>Sign in", "HTML"),
     "bars": (b"model|service_tag|order|certificate\nR7|ABC1234|1|x\n", "header"), "NUL": (b"ABC\x001234\n", "NUL")}
 
@@ -97,7 +97,8 @@ def test_whatever_takes_rows_tells_a_file_that_is_something_else_what_it_is(ask:
     assert not list(Path("pki").glob("devices/*"))
 
 
-LISTS = {"one a line": b"ABC1234\n", "mark and CRLF": b"\xef\xbb\xbfABC1234\r\n", "comment": b"# ours\nABC1234 # first\n",
+LISTS = {"one a line": b"ABC1234\n", "mark and CRLF": b"\xef\xbb\xbfABC1234\r\n",
+         "comment": b"# ours\nABC1234 # first\n",
          "commas": b"model,service_tag\nR7,ABC1234\n", "semicolons": b"\xef\xbb\xbfModel;Service Tag\r\nR7;ABC1234\r\n",
          "tabs": b"order\tservice_tag\n\tABC1234\n", "quoted": b'"Site, rack",service_tag\n"Berlin, 4",ABC1234\n',
          "JSON lines": b'{"model": "R7", "service_tag": "ABC1234"}\n'}
