@@ -128,6 +128,7 @@ def test_no_other_place_decides_what_a_line_of_a_file_is() -> None:
 @pytest.mark.parametrize("line", [
     "path.read_text(encoding='utf-8')", "path.read_bytes().partition(b'\\n')[0]", "tomllib.load(file)",
     "files.read(path).decode('utf-8', 'replace').splitlines()", "file.readline()", "csv.reader(lines)",
-    "open(path, encoding='utf-8-sig')", "click.File('r')", "click.open_file(name)", "disk.read_private(path)[:9].rstrip(b'\\r\\n')"])
+    "open(path, encoding='utf-8-sig')", "click.File('r')", "click.open_file(name)",
+    "disk.read_private(path)[:9].rstrip(b'\\r\\n')"])
 def test_the_ways_in_which_it_was_decided_anew_are_found(line: str) -> None:
     assert any(map(_reads_lines, ast.walk(ast.parse(line))))
