@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from delegator.cli import console, forms, policy_file, policy_options, policy_words, shapes, trying
+from delegator.cli import console, files, forms, policy_file, policy_options, policy_words, shapes, trying
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
 from delegator.cli.tags import tags_in
@@ -69,8 +69,7 @@ def validate(file: Path) -> Output:
 
 
 def _written(file: Path, name: str | None = None) -> Policy:
-    with click.open_file(str(file), "rb") as opened:
-        return policy_file.read(opened.read(), name).policy
+    return policy_file.read(files.read(file, "policy file"), name).policy
 
 
 def _stated(policy: Policy, what: str) -> Output:

@@ -5,12 +5,28 @@ Must not live here: how such a file is read (pki.tables, for both programs), wha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import click
 
 from delegator.errors import DelegatorError, Kind
 from pki.errors import PkiError
 from pki.tables import Record
 from pki.tables import Table as _Table
+
+
+@contextlib.contextmanager
+def source(path: Path) -> Iterator[IO[bytes]]:
+    """A file of rows, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
+    try:
+        opened = click.open_file(str(path), "rb")
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint="check the path") from None
+    with opened as found:
+        yield found
 
 
 class Table(_Table):

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from delegator.cli import forms
-from delegator.cli.records import Table
+from delegator.cli.records import Table, source
 from delegator.errors import DelegatorError, Kind
 from pki.tables import Values
 
@@ -29,8 +29,8 @@ def devices_in(path: Path, form: Callable[[str], str]) -> list[str]:
     """The same of devices that are called otherwise too; `form` makes a name of text, or raises BadParameter."""
     found: dict[str, None] = {}
     wrong: list[str] = []
-    with click.open_file(str(path), "rb") as source:
-        for line, values in Table(source, (COLUMN,), (COLUMN,), others=True, alone=True):
+    with source(path) as opened:
+        for line, values in Table(opened, (COLUMN,), (COLUMN,), others=True, alone=True):
             try:
                 found[_named(values, form)] = None
             except click.BadParameter as error:

@@ -60,7 +60,8 @@ SECRET = "hunter2-Plant3d"
 
 @pytest.mark.parametrize(("output", "why"), [
     ("", "nothing on standard output"), ("  \n", "nothing on standard output"),
-    (SECRET, "neither XML nor JSON"), (f"root:{SECRET}", "neither XML nor JSON"), (f"\ufeff\ufeff<{SECRET}/>", "neither"),
+    (SECRET, "neither XML nor JSON"), (f"root:{SECRET}", "neither XML nor JSON"),
+    (f"\ufeff\ufeff<{SECRET}/>", "neither"),
     (f"<!DOCTYPE {SECRET}><Credential/>", "not taken"), (f"<!--{SECRET}--><Credential/>", "not taken"),
     (f"<1{SECRET}/>", "not taken"), (f"<Credential>{SECRET}", "not taken"),
     (f"<Credential>{SECRET}</Credential>", "missing required field `user_name`"),

@@ -131,3 +131,16 @@ def test_addresses_parted_like_columns_are_not_taken_for_the_next_column(acme: C
     assert done.code == 5
     (refused,) = done.json["refused"]
     assert "parted by" in refused["error"]
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.csv", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_is_not_there_is_told_by_its_name_and_not_by_a_number(acme: Console, name: str, why: str) -> None:
+    acme.ok("policies", "add", "strict", "--approved-only")
+    given = {words: tuple(name if word == "-" else word for word in COMMANDS[words]) for words in COMMANDS
+             if words not in ("device", "adopt")}
+    given |= {"validate": ("policies", "validate", name), "try": ("policies", "try", f"./{name}"),
+              "add": ("policies", "add", "lax", "--file", name)}
+    for words in given.values():
+        said = acme.refused(3, *words)
+        assert why in said, words
+        assert "Errno" not in said
