@@ -13,9 +13,9 @@ from typing import IO
 import click
 
 from delegator.errors import DelegatorError, Kind
-from pki.errors import PkiError
-from pki.tables import Record
 from pki.tables import Table as _Table
+from pki.tables import detail_of
+from pki.text import NotText
 
 
 @contextlib.contextmanager
@@ -32,9 +32,6 @@ def source(path: Path) -> Iterator[IO[bytes]]:
 class Table(_Table):
     """One file of rows."""
 
-    def __iter__(self) -> Iterator[Record]:
-        """Raises DelegatorError (MALFORMED) when the file as a whole is not such a table."""
-        try:
-            yield from super().__iter__()
-        except PkiError as error:
-            raise DelegatorError(Kind.MALFORMED, error.detail, hint=error.hint) from None
+    def refused(self, error: NotText) -> Exception:
+        """A DelegatorError (MALFORMED)."""
+        return DelegatorError(Kind.MALFORMED, detail_of(error), hint=error.hint)
