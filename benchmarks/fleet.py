@@ -96,7 +96,7 @@ class Fleet:
 
     def mint(self) -> None:
         """A certificate for each device that has none yet."""
-        tags = io.StringIO("".join(f"{_identity(number).service_tag}\n" for number in range(self.size)))
+        tags = io.BytesIO("".join(f"{_identity(number).service_tag}\n" for number in range(self.size)).encode())
         place = disk.make_folder(self.pki.directory(DEVICE))
         tally = batch.Line(self.pki, self.pki.authority(), place).run(batch.rows(tags))
         print(f"certificates: {tally.minted} minted, {tally.skipped} kept from before", file=sys.stderr)

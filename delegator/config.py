@@ -18,8 +18,11 @@ import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.private import located
+from pki.text import NotText, decoded
 
 PREFIX = "DELEGATOR_"
+_LARGEST = 1 << 20
+"""Bytes of a settings file: hundreds of times what all settings take."""
 _PASSWORD = re.compile(r"^[^/?]*//[^/?@]*:[^/?]*@|[?&]password=")
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
@@ -248,11 +251,18 @@ def read_file(path: Path | None, hint: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise NotText(f"is longer than {_LARGEST} bytes", "name the settings file")
+        return tomllib.loads(decoded(content))
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error.strerror}", hint=hint) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}") from None
+    except NotText as error:
+        raise DelegatorError(Kind.CONFIGURATION, error.of(f"configuration {path}"), hint=error.hint) from None
+    except tomllib.TOMLDecodeError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"configuration {path}: {error}",
+                             hint="mend that line; the form is TOML, as `delegator config show` writes it") from None
 
 
 _LISTS = {(section, key) for section, values in msgspec.to_builtins(Settings()).items()

@@ -24,7 +24,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, IdentityRule
 from delegator.model.enrolled import Enrolled
 from delegator.policy import Applied
-from delegator.private import is_private
+from delegator.private import is_private, read_secret
 from delegator.store import Store
 from pki import DEVICE, Authority, PkiError, pem
 from pki.disk import read_regular
@@ -136,11 +136,7 @@ def _unlocked(key: Path, passphrase_file: str) -> PrivateKey:
 
 
 def _passphrase(name: str) -> bytes | None:
-    """The first line of a private file."""
+    """By the rule by which the authority's own commands read it (pki.console), so that one file opens one key."""
     if not name:
         return None
-    path = Path(name)
-    if not is_private(path):
-        raise DelegatorError(Kind.CONFIGURATION, f"passphrase file {path} can be read by others",
-                             hint=f"chmod 600 {path}")
-    return read_regular(path).partition(b"\n")[0].rstrip(b"\r")
+    return read_secret(Path(name), "[enrolment] passphrase_file", "name a file that holds it").reveal().encode()

@@ -1,8 +1,8 @@
-"""What only we may read: files, whether they are private and where the service manager keeps those it hands over, and
-our own memory.
+"""What only we may read: files, whether they are private and where the service manager keeps those it hands over, the
+one secret of a file, and our own memory.
 
 The invariant: a file that anybody else can read is not private, wherever it is.
-Must not live here: what is in them (sealing, wire.tls, notify).
+Must not live here: what a file of one secret is (pki.text), what it is for (sealing, wire.tls, notify).
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from delegator.errors import DelegatorError, Kind
+from delegator.model import Secret
+from pki.disk import read_regular
+from pki.text import NotText, secret_in
 
 PREFIX = "credential:"
 """In front of a name in the settings: the file that systemd hands over under it (LoadCredential)."""
@@ -49,6 +54,26 @@ def is_private(path: Path) -> bool:
     folders = {path.absolute().parent, path.absolute().parent.parent}
     handed_over = bool(folders & {directory(), _HANDED_OVER})
     return handed_over and found.st_uid == 0 and not mode & 0o037
+
+
+def read_secret(path: Path, what: str, hint: str) -> Secret:
+    """The one line of a private file, by the one rule of pki.text. `what` is what the file is to whoever named it,
+    `hint` is for who has none. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        private, content = is_private(path), read_regular(path)
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{what} {path}: {error.strerror}", hint=hint) from None
+    if not private:
+        raise DelegatorError(Kind.CONFIGURATION, f"{what} {path} can be read by others", hint=f"chmod 600 {path}")
+    return secret_of(content, f"{what} {path}")
+
+
+def secret_of(content: bytes, source: str) -> Secret:
+    """The same of what came by another way. Raises DelegatorError (CONFIGURATION)."""
+    try:
+        return Secret(secret_in(content))
+    except NotText as error:
+        raise DelegatorError(Kind.CONFIGURATION, error.of(source), hint=error.hint) from None
 
 
 _SET_DUMPABLE = 4  # linux/prctl.h

@@ -9,7 +9,6 @@ Must not live here: where keys come from in configuration, what is sealed.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from pathlib import Path
@@ -18,8 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from delegator.errors import DelegatorError, Kind
-from delegator.private import is_private
-from pki.disk import read_regular
+from delegator.private import read_secret
 
 ID_BYTES = 4
 _ID, _NONCE, _KEY = ID_BYTES, 12, 32
@@ -81,21 +79,13 @@ def create_key_file(path: Path) -> None:
 
 def read_key_file(path: Path) -> bytes:
     """Read a key. Raises DelegatorError (CONFIGURATION) when it is missing, open to others or not a key."""
-    try:
-        private, text = is_private(path), read_regular(path, _LARGEST)
-    except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path}: {error.strerror}",
-                             hint=f"make one with: delegator config new-key {path}") from None
-    if not private:
-        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} can be read by others",
-                             hint=f"chmod 600 {path}")
+    text = read_secret(path, "sealing key", f"make one with: delegator config new-key {path}").reveal()
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or letters that are not ASCII
         key = b""
     if len(key) != _KEY:
-        what = "a block of PEM" if b"-----BEGIN" in text else "not 32 bytes in base64"
-        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is {what}",
+        raise DelegatorError(Kind.CONFIGURATION, f"sealing key {path} is not 32 bytes in base64",
                              hint="restore it from your copy; a new one, from delegator config new-key, opens nothing "
                                   "that is sealed already")
     return key

@@ -73,12 +73,25 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--certificate", required=True, help="yours, with its issuer behind it (PEM)")
     parser.add_argument("--key", required=True)
-    parser.add_argument("--secret-file", required=True, type=Path, help="the secret on its first line")
+    parser.add_argument("--secret-file", required=True, type=Path, help="the secret, on its only line")
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the delegator comes from outside
     parser.add_argument("--port", type=int, default=8443)
     found = parser.parse_args()
-    found.secret = found.secret_file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    found.secret = secret_in(found.secret_file)
     return found
+
+
+def secret_in(path: Path) -> bytes:
+    """What the delegator reads of such a file: one line, without its end, and without the mark that editors of Windows
+    put in front of it."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {error}")
+    line = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+    if not line.strip() or any(character < " " for character in line):
+        sys.exit(f"{path} must hold the secret on one line, and nothing else")
+    return line.encode()
 
 
 if __name__ == "__main__":

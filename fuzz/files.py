@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import email
 import email.policy
@@ -24,7 +25,7 @@ import dns.rrset
 from delegator import config
 from delegator.cli import policy_file
 from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-from delegator.cli.records import Table, Values
+from delegator.cli.records import Table
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME
@@ -35,6 +36,7 @@ from delegator.wire import mail
 from fuzz.certificates import _KEY
 from fuzz.target import Target, must
 from pki import Authority
+from pki.tables import Values
 
 # --- DNS ----------------------------------------------------------------------------------------------------------
 
@@ -133,6 +135,17 @@ def _rows(data: bytes, reader: Rows) -> list[Said | Refused] | None:
 
 def check_rows(data: bytes) -> None:
     must(_rows(data, Rows("acme")) == _rows(data, _Careful("acme")), "the short way reads another row")
+    must(_lines(data, others=False, alone=False), "a row on a line that is not there, or one line twice")
+    must(_lines(data, others=True, alone=True), "a value of a list on a line that is not there, or one line twice")
+
+
+def _lines(data: bytes, *, others: bool, alone: bool) -> bool:
+    """Whether the lines of the rows rise, within the file."""
+    lines = [0]
+    with contextlib.suppress(DelegatorError):
+        for line, _ in Table(io.BytesIO(data), IDENTIFIERS[:1], IDENTIFIERS[:1], others=others, alone=alone):
+            lines.append(line)
+    return lines == sorted(set(lines)) and lines[-1] <= data.count(b"\n") + 1
 
 
 def check_policy(data: bytes) -> None:
@@ -173,7 +186,9 @@ def check_mail(data: bytes) -> None:
 _TOML = config.as_toml(config.Settings()).encode()
 _ROWS = (b"service_tag,serial_number,mac_addresses,model,order,delegate,customer\n"
          b"ABC1234,SN-1,00:11:22:33:44:55;00:11:22:33:44:56,R 760,O-1,berlin,acme\n",
-         b'{"service_tag": "ABC1234", "mac_addresses": ["00-11-22-33-44-55"], "customer": "acme"}\n')
+         b'{"service_tag": "ABC1234", "mac_addresses": ["00-11-22-33-44-55"], "customer": "acme"}\n',
+         b'"Service Tag";mac_addresses\r\nABC1234;"00:11:22:33:44:55;00:11:22:33:44:56"\r\n',
+         b"# ours\nABC1234 # one\n")
 
 TARGETS = (
     Target("dns", "A finding whose hosts are host names and whose domain one of them stands in, or DnsTrouble.",
@@ -187,7 +202,8 @@ TARGETS = (
     Target("rows", "The same rows and refusals by the short way as by the careful one, or MALFORMED.", check_rows,
            _ROWS,
            (b"service_tag", b"mac_addresses", b",", b";", b'"', b"\n", b"\r", b"{", b"[", b"null",
-            b"\xef\xbb\xbf", b"\0", b"00:11:22:33:44:55", b"1e9", b"\\u0000", b"ABC1234", b"customer", b"-")),
+            b"\xef\xbb\xbf", b"\0", b"\t", b"sep=;\n", b"#", b"00:11:22:33:44:55",
+            b"1e9", b"\\u0000", b"ABC1234", b"customer", b"-")),
     Target("policy", "A policy, or MALFORMED.", check_policy,
            (b'{"name": "a", "identity": "either", "max_devices": 5, "hours": ["mon-fri 08:00-18:00 Europe/Berlin"]}',),
            (b'"until"', b'"hours"', b'"networks"', b'"lease"', b'"24h"', b"[", b"]", b"null", b"-1", b"1e999",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 import click
 
@@ -108,17 +108,17 @@ def mail(address: str, **options: Any) -> Values:
 
 @main.command()
 @click.argument("tag", required=False)
-@click.option("--from", "source", type=click.File("r", encoding="utf-8-sig", errors="replace"),
-              help="CSV with a service_tag column, or one tag a line; - is standard input.")  # fmt: skip
+@click.option("--from", "source", type=click.File("rb"),
+              help="A table with a service_tag column, or one tag a line; - is standard input.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Another folder for the files (with --from).")
 @_issuing
-def device(tag: str | None, source: TextIO | None, out: Path | None, **options: Any) -> Values:
+def device(tag: str | None, source: IO[bytes] | None, out: Path | None, **options: Any) -> Values:
     """Issue the handshake certificate of the device TAG, or of every tag in a list."""
     if (tag is None) == (source is None) or (tag is not None and out is not None):
         raise PkiError(Kind.USAGE, "give either a TAG, or --from FILE (and --out DIR)", "see --help")
     if tag is not None:
         return _issue(DEVICE, tag, **options)
-    return minting.mint(source or sys.stdin, out, **options)
+    return minting.mint(source or sys.stdin.buffer, out, **options)
 
 
 @main.command()
@@ -144,11 +144,11 @@ def revoke(
 
 
 @main.command()
-@click.argument("source", metavar="FILE", type=click.File("r", encoding="utf-8"))
+@click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command
-def adopt(place: Path, source: TextIO, days: int, passphrase: Passphrase) -> Values:
+def adopt(place: Path, source: IO[bytes], days: int, passphrase: Passphrase) -> Values:
     """Enter what this authority's key signed elsewhere: JSON lines of `delegator enrolments export` in FILE, or -.
 
     Each certificate is checked against the authority; what was revoked there goes on the list. Repeating it changes

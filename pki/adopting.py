@@ -8,10 +8,10 @@ Must not live here: the files of a folder (folder.py).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import IO
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +24,9 @@ from pki.ledger import Entry, Event, issued, serial_text, stamp
 from pki.lint import Draft, findings
 from pki.profiles import DEVICE
 from pki.revocation import Reason
+from pki.tables import Table
+
+_COLUMNS = ("certificate", "issued", "revoked", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +39,30 @@ class Adopted:
     foreign: int
 
 
-def adopted(folder: Folder, lines: Iterable[str], authority: Callable[[], Authority], days: int) -> Adopted:
+def adopted(folder: Folder, source: IO[bytes], authority: Callable[[], Authority], days: int) -> Adopted:
     """Enter them; `authority` is asked for only where the list has to be written. Raises REFUSED, with the line's
     number, for what is not a device's certificate, and enters none."""
     found, foreign = [], 0
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                entries = _entries(line, folder.ca_certificate)
-            except pem.PemFault as error:
-                raise _refused(number, f"its certificate: {error}") from None
-            except (ValueError, KeyError, TypeError) as error:
-                raise _refused(number, f"not a line of `delegator enrolments export`: {type(error).__name__}") from None
-            except PkiError as error:
-                raise _refused(number, error.detail) from None
-            foreign += not entries
-            found += entries
+    for number, values in Table(source, _COLUMNS, _COLUMNS[:1], others=True):
+        if isinstance(values, str):
+            raise _refused(number, values)
+        try:
+            entries = _entries(dict(zip(_COLUMNS, values, strict=True)), folder.ca_certificate)
+        except pem.PemFault as error:
+            raise _refused(number, f"its certificate: {error}") from None
+        except (ValueError, TypeError) as error:
+            raise _refused(number, f"not a line of `delegator enrolments export`: {type(error).__name__}") from None
+        except PkiError as error:
+            raise _refused(number, error.detail) from None
+        foreign += not entries
+        found += entries
     entered, revoked = folder.enter(found, authority, days)
     certificates = sum(entry.event is Event.ISSUED for entry in found)
     return Adopted(entered, revoked, certificates - entered, foreign)
 
 
-def _entries(line: str, ca: x509.Certificate) -> list[Entry]:
+def _entries(values: Mapping[str, object], ca: x509.Certificate) -> list[Entry]:
     """What the ledger is to say of one line; nothing where another authority signed."""
-    values = json.loads(line)
     certificate = pem.one(str(values["certificate"]).encode(), pem.CERTIFICATE)
     try:
         certificate.verify_directly_issued_by(ca)
@@ -69,9 +72,9 @@ def _entries(line: str, ca: x509.Certificate) -> list[Entry]:
     if odd:
         raise PkiError(Kind.REFUSED, "not a device's certificate: " + "; ".join(map(str, odd)), "")
     name = str(certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value)
-    entries = [issued(certificate, DEVICE.name, name, datetime.fromisoformat(values["issued"]))]
-    if values["revoked"] is not None:
-        moment = stamp(datetime.fromisoformat(values["revoked"]))
+    entries = [issued(certificate, DEVICE.name, name, datetime.fromisoformat(str(values["issued"])))]
+    if values["revoked"]:
+        moment = stamp(datetime.fromisoformat(str(values["revoked"])))
         entries.append(Entry(Event.REVOKED, moment, serial_text(certificate.serial_number), DEVICE.name, name,
                              reason=Reason(values["reason"]).value))
     return entries

@@ -1,10 +1,10 @@
 """Minting for a factory line: a list of service tags in, a folder of handshake certificates out.
 
-Lives here: `rows`, which reads the list line by line, and `mint`, which works through it in groups.
+Lives here: `rows`, which makes tags of the rows of a list, and `Line`, which works through them in groups.
 Invariants: memory does not grow with certificates or keys (a group of 64 at most is held), only with the tags
 already seen, about 100 bytes each, so that a duplicate can name the line of the first; whatever stops a run,
 running it again finishes it and mints nothing twice that had become visible.
-Must not live here: progress bars, signals, files' permissions.
+Must not live here: progress bars, signals, files' permissions, how a list is read (tables).
 
 Durability. Each group is staged, made durable with one `sync`, entered in the ledger (its own fsync), and only
 then linked to its names. A kill loses at most the group in work, 64 devices, 40 milliseconds.
@@ -12,23 +12,20 @@ then linked to its names. A kill loses at most the group in work, 64 devices, 40
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import IO, Final
 
 from pki import disk, keys
 from pki.authority import Authority
-from pki.errors import PkiError
+from pki.errors import Kind, PkiError
 from pki.folder import Folder, Minted
 from pki.naming import service_tag
 from pki.profiles import DEVICE
+from pki.tables import Table
 
 GROUP: Final = 64
-LINE_LIMIT: Final = 4096
-"""Characters read of one line: a tag has 20, the rest is columns we skip."""
-
 COLUMN: Final = "service_tag"
 
 
@@ -66,66 +63,21 @@ class Tally:
         return self.minted + self.skipped + self.faults
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the tag stands; `column` None means that the line is the tag."""
-
-    column: int | None = None
-    delimiter: str = ","
-
-
-def rows(stream: TextIO) -> Iterator[Row | RowFault]:
-    """Tags from a CSV file with a `service_tag` column, or one tag a line; blank lines are skipped.
-
-    A line is a record: a stray quote spoils its own line, never those behind it.
-    """
-    layout: _Layout | None = None
-    for number, line in enumerate(_lines(stream), 1):
-        text = line.strip().removeprefix("\ufeff")
-        if not text:
-            continue
-        if layout is None:
-            layout = _heading(text)
-            if layout.column is not None:
-                continue
-        yield _row(number, text, layout) if len(line) <= LINE_LIMIT else _too_long(number)
+def rows(source: IO[bytes]) -> Iterator[Row | RowFault]:
+    """Tags from a table with a `service_tag` column, whatever else it has, or from a list, one tag a line. Raises
+    PkiError (REFUSED) for a file that is neither."""
+    for line, values in Table(source, (COLUMN,), (COLUMN,), others=True, alone=True):
+        try:
+            yield RowFault(line, values) if isinstance(values, str) else Row(line, _tag(values[0]))
+        except PkiError as error:
+            yield RowFault(line, str(error))
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
-    """One string a line, of at most one character more than the limit; the rest of it is read and dropped."""
-    while line := stream.readline(LINE_LIMIT + 1):
-        rest = line
-        while rest and not rest.endswith("\n"):
-            rest = stream.readline(LINE_LIMIT)
-        yield line
-
-
-def _heading(text: str) -> _Layout:
-    for delimiter in ",;\t":
-        cells = [cell.strip(' "').lower() for cell in text.split(delimiter)]
-        if COLUMN in cells:
-            return _Layout(cells.index(COLUMN), delimiter)
-    return _Layout()
-
-
-def _row(number: int, text: str, layout: _Layout) -> Row | RowFault:
-    try:
-        return Row(number, service_tag(_cell(text, layout)))
-    except (IndexError, csv.Error) as error:
-        return RowFault(number, f"is not a row of the table: {error}")
-    except PkiError as error:
-        return RowFault(number, str(error))
-
-
-def _cell(text: str, layout: _Layout) -> str:
-    """Without a heading a line must be a tag: guessing a column could mint the model names."""
-    if layout.column is None:
-        return text
-    return next(csv.reader([text], delimiter=layout.delimiter, strict=True))[layout.column].strip()
-
-
-def _too_long(number: int) -> RowFault:
-    return RowFault(number, f"is longer than {LINE_LIMIT} characters")
+def _tag(value: object) -> str:
+    """What stands in the column, blanks around it aside: they are gone only now that it is known which column it is."""
+    if not isinstance(value, str):
+        raise PkiError(Kind.REFUSED, f"{COLUMN} must be a string", "put it into quotes")
+    return service_tag(value.strip(" \t"))
 
 
 Watch = Callable[[Tally, RowFault | None], None]

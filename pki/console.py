@@ -23,9 +23,9 @@ import click
 from pki import disk
 from pki.errors import EXIT_CODES, Kind, PkiError
 from pki.folder import DEFAULT_PATH
+from pki.text import NotText, secret_in
 
 PASSPHRASE_VARIABLE = "PKI_PASSPHRASE"  # noqa: S105 - the name of a variable
-PASSPHRASE_LIMIT = 1024
 
 Values = Mapping[str, object]
 
@@ -40,9 +40,9 @@ class Passphrase:
     def read(self, *, confirm: bool = False) -> bytes | None:
         """None if there is none; CONFIGURATION for an exposed or empty one, USAGE for a prompt without a terminal."""
         if self.file is not None:
-            return _required(disk.read_private(self.file)[:PASSPHRASE_LIMIT].rstrip(b"\r\n"), str(self.file))
+            return _passphrase(disk.read_private(self.file), str(self.file))
         if PASSPHRASE_VARIABLE in os.environ:
-            return _required(os.environb[PASSPHRASE_VARIABLE.encode()], PASSPHRASE_VARIABLE)
+            return _passphrase(os.environb[PASSPHRASE_VARIABLE.encode()], PASSPHRASE_VARIABLE)
         return self._ask(confirm) if self.prompt else None
 
     @staticmethod
@@ -50,13 +50,15 @@ class Passphrase:
         if not sys.stdin.isatty():
             raise PkiError(Kind.USAGE, "there is no terminal to ask for the passphrase", "use --passphrase-file")
         answer: str = click.prompt("Passphrase of the CA key", hide_input=True, confirmation_prompt=confirm, err=True)
-        return answer.encode()
+        return _passphrase(answer.encode(errors="surrogateescape"), "what was typed")
 
 
-def _required(passphrase: bytes, source: str) -> bytes:
-    if not passphrase:
-        raise PkiError(Kind.CONFIGURATION, f"the passphrase in {source} is empty", "put one there, or remove it")
-    return passphrase
+def _passphrase(content: bytes, source: str) -> bytes:
+    """By the one rule for secrets, so that what made a key here opens it in the delegator too."""
+    try:
+        return secret_in(content).encode()
+    except NotText as error:
+        raise PkiError(Kind.CONFIGURATION, error.of(f"the passphrase in {source}"), error.hint) from None
 
 
 Command = Callable[..., None]

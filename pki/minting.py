@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Final, TextIO
+from typing import IO, Final
 
 import click
 
@@ -31,7 +31,7 @@ SHOWN_FAULTS: Final = 100
 
 
 def mint(
-    source: TextIO, out: Path | None, *, place: Path, key_type: str, csr: object, days: int | None,
+    source: IO[bytes], out: Path | None, *, place: Path, key_type: str, csr: object, days: int | None,
     renew: bool, passphrase: Passphrase,
 ) -> Values:  # fmt: skip
     """Mints the list; the exit code is 1 if a line could not be used or the run was stopped."""
@@ -87,7 +87,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _count(source: TextIO) -> int | None:
+def _count(source: IO[bytes]) -> int | None:
     """Records, for the bar; None for a pipe, which can be read only once."""
     try:
         start = source.tell()

@@ -82,7 +82,9 @@ def test_8_a_variable_does_not_hide_that_a_section_is_no_table(tmp_path):
 @pytest.mark.parametrize("text", ["[server", "port == 1", "[log]\nlevel = 'x", b"\xff\xfe", "[log]\n[log]\n"])
 def test_8_a_broken_file_is_named(tmp_path, text):
     path = written(tmp_path, text)
-    assert refusal(path).detail.startswith(f"configuration {path}: ")
+    error = refusal(path)
+    assert error.detail.startswith(f"configuration {path}")
+    assert error.hint
 
 
 def test_8_a_missing_file_is_named_with_the_way_to_write_one(tmp_path):

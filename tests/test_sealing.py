@@ -119,8 +119,9 @@ def test_6_5_what_is_not_32_bytes_in_base64_is_no_key_and_is_not_repeated(tmp_pa
     path = tmp_path / "sealing.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    detail = refusal_of(path).detail
-    assert detail == f"sealing key {path} is not 32 bytes in base64"
+    error = refusal_of(path)
+    assert error.detail.startswith(f"sealing key {path}")
+    assert not content.strip() or content.decode("latin-1") not in error.detail + error.hint
 
 
 def test_6_5_a_missing_key_is_refused_with_the_way_to_make_one(tmp_path):

@@ -18,6 +18,7 @@ import msgspec
 from delegator.model import Credential, Secret
 from delegator.wire import xml
 from delegator.wire.soap import FAULT_NAMESPACE
+from pki.text import MARK, foreign
 
 MAX_OUTPUT = xml.MAX_BYTES
 """Bytes on standard output, and the same again on standard error; an answer has about 200."""
@@ -44,7 +45,7 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
 
 def credential_in(output: bytes, tag: str) -> Credential:
     """The credential that a program wrote for the device `tag`. Raises NotAnAnswer."""
-    output = output.strip()
+    output = output.removeprefix(MARK).strip()
     try:
         answer = msgspec.json.decode(output, type=_Answer) if output[:1] == b"{" else _from_xml(output)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # both tell a place and a name, never a value
@@ -61,7 +62,9 @@ def credential_in(output: bytes, tag: str) -> Credential:
 
 def _from_xml(output: bytes) -> _Answer:
     if output[:1] != b"<":
-        raise NotAnAnswer("it is neither XML nor JSON" if output else "there is nothing on standard output")
+        other = foreign(output)
+        raise NotAnAnswer(f"it {other.why}" if other else "it is neither XML nor JSON" if output else
+                          "there is nothing on standard output")
     try:
         root, marked = xml.read(output)
     except xml.NotXml as error:

@@ -16,13 +16,13 @@ import click
 from delegator import widening
 from delegator.cli import console, shapes
 from delegator.cli.console import Output
-from delegator.cli.records import ABSENT, Record
 from delegator.cli.session import settings
 from delegator.model import Customer, Delegate, Policy, Registration, Rule, Secret
 from delegator.routing import directory
 from delegator.store import Store, Tables
 from delegator.store.changing import Noun
 from delegator.store.transaction import Work
+from pki.tables import ABSENT, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", Customer, Delegate, Policy, Rule)

@@ -15,20 +15,24 @@ import click
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.private import read_secret, secret_of
+from pki.text import SECRET_BYTES, NotText, decoded
 
 _SHORTEST_SECRET = 16
 _LARGEST = 1 << 20
 """Bytes that are read of any file: all certificates of a system have a quarter of it."""
 
 
-def read(path: Path, what: str) -> bytes:
-    """A file, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
+def read(path: Path, what: str, most: int | None = None) -> bytes:
+    """A file, or standard input for "-"; with `most`, so many bytes of it. Raises DelegatorError (CONFIGURATION), also
+    for more than _LARGEST bytes where `most` is not said."""
+    wanted = _LARGEST + 1 if most is None else most
     try:
         if str(path) == "-":
-            content = sys.stdin.buffer.read(_LARGEST + 1)
+            content = sys.stdin.buffer.read(wanted)
         else:
             with path.open("rb") as file:  # a pipe may be named here: somebody is there who started both
-                content = file.read(_LARGEST + 1)
+                content = file.read(wanted)
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"{what} {path}: {error.strerror}", hint="check the path") from None
     if len(content) > _LARGEST:
@@ -46,18 +50,20 @@ def read_private(path: Path, what: str) -> bytes:
 
 
 def password(path: Path) -> Secret:
-    """The first line of a private file, or of standard input. Raises DelegatorError (CONFIGURATION)."""
-    text = read_private(path, "password file").decode("utf-8", "replace").partition("\n")[0].rstrip("\r")
-    if "�" in text or not text:
-        raise DelegatorError(Kind.CONFIGURATION, f"{path} holds no password in UTF-8 on its first line",
-                             hint="write it there, or leave --password-file away for random passwords")
-    return Secret(text)
+    """The one line of a private file, or of standard input. Raises DelegatorError (CONFIGURATION)."""
+    return _secret(path, "password file")
+
+
+def _secret(path: Path, what: str) -> Secret:
+    if str(path) == "-":
+        return secret_of(read(path, what, SECRET_BYTES), f"the {what} on standard input")
+    return read_secret(path, what, "check the path")
 
 
 def webhook_secret(path: Path) -> Secret:
-    """The first line of a private file, long enough that nobody guesses it (RFC 2104 section 3 asks for as many bits
+    """The one line of a private file, long enough that nobody guesses it (RFC 2104 section 3 asks for as many bits
     as the hash has; 16 random characters are what people copy). Raises DelegatorError (CONFIGURATION)."""
-    secret = password(path)
+    secret = _secret(path, "webhook secret file")
     if len(secret.reveal()) < _SHORTEST_SECRET:
         raise DelegatorError(Kind.CONFIGURATION, f"the secret in {path} is shorter than {_SHORTEST_SECRET} characters",
                              hint=f"make one with: openssl rand -hex 32 > {path}")
@@ -68,7 +74,8 @@ def asked_password(wanted: bool) -> Secret:
     """Typed twice on the terminal."""
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask for the password: use --password-file")
-    return Secret(str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)))
+    typed = str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return secret_of(typed.encode(errors="surrogateescape"), "what was typed")
 
 
 def private_key(path: Path) -> Secret:
@@ -87,9 +94,10 @@ def host_key(path: Path) -> str:
     """Raises DelegatorError (CONFIGURATION)."""
     from delegator.callbacks.ssh_keys import host_key_in
 
-    content = read(path, "host key file").decode("utf-8", "replace")
     try:
-        return str(host_key_in(content))
+        return str(host_key_in(decoded(read(path, "host key file"))))
+    except NotText as error:
+        raise DelegatorError(Kind.CONFIGURATION, error.of(f"host key file {path}"), hint=error.hint) from None
     except ValueError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"host key file {path}: {error}",
                              hint="delegator delegates scan-host-key HOST --output FILE") from None

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from delegator.cli import forms
-from delegator.cli.records import ABSENT, Record, Values
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG
 from delegator.store.spool import Refused, Said
+from pki.tables import ABSENT, Record, Values
 
 COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
 IDENTIFIERS = COLUMNS[:3]
@@ -26,6 +26,8 @@ _MAC = "(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}"
 _NAMES = re.compile(rf"({SERVICE_TAG.pattern})?\n({SERIAL_NUMBER.pattern})?\n({_MAC}(?:;{_MAC})*)?").fullmatch
 """All identifiers of a row in the forms in which we write them, in one look; MAC addresses in small letters or with
 dashes too, as others write them."""
+_ONE_MAC = re.compile(_MAC).fullmatch
+"""In another column it is the second of several, in a table whose columns are parted by what parts addresses too."""
 _ONE = 17
 """Characters of one address."""
 _REMEMBERED = 10_000
@@ -84,6 +86,8 @@ class Rows:
         parts = _parts(fields["mac_addresses"])
         macs = [mac for part in parts if (mac := converted("mac_addresses", forms.mac, part, wrong)) is not None]
         owner = self._owner(fields, good, wrong)
+        wrong += [f"{name}: {value} is a MAC address; several of them in one cell are quoted, or parted by spaces"
+                  for name in ("model", "order") if (value := good[name]) and _ONE_MAC(value)]
         if not wrong and not (macs or good["service_tag"] or good["serial_number"]):
             wrong.append("no service_tag, serial_number or mac_addresses")
         if wrong:

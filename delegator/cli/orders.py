@@ -16,13 +16,14 @@ import click
 from delegator.cli import changing, console, exporting, feeding, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import converted
-from delegator.cli.records import Record, Table, Values
+from delegator.cli.records import Table
 from delegator.cli.session import stored
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
 from delegator.store import Store
 from delegator.store.orders import MOST, Assigned, no_such_order
 from delegator.store.spool import Refused
+from pki.tables import Record, Values
 
 COLUMNS = ("order", "customer", "delegate")
 _FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": forms.name, "delegate": forms.name}

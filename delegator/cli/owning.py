@@ -19,10 +19,12 @@ import click
 from delegator.cli import changing, console, files, forms, shapes
 from delegator.cli.console import Output
 from delegator.cli.session import stored
+from delegator.cli.tags import devices_in
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Standing, TransferState
 from delegator.store import Store
+from pki.text import MARK
 
 MOST = 2_000
 """Devices in one step: one transaction, in which a running delegator writes no claim; past five seconds it would turn
@@ -41,10 +43,9 @@ def several(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def chosen(names: Sequence[str], listed: Path | None) -> list[str]:
-    """The devices that were named, each once. Raises BadParameter."""
-    lines = [] if listed is None else files.read(listed, "list of devices").decode("utf-8", "replace").splitlines()
-    words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return at_most(list(dict.fromkeys([*names, *map(forms.identifier, words)])))
+    """The devices that were named, each once. Raises DelegatorError (MALFORMED) for a list that is not in order."""
+    found = [] if listed is None else devices_in(listed, forms.identifier)
+    return at_most(list(dict.fromkeys([*names, *found])))
 
 
 def at_most(found: list[str]) -> list[str]:
@@ -90,7 +91,7 @@ def signed_by(key_file: Path | None, signature_file: Path | None, count: int) ->
 def _signature(content: bytes) -> bytes:
     """As programs write it: the bytes themselves, or base64."""
     try:
-        return base64.b64decode(b"".join(content.split()), validate=True)
+        return base64.b64decode(b"".join(content.removeprefix(MARK).split()), validate=True)
     except binascii.Error:
         return content
 

@@ -12,7 +12,18 @@ from typing import Any
 
 import click
 
-from delegator.cli import changing, console, forms, listing, policy_file, policy_options, policy_words, shapes, trying
+from delegator.cli import (
+    changing,
+    console,
+    files,
+    forms,
+    listing,
+    policy_file,
+    policy_options,
+    policy_words,
+    shapes,
+    trying,
+)
 from delegator.cli.console import Output, verb
 from delegator.cli.session import settings, stored
 from delegator.cli.tags import tags_in
@@ -93,8 +104,7 @@ def validate(file: Path) -> Output:
 
 
 def _written(file: Path, name: str | None = None) -> policy_file.Written:
-    with click.open_file(str(file), "rb") as opened:
-        return policy_file.read(opened.read(), name)
+    return policy_file.read(files.read(file, "policy file"), name)
 
 
 def _stated(policy: Policy, what: str) -> Output:

@@ -17,6 +17,7 @@ import click
 from delegator.cli import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, IdentityRule, Policy
+from pki.text import NotText, decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ def read(content: bytes, name: str | None = None) -> Written:
     """The policy of a file; `name` is its name where the file does not say one, and must be it where it does. Raises
     DelegatorError (MALFORMED)."""
     try:
-        found = json.loads(content)
+        found = json.loads(decoded(content))
+    except NotText as error:
+        raise _malformed([error.of("it")]) from None
     except (ValueError, RecursionError) as error:
         raise _malformed([f"not JSON: {error}"]) from None
     if not isinstance(found, dict):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delegator.cli import console, forms, policy_file, policy_options, policy_words, shapes
+from delegator.cli import console, files, forms, policy_file, policy_options, policy_words, shapes
 from delegator.cli.session import settings, stored
 from delegator.cli.tags import tags_in
 from delegator.model import NAME, IdentityKind
@@ -72,8 +72,7 @@ async def _change(store: Store, policy: str, settings: Sequence[str], unset: Seq
         if base is None:
             raise console.missing("policy", policy, "policies")
     else:
-        with click.open_file(policy, "rb") as file:
-            written = policy_file.read(file.read())
+        written = policy_file.read(files.read(Path(policy), "policy file"))
         base, approved = written.policy, written.approved
     changed = policy_options.changed(base, policy_options.parsed(settings), unset)
     return Change(changed, frozenset(customers), frozenset(delegates), approved)

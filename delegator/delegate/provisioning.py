@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import SERVICE_TAG, Device
+from pki.text import MARK, NotText, decoded
 
 ROOT = "{urn:delegator:provisioning:1}Provisioning"
 LARGEST = 16 * 1024 * 1024
@@ -55,7 +56,8 @@ def _broken(path: Path | str, why: str) -> DelegatorError:
 
 
 def _read(path: Path) -> bytes | None:
-    """The file's content, None where there is no such file."""
+    """The file's content without a byte-order mark, which is no device's business; None where there is no such file.
+    """
     try:
         with path.open("rb") as file:
             body = file.read(LARGEST + 1)
@@ -65,7 +67,7 @@ def _read(path: Path) -> bytes | None:
         raise _broken(path, error.strerror or str(error)) from None
     if len(body) > LARGEST:
         raise _broken(path, f"larger than {LARGEST} bytes")
-    return body
+    return body.removeprefix(MARK)
 
 
 _MARK = re.compile(r"\{(?:tag|serial|model)\}")
@@ -84,9 +86,9 @@ def _from_template(folder: Path, device: Device) -> bytes:
     if body is None:
         body, path = BUILT_IN.encode(), "built in"
     try:
-        return _checked(filled(body.decode("utf-8"), device).encode(), path)
-    except UnicodeDecodeError:
-        raise _broken(path, "a template must be UTF-8") from None
+        return _checked(filled(decoded(body), device).encode(), path)
+    except NotText as error:
+        raise _broken(path, f"a template must be UTF-8, and it {error.why}") from None
 
 
 def document(folder: Path, device: Device) -> bytes:

@@ -74,7 +74,7 @@ def request(own: Own, service_tag: str) -> str:
 def _encoded(source: str, read: Callable[[], bytes]) -> str:
     """The base64 between the lines of PEM."""
     try:
-        lines = [line.strip() for line in read().decode("ascii").splitlines()]
+        lines = [line.strip() for line in read().removeprefix(b"\xef\xbb\xbf").decode("ascii").splitlines()]
         text = "".join(line for line in lines if not line.startswith("-----"))
         if not base64.b64decode(text, validate=True):
             raise ValueError("it is empty")

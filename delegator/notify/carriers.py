@@ -17,12 +17,12 @@ from pathlib import Path
 
 from delegator.config import MailSettings, Settings
 from delegator.errors import DelegatorError, Kind
-from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind, Secret
+from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind
 from delegator.net import mail, webhook
 from delegator.net.aside import aside
 from delegator.notify import Carrier, words
 from delegator.outbound import Outbound
-from delegator.private import is_private
+from delegator.private import read_secret
 from delegator.wire.mail import Signer, address, signed, signer_of
 from delegator.wire.presented import presented
 
@@ -62,26 +62,10 @@ class MailCarrier:
     def relay(self) -> mail.Relay:
         """Raises DelegatorError (CONFIGURATION) when its password cannot be had."""
         said = self.settings
-        password = password_in(Path(said.password_file)) if said.password_file else None
+        password = read_secret(Path(said.password_file), "[mail] password_file",
+                               "name a file that holds it") if said.password_file else None
         return mail.Relay(said.host, said.port, mail.Security(said.security), self.name, said.timeout, said.user,
                           password, said.ca)
-
-
-def password_in(path: Path) -> Secret:
-    """The first line of a private file. Raises DelegatorError (CONFIGURATION)."""
-    try:
-        text = path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
-        if not is_private(path):
-            raise DelegatorError(Kind.CONFIGURATION, f"password file {path} can be read by others",
-                                 hint=f"chmod 600 {path}")
-    except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"password file {path}: {error.strerror}",
-                             hint="see [mail] password_file") from None
-    except UnicodeDecodeError:
-        text = ""
-    if not text:
-        raise DelegatorError(Kind.CONFIGURATION, f"password file {path} holds no password in UTF-8 on its first line")
-    return Secret(text)
 
 
 def delegator_name(settings: Settings) -> str:

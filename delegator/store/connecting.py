@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from delegator.errors import DelegatorError, Kind
-from delegator.private import is_private
+from delegator.private import read_secret
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
 
@@ -94,15 +94,8 @@ def _password(server: Server) -> str | None:
     """Read for each connection, so that a new password needs no restart. Raises DelegatorError (CONFIGURATION)."""
     if not server.password_file:
         return None
-    path = Path(server.password_file)
-    try:
-        if not is_private(path):
-            raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path} can be read by others",
-                                 hint=f"chmod 600 {path}")
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path}: {error}",
-                             hint="name a file that holds the password and nothing else") from None
+    return read_secret(Path(server.password_file), "[store] password_file",
+                       "name a file that holds the password and nothing else").reveal()
 
 
 async def connect(server: Server) -> Any:

@@ -31,6 +31,8 @@ UNTIL = datetime(2026, 3, 1, 8, tzinfo=UTC)
     "</d:Credential>\r\n",
     f"<Credential><ServiceTag> {TAG} </ServiceTag>{INNER}</Credential>",
     json.dumps({"user_name": "temp", "password": PASSWORD}),
+    "\ufeff" + json.dumps({"user_name": "temp", "password": PASSWORD}) + "\r\n",
+    f"\ufeff<Credential>{INNER}</Credential>\r\n",
     "\n" + json.dumps({"user_name": "temp", "password": PASSWORD, "service_tag": TAG, "not_after": None}, indent=1),
 ])
 def test_a7b_a7d_xml_with_or_without_our_namespace_and_json_say_the_same(output: str) -> None:
@@ -58,7 +60,8 @@ SECRET = "hunter2-Plant3d"
 
 @pytest.mark.parametrize(("output", "why"), [
     ("", "nothing on standard output"), ("  \n", "nothing on standard output"),
-    (SECRET, "neither XML nor JSON"), (f"root:{SECRET}", "neither XML nor JSON"), (f"\ufeff<{SECRET}/>", "neither"),
+    (SECRET, "neither XML nor JSON"), (f"root:{SECRET}", "neither XML nor JSON"),
+    (f"\ufeff\ufeff<{SECRET}/>", "neither"),
     (f"<!DOCTYPE {SECRET}><Credential/>", "not taken"), (f"<!--{SECRET}--><Credential/>", "not taken"),
     (f"<1{SECRET}/>", "not taken"), (f"<Credential>{SECRET}", "not taken"),
     (f"<Credential>{SECRET}</Credential>", "missing required field `user_name`"),
@@ -124,3 +127,8 @@ def test_a7b_one_line_of_standard_error_goes_to_the_trail_and_moves_no_cursor(er
 def test_a7d_of_pythons_own_complaint_it_is_the_last_line() -> None:
     said = subprocess.run([sys.executable, "-c", "raise KeyError('tag')"], capture_output=True, check=False).stderr
     assert first_line(said) == "KeyError: 'tag'"
+
+
+def test_an_answer_in_utf_16_is_told_to_be_that() -> None:
+    with pytest.raises(NotAnAnswer, match="it is UTF-16"):
+        credential_in(f"<Credential>{INNER}</Credential>".encode("utf-16"), TAG)

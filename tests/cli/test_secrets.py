@@ -27,7 +27,7 @@ def _add(console: Console, *words: str, stdin: str | None = None) -> None:
 
 
 def test_a_password_comes_from_a_private_file(console: Console) -> None:
-    Path("password").write_text(f"{PLANTED}\nnot this\n")
+    Path("password").write_text(f"{PLANTED}\n")
     Path("password").chmod(0o600)
     _add(console, "--password-file", "password")
     assert _password(console) == PLANTED
@@ -49,6 +49,7 @@ def test_without_one_each_device_gets_a_random_password(console: Console) -> Non
 
 
 @pytest.mark.parametrize(("content", "mode"), [(PLANTED, 0o644), ("", 0o600), ("\nsecond line", 0o600),
+                                               (f"{PLANTED}\nnot this\n", 0o600),
                                                (b"\xff\xfe", 0o600)])
 def test_a_file_that_others_can_read_or_that_holds_none_is_refused(console: Console, content: str | bytes,
                                                                    mode: int) -> None:

@@ -111,11 +111,11 @@ def test_a2_a_million_bad_rows_do_not_fill_the_log(run: Callable[..., Any]) -> N
     assert "5000 lines not used" in done.out
 
 
-def test_a2_bytes_that_are_no_text_are_bad_rows(run: Callable[..., Any]) -> None:
-    run("init")
-    done = run("device", "--from", "-", stdin=b"\xff\xfe\nABC1234\n")
-    assert "1 minted" in done.out
-    assert "line 1:" in done.err
+def test_a2_bytes_that_are_no_text_are_refused_and_nothing_is_minted(run: Callable[..., Any], folder: Folder) -> None:
+    done = run("device", "--from", "-", stdin=b"ABC1234\nABC\xff\n")
+    assert done.code == 5
+    assert "line 2 is not UTF-8" in done.err
+    assert not minted(folder)
 
 
 def test_a2_other_folders_are_made_private(run: Callable[..., Any], tmp_path: Path) -> None:
