@@ -26,13 +26,14 @@ from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
+from delegator.model.places import networks
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
 from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
 from delegator.notify.carriers import carriers
-from delegator.outbound import Outbound, networks
+from delegator.outbound import Outbound
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_named
 from delegator.wire.tls import TlsContext, server_context

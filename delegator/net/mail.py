@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.model.places import authority, is_loopback
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -49,19 +49,12 @@ class Relay:
 
     def check(self) -> None:
         """Raises DelegatorError (CONFIGURATION) for a relay that must not be used like that."""
-        if self.security is Security.NONE and not _is_here(self.host):
+        if self.security is Security.NONE and not is_loopback(self.host):
             raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: security none is for this machine only",
                                  hint='set [mail] security = "starttls"')
         if self.security is Security.NONE and self.user:
             raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: no password is sent without TLS",
                                  hint='set [mail] security = "starttls", or leave user away')
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def smtp_library() -> ModuleType:
@@ -121,7 +114,7 @@ def _context(ca: str) -> ssl.SSLContext:
 
 
 def _failed(relay: Relay, why: str) -> DelegatorError:
-    return DelegatorError(Kind.UNREACHABLE, f"mail relay {relay.host}:{relay.port}: {why}")
+    return DelegatorError(Kind.UNREACHABLE, f"mail relay {authority(relay.host, relay.port)}: {why}")
 
 
 def _said(error: Exception) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
@@ -162,7 +163,7 @@ class Listener:
                 refuse(sock)
             else:
                 room -= 1
-                self._take(sock, address[0])
+                self._take(sock, seen(address[0]))
         admission.taken(False)
 
     def _pause(self, listening: socket.socket) -> None:

@@ -14,12 +14,12 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import is_loopback
 from delegator.private import is_private
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
@@ -84,10 +84,7 @@ def _hosts(text: str, ports: str = "5432") -> tuple[tuple[str, int], ...]:
 
 def _is_here(host: str) -> bool:
     """Whether what is said to it stays on this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.startswith("/")
+    return host.startswith("/") or is_loopback(host)
 
 
 def _password(server: Server) -> str | None:
