@@ -77,7 +77,7 @@ class Server:
             if said is None:
                 envelope = soap.parse(request.body)
                 version = envelope.version
-                said = version, envelope.operation, messages.read(envelope.operation, messages.Service.DELEGATOR)
+                said = version, envelope.operation, _read(envelope.operation, trail)
             version, asked, value = said
             trail.facts["operation"] = asked.name
             trail.mark(Step.ASKED, asked_at, asked.name)
@@ -118,6 +118,16 @@ class Server:
         elif isinstance(value, AddressChange):
             await self._handshake.note_address(value, peer, trail)
         return None
+
+
+def _read(asked: soap.Element, trail: Trail) -> messages.Request:
+    """The value of a call. Hints that were left out of it are told to operators, and never to the device."""
+    left_out: list[str] = []
+    try:
+        return messages.read(asked, messages.Service.DELEGATOR, left_out)
+    finally:
+        if left_out:
+            trail.facts["left_out"] = "; ".join(left_out)
 
 
 def _path(request: Request) -> str:

@@ -23,6 +23,7 @@ from delegator.delegate.credentials import compose
 from delegator.delegate.ledger import Ledger
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment
+from delegator.model.places import normal_name
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response
@@ -49,7 +50,7 @@ class Server:
     def __init__(self, ledger: Ledger, delegators: frozenset[str], data: Path, now: Callable[[], datetime], *,
                  lifetime: timedelta, url: str = "") -> None:
         self._ledger = ledger
-        self._delegators = frozenset(name.lower() for name in delegators)
+        self._delegators = frozenset(map(normal_name, delegators))
         self._data = data
         self._now = now
         self._lifetime = lifetime
@@ -86,7 +87,10 @@ class Server:
             caller = check_delegator(connection.certificate_der, self._delegators)
             envelope = soap.parse(request.body)
             version = envelope.version
-            reply = await self._reply(messages.read(envelope.operation), caller)
+            left_out: list[str] = []
+            reply = await self._reply(messages.read(envelope.operation, left_out=left_out), caller)
+            if left_out:
+                log.info("%s %s: left out: %s", connection.id, caller, "; ".join(left_out))
             answer = messages.write_answer(envelope.operation, reply)
             return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
         except soap.SoapError as error:

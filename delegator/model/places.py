@@ -24,7 +24,8 @@ HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9]
                        r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9.-]{1,254}))(?::(?P<port>[0-9]{1,5}))?")
+_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9.-]{1,254}))"
+                        r"(?::(?P<port>[0-9]{1,5}))?")
 """HOST[:PORT] as RFC 3986 section 3.2 has it, without a user and without a scope: nothing in it can be markup."""
 
 # --- addresses and networks -----------------------------------------------------------------------------------------
