@@ -26,16 +26,17 @@ from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
-from delegator.model.places import networks
+from delegator.model.places import networks, normal_delegator
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
 from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
-from delegator.notify.carriers import carriers
+from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_named
+from delegator.wire.certificate import host_of
 from delegator.wire.tls import TlsContext, server_context
 from pki import Authority, PkiError
 from pki.trust import TrustStore
@@ -57,6 +58,10 @@ class Parts:
     ends: dict[str, datetime]
     enrolment: Authority | None = None
     balancers: Balancers | None = None
+    name: str = "localhost"
+    """The host that our certificate is for, as callers need it."""
+    alternates: tuple[str, ...] = ()
+    """Other delegators, as devices are told them."""
 
     @property
     def factory_anchor(self) -> str:
@@ -120,7 +125,17 @@ def prepare(settings: Settings, now: Clock, before: Parts | None = None,
                  _callers(settings, _servers(trust, enrolment, settings), outbound, now),
                  before.domains if before is not None and same_domains else load_domains(settings.domains),
                  carriers(settings, outbound, now), _ends(settings, trust), enrolment,
-                 balancers_of(settings.server.proxy_from))
+                 balancers_of(settings.server.proxy_from),
+                 host_of(Path(server.certificate).read_bytes()) or delegator_name(settings),
+                 _alternates(server.alternates))
+
+
+def _alternates(said: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(map(normal_delegator, said))
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.server.alternates: {error}",
+                             hint='such as ["delegator-2.example.com:4433"]') from None
 
 
 def _enrolment(settings: Settings, trust: TrustStore) -> Authority | None:

@@ -117,6 +117,14 @@ def identified_by(registration: Registration, device: Device) -> str | None:
     return None
 
 
+def _nobodys(device: Device) -> str:
+    """What a device says that could have found a registration, were it not what thousands say."""
+    serial = device.serial_number
+    said = [] if serial is None or not is_placeholder_serial(serial) else [serial]
+    said += filter(is_placeholder_mac, device.mac_addresses)
+    return f" ({', '.join(said)}: a placeholder, which finds nobody)" if said else ""
+
+
 def registered(device: Device, candidates: Sequence[Registration]) -> tuple[Registration, str] | None:
     """The strongest registration among the candidates and the identifier that found it."""
     found = [(r, by) for r in candidates if (by := identified_by(r, device)) is not None]
@@ -128,7 +136,9 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     found = registered(facts.device, candidates)
     if found is None:
         matched = _first_match(tables.rules, facts, None)
-        return NoRoute("not registered, and no rule matches") if matched is None else _by_rule(*matched, tables, None)
+        if matched is None:
+            return NoRoute(f"not registered{_nobodys(facts.device)}, and no rule matches")
+        return _by_rule(*matched, tables, None)
     registration, by = found
     if registration.customer is None:
         return _in_stock(registration, by, facts, tables)

@@ -9,6 +9,7 @@ Must not live here: what to answer (handshake), element names (wire.messages), s
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,12 +28,15 @@ Recorder = Callable[[Trail, int], None]
 
 
 class Server:
-    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used."""
+    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
+    HOST:PORT where a caller did not say it, or in no form that could be told to anybody."""
 
-    def __init__(self, handshake: Handshake, record: Recorder, url: str = "") -> None:
+    def __init__(self, handshake: Handshake, record: Recorder, url: str = "",
+                 here: Callable[[], str] = socket.gethostname) -> None:
         self._handshake = handshake
         self._record = record
         self._url = url
+        self._here = here
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """Answer one HTTP request. Never raises for anything a peer can send."""
@@ -43,7 +47,7 @@ class Server:
         return _text(404 if request.method == "POST" else 405, "POST a SOAP request to /, or GET /?wsdl\n")
 
     def _document(self, request: Request) -> Response:
-        address = self._url or f"https://{request.header('host')}/"
+        address = self._url or f"https://{request.authority or self._here()}/"
         if request.target.lower() in ("/?wsdl", "/?singlewsdl"):
             return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.wsdl(address))
         return _text(404, "GET /?wsdl describes this service\n")

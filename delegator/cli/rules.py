@@ -26,7 +26,7 @@ def group() -> None:
 @verb(group, "add", "delegator rules add berlin --delegate acme-berlin --network 192.0.2.0/24 --priority 10")
 @click.argument("name", type=forms.name)
 @click.option("--delegate", type=forms.name, help="Where the rule leads.")
-@click.option("--delegator", metavar="HOST[:PORT]", type=forms.words,
+@click.option("--delegator", metavar="HOST[:PORT]", type=forms.delegator,
               help="Instead: another delegator, which unregistered devices shall ask.")
 @click.option("--priority", type=click.IntRange(0, 1_000_000), default=100, show_default=True,
               help="Lower is tried first.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +20,11 @@ from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
 from delegator.delegate.settings import Delegate, Settings
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import authority
+from delegator.net.listening import Place
 from delegator.net.serve import Deadlines, Listener
 from delegator.sealing import SealingKey, create_key_file, read_key_file
+from delegator.wire.certificate import host_of
 from delegator.wire.tls import TlsContext, server_context
 from pki import PkiError
 from pki.trust import TrustStore
@@ -45,6 +49,11 @@ def _context(settings: Delegate) -> TlsContext:
     return server_context(Path(settings.certificate), Path(settings.key), trust, now, require_certificate=False)
 
 
+def _name(settings: Delegate) -> str:
+    """Who we are to a caller that does not say how it knows us."""
+    return host_of(Path(settings.certificate).read_bytes()) or socket.gethostname()
+
+
 def _sealing_key(settings: Delegate) -> SealingKey:
     """The key; a first start makes it, a later one does not: what is in the database would not open any more."""
     path = Path(settings.sealing_key)
@@ -65,17 +74,18 @@ def _check(settings: Delegate) -> None:
     provisioning.check(Path(settings.data))
 
 
-async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the address.
+async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the addresses.
     Raises DelegatorError (CONFIGURATION)."""
     mine = settings.delegate
     _check(mine)
-    context = _context(mine)
+    context, name = _context(mine), _name(mine)
     ledger = await open_ledger(Path(mine.database), _sealing_key(mine), timedelta(minutes=mine.grace))
     try:
         await ledger.wipe(now())
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
-                        lifetime=timedelta(hours=mine.lifetime), url=mine.public_url)
+                        lifetime=timedelta(hours=mine.lifetime), url=mine.public_url,
+                        here=lambda: authority(name, listener.places[0][1]))
         listener = Listener(context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
         listener.unreadable = server.unreadable
         await _listen(mine, listener, ledger, ready)
@@ -84,7 +94,7 @@ async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
 
 
 async def _listen(settings: Delegate, listener: Listener, ledger: Ledger,
-                  ready: Callable[[str, int], None]) -> None:
+                  ready: Callable[[tuple[Place, ...]], None]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,7 +102,8 @@ async def _listen(settings: Delegate, listener: Listener, ledger: Ledger,
     loop.add_signal_handler(signal.SIGHUP, _reload, listener, settings)
     keeping = asyncio.create_task(_keep_house(ledger, listener, settings))
     try:
-        ready(*listener.listen(settings.host, settings.port))
+        listener.listen(settings.host, settings.port)
+        ready(listener.places)
         await stopping.wait()
         log.info("stopping: requests in hand have %g s", settings.drain)
     finally:

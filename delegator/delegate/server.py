@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,16 +46,18 @@ def _unauthorized() -> Response:
 
 
 class Server:
-    """The handler of the port. `now` gives aware UTC; `url` is the address in the WSDL, "" for the caller's."""
+    """The handler of the port. `now` gives aware UTC; `url` is the address in the WSDL, "" for the caller's,
+    or HOST:PORT as `here` has it where the caller said none."""
 
     def __init__(self, ledger: Ledger, delegators: frozenset[str], data: Path, now: Callable[[], datetime], *,
-                 lifetime: timedelta, url: str = "") -> None:
+                 lifetime: timedelta, url: str = "", here: Callable[[], str] = socket.gethostname) -> None:
         self._ledger = ledger
         self._delegators = frozenset(map(normal_name, delegators))
         self._data = data
         self._now = now
         self._lifetime = lifetime
         self._url = url
+        self._here = here
         self._attempts = Attempts(time.monotonic)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
@@ -67,7 +70,7 @@ class Server:
         if target.path == DATA or target.path.startswith(DATA + "/"):
             return await self._provide(request, target.path[len(DATA) + 1:], connection)
         if target.path == "/" and target.query.lower() in ("wsdl", "singlewsdl"):
-            address = self._url or f"https://{request.header('host')}/"
+            address = self._url or f"https://{request.authority or self._here()}/"
             return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.delegate_wsdl(address))
         return _text(404, "there is /?wsdl and /provisioning")
 

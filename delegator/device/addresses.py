@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 DEFAULT_PORT = 4433
 """The port on which a delegator listens (patent figure 2, block 204)."""
 
-_HOST = r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._~-]{1,32})?\])|(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)"
+_HOST = (r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._~-]{1,32})?\])|"
+         r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)")
 _ADDRESS = re.compile(rf"(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?")
 
 

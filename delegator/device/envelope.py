@@ -6,7 +6,6 @@ Must not live here: what the elements mean (answers), where the bytes came from 
 
 from __future__ import annotations
 
-import contextlib
 import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuses what makes it unsafe
 from typing import NamedTuple
 
@@ -86,13 +85,12 @@ def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
 
 
 def alternates(parent: ET.Element) -> tuple[Address, ...]:
-    """The other delegators an answer or a fault names. One that cannot be dialled is passed over: it would only be
-    tried, and what stands beside it is good."""
-    found = []
-    for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"):
-        with contextlib.suppress(ValueError):
-            found.append(parse_alternate(value(element)))
-    return tuple(found)
+    """The other delegators an answer or a fault names."""
+    try:
+        return tuple(parse_alternate(value(element))
+                     for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"))
+    except ValueError as error:
+        raise strange(str(error)) from None
 
 
 def seconds(text: str | None) -> int | None:

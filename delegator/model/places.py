@@ -16,6 +16,7 @@ import functools
 import ipaddress
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -176,7 +177,11 @@ def is_address(text: str) -> bool:
     return True
 
 
-def normal_authority(text: str) -> str:
-    """HOST[:PORT] in its normal form; anything else (such as an https address) as it is."""
-    found = read_authority(text)
-    return text if found is None else authority(*found)
+def normal_delegator(text: str) -> str:
+    """Another delegator as devices are told it: HOST[:PORT] in its normal form, or an https address. Raises ValueError:
+    a device takes no answer that names one it cannot dial."""
+    parts = urlsplit(text) if text.startswith("https://") else None
+    found = read_authority(text.strip() if parts is None else parts.netloc)
+    if found is None or any(not "!" <= character <= "~" for character in text.strip()):
+        raise ValueError(f"{text[:80]!a} is no delegator: HOST, HOST:PORT, [IPv6]:PORT or an https address")
+    return authority(*found) if parts is None else text

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from delegator.model.hours import Opening
 from delegator.model.notified import NotificationKind
-from delegator.model.places import HOST_NAME, normal_authority, normal_host, normal_name, normal_network
+from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
 from delegator.model.secret import Secret
 from delegator.model.syntax import check_identifiers, must_match, normal_macs
 
@@ -198,7 +198,7 @@ class Rule:
     def __post_init__(self) -> None:
         if (self.delegate is None) == (self.delegator is None):
             raise ValueError(f"rule {self.name} must name a delegate or another delegator, and not both")
-        _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_authority)
+        _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
 
 
 class IdentityRule(enum.Enum):
