@@ -86,10 +86,6 @@ def words(text: str) -> str:
 
 
 def mac(text: str) -> str:
-    return _somebodys(_mac(text), model.is_placeholder_mac)
-
-
-def _mac(text: str) -> str:
     try:
         return model.normal_mac(text)
     except ValueError as error:
