@@ -18,7 +18,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Peer
 from delegator.model import AddressChange, Answer, Confirmation, CredentialRequest
 from delegator.net.connection import Connection
-from delegator.trail import Step, Trail
+from delegator.trail import LEFT_OUT, Step, Trail
 from delegator.wire import canonical, messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused
@@ -131,7 +131,7 @@ def _read(asked: soap.Element, trail: Trail) -> messages.Request:
         return messages.read(asked, messages.Service.DELEGATOR, left_out)
     finally:
         if left_out:
-            trail.facts["left_out"] = "; ".join(left_out)
+            trail.facts[LEFT_OUT] = "; ".join(left_out)
 
 
 def _path(request: Request) -> str:

@@ -63,7 +63,8 @@ def _words(argv: list[str] | None) -> argparse.Namespace:
 def _address(host: str) -> str:
     if not host.strip(":"):
         raise argparse.ArgumentTypeError("HOST or HOST:PORT is wanted")
-    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
+    host = f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+    return host if ":" in host.rpartition("]")[2] else host + f":{DEFAULT_PORT}"
 
 
 def _file(name: str) -> str:

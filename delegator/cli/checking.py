@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings
 from delegator.errors import DelegatorError
+from delegator.model.places import authority
+from delegator.net.listening import Hosts, each, opened, place_of
 from delegator.net.reverse import load_domains
 from delegator.private import is_private
 from delegator.sealing import read_key_file
@@ -81,6 +83,9 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     yield "factory anchors", server.ca, lambda: _trust(server)
     yield from _pair("server", server.certificate, server.key, "server")
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
+    yield "devices' port", ", ".join(each(server.host)), lambda: _listening(server.host)
+    if settings.ops.enabled:
+        yield "operators' port", ", ".join(each(settings.ops.host)), lambda: _listening(settings.ops.host)
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name)
     if settings.domains.enabled:
@@ -205,6 +210,16 @@ def _key(path: str, certificate: str, mint: str) -> str:
     if public != _leaf(certificate, mint).public_key():
         raise _Wrong(f"does not belong to the certificate {certificate}", mint)
     return "private, and belongs to the certificate"
+
+
+def _listening(hosts: Hosts) -> str:
+    """Whether this machine has these addresses, asked of the kernel; whoever serves there now is not disturbed."""
+    made = opened(hosts, 0)
+    try:
+        return f"{' and '.join(authority(place_of(one)[0]) for one in made)} can be listened on"
+    finally:
+        for one in made:
+            one.close()
 
 
 def _sealing(name: str) -> str:

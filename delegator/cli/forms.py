@@ -196,12 +196,14 @@ def url(text: str) -> str:
     """Where devices go next: https, a host, no credentials."""
     try:
         parts = urlsplit(text)
-        fits = parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+        fits = (parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+                and "%" not in parts.netloc)  # a scope is of no use on another machine
     except ValueError:
         fits = False
     if not fits or not re.fullmatch("[!-~]{1,2000}", text):
         raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
-    return text
+    host = parts.netloc.partition(":")[0]
+    return text.replace(host, host.removesuffix("."), 1)
 
 
 NOBODY = "none"

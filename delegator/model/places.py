@@ -158,14 +158,13 @@ def url_elsewhere(host: str, port: int, path: str) -> str:
 
 
 def read_authority(text: str) -> tuple[str, int | None] | None:
-    """Host and port of HOST[:PORT], the host in its normal form; None for anything else. An IPv6 address may come
-    without brackets where there is no port."""
-    found = _AUTHORITY.fullmatch(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
+    """Host and port of HOST[:PORT], the host in its normal form; None for anything else."""
+    found = _AUTHORITY.fullmatch(text)
     port = int(found["port"]) if found and found["port"] else None
     if found is None or (port is not None and not 0 < port < 65536):
         return None
     host = normal_host(found["six"] or found["name"])
-    fits = is_address(host) if found["six"] else HOST_NAME.fullmatch(host) is not None
+    fits = ":" in found["six"] and is_address(host) if found["six"] else HOST_NAME.fullmatch(host) is not None
     return (host, port) if fits else None
 
 
@@ -178,10 +177,12 @@ def is_address(text: str) -> bool:
 
 
 def normal_delegator(text: str) -> str:
-    """Another delegator as devices are told it: HOST[:PORT] in its normal form, or an https address. Raises ValueError:
-    a device takes no answer that names one it cannot dial."""
+    """Another delegator as devices are told it: HOST[:PORT] in its normal form, or an https address. An IPv6 address
+    may come without brackets where there is no port. Raises ValueError: a device takes no answer that names one it
+    cannot dial."""
+    text = text.strip()
     parts = urlsplit(text) if text.startswith("https://") else None
-    found = read_authority(text.strip() if parts is None else parts.netloc)
-    if found is None or any(not "!" <= character <= "~" for character in text.strip()):
+    found = read_authority(parts.netloc if parts else authority(text) if is_address(text) else text)
+    if found is None or any(not "!" <= character <= "~" for character in text):
         raise ValueError(f"{text[:80]!a} is no delegator: HOST, HOST:PORT, [IPv6]:PORT or an https address")
     return authority(*found) if parts is None else text

@@ -18,6 +18,7 @@ from pathlib import Path
 from delegator.config import MailSettings, Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind, Secret
+from delegator.model.places import normal_name
 from delegator.net import mail, webhook
 from delegator.notify import Carrier, words
 from delegator.outbound import Outbound
@@ -87,7 +88,7 @@ def password_in(path: Path) -> Secret:
 
 def delegator_name(settings: Settings) -> str:
     """What this delegator is called. A machine's host name may be anything; what is no host name is not shown."""
-    said = settings.server.name or socket.gethostname()
+    said = normal_name(settings.server.name or socket.gethostname())
     return said if HOST_NAME.fullmatch(said) else "delegator.invalid"
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, pkcs7
 
 from delegator.model import HOST_NAME, MAIL_ADDRESS
+from delegator.model.places import normal_name
 
 _DETACHED = (pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary)
 """Binary: the bytes are in canonical form already, and are signed as they are sent."""
@@ -71,11 +72,17 @@ def read_signer(chain_pem: bytes, key_pem: bytes, sender: str, now: datetime) ->
         raise ValueError("the key has a passphrase") from None
     if not isinstance(key, EllipticCurvePrivateKey | RSAPrivateKey) or key.public_key() != certificate.public_key():
         raise ValueError("the key does not belong to the certificate")
-    if sender not in mailboxes(certificate):
+    if _normal_mailbox(sender) not in map(_normal_mailbox, mailboxes(certificate)):
         raise ValueError(f"the certificate is not for {sender}")
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise ValueError(f"the certificate is not valid now, its end is {certificate.not_valid_after_utc:%Y-%m-%d}")
     return Signer(key, certificate, tuple(chain))
+
+
+def _normal_mailbox(text: str) -> str:
+    """As it is compared: the part before the @ is its owner's, the domain is like any other (RFC 5280 section 7.5)."""
+    local, _, domain = text.rpartition("@")
+    return f"{local}@{normal_name(domain)}"
 
 
 def mailboxes(certificate: x509.Certificate) -> list[str]:
