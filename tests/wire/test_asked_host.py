@@ -1,4 +1,4 @@
-"""The address in the WSDL: what the caller used where it said so in the form of an address, else our own; never less."""
+"""The address in the WSDL: what the caller used where that is in the form of an address, else our own; never less."""
 
 from __future__ import annotations
 
