@@ -110,7 +110,7 @@ class Port:
         before = self._settings
         if settings == before or self._given:
             return
-        if settings.port and settings.port in (before.port, self.number):  # the new address may overlap with the old one
+        if settings.port and settings.port in (before.port, self.number):  # the new one may overlap with it
             self.close()
             try:
                 await self.open(settings, [])

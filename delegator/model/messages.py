@@ -50,10 +50,9 @@ class Location:
         if self.ip_address is not None and (normal := normal_hint(self.ip_address)) is not self.ip_address:
             object.__setattr__(self, "ip_address", normal)
         for what, name in (("host_name", self.host_name), ("domain", self.domain)):
-            if name is not None:
-                if name.endswith("."):
-                    object.__setattr__(self, what, name := name[:-1])
-                must_match(HOST_NAME, name, what.replace("_", " "))
+            if name is not None and HOST_NAME.fullmatch(name) is None:
+                object.__setattr__(self, what, name.removesuffix("."))
+                must_match(HOST_NAME, name.removesuffix("."), what.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,66 +37,81 @@ def read_record(record: Record, element: Element, left_out: list[str]) -> Any:
     if text and text.strip():
         raise malformed(record.name, "text where elements are wanted")
     found: dict[str, Any] = {}
-    stood: set[str] = set()
+    crowded = False
     by_name = record.by_name
     for child in children:
         part = by_name.get(child[1])
         if part is None or child[0] != namespace:
             raise malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
-        if part.most == 1 and part.name in stood:
-            raise malformed(record.name, f"{part.name} stands there twice")
-        stood.add(part.name)
         value = _read_part(record, part, child, left_out)
-        if value is not None:
-            _keep(record, part, value, found, left_out)
+        if part.most == 1:
+            if part.field in found:
+                raise malformed(record.name, f"{part.name} stands there twice")
+            found[part.field] = value
+        else:
+            found[part.field] = (*found.get(part.field, ()), value)
+            if len(found[part.field]) > part.most:
+                if part.judge is None:
+                    raise malformed(record.name, f"more than {part.most} times {part.name}")
+                crowded = True
     if not record.needed <= found.keys():
         missing = next(part.name for part in record.parts if part.least and part.field not in found)
         raise malformed(record.name, "; ".join((f"{missing} is missing", *left_out)))
+    if not crowded:
+        try:
+            return record.make(**found)
+        except ValueError:
+            pass  # perhaps for a hint
+    return _without_bad_hints(record, found, left_out)
+
+
+def _without_bad_hints(record: Record, found: dict[str, Any], left_out: list[str]) -> Any:
+    """The model knows all forms, so hints are looked at one by one only where it refuses something."""
+    for part in record.parts:
+        if part.judge is not None and part.field in found:
+            found[part.field] = _judged(part, found[part.field], left_out)
     try:
         return record.make(**found)
     except ValueError as error:
         raise malformed(record.name, error) from None
 
 
-def _keep(record: Record, part: Part, value: Any, found: dict[str, Any], left_out: list[str]) -> None:
-    """One more value of a part; those past the last that has room are refused, or where they are hints left out."""
-    before = found.get(part.field, ())
+def _judged(part: Part, said: Any, left_out: list[str]) -> Any:
+    """What can be kept of a hint."""
     if part.most == 1:
-        found[part.field] = value
-    elif len(before) < part.most:
-        found[part.field] = (*before, value)
-    elif part.judge is None:
-        raise malformed(record.name, f"more than {part.most} times {part.name}")
-    else:
+        return said if said == part.absent or _fits(part, said, left_out) else part.absent
+    kept = [one for one in said if _fits(part, one, left_out)]
+    if len(kept) > part.most:
         _note(left_out, f"more than {part.most} times {part.name}")
+    return tuple(kept[:part.most])
+
+
+def _fits(part: Part, value: str, left_out: list[str]) -> bool:
+    assert part.judge is not None
+    try:
+        part.judge(value)
+    except ValueError:
+        if value:
+            more = "..." if len(value) > SHOWN else ""
+            _note(left_out, f"{part.name} {value[:SHOWN]!a}{more} is not of its form")
+        return False
+    return True
 
 
 def _read_part(record: Record, part: Part, element: Element, left_out: list[str]) -> Any:
-    """The value of one element; None for an optional one that says nothing, or nothing that can be used."""
-    kind, text, children = part.type, element[2], element[3]
+    """The value of one element; an optional one that says nothing, where its type needs something, was not sent."""
+    kind, text = part.type, element[2]
     if not isinstance(kind, Scalar):
-        says = part.least or children or text.strip()
-        return read_record(kind, element, left_out) if says else None
-    if children:
+        says = part.least or element[3] or text.strip()
+        return read_record(kind, element, left_out) if says else part.absent
+    if element[3]:
         raise malformed(f"{record.name}/{part.name}", "elements where a text is wanted")
     try:
-        value = kind.read(text)
-        if part.judge is not None:
-            part.judge(value)
+        return kind.read(text)
     except ValueError as error:
-        return _made_do(record, part, text, error, left_out)
-    return value
-
-
-def _made_do(record: Record, part: Part, text: str, error: ValueError, left_out: list[str]) -> Any:
-    """What is kept of a text that is not of its form. Raises DelegatorError(MALFORMED) where it is no hint."""
-    if not (part.least or text.strip()):
-        return None
-    if part.cut:
+        if not (part.least or text.strip()):
+            return part.absent
+        if not part.cut:
+            raise malformed(f"{record.name}/{part.name}", error) from None
         _note(left_out, f"{record.name}/{part.name}: {error}, the rest is cut off")
         return text[:part.cut]
-    if part.judge is None:
-        raise malformed(f"{record.name}/{part.name}", error) from None
-    shown = text.strip()
-    _note(left_out, f"{part.name} {shown[:SHOWN]!a}{'...' if len(shown) > SHOWN else ''} is not of its form")
-    return None
