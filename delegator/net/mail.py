@@ -19,7 +19,7 @@ from typing import Any
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
-from delegator.model.places import authority, is_loopback
+from delegator.model.places import authority, is_loopback, normal_host
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -82,7 +82,7 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
     context = None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca)
-    client = library.SMTP(hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
+    client = library.SMTP(hostname=normal_host(relay.host), port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
                           use_tls=relay.security is Security.TLS, start_tls=False, tls_context=context)
     try:
         await client.connect()

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model.places import is_loopback
+from delegator.model.places import is_loopback, normal_host
 from delegator.private import is_private
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
@@ -78,7 +78,8 @@ def _hosts(text: str, ports: str = "5432") -> tuple[tuple[str, int], ...]:
         if found is None:
             raise ValueError(text)
         port = found["a"] or found["b"] or default[min(place, len(default) - 1)]
-        hosts.append((unquote(found["six"] or found["name"]), int(port)))
+        host = unquote(found["six"] or found["name"])
+        hosts.append((host if host.startswith("/") else normal_host(host), int(port)))
     return tuple(hosts)
 
 
