@@ -2,9 +2,8 @@
 
 Lives here: pure checks that return the name in its one accepted form, or say what is wrong with it.
 Invariant: a name that passes is at the same time safe as a common name and safe as a file name: no
-separators, no control characters, no leading dot. Nothing is repaired silently except the letter case and the
-final dot of host names, which mean nothing (RFC 4343, RFC 5280 section 4.2.1.6); a service tag is compared byte
-for byte.
+separators, no control characters, no leading dot. Nothing is repaired silently except the letter case
+of host names, which DNS ignores (RFC 4343); a service tag is compared byte for byte.
 Must not live here: which profile wants which kind (profiles.py), or any file access.
 """
 
@@ -63,7 +62,7 @@ def host_name(name: str) -> str:
     Names made of digits and dots are refused: `10.1` and `0x7f000001` are addresses to some
     resolvers and names to others, which is how a certificate ends up meaning two hosts.
     """
-    lowered = name.lower().removesuffix(".")
+    lowered = name.lower()
     labels = lowered.split(".")
     if len(lowered) > 253 or _NUMERIC.fullmatch(lowered) or not all(map(_LABEL.fullmatch, labels)):
         raise _bad("host name", name, "letters, digits, hyphens and dots; no wildcard, international names as xn--")

@@ -24,7 +24,7 @@ from pki import DELEGATE_CLIENT, DELEGATE_SERVER, DELEGATOR_SERVER, DEVICE, SHAR
 from pki.batch import Line, Row
 
 DELEGATOR_NAME = "delegator.example"
-HOSTS = ("localhost", "127.0.0.1")
+HOSTS = ("localhost", "127.0.0.1", "::1")
 SHARED = "shared-device"
 
 

@@ -82,8 +82,9 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
     context = None if relay.security is Security.NONE else await asyncio.to_thread(_context, relay.ca)
-    client = library.SMTP(hostname=normal_host(relay.host), port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
-                          use_tls=relay.security is Security.TLS, start_tls=False, tls_context=context)
+    client = library.SMTP(hostname=normal_host(relay.host), port=relay.port, local_hostname=relay.name,
+                          timeout=relay.timeout, use_tls=relay.security is Security.TLS, start_tls=False,
+                          tls_context=context)
     try:
         await client.connect()
         if relay.security is Security.STARTTLS:
