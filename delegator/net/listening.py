@@ -61,9 +61,8 @@ def opened(hosts: Hosts, port: int) -> list[socket.socket]:
             last = failed
             if failed.error.errno != errno.EADDRINUSE:
                 break
-    where = authority(last.said, port) if is_address(last.said) else f"{last.said} port {port}"
     why = os.strerror(last.error.errno or 0)
-    raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {where}: {why}",
+    raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {last.said} port {port}: {why}",
                          hint=_HINTS.get(last.error.errno or 0, "see: ip address").format(port=port))
 
 

@@ -70,7 +70,7 @@ def test_addresses_are_shown_as_everybody_writes_them() -> None:
 
 
 @pytest.mark.parametrize(("hosts", "said"), [
-    ("192.0.2.1", "192.0.2.1:4433"), (["127.0.0.1", "2001:db8::1"], r"\[2001:db8::1\]:4433"), ([], "no host"),
+    ("192.0.2.1", "192.0.2.1 port 4433"), (["127.0.0.1", "2001:db8::1"], "2001:db8::1 port 4433"), ([], "no host"),
     ("no such host", "'no such host'"), ("127.0.0.1:4433", "'127.0.0.1:4433'"), ("x" * 300, "cannot listen")])
 def test_what_cannot_be_is_refused_whole_and_says_what_to_do(hosts: str | list[str], said: str) -> None:
     with pytest.raises(DelegatorError, match=said) as caught:
@@ -81,7 +81,7 @@ def test_what_cannot_be_is_refused_whole_and_says_what_to_do(hosts: str | list[s
 
 
 def test_a_port_that_is_taken_in_one_family_is_taken() -> None:
-    with listens("::1") as ((_, port),), pytest.raises(DelegatorError, match=rf"\[::1\]:{port}: Address") as caught:
+    with listens("::1") as ((_, port),), pytest.raises(DelegatorError, match=rf"::1 port {port}: Address") as caught:
         opened(["127.0.0.1", "::1"], port)
     assert "ss -ltnp" in caught.value.hint
     assert not answers("127.0.0.1", port)
