@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.fleet import HOST, Device, Fleet
 from benchmarks.servers import Cores, Server, end, free_port, wait_for
+from delegator.model.places import authority
 
 PLAIN = b"<answer>" + b"x" * 783 + b"</answer>"
 """What nginx answers: 800 bytes, as long as our answer with a delegate's address."""
@@ -30,7 +31,7 @@ http {{
   ssl_client_certificate {ca}; ssl_verify_client on;
   ssl_protocols TLSv1.2 TLSv1.3;
   {tickets}
-  server {{ listen {host}:{port} ssl; location / {{ return 200 "{answer}"; }} }}
+  server {{ listen {place} ssl; location / {{ return 200 "{answer}"; }} }}
 }}
 """
 """No file and no revocation list, which we do check."""
@@ -105,7 +106,7 @@ def start(name: str, fleet: Fleet, cores: Cores, under: Sequence[str] = ()) -> S
     address = (HOST, free_port())
     settings = prefix / "nginx.conf"
     settings.write_text(_SETTINGS.format(
-        prefix=prefix, host=HOST, port=address[1], certificate=fleet.certificate,
+        prefix=prefix, place=authority(HOST, address[1]), certificate=fleet.certificate,
         key=fleet.certificate.with_suffix(".key"), ca=fleet.pki.ca_path, answer=PLAIN.decode(), tickets=TICKETS[name]),
         encoding="utf-8")
     with cores.for_server():

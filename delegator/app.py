@@ -31,7 +31,9 @@ from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
 from delegator.handshake import Handshake
 from delegator.metrics import Metrics
+from delegator.model.places import authority
 from delegator.net.aside import aside
+from delegator.net.listening import Place
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
@@ -74,7 +76,7 @@ class App:
         self._withdrawn: frozenset[int] = frozenset()
         self.metrics = Metrics()
 
-    async def start(self, sockets: Sockets | None = None) -> tuple[str, int]:
+    async def start(self, sockets: Sockets | None = None) -> Place:
         """Check everything, open the store, listen; `sockets` are those that listen already. Raises DelegatorError
         (CONFIGURATION)."""
         given = sockets or {}
@@ -119,7 +121,16 @@ class App:
         """Where operators look, None where that port is off."""
         return self.watching.port.number
 
-    def _listen(self, sockets: list[socket.socket]) -> tuple[str, int]:
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where devices call."""
+        return self._listener.places
+
+    def _here(self) -> str:
+        """The address to call us at, for a caller that did not say which one it used."""
+        return authority(self._parts.name, self.places[0][1] if self.places else self._settings.server.port)
+
+    def _listen(self, sockets: list[socket.socket]) -> Place:
         """On the sockets that we were given, else on our own."""
         if not sockets:
             return self._listener.listen(self._settings.server.host, self._settings.server.port)
@@ -136,10 +147,10 @@ class App:
         self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
                                     factory_anchor=parts.factory_anchor, confirmed=self._to_tell,
-                                    alternates=settings.server.alternates, domains=parts.domains,
-                                    name=delegator_name(settings), issued=self._to_tell,
+                                    alternates=parts.alternates,
+                                    domains=parts.domains, name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested)
-        server = Server(self._handshake, self._record, settings.server.url)
+        server = Server(self._handshake, self._record, settings.server.url, self._here)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
@@ -357,11 +368,10 @@ async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a running delegator listens; `ops` is None where that port is off, `workers` the processes where there are
-    several."""
+    """Where a running delegator listens, at one address or several; `ops` is None where that port is off, `workers` the
+    processes where there are several."""
 
-    host: str
-    port: int
+    places: tuple[Place, ...]
     ops: int | None
     workers: tuple[int, ...] = ()
 
@@ -370,7 +380,7 @@ async def serve(settings: Settings, ready: Callable[[Listening], None], reread: 
     """Run a delegator; `ready` is told the addresses once it listens, and so is the service manager."""
     manager = systemd.manager()
     app = App(settings, reread, manager)
-    host, port = await app.start(systemd.sockets())
-    ready(Listening(host, port, app.ops_port))
+    await app.start(systemd.sockets())
+    ready(Listening(app.places, app.ops_port))
     manager.ready("serving devices")
     await app.run()

@@ -25,13 +25,18 @@ _LARGEST = 1 << 20
 """Bytes of a settings file: hundreds of times what all settings take."""
 _PASSWORD = re.compile(r"^[^/?]*//[^/?@]*:[^/?]*@|[?&]password=")
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Hosts = str | tuple[str, ...]
+EVERYWHERE: Hosts = ("0.0.0.0", "::")  # noqa: S104 - devices come from outside
+"""Both families; a machine without IPv6 serves the other one."""
+HERE: Hosts = ("127.0.0.1", "::1")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
 class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The port that devices call. `ca` holds the factory's anchors, `crl` their revocation lists ("" for none)."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - devices come from outside; a lab sets 127.0.0.1
+    host: Hosts = EVERYWHERE
+    """Addresses to listen on, one or a list; a lab sets 127.0.0.1. "::" is all of IPv6, "0.0.0.0" all of IPv4."""
     port: Port = 4433
     certificate: str = "var/pki/server/delegator.crt"
     key: str = "var/pki/server/delegator.key"
@@ -176,7 +181,7 @@ class OpsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The operators' own port with /healthz, /readyz and /metrics. Plain HTTP: keep it inside."""
 
     enabled: bool = False
-    host: str = "127.0.0.1"
+    host: Hosts = HERE
     port: Port = 9433
 
 
@@ -267,7 +272,7 @@ def read_file(path: Path | None, hint: str) -> dict[str, Any]:
 
 _LISTS = {(section, key) for section, values in msgspec.to_builtins(Settings()).items()
           for key, value in values.items() if isinstance(value, (list, tuple))}
-"""Settings that hold several values: in the environment they are parted by commas."""
+"""Settings that hold several values: in the environment they are parted by commas. A `host` may be one or several."""
 
 
 def _overridden(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -278,7 +283,8 @@ def _overridden(tree: dict[str, Any], environment: Mapping[str, str]) -> dict[st
             values = tree.get(section, {})
             if isinstance(values, dict):  # anything else is the file's own mistake, and reported as that
                 value = environment[variable]
-                said = value.split(",") if (section, key) in _LISTS and value else value
+                several = (section, key) in _LISTS and value and ("," in value or key != "host")
+                said = value.split(",") if several else value
                 tree = {**tree, section: {**values, key: said}}
     return tree
 

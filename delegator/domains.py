@@ -10,13 +10,14 @@ Must not live here: asking the DNS (net.dns, net.reverse), policy.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from delegator.model import HOST_NAME, Customer, Delegate, SoapCallback
-from delegator.outbound import DENIED, Address, Network, plain
+from delegator.model.places import Address, Network, normal_name, reached
+from delegator.model.places import address as address_of
+from delegator.outbound import DENIED
 
 PREFIX = "domain:"
 """Begins the name of a customer or delegate that stands for a domain. No registered name can hold a colon."""
@@ -49,10 +50,9 @@ def asked_about(peer: str, private: Sequence[Network]) -> tuple[Address | None, 
     """The address to ask the DNS about, or None and why not. What 6to4 or NAT64 wrap is judged too: a private
     address has no owner that the DNS could name."""
     try:
-        address, judged = ipaddress.ip_address(peer.partition("%")[0]), plain(peer)
+        address, judged = address_of(peer), reached(peer)
     except ValueError:
         return None, "a peer without an address has no reverse DNS"
-    address = getattr(address, "ipv4_mapped", None) or address
     if not any(address in network for network in private):
         for why, network in DENIED:
             if judged in network:
@@ -72,7 +72,7 @@ def host_name(labels: Sequence[bytes]) -> str | None:
         return None
     if not all(_LABEL.fullmatch(label) for label in labels):
         return None
-    name = b".".join(labels).decode("ascii").lower()
+    name = normal_name(b".".join(labels).decode("ascii"))
     return name if HOST_NAME.fullmatch(name) else None
 
 

@@ -56,8 +56,9 @@ class Enroller:
 
     def wanted(self, request: bytes | None) -> Wanted | None:
         """The key of a PKCS#10 request; looked at before anything is looked up. Raises DelegatorError (MALFORMED) for
-        one that is unreadable, not signed by its own key, or weak."""
-        if request is None:
+        one that is unreadable, not signed by its own key, or weak: it is no hint, who asks for one waits for it. An
+        empty one asks for none."""
+        if not request:
             return None
         try:
             key = requested(request)

@@ -44,6 +44,7 @@ from delegator.model import (
     Telling,
 )
 from delegator.model.enrolled import Contest
+from delegator.model.places import url_elsewhere
 from delegator.net.reverse import Domains
 from delegator.policy import Decision, over_limits
 from delegator.routing import Facts, Route
@@ -226,7 +227,7 @@ class Handshake:
         """Where the device goes next, and whom it shall trust there."""
         callback, url, anchor = delegate.callback, delegate.url, delegate.trust_anchor
         if isinstance(callback, SoapCallback):
-            url = url or f"https://{callback.host}:{callback.port}/provisioning"
+            url = url or url_elsewhere(callback.host, callback.port, "/provisioning")
             anchor = anchor or callback.trust_anchor
         return None if url is None else DelegateAddress(url, anchor or self._factory_anchor)
 

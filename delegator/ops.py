@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 from delegator.config import OpsSettings
 from delegator.errors import DelegatorError, Kind
+from delegator.net.listening import opened
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 
 WITHIN = 5.0
@@ -91,19 +92,17 @@ class Port:
     def __init__(self, handler: Ops) -> None:
         self._handler = handler
         self._settings = OpsSettings()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._given = False
         self.number: int | None = None
 
     async def open(self, settings: OpsSettings, sockets: list[socket.socket]) -> None:
         """Listen, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
         self._given = bool(sockets)
-        if self._given:
-            self._server = await asyncio.start_server(self._handler.connected, sock=sockets[0])
-        else:
-            self._server = await self._opened(settings)
+        listening = sockets or self._opened(settings)
+        self._servers = [await asyncio.start_server(self._handler.connected, sock=one) for one in listening]
         self._settings = settings
-        self.number = int(self._server.sockets[0].getsockname()[1]) if self._server is not None else None
+        self.number = int(listening[0].getsockname()[1]) if listening else None
 
     async def move(self, settings: OpsSettings) -> None:
         """Listen where the settings say now; a socket that was handed over stays. Raises DelegatorError
@@ -111,7 +110,7 @@ class Port:
         before = self._settings
         if settings == before or self._given:
             return
-        if settings.port and settings.port == before.port:  # the new address may overlap with the old one
+        if settings.port and settings.port in (before.port, self.number):  # the new one may overlap with it
             self.close()
             try:
                 await self.open(settings, [])
@@ -119,21 +118,18 @@ class Port:
                 await self.open(before, [])
                 raise
         else:
-            server = self._server
+            servers = self._servers
             await self.open(settings, [])
-            if server is not None:
+            for server in servers:
                 server.close()
 
-    async def _opened(self, settings: OpsSettings) -> asyncio.Server | None:
-        if not settings.enabled:
-            return None
+    def _opened(self, settings: OpsSettings) -> list[socket.socket]:
         try:
-            return await asyncio.start_server(self._handler.connected, settings.host, settings.port)
-        except OSError as error:
-            where = f"{settings.host} port {settings.port}"
-            raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {where}: {error.strerror}",
-                                 hint="choose another [ops] port, or set [ops] enabled = false") from None
+            return opened(settings.host, settings.port) if settings.enabled else []
+        except DelegatorError as error:
+            hint = f"[ops] host and port; {error.hint}; or set [ops] enabled = false"
+            raise DelegatorError(Kind.CONFIGURATION, f"operators' port: {error.detail}", hint=hint) from None
 
     def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()

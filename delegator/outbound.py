@@ -2,17 +2,19 @@
 
 A customer names a host; what it resolves to is the customer's choice too, and may change between two look-ups. So
 the decision is made on the address that is about to be connected to, each time.
-Pure. The invariant: an address is judged in its plainest form: a v4 address inside a v6 one is that v4 address.
+Pure. The invariant: an address is judged by where a packet to it ends (places.reached): a v4 address inside a v6 one
+is that v4 address.
 Must not live here: resolving, connecting.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from delegator.model.places import Address, Network, network, networks
+from delegator.model.places import reached as plain
+
+__all__ = ["DENIED", "Address", "Network", "Outbound", "networks", "plain"]
 
 _DENIED: tuple[tuple[str, str], ...] = (
     ("this machine", "127.0.0.0/8"), ("this machine", "::1/128"),
@@ -25,19 +27,7 @@ _DENIED: tuple[tuple[str, str], ...] = (
     ("multicast", "224.0.0.0/4"), ("multicast", "ff00::/8"), ("reserved", "240.0.0.0/4"),
 )
 """RFC 6890 with RFC 4193, 3879 and 6598, and the addresses where clouds keep their machines' secrets."""
-DENIED: tuple[tuple[str, Network], ...] = tuple((why, ipaddress.ip_network(text)) for why, text in _DENIED)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-
-def plain(text: str) -> Address:
-    """An address without its v6 wrapping (v4-mapped, 6to4, NAT64, Teredo's server is no wrapping). Raises
-    ValueError."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+DENIED: tuple[tuple[str, Network], ...] = tuple((why, network(text)) for why, text in _DENIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +40,9 @@ class Outbound:
     def refusal(self, address: str, port: int) -> str | None:
         """Why not to connect there, or None. Raises ValueError for what is no address."""
         where = plain(address)
-        denied = next((why for why, network in DENIED if where in network), None)
+        denied = next((why for why, one in DENIED if where in one), None)
         if denied == "this machine" and port in self.own_ports:
             return f"{where} port {port} is the delegator itself"
-        if denied is None or any(where in network for network in self.allow):
+        if denied is None or any(where in one for one in self.allow):
             return None
         return f"{where} is {denied}; [outbound] allow can permit its network"
-
-
-def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Networks from settings. Raises ValueError naming the text."""
-    return tuple(ipaddress.ip_network(text) for text in texts)

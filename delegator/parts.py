@@ -26,17 +26,19 @@ from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
+from delegator.model.places import networks, normal_delegator
 from delegator.net.aside import aside
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
 from delegator.net.reverse import Domains, load_domains
 from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
-from delegator.notify.carriers import carriers
-from delegator.outbound import Outbound, networks
+from delegator.notify.carriers import carriers, delegator_name
+from delegator.outbound import Outbound
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_named
 from delegator.store.soundness import require_sound
+from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
 from delegator.wire.tls import TlsContext, serving
 from pki import Authority, PkiError
@@ -63,6 +65,10 @@ class Parts:
     ends: dict[str, datetime]
     enrolment: Authority | None = None
     balancers: Balancers | None = None
+    name: str = "localhost"
+    """The host that our certificate is for, as callers need it."""
+    alternates: tuple[str, ...] = ()
+    """Other delegators, as devices are told them."""
 
     @property
     def factory_anchor(self) -> str:
@@ -126,7 +132,16 @@ def prepare(settings: Settings, now: Clock, before: Parts | None = None,
                  _callers(settings, called_with, _servers(trust, enrolment, shown), outbound, now),
                  before.domains if before is not None and same_domains else load_domains(settings.domains),
                  carriers(settings, outbound, now), _ends(shown, called_with, trust), enrolment,
-                 balancers_of(settings.server.proxy_from))
+                 balancers_of(settings.server.proxy_from), host_of(shown.leaf) or delegator_name(settings),
+                 _alternates(settings.server.alternates))
+
+
+def _alternates(said: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(map(normal_delegator, said))
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"$.server.alternates: {error}",
+                             hint='such as ["delegator-2.example.com:4433"]') from None
 
 
 def refitted(before: Parts, now: Clock, *, trust: TrustStore, shown: Pair, key: SealingKey,
@@ -136,7 +151,8 @@ def refitted(before: Parts, now: Clock, *, trust: TrustStore, shown: Pair, key: 
     callers = _callers(before.settings, called_with, _servers(trust, enrolment, shown),
                        load_outbound(before.settings), now)
     return replace(before, trust=trust, shown=shown, key=key, called_with=called_with, enrolment=enrolment,
-                   context=serving(shown, trust, now), callers=callers, ends=_ends(shown, called_with, trust))
+                   context=serving(shown, trust, now), callers=callers, ends=_ends(shown, called_with, trust),
+                   name=host_of(shown.leaf) or delegator_name(before.settings))
 
 
 def withdrawing(before: Parts, withdrawn: frozenset[int], now: Clock) -> Parts:

@@ -10,15 +10,21 @@ Must not live here: look-ups (the store finds the candidates), policy, DNS.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import ipaddress
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from delegator.model import Delegate, Device, Location, Registration, Rule
-from delegator.model.syntax import normal_network
+from delegator.model import (
+    Delegate,
+    Device,
+    Location,
+    Registration,
+    Rule,
+    is_placeholder_mac,
+    is_placeholder_serial,
+)
+from delegator.model.places import is_beneath, is_within, network
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +107,24 @@ _IDENTIFIERS = ("service tag", "serial number", "MAC address")
 
 def identified_by(registration: Registration, device: Device) -> str | None:
     """Which identifier ties this registration to the device, or None. A registered tag that differs always
-    means None: a serial number or MAC address is only said, and must not pull another device's row."""
+    means None: a serial number or MAC address is only said, and must not pull another device's row. What thousands of
+    machines say (a placeholder) ties nobody to anything, wherever it is registered."""
     if registration.service_tag is not None:
         return _IDENTIFIERS[0] if registration.service_tag == device.service_tag else None
-    if registration.serial_number is not None and registration.serial_number == device.serial_number:
+    serial = registration.serial_number
+    if serial is not None and serial == device.serial_number and not is_placeholder_serial(serial):
         return _IDENTIFIERS[1]
-    if set(registration.mac_addresses) & set(device.mac_addresses):
+    if not all(map(is_placeholder_mac, set(registration.mac_addresses) & set(device.mac_addresses))):
         return _IDENTIFIERS[2]
     return None
+
+
+def _nobodys(device: Device) -> str:
+    """What a device says that could have found a registration, were it not what thousands say."""
+    serial = device.serial_number
+    said = [] if serial is None or not is_placeholder_serial(serial) else [serial]
+    said += filter(is_placeholder_mac, device.mac_addresses)
+    return f" ({', '.join(said)}: a placeholder, which finds nobody)" if said else ""
 
 
 def registered(device: Device, candidates: Sequence[Registration]) -> tuple[Registration, str] | None:
@@ -122,7 +138,9 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     found = registered(facts.device, candidates)
     if found is None:
         matched = _first_match(tables.rules, facts, None)
-        return NoRoute(NOBODY) if matched is None else _by_rule(*matched, tables, None)
+        if matched is None:
+            return NoRoute(f"{NOBODY}{_nobodys(facts.device)}")
+        return _by_rule(*matched, tables, None)
     registration, by = found
     if registration.customer is None:
         return _in_stock(registration, by, facts, tables)
@@ -173,24 +191,11 @@ _Condition = Callable[[str, Facts, "Registration | None"], bool]
 
 
 def _in_network(wanted: str, facts: Facts, _: Registration | None) -> bool:
-    """A peer without an address, as on a Unix socket, is in no network; nor is anybody in what is none."""
-    try:
-        address, network = ipaddress.ip_address(facts.peer_address), _network(wanted)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address) in network
-
-
-@functools.lru_cache(maxsize=4096)
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text, strict=False)
+    return is_within(facts.peer_address, (wanted,))
 
 
 def _in_domain(wanted: str, facts: Facts, _: Registration | None) -> bool:
-    """Match on a label boundary: `evil-example.com` is not inside `example.com`."""
-    said = (facts.location.domain or facts.location.host_name or "").lower().rstrip(".")
-    return said == wanted.lower() or said.endswith("." + wanted.lower())
+    return is_beneath(facts.location.domain or facts.location.host_name or "", wanted)
 
 
 _CONDITIONS: dict[str, _Condition] = {
@@ -213,10 +218,10 @@ def catches_all(rule: Rule) -> bool:
 def _everywhere(wanted: str) -> bool:
     """Of IPv6, half of the addresses that are given out (2000::/3) are as good as all."""
     try:
-        network = _network(normal_network(str(_network(wanted))))
+        held = network(wanted, strict=False)
     except ValueError:
         return False  # what is no network holds nobody
-    return network.prefixlen <= (2 if network.version == 4 else 4)
+    return held.prefixlen <= (2 if held.version == 4 else 4)
 
 
 def _conditions(rule: Rule) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ Must not live here: what to answer (handshake), element names (wire.messages), s
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Peer
 from delegator.model import AddressChange, Answer, Confirmation, CredentialRequest
 from delegator.net.connection import Connection
-from delegator.trail import Step, Trail
+from delegator.trail import LEFT_OUT, Step, Trail
 from delegator.wire import canonical, messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused
@@ -27,12 +28,15 @@ Recorder = Callable[[Trail, int], None]
 
 
 class Server:
-    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used."""
+    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
+    HOST:PORT where a caller did not say it, or in no form that could be told to anybody."""
 
-    def __init__(self, handshake: Handshake, record: Recorder, url: str = "") -> None:
+    def __init__(self, handshake: Handshake, record: Recorder, url: str = "",
+                 here: Callable[[], str] = socket.gethostname) -> None:
         self._handshake = handshake
         self._record = record
         self._url = url
+        self._here = here
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """Answer one HTTP request. Never raises for anything a peer can send."""
@@ -43,7 +47,7 @@ class Server:
         return _text(404 if request.method == "POST" else 405, "POST a SOAP request to /, or GET /?wsdl\n")
 
     def _document(self, request: Request) -> Response:
-        address = self._url or f"https://{request.header('host')}/"
+        address = self._url or f"https://{request.authority or self._here()}/"
         if request.target.lower() in ("/?wsdl", "/?singlewsdl"):
             return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.wsdl(address))
         return _text(404, "GET /?wsdl describes this service\n")
@@ -77,7 +81,7 @@ class Server:
             if said is None:
                 envelope = soap.parse(request.body)
                 version = envelope.version
-                said = version, envelope.operation, messages.read(envelope.operation, messages.Service.DELEGATOR)
+                said = version, envelope.operation, _read(envelope.operation, trail)
             version, asked, value = said
             trail.facts["operation"] = asked.name
             trail.mark(Step.ASKED, asked_at, asked.name)
@@ -118,6 +122,16 @@ class Server:
         elif isinstance(value, AddressChange):
             await self._handshake.note_address(value, peer, trail)
         return None
+
+
+def _read(asked: soap.Element, trail: Trail) -> messages.Request:
+    """The value of a call. Hints that were left out of it are told to operators, and never to the device."""
+    left_out: list[str] = []
+    try:
+        return messages.read(asked, messages.Service.DELEGATOR, left_out)
+    finally:
+        if left_out:
+            trail.facts[LEFT_OUT] = "; ".join(left_out)
 
 
 def _path(request: Request) -> str:

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+LEFT_OUT = "left_out"
+"""The fact that holds hints of the device that were not of their form (wire.reading), in words."""
 CONNECTION: ContextVar[str] = ContextVar("connection", default="")
 """The id of the connection that is worked for, for every line that is logged meanwhile."""
 
@@ -115,4 +117,6 @@ def tell(data: dict[str, object]) -> list[str]:
         words = Step[str(step["step"]).upper()].words
         note = f": {step['note']}" if step["note"] else ""
         lines.append(f"{number:>2}. {step['at_ms']:>7.1f} ms  {words}{note}  [block\u00a0{step['block']}]")
+        if step["step"] == Step.ASKED.called and data.get(LEFT_OUT):
+            lines.append(f"{'':>16}left out of it: {data[LEFT_OUT]}")
     return lines

@@ -30,7 +30,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
 from delegator.net.aside import aside
-from delegator.net.serve import bound
+from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
 from delegator.reloading import changed, in_effect
 
@@ -111,7 +111,7 @@ class Workers:
         await aside(partial(prepare, self._settings, now), "reading the settings' files")
         await self._free_claims()
         server = self._settings.server
-        self._sockets = sockets.get(systemd.DEVICES) or [bound(server.host, server.port)]
+        self._sockets = sockets.get(systemd.DEVICES) or opened(server.host, server.port)
         await self._port.open(self._settings.ops, sockets.get(systemd.OPS, []))
         self._heed_signals()
         try:
@@ -123,8 +123,7 @@ class Workers:
             raise _first(errors) from None
         for number in self._hands:
             self._in_background(self._watch(number))
-        address = self._sockets[0].getsockname()
-        return Listening(str(address[0]), int(address[1]), self._port.number,
+        return Listening(tuple(map(place_of, self._sockets)), self._port.number,
                          tuple(self._hands[number].process.pid for number in sorted(self._hands)))
 
     async def _free_claims(self) -> None:

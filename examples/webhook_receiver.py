@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import ssl
 import sys
 import time
@@ -69,12 +70,26 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """At an IPv6 address too; `::` is everywhere, IPv4 included."""
+
+    def __init__(self, place: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        super().__init__(place, handler)
+
+    def server_bind(self) -> None:
+        if self.address_family is socket.AF_INET6 and socket.has_dualstack_ipv6():
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--certificate", required=True, help="yours, with its issuer behind it (PEM)")
     parser.add_argument("--key", required=True)
     parser.add_argument("--secret-file", required=True, type=Path, help="the secret, on its only line")
-    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the delegator comes from outside
+    parser.add_argument("--host", default="::" if socket.has_dualstack_ipv6() else "0.0.0.0",  # noqa: S104
+                        help="where to listen; built in is everywhere: the delegator comes from outside")
     parser.add_argument("--port", type=int, default=8443)
     found = parser.parse_args()
     found.secret = secret_in(found.secret_file)
@@ -100,7 +115,7 @@ if __name__ == "__main__":
     context.load_cert_chain(OPTIONS.certificate, OPTIONS.key,
                             password=lambda: sys.exit(f"{OPTIONS.key} is encrypted, and nobody is asked for its pass "
                                                       "phrase; take it off: openssl pkey -in KEY -out NEW"))
-    server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Receiver)
+    server = Server((OPTIONS.host, OPTIONS.port), Receiver)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(f"listening on port {server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()

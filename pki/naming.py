@@ -47,11 +47,13 @@ def shared_name(name: str) -> str:
 
 
 def host(name: str) -> str:
-    """An IP address in its canonical form, or a fully spelled host name in lower case."""
+    """An IP address in its canonical form (an IPv4 address inside IPv6 is that IPv4 address), or a fully spelled host
+    name in lower case."""
     try:
-        return str(ipaddress.ip_address(name))
+        address = ipaddress.ip_address(name)
     except ValueError:
         return host_name(name)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def host_name(name: str) -> str:

@@ -63,7 +63,14 @@ def _words(argv: list[str] | None) -> argparse.Namespace:
 def _address(host: str) -> str:
     if not host.strip(":"):
         raise argparse.ArgumentTypeError("HOST or HOST:PORT is wanted")
-    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
+    """HOST:PORT, an IPv6 address in brackets, a name without the final dot that no certificate has."""
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    name, bracket, port = host.rpartition("]")
+    if not bracket:
+        name, _, port = host.partition(":")
+        return f"{name.removesuffix('.')}:" + (port or str(DEFAULT_PORT))
+    return host if port else host + f":{DEFAULT_PORT}"
 
 
 def _file(name: str) -> str:

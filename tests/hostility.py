@@ -171,9 +171,10 @@ NO_SOAP: dict[str, bytes] = {
     "a lower-case tag": envelope(call("hostile1")),
     "a Cyrillic tag": envelope(call("НOSTILE1")),
     "SQL for a tag": envelope(call("A' OR '1'='1")),
-    "a MAC cut short": envelope(call(extra="<MacAddress>00:11:22:33:44</MacAddress>")),
-    "17 MACs": envelope(call(extra="".join(f"<MacAddress>00:11:22:33:44:{n:02x}</MacAddress>" for n in range(17)))),
-    "an address with a scope": envelope(call(after="<Location><IPAddress>fe80::1%eth0</IPAddress></Location>")),
+    "nil with a text in it": envelope(call(extra='<Model xmlns:i="http://www.w3.org/2001/XMLSchema-instance" '
+                                                 'i:nil="true">R740</Model>')),
+    "two models": envelope(call(extra="<Model>A1</Model><Model>A2</Model>")),
+    "a hint with an element in it": envelope(call(extra="<Model><b>A1</b></Model>")),
     "base64 that is none": envelope(call(after="<CertificateRequest>****</CertificateRequest>")),
 }
 

@@ -25,6 +25,8 @@ MAX_OUTPUT = xml.MAX_BYTES
 MAX_WORDS = 200
 """Characters of standard error that go to the trail."""
 _ELEMENTS = {"UserName": "user_name", "Password": "password", "NotAfter": "not_after", "ServiceTag": "service_tag"}
+_OPTIONAL = frozenset(("not_after", "service_tag"))
+"""Empty, they say nothing: a program that fills a template has no other way to leave one out."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Nobody means them in a name or a password: they are a script's slip, and a device's tools may mean something by
 them."""
@@ -47,7 +49,7 @@ def credential_in(output: bytes, tag: str) -> Credential:
     """The credential that a program wrote for the device `tag`. Raises NotAnAnswer."""
     output = output.removeprefix(MARK).strip()
     try:
-        answer = msgspec.json.decode(output, type=_Answer) if output[:1] == b"{" else _from_xml(output)
+        answer = msgspec.convert(_said(output) if output[:1] == b"{" else _from_xml(output), _Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # both tell a place and a name, never a value
         raise NotAnAnswer(_printable(str(error))) from None
     if answer.service_tag not in (None, tag):
@@ -60,7 +62,15 @@ def credential_in(output: bytes, tag: str) -> Credential:
         raise NotAnAnswer(str(error)) from None
 
 
-def _from_xml(output: bytes) -> _Answer:
+def _said(output: bytes) -> dict[str, object]:
+    return _without_empty(msgspec.json.decode(output, type=dict[str, object]))
+
+
+def _without_empty(values: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value != "" or name not in _OPTIONAL}
+
+
+def _from_xml(output: bytes) -> dict[str, object]:
     if output[:1] != b"<":
         other = foreign(output)
         raise NotAnAnswer(f"it {other.why}" if other else "it is neither XML nor JSON" if output else
@@ -71,14 +81,14 @@ def _from_xml(output: bytes) -> _Answer:
         raise NotAnAnswer(f"its XML is not taken: {str(error).rpartition('; ')[2]}") from None  # drops the bytes shown
     if root.namespace not in ("", FAULT_NAMESPACE) or root.name != "Credential":
         raise NotAnAnswer(f"its XML is not a Credential in {FAULT_NAMESPACE} or in no namespace")
-    if marked:
+    if any(name != xml.NIL for _, _, attributes in marked for name in attributes):
         raise NotAnAnswer("its XML has attributes")
-    return msgspec.convert(_values(root), _Answer)
+    return _without_empty(_values(root))
 
 
-def _values(root: xml.Element) -> dict[str, str]:
+def _values(root: xml.Element) -> dict[str, object]:
     """The texts by the names of JSON. An outer blank of a name or a password counts, of the others it does not."""
-    values: dict[str, str] = {}
+    values: dict[str, object] = {}
     for child in root.children:
         name = _ELEMENTS.get(child.name)
         if name is None or child.namespace != root.namespace or child.children:

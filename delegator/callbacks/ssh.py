@@ -23,6 +23,7 @@ from delegator.callbacks.ssh_command import command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
+from delegator.model.places import authority
 from delegator.outbound import Outbound
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class SshCaller:
         except (session.SshFailure, ValueError) as error:
             raise _failed(name, str(error)) from None
         except OSError as error:
-            raise _failed(name, f"{settings.host}:{settings.port}: {reason(error)}") from None
+            raise _failed(name, f"{authority(settings.host, settings.port)}: {reason(error)}") from None
         except DelegatorError as error:
             raise _failed(name, error.detail) from None
 
@@ -111,8 +112,9 @@ def _changed(name: str, settings: SshCallback, shown: HostKey | None) -> Delegat
     """The alarm: somebody stands in between, or the customer's machine is a new one. Only people can tell."""
     pinned = host_key_in(settings.host_key)
     met = "one of another kind" if shown is None else f"{shown.kind} {shown.fingerprint}"
-    error = _failed(name, f"the host key of {settings.host}:{settings.port} has changed: pinned is {pinned.kind} "
-                          f"{pinned.fingerprint}, shown was {met}; nothing was sent",
-                    f"ask the customer; if it is theirs: delegator delegates scan-host-key {settings.host}")
+    where = authority(settings.host, settings.port)
+    error = _failed(name, f"the host key of {where} has changed: pinned is {pinned.kind} {pinned.fingerprint}, "
+                          f"shown was {met}; nothing was sent",
+                    f"ask the customer; if it is theirs: delegator delegates scan-host-key {where}")
     log.warning("%s", error.detail)
     return error

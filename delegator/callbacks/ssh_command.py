@@ -8,12 +8,11 @@ Must not live here: connections (ssh_session).
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from collections.abc import Callable
 
-from delegator.model import CLAIM_ID, SERVICE_TAG, DelegateRequest
+from delegator.model import CLAIM_ID, SERVICE_TAG, DelegateRequest, places
 
 MAX_COMMAND = 1000
 _FIELD = re.compile(r"\{([A-Za-z_]+)\}")
@@ -69,7 +68,6 @@ def _of_form(pattern: re.Pattern[str], text: str, what: str) -> str:
 def _address(text: str) -> str:
     """In its plainest form. The scope of a link-local peer is dropped: it names an interface of this machine."""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        return str(places.address(text))
     except ValueError:
         raise ValueError("the device's address is not known") from None
-    return str(getattr(address, "ipv4_mapped", None) or address)

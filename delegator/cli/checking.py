@@ -21,6 +21,8 @@ from pathlib import Path
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings, Store
 from delegator.errors import DelegatorError
+from delegator.model.places import authority
+from delegator.net.listening import Hosts, each, opened, place_of
 from delegator.net.reverse import load_domains
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store.rehearsal import rehearse_sqlite
@@ -96,6 +98,9 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     yield "factory anchors", server.ca, lambda: _trust(server)
     yield from _pair("server", server.certificate, server.key, "server")
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
+    yield "devices' port", ", ".join(each(server.host)), lambda: _listening(server.host)
+    if settings.ops.enabled:
+        yield "operators' port", ", ".join(each(settings.ops.host)), lambda: _listening(settings.ops.host)
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name)
     if settings.domains.enabled:
@@ -205,6 +210,16 @@ def _certificate(path: str, key: str, mint: str) -> str:
 def _key(path: str, certificate: str, mint: str) -> str:
     presented(Path(certificate), Path(path), mint)
     return "private, and belongs to the certificate"
+
+
+def _listening(hosts: Hosts) -> str:
+    """Whether this machine has these addresses, asked of the kernel; whoever serves there now is not disturbed."""
+    made = opened(hosts, 0)
+    try:
+        return f"{' and '.join(authority(place_of(one)[0]) for one in made)} can be listened on"
+    finally:
+        for one in made:
+            one.close()
 
 
 def _sealing(name: str) -> str:

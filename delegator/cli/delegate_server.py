@@ -35,7 +35,8 @@ class _Flag(NamedTuple):
 
 
 _SERVING = (
-    _Flag("--host", "delegate", "host", "Listen on this address (0.0.0.0)."),
+    _Flag("--host", "delegate", "host", "Listen on this address (0.0.0.0 and ::); can be repeated.", str,
+          {"multiple": True}),
     _Flag("--port", "delegate", "port", "Listen on this port (8443); 0 takes a free one.", click.IntRange(0, 65535)),
     _Flag("--certificate", "delegate", "certificate", "Our certificate, its issuer behind it."),
     _Flag("--key", "delegate", "key", "Its key."),
@@ -101,15 +102,18 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
 
     from delegator import observe
     from delegator.delegate import app
+    from delegator.model.places import authority, url
     from delegator.private import keep_memory_private
 
     keep_memory_private()
     observe.configure(settings.log.level, settings.log.json)
 
-    def ready(host: str, port: int) -> None:
-        print(f"delegate listening on https://{f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr)
+    def ready(places: tuple[tuple[str, int], ...]) -> None:
+        print(f"delegate listening on {' and '.join(url(*place, path='') for place in places)}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"host": host, "port": port, "pid": os.getpid()}), flush=True)
+            host, port = places[0]
+            print(json.dumps({"host": host, "port": port, "pid": os.getpid(),
+                              "addresses": [authority(*place) for place in places]}), flush=True)
 
     asyncio.run(app.serve(settings, ready))
 

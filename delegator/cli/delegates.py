@@ -18,6 +18,7 @@ from delegator.cli.host_keys import scan_host_key
 from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, CallbackKind, Delegate, SshCallback
+from delegator.model.places import authority
 from delegator.store import Store
 from delegator.store.changing import DELEGATE
 
@@ -196,8 +197,9 @@ async def remove(store: Store, name: str) -> Output:
 def _reached(delegate: Delegate) -> str:
     """The kind of callback and the one setting that tells most."""
     shape = shapes.callback(delegate)
-    return f"{shape['kind']} {_REACHED[delegate.kind].format(**shape)}"
+    where = authority(str(shape["host"]), int(str(shape["port"]))) if "host" in shape else ""
+    return f"{shape['kind']} {_REACHED[delegate.kind].format(**shape, where=where)}"
 
 
-_REACHED = {CallbackKind.SOAP: "{host}:{port}{path}", CallbackKind.SSH: "{user}@{host}:{port}",
+_REACHED = {CallbackKind.SOAP: "{where}{path}", CallbackKind.SSH: "{user}@{where}",
             CallbackKind.HOSTED: "{user_name}", CallbackKind.LOCAL: "{program}"}

@@ -8,7 +8,6 @@ Must not live here: rules between several words (the commands).
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ import click
 
 from delegator import model
 from delegator.domains import PREFIX, domain_of
-from delegator.model import CallbackKind, Opening, SoapCallback, hours
+from delegator.model import CallbackKind, Opening, SoapCallback, hours, places
 
 _NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
 _TAG_WORDS = "5 to 20 of A-Z and 0-9"
@@ -121,34 +120,44 @@ def mac_prefix(text: str) -> str:
 
 
 def domain(text: str) -> str:
-    return matching(model.HOST_NAME, text.rstrip("."), _HOST_WORDS).lower()
+    return matching(model.HOST_NAME, places.normal_name(text), _HOST_WORDS)
+
+
+def delegator(text: str) -> str:
+    """Another delegator: HOST[:PORT], or an https address."""
+    try:
+        return places.normal_delegator(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def ip(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        return places.normal_address(text)
     except ValueError:
         raise click.BadParameter(f"{text[:64]!a} is not an IP address, such as 192.0.2.7 or 2001:db8::7") from None
 
 
 def network(text: str) -> str:
+    """As it is compared: a network of IPv4 addresses inside IPv6 is that IPv4 network."""
     try:
-        return str(ipaddress.ip_network(text))
+        near = places.network(text, strict=False)
     except ValueError:
-        pass
+        raise click.BadParameter(f"{text[:64]!a} is not a network; such as 192.0.2.0/24") from None
+    if places.is_empty(near):
+        raise click.BadParameter(f"{text} holds no address that anybody has; for all of IPv4 write 0.0.0.0/0")
     try:
-        near = f"did you mean {ipaddress.ip_network(text, strict=False)}?"
+        return places.normal_network(text)
     except ValueError:
-        near = "such as 192.0.2.0/24"
-    raise click.BadParameter(f"{text[:64]!a} is not a network; {near}")
+        raise click.BadParameter(f"{text[:64]!a} is not a network; did you mean {near}?") from None
 
 
 def address(text: str) -> str:
     """Where to connect: an IP address or a host name."""
     try:
-        return str(ipaddress.ip_address(text))
+        return places.normal_address(text)
     except ValueError:
-        return matching(model.HOST_NAME, text, f"an IP address or a host name ({_HOST_WORDS})")
+        return matching(model.HOST_NAME, places.normal_name(text), f"an IP address or a host name ({_HOST_WORDS})")
 
 
 def soap(text: str) -> SoapCallback:
@@ -203,12 +212,14 @@ def url(text: str) -> str:
     """Where devices go next: https, a host, no credentials."""
     try:
         parts = urlsplit(text)
-        fits = parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+        fits = (parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
+                and "%" not in parts.netloc)  # a scope is of no use on another machine
     except ValueError:
         fits = False
     if not fits or not re.fullmatch("[!-~]{1,2000}", text):
         raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
-    return text
+    host = parts.netloc.partition(":")[0]
+    return text.replace(host, host.removesuffix("."), 1)
 
 
 NOBODY = "none"

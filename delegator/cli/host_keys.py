@@ -17,6 +17,7 @@ from delegator.cli import console, forms
 from delegator.cli.console import Output
 from delegator.cli.session import settings
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import authority
 
 if TYPE_CHECKING:
     from delegator.callbacks.ssh_keys import HostKey
@@ -38,7 +39,7 @@ def scan_host_key(host: tuple[str, int], fingerprint: str | None, output: Path |
     confirmed = _confirmed(key, fingerprint)
     if output is not None and confirmed:
         output.write_text(f"{key}\n")
-    words = (f"{host[0]}:{host[1]} shows the {key.kind} key {key.fingerprint}",
+    words = (f"{authority(*host)} shows the {key.kind} key {key.fingerprint}",
              "it is confirmed" if confirmed else UNCONFIRMED)
     return Output({"host": host[0], "port": host[1], "host_key": str(key), "fingerprint": key.fingerprint,
                    "confirmed": confirmed}, (str(key),), words)
@@ -66,5 +67,5 @@ async def _scan(host: str, port: int) -> HostKey:
             return key
     except (session.SshFailure, OSError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
-        raise DelegatorError(Kind.UNREACHABLE, f"{host}:{port}: {why}",
+        raise DelegatorError(Kind.UNREACHABLE, f"{authority(host, port)}: {why}",
                              hint="is that the machine, and does it speak SSH there?") from None

@@ -8,10 +8,11 @@ Must not live here: what is kept of it (store).
 from __future__ import annotations
 
 import getpass
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
+
+from delegator.model.places import normal_address
 
 _STRANGE = re.compile(r"[^A-Za-z0-9._@+-]")
 _LONGEST = 64
@@ -30,6 +31,6 @@ def place(environment: Mapping[str, str] = os.environ) -> str:
     """The address that an SSH session comes from, else "local"."""
     said = (environment.get("SSH_CLIENT") or environment.get("SSH_CONNECTION") or "").split()
     try:
-        return str(ipaddress.ip_address(said[0]))
+        return normal_address(said[0])
     except (IndexError, ValueError):
         return "local"

@@ -49,7 +49,7 @@ def _options(function: F) -> F:
             click.option("--mac-prefix", type=forms.mac_prefix, help="How one of its MAC addresses begins."),
             click.option("--tag-prefix", type=forms.tag_prefix, help="How its service tag begins."),
             click.option("--model", type=forms.model_name, help="The device's model, exactly."),
-            click.option("--delegator", metavar="HOST[:PORT]", type=forms.words,
+            click.option("--delegator", metavar="HOST[:PORT]", type=forms.delegator,
                          help="Instead: another delegator, which unregistered devices shall ask."),
             click.option("--delegate", type=forms.name, help="Where the rule leads.")):
         function = option(function)

@@ -16,11 +16,11 @@ from delegator.config import Settings
 
 
 @click.command("serve")
-@click.option("--host", help="Listen on this address instead of [server] host.")
+@click.option("--host", multiple=True, help="Listen on this address instead of [server] host; can be repeated.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port; 0 takes a free one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object once it listens: host, port, pid.")
 @click.pass_obj
-def command(settings: Settings, host: str | None, port: int | None, as_json: bool) -> None:
+def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json: bool) -> None:
     """Serve devices until SIGTERM or Ctrl-C, which let requests under way finish.
 
     SIGHUP reads settings, certificates and revocation lists again, and connections that stand go on. A service
@@ -34,10 +34,11 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
 
     from delegator import app, config, observe, workers
     from delegator.cli import session
+    from delegator.model.places import authority, url
     from delegator.private import keep_memory_private
 
     keep_memory_private()
-    changes = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    changes = {key: value for key, value in (("host", host or None), ("port", port)) if value is not None}
 
     def changed(settings: Settings) -> Settings:
         return msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
@@ -47,10 +48,12 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
     observe.configure(settings.log.level, settings.log.json)
 
     def ready(listening: app.Listening) -> None:
-        print(f"delegator listening on https://{listening.host}:{listening.port}/", file=sys.stderr)
+        print(f"delegator listening on {' and '.join(url(*place) for place in listening.places)}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"host": listening.host, "port": listening.port, "pid": os.getpid(),
-                              "ops": listening.ops, "workers": listening.workers}), flush=True)
+            first, number = listening.places[0]
+            print(json.dumps({"host": first, "port": number, "pid": os.getpid(), "ops": listening.ops,
+                              "workers": listening.workers,
+                              "addresses": [authority(*place) for place in listening.places]}), flush=True)
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
     asyncio.run(serve(settings, ready, lambda: changed(config.load(path))))

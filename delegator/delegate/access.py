@@ -18,6 +18,7 @@ from cryptography import x509
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.model.places import normal_name
 from delegator.wire.certificate import dns_names
 
 WINDOW = 300.0
@@ -37,7 +38,7 @@ def check_delegator(certificate: bytes | None, allowed: frozenset[str]) -> str:
     if certificate is None:
         raise DelegatorError(Kind.IDENTITY, "no certificate was shown")
     try:
-        found = allowed.intersection(name.lower() for name in dns_names(certificate))
+        found = allowed.intersection(map(normal_name, dns_names(certificate)))
     except ValueError as error:
         raise DelegatorError(Kind.IDENTITY, f"a certificate that cannot be read: {error}") from None
     if not found:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,9 +24,12 @@ from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
 from delegator.delegate.settings import Delegate, Settings
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import authority
 from delegator.net.aside import aside
+from delegator.net.listening import Place
 from delegator.net.serve import Deadlines, Listener
 from delegator.sealing import SealingKey, create_key_file, read_key_file
+from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
 from delegator.wire.tls import TlsContext, serving
 from pki import PkiError
@@ -109,18 +113,20 @@ def _check(settings: Delegate) -> None:
     provisioning.check(Path(settings.data))
 
 
-async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the address.
+async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) -> None:
+    """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the addresses.
     Raises DelegatorError (CONFIGURATION)."""
     mine = settings.delegate
     _check(mine)
     loaded = await aside(partial(_load, mine), "reading certificate, key and anchors")
     key = await aside(partial(_sealing_key, mine), "reading the sealing key")
+    name = host_of(loaded.shown.leaf) or socket.gethostname()
     ledger = await open_ledger(Path(mine.database), key, timedelta(minutes=mine.grace))
     try:
         await ledger.wipe(now())
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
-                        lifetime=timedelta(hours=mine.lifetime), url=mine.public_url)
+                        lifetime=timedelta(hours=mine.lifetime), url=mine.public_url,
+                        here=lambda: authority(name, listener.places[0][1]))
         listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
         listener.unreadable = server.unreadable
         await _listen(mine, listener, Keeper(listener, mine, loaded), ledger, ready)
@@ -129,7 +135,7 @@ async def serve(settings: Settings, ready: Callable[[str, int], None]) -> None:
 
 
 async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger: Ledger,
-                  ready: Callable[[str, int], None]) -> None:
+                  ready: Callable[[tuple[Place, ...]], None]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,7 +143,8 @@ async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger
     loop.add_signal_handler(signal.SIGHUP, keeper.wake)
     keeping = [asyncio.create_task(keeper.run()), asyncio.create_task(_keep_house(ledger))]
     try:
-        ready(*listener.listen(settings.host, settings.port))
+        listener.listen(settings.host, settings.port)
+        ready(listener.places)
         await stopping.wait()
         log.info("stopping: requests in hand have %g s", settings.drain)
     finally:

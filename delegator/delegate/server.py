@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from delegator.delegate.credentials import compose
 from delegator.delegate.ledger import Ledger
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment
+from delegator.model.places import normal_name
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response
@@ -44,16 +46,18 @@ def _unauthorized() -> Response:
 
 
 class Server:
-    """The handler of the port. `now` gives aware UTC; `url` is the address in the WSDL, "" for the caller's."""
+    """The handler of the port. `now` gives aware UTC; `url` is the address in the WSDL, "" for the caller's,
+    or HOST:PORT as `here` has it where the caller said none."""
 
     def __init__(self, ledger: Ledger, delegators: frozenset[str], data: Path, now: Callable[[], datetime], *,
-                 lifetime: timedelta, url: str = "") -> None:
+                 lifetime: timedelta, url: str = "", here: Callable[[], str] = socket.gethostname) -> None:
         self._ledger = ledger
-        self._delegators = frozenset(name.lower() for name in delegators)
+        self._delegators = frozenset(map(normal_name, delegators))
         self._data = data
         self._now = now
         self._lifetime = lifetime
         self._url = url
+        self._here = here
         self._attempts = Attempts(time.monotonic)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
@@ -66,7 +70,7 @@ class Server:
         if target.path == DATA or target.path.startswith(DATA + "/"):
             return await self._provide(request, target.path[len(DATA) + 1:], connection)
         if target.path == "/" and target.query.lower() in ("wsdl", "singlewsdl"):
-            address = self._url or f"https://{request.header('host')}/"
+            address = self._url or f"https://{request.authority or self._here()}/"
             return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.delegate_wsdl(address))
         return _text(404, "there is /?wsdl and /provisioning")
 
@@ -86,7 +90,10 @@ class Server:
             caller = check_delegator(connection.certificate_der, self._delegators)
             envelope = soap.parse(request.body)
             version = envelope.version
-            reply = await self._reply(messages.read(envelope.operation), caller)
+            left_out: list[str] = []
+            reply = await self._reply(messages.read(envelope.operation, left_out=left_out), caller)
+            if left_out:
+                log.info("%s %s: left out: %s", connection.id, caller, "; ".join(left_out))
             answer = messages.write_answer(envelope.operation, reply)
             return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
         except soap.SoapError as error:

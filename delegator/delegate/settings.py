@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from delegator.config import Log, Port, read_file
+from delegator.config import EVERYWHERE, Hosts, Log, Port, read_file
 from delegator.errors import DelegatorError, Kind
 
 PREFIX = "DELEGATE_"
@@ -25,7 +25,8 @@ _LISTS = frozenset(("delegators",))
 class Delegate(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Everything about the one port. Paths are relative to the working folder."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - devices come from outside; a lab sets 127.0.0.1
+    host: Hosts = EVERYWHERE
+    """Addresses to listen on, one or a list; a lab sets 127.0.0.1."""
     port: Port = 8443
     certificate: str = "certificate.crt"
     """Ours, the issuer's behind it; devices trust what is registered at the delegator as our trust anchor."""
@@ -77,7 +78,8 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, objec
         section, parted, key = variable.removeprefix(PREFIX).lower().partition("__")
         if variable.startswith(PREFIX) and parted:
             value = environment[variable]
-            tree.setdefault(section, {})[key] = _words(value) if key in _LISTS else value
+            several = key in _LISTS or (key == "host" and "," in value)
+            tree.setdefault(section, {})[key] = _words(value) if several else value
     return tree
 
 

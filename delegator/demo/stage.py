@@ -24,7 +24,7 @@ from pki import DELEGATE_CLIENT, DELEGATE_SERVER, DELEGATOR_SERVER, DEVICE, SHAR
 from pki.batch import Line, Row
 
 DELEGATOR_NAME = "delegator.example"
-HOSTS = ("localhost", "127.0.0.1")
+HOSTS = ("localhost", "127.0.0.1", "::1")
 SHARED = "shared-device"
 
 
@@ -143,7 +143,7 @@ def _write_settings(stage: Stage, port: int) -> None:
     client = stage.factory / "delegate-clients" / DELEGATOR_NAME
     server = stage.factory / "server" / "delegator"
     _write(stage.settings, config.as_toml(config.Settings(
-        server=config.Server(host=HOSTS[1], port=port, certificate=f"{server}.crt", key=f"{server}.key",
+        server=config.Server(host=config.HERE, port=port, certificate=f"{server}.crt", key=f"{server}.key",
                              ca=str(stage.factory / "ca.crt"), crl=str(stage.factory / "crl.pem")),
         store=config.Store(path=str(stage.database)),
         sealing=config.Sealing(key_file=str(stage.sealing_key)),
@@ -153,7 +153,7 @@ def _write_settings(stage: Stage, port: int) -> None:
                                    key=str(stage.factory / "ca.key")),
         log=config.Log(json=True))))
     _write(stage.delegate_settings, f"""[delegate]
-host = "{HOSTS[1]}"
+host = ["127.0.0.1", "::1"]
 port = 0
 certificate = "{stage.customer}/delegates/localhost.crt"
 key = "{stage.customer}/delegates/localhost.key"

@@ -13,18 +13,37 @@ from urllib.parse import urlsplit
 DEFAULT_PORT = 4433
 """The port on which a delegator listens (patent figure 2, block 204)."""
 
-_HOST = r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}\])|(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)"
+_HOST = (r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._~-]{1,32})?\])|"
+         r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)")
 _ADDRESS = re.compile(rf"(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?")
 
 
 class Address(NamedTuple):
-    """A host (name or IP address, an IPv6 one without brackets) and a port."""
+    """A host (name or IP address, an IPv6 one without brackets, perhaps with its scope) and a port."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
+
+    @property
+    def told(self) -> str:
+        """As the other side is told whom it was asked for (the Host header)."""
+        return authority(proven_name(self.host), self.port)
+
+
+def authority(host: str, port: int) -> str:
+    """A host and its port as everybody writes them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def proven_name(host: str) -> str:
+    """What a certificate must say for a host: a name without the final dot that it has in the DNS alone, an address
+    without the scope that it has on this machine alone, an IPv4 address inside IPv6 as what it is."""
+    name = host.partition("%")[0].lower()
+    name = name[:-1] if name.endswith(".") else name
+    return name[7:] if name.startswith("::ffff:") and "." in name else name
 
 
 class Place(NamedTuple):
@@ -59,7 +78,8 @@ def parse_delegate_url(url: str) -> Place:
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or not _printable(url):
         raise ValueError("the delegate's URL is not of the form https://host[:port]/path")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(Address(parts.hostname, _port(str(parts.port or 443), url)), target)
+    host = parts.hostname.replace("%25", "%")  # RFC 6874
+    return Place(Address(host, _port(str(parts.port or 443), url)), target)
 
 
 def _port(text: str | None, whole: str) -> int:

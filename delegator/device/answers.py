@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from delegator.device import reasons
 from delegator.device.addresses import Address, parse_delegate_url
-from delegator.device.envelope import HttpAnswer, alternates, child, content_of, strange, text
+from delegator.device.envelope import HttpAnswer, alternates, child, content_of, strange, text, value
 from delegator.device.messages import ASK, CONFIRM
 from delegator.device.reasons import Failure
 
@@ -90,7 +90,7 @@ def _credential(response: ET.Element) -> Credential:
 
 def _delegate(response: ET.Element) -> Delegate | None:
     element = child(response, "Delegate")
-    if element is None:
+    if element is None or not (len(element) or value(element).strip()):
         return None
     url, anchor = text(element, "URL"), text(element, "TrustAnchor")
     if not url or not anchor:

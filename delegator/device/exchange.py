@@ -16,7 +16,7 @@ import time
 from typing import NamedTuple
 
 from delegator.device import reasons, tls
-from delegator.device.addresses import Address
+from delegator.device.addresses import Address, proven_name
 from delegator.device.envelope import HttpAnswer
 from delegator.device.reasons import Failure
 
@@ -92,7 +92,7 @@ def _connected(address: Address, deadline: float) -> socket.socket:
 def _secured(plain: socket.socket, server_name: str, context: ssl.SSLContext, deadline: float) -> ssl.SSLSocket:
     try:
         plain.settimeout(_left(deadline))
-        secured = context.wrap_socket(plain, server_hostname=server_name, suppress_ragged_eofs=False)
+        secured = context.wrap_socket(plain, server_hostname=proven_name(server_name), suppress_ragged_eofs=False)
     except OSError as error:
         raise tls.handshake_failure(error) from None
     try:
@@ -105,7 +105,7 @@ def _secured(plain: socket.socket, server_name: str, context: ssl.SSLContext, de
 
 def _send(secured: ssl.SSLSocket, address: Address, request: Request) -> Exception | None:
     """Sends the request. An error here is kept: the alert that explains it may be waiting to be read."""
-    headers = (("Host", str(address)), *request.headers, ("Content-Length", str(len(request.body))),
+    headers = (("Host", address.told), *request.headers, ("Content-Length", str(len(request.body))),
                ("Connection", "close"))
     head = f"{request.method} {request.target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers) + "\r\n"
     try:

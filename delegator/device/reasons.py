@@ -74,7 +74,7 @@ UNAVAILABLE = Reason(
     "the delegator's log", elsewhere=True)
 MALFORMED_REQUEST = Reason(
     13, "malformed-request", "the delegator did not understand the question (SOAP fault MalformedRequest)",
-    "the form of service tag, serial number and MAC addresses", stops=True)
+    "the form of the service tag and of the certificate request", stops=True)
 IDENTITY_REJECTED = Reason(
     14, "identity-rejected", "the certificate does not belong to this service tag (SOAP fault IdentityRejected)",
     "--tag against the certificate's common name; must the device use a certificate of its own?", elsewhere=True)

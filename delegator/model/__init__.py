@@ -20,6 +20,8 @@ from delegator.model.messages import (
     Result,
 )
 from delegator.model.notified import Notice, Notification, NotificationKind, NotificationState, Telling
+from delegator.model.placeholders import is_placeholder_mac, is_placeholder_serial
+from delegator.model.places import HOST_NAME
 from delegator.model.registered import (
     CALLBACKS,
     Callback,
@@ -39,13 +41,14 @@ from delegator.model.registered import (
 from delegator.model.secret import Secret
 from delegator.model.syntax import (
     CLAIM_ID,
-    HOST_NAME,
     MAIL_ADDRESS,
     MODEL,
     NAME,
     SERIAL_NUMBER,
     SERVICE_TAG,
     TRANSACTION_ID,
+    must_match,
+    normal_hint,
     normal_mac,
 )
 
@@ -95,5 +98,9 @@ __all__ = [
     "SoapCallback",
     "SshCallback",
     "Telling",
+    "is_placeholder_mac",
+    "is_placeholder_serial",
+    "must_match",
+    "normal_hint",
     "normal_mac",
 ]

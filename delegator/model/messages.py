@@ -10,14 +10,14 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from delegator.model.places import HOST_NAME
 from delegator.model.secret import Secret
 from delegator.model.syntax import (
     CLAIM_ID,
-    HOST_NAME,
     TRANSACTION_ID,
     check_identifiers,
-    may_be_address,
     must_match,
+    normal_hint,
     normal_macs,
 )
 
@@ -39,17 +39,20 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a device believes it stands: hints, never proof. Raises ValueError."""
+    """Where a device believes it stands: hints, never proof. Names lose their final dot and keep their case: it is
+    how the owner may know them. Raises ValueError."""
 
     ip_address: str | None = None
     host_name: str | None = None
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        may_be_address(self.ip_address)
-        for what, name in (("host name", self.host_name), ("domain", self.domain)):
-            if name is not None:
-                must_match(HOST_NAME, name, what)
+        if self.ip_address is not None and (normal := normal_hint(self.ip_address)) is not self.ip_address:
+            object.__setattr__(self, "ip_address", normal)
+        for what, name in (("host_name", self.host_name), ("domain", self.domain)):
+            if name is not None and HOST_NAME.fullmatch(name) is None:
+                object.__setattr__(self, what, name.removesuffix("."))
+                must_match(HOST_NAME, name.removesuffix("."), what.replace("_", " "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,9 @@ class AddressChange:
     old_address: str | None = None
 
     def __post_init__(self) -> None:
-        may_be_address(self.new_address)
-        may_be_address(self.old_address)
-
-
+        object.__setattr__(self, "new_address", normal_hint(self.new_address))
+        if self.old_address is not None:
+            object.__setattr__(self, "old_address", normal_hint(self.old_address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,6 @@ class Answer:
     delegate: DelegateAddress | None = None
     handshake_certificate: str | None = None
     alternate_delegators: tuple[str, ...] = ()
-
-
 
 
 @dataclass(frozen=True, slots=True)

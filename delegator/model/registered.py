@@ -6,14 +6,33 @@ Must not live here: how any of it is kept (store), what follows from it (routing
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from delegator.model.hours import Opening
 from delegator.model.notified import NotificationKind
+from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
 from delegator.model.secret import Secret
-from delegator.model.syntax import check_identifiers, normal_domain, normal_macs, normal_network
+from delegator.model.syntax import check_identifiers, must_match, normal_macs
+
+
+def _normalise(value: object, **forms: Callable[[str], str]) -> None:
+    """Bring fields of a frozen value into the one form in which they are compared, whoever wrote them: rows of an
+    older release too. What is of no form stays as it is; those who compare it find nothing."""
+    for field, form in forms.items():
+        said = getattr(value, field)
+        if said is not None:
+            with contextlib.suppress(ValueError):
+                object.__setattr__(value, field, form(said))
+
+
+def _normal_domain(text: str) -> str:
+    """Raises ValueError."""
+    must_match(HOST_NAME, text.removesuffix("."), "domain")
+    return normal_name(text)
 
 
 class CallbackKind(enum.Enum):
@@ -43,6 +62,9 @@ class SoapCallback:
     trust_anchor: str | None = None
     address: str | None = None
 
+    def __post_init__(self) -> None:
+        _normalise(self, host=normal_host, address=normal_host)
+
 
 @dataclass(frozen=True, slots=True)
 class SshCallback:
@@ -56,6 +78,9 @@ class SshCallback:
     port: int = 22
     command: str = "getCred {tag} {ip}"
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        _normalise(self, host=normal_host, address=normal_host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +198,7 @@ class Rule:
     def __post_init__(self) -> None:
         if (self.delegate is None) == (self.delegator is None):
             raise ValueError(f"rule {self.name} must name a delegate or another delegator, and not both")
+        _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
 
 
 class IdentityRule(enum.Enum):
@@ -217,4 +243,4 @@ class Policy:
         if self.networks:
             object.__setattr__(self, "networks", tuple(dict.fromkeys(map(normal_network, self.networks))))
         if self.domains:
-            object.__setattr__(self, "domains", tuple(dict.fromkeys(map(normal_domain, self.domains))))
+            object.__setattr__(self, "domains", tuple(dict.fromkeys(map(_normal_domain, self.domains))))

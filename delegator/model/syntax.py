@@ -8,14 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from delegator.model.places import HOST_NAME, normal_address
+
 SERVICE_TAG = re.compile(r"[A-Z0-9]{5,20}")
 """A service tag, byte for byte. Checked before any look-up, so that look-alikes never reach the store."""
 SERIAL_NUMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/+()-]{0,63}")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 """The name of a customer, delegate, rule or policy: what one can type in a shell without quoting."""
-HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-                       r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 MAIL_ADDRESS = re.compile(r"(?=.{3,254}\Z)(?!.{65,}@)[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@" + HOST_NAME.pattern)
 """A plain mailbox (RFC 5321 section 4.5.3.1): no quoting, no comment, no display name, no line break."""
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9._:-]{16,128}")
@@ -41,25 +41,14 @@ def normal_mac(text: str) -> str:
     return ":".join([digits[i:i + 2] for i in range(0, 12, 2)])
 
 
-def normal_network(text: str) -> str:
-    """A network as it is compared: one of IPv4 addresses inside IPv6 is that IPv4 network. Raises ValueError."""
-    network = ipaddress.ip_network(text)
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    return str(network) if mapped is None else f"{mapped}/{network.prefixlen - 96}"
-
-
-def normal_domain(text: str) -> str:
-    """A domain as it is compared. Raises ValueError."""
-    must_match(HOST_NAME, text.rstrip("."), "domain")
-    return text.rstrip(".").lower()
-
-
-def may_be_address(text: str | None) -> None:
-    """Without a scope (`%eth0`): it means nothing on another host, and could hold any characters."""
-    if text is None or _IPV4.fullmatch(text) is not None:  # the usual case, in a tenth of the time
-        return
+def normal_hint(text: str) -> str:
+    """An IP address that a device says, in its normal form. Without a scope (`%eth0`): it means nothing on another
+    host, and could hold any characters. Raises ValueError."""
+    if _IPV4.fullmatch(text) is not None:  # the usual case, in a tenth of the time
+        return text
     if getattr(ipaddress.ip_address(text), "scope_id", None) is not None:
         raise ValueError(f"IP address {text[:64]!a} has a scope")
+    return normal_address(text)
 
 
 def check_identifiers(service_tag: str | None, serial_number: str | None, model: str | None) -> None:

@@ -8,10 +8,10 @@ Must not live here: the header's form (wire.proxy), connections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
 from delegator.errors import DelegatorError, Kind
-from delegator.outbound import Network, networks
+from delegator.model.places import Network, networks
+from delegator.model.places import address as address_of
 from delegator.wire.proxy import Header, HeaderReader, ProxyError
 
 
@@ -24,11 +24,10 @@ class Balancers:
     def trusted(self, address: str) -> bool:
         """Nothing but a v4-mapped address is taken for another: who has a v6 address may choose what is inside it."""
         try:
-            where = ip_address(address.partition("%")[0])
+            where = address_of(address)
         except ValueError:
             return False
-        inner = where.ipv4_mapped if isinstance(where, IPv6Address) else None
-        return any((inner or where) in network for network in self.networks)
+        return any(where in network for network in self.networks)
 
 
 def balancers_of(texts: tuple[str, ...]) -> Balancers | None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import authority, normal_host
 from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.tls import Session, TlsContext
@@ -34,7 +35,7 @@ RESOLVING = 64
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """Where to call. `host` is the name its certificate must carry; `address` overrides where to connect."""
+    """Where to call. `host` is whom its certificate must stand for; `address` overrides where to connect."""
 
     host: str
     port: int
@@ -44,7 +45,12 @@ class Endpoint:
     kept: list[_Stream] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
+
+    @property
+    def name(self) -> str:
+        """As certificates and the other side have it: no final dot, no scope."""
+        return normal_host(self.host.partition("%")[0])
 
 
 class Resolved(NamedTuple):
@@ -125,7 +131,7 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
                budget: float) -> Response:
     """POST to an endpoint, on a kept connection where there is one. A kept connection that turns out dead is
     replaced once, so the call must be idempotent. Raises DelegatorError (UNREACHABLE)."""
-    request = render_request("POST", path, str(endpoint), headers, body)
+    request = render_request("POST", path, authority(endpoint.name, endpoint.port), headers, body)
     try:
         async with asyncio.timeout(budget):
             return await _call(endpoint, request)
@@ -228,8 +234,8 @@ async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:
 async def _connect(endpoint: Endpoint) -> _Stream:
     sock = await connected(endpoint.address or endpoint.host, endpoint.port, endpoint.outbound)
     try:
-        stream = _Stream(sock, Session(endpoint.context, endpoint.host))
-        await stream.handshake(endpoint.host)
+        stream = _Stream(sock, Session(endpoint.context, endpoint.name))
+        await stream.handshake(endpoint.name)
     except BaseException:
         sock.close()
         raise

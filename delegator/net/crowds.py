@@ -15,9 +15,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from delegator.model.places import seen
+
 T = TypeVar("T", bound=Hashable)
 Source = str | bytes
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,8 @@ class Caps:
 
 def source_of(address: str) -> Source:
     """Whom an address is counted for: an IPv4 address itself, the /64 of an IPv6 address."""
-    if ":" not in address:
-        return address
-    packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    return socket.inet_ntop(socket.AF_INET, packed[12:]) if packed[:12] == _MAPPED else packed[:8]
+    plain = seen(address)
+    return socket.inet_pton(socket.AF_INET6, plain.partition("%")[0])[:8] if ":" in plain else plain
 
 
 class Sources:

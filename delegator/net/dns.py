@@ -28,7 +28,7 @@ import dns.resolver
 import dns.reversename
 
 from delegator.domains import DnsTrouble
-from delegator.outbound import Address
+from delegator.model.places import Address, normal_address
 
 T = TypeVar("T")
 PORT = 53
@@ -138,4 +138,4 @@ def place(text: str) -> tuple[str, int]:
         host, _, port = text.partition(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!a} names no port of a name server")
-    return str(ipaddress.ip_address(host)), int(port)
+    return normal_address(host), int(port)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
+from delegator.model.places import authority, is_loopback, normal_host
 from delegator.net.aside import aside
 from pki import PkiError
 from pki.trust import read_certificates
@@ -56,19 +56,12 @@ class Relay:
 
     def check(self) -> None:
         """Raises DelegatorError (CONFIGURATION) for a relay that must not be used like that."""
-        if self.security is Security.NONE and not _is_here(self.host):
+        if self.security is Security.NONE and not is_loopback(self.host):
             raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: security none is for this machine only",
                                  hint='set [mail] security = "starttls"')
         if self.security is Security.NONE and self.user:
             raise DelegatorError(Kind.CONFIGURATION, f"mail relay {self.host}: no password is sent without TLS",
                                  hint='set [mail] security = "starttls", or leave user away')
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def smtp_library() -> ModuleType:
@@ -97,8 +90,9 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
     context = None if relay.security is Security.NONE else await aside(partial(_context, relay.ca),
                                                                        "reading whom to trust at the relay")
-    client = library.SMTP(hostname=relay.host, port=relay.port, local_hostname=relay.name, timeout=relay.timeout,
-                          use_tls=relay.security is Security.TLS, start_tls=False, tls_context=context)
+    client = library.SMTP(hostname=normal_host(relay.host), port=relay.port, local_hostname=relay.name,
+                          timeout=relay.timeout, use_tls=relay.security is Security.TLS, start_tls=False,
+                          tls_context=context)
     try:
         await client.connect()
         if relay.security is Security.STARTTLS:
@@ -139,7 +133,7 @@ def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:
 
 
 def _failed(relay: Relay, why: str) -> DelegatorError:
-    return DelegatorError(Kind.UNREACHABLE, f"mail relay {relay.host}:{relay.port}: {why}")
+    return DelegatorError(Kind.UNREACHABLE, f"mail relay {authority(relay.host, relay.port)}: {why}")
 
 
 def _said(error: Exception) -> str:

@@ -20,8 +20,8 @@ from delegator import config
 from delegator.domains import DnsTrouble, Finding, Naming, Registrable, asked_about, domain_of
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, Customer, Delegate
+from delegator.model.places import Address, Network, networks, normal_name
 from delegator.net.walk import Walk
-from delegator.outbound import Address, Network, networks
 from pki import PkiError
 from pki.trust import read_certificates
 
@@ -180,9 +180,10 @@ def load_domains(settings: config.Domains) -> Domains | None:
 
 
 def _naming(settings: config.Domains) -> Naming:
-    if "." in settings.label or not HOST_NAME.fullmatch(settings.label):
+    label = normal_name(settings.label)
+    if "." in label or not HOST_NAME.fullmatch(label):
         raise DelegatorError(Kind.CONFIGURATION, "$.domains.label: must be one label of a host name")
-    return Naming(settings.label.lower(), settings.callback_port, _anchor(settings.trust_anchor),
+    return Naming(label, settings.callback_port, _anchor(settings.trust_anchor),
                   settings.policy or None)
 
 

@@ -18,18 +18,17 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from delegator.errors import DelegatorError, Kind
+from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
+from delegator.net.listening import Hosts, Place, opened, place_of
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
-BACKLOG = 4096
-"""A rack that powers up connects at once; the kernel caps this at net.core.somaxconn."""
 SWEEP = 0.25
 BREATH = 0.1
 """Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""
@@ -64,17 +63,6 @@ async def _nobody(request: Request, connection: Connection) -> Response:
     return Response(503, {b"Content-Type": b"text/plain"}, b"not ready\n")
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises DelegatorError (CONFIGURATION) when the port is in use."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                    backlog=BACKLOG)
-    except OSError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {host} port {port}: {error.strerror}",
-                             hint=f"see who has it with: ss -ltnp 'sport = :{port}', or choose another port"
-                             ) from None
-
-
 def _in_plain_words(error: HttpError, connection: Connection) -> Response:
     """What bytes that are no HTTP are answered, until somebody says it better."""
     return Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"}, f"{error.detail}\n".encode())
@@ -98,7 +86,8 @@ class Listener:
         self._handler = handler or _nobody
         self._on_refused = on_refused
         self._caps = caps or Caps()
-        self._admission = Admission()
+        self._admissions: dict[int, Admission] = {}
+        """By descriptor: each socket has a line of its own."""
         self.turned_away = 0
         self._connections: set[Connection] = set()
         self._sources = Sources()
@@ -126,24 +115,31 @@ class Listener:
         """Connections at most."""
         return self._caps.connections
 
-    def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Open the port; the address it really has. Raises DelegatorError (CONFIGURATION) when it is in use."""
-        return self.serve(bound(host, port))
+    def listen(self, hosts: Hosts, port: int) -> Place:
+        """Open the port at one host or several; the first address it really has. Raises DelegatorError (CONFIGURATION)
+        when it is in use."""
+        places = [self.serve(sock) for sock in opened(hosts, port)]
+        return places[0]
 
-    def serve(self, sock: socket.socket) -> tuple[str, int]:
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every address that it listens on."""
+        return tuple(map(place_of, self._sockets))
+
+    def serve(self, sock: socket.socket) -> Place:
         """Serve a socket that is bound already (such as one from the service manager)."""
         sock.setblocking(False)
         # Accepted sockets inherit it. They are not asyncio's own, so nobody else switches Nagle off (40 ms, measured).
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets.append(sock)
+        self._admissions[sock.fileno()] = Admission()
         self.loop.add_reader(sock.fileno(), self._accept, sock)
         if self._sweeper is None:
             self._sweeper = self.loop.create_task(self._sweep())
-        address = sock.getsockname()
-        return str(address[0]), int(address[1])
+        return place_of(sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        admission = self._admission
+        admission = self._admissions[listening.fileno()]
         room, refusals = admission.room(), REFUSALS
         behind = admission.behind
         while room and refusals:
@@ -162,7 +158,7 @@ class Listener:
                 refuse(sock)
             else:
                 room -= 1
-                self._take(sock, address[0])
+                self._take(sock, seen(address[0]))
         admission.taken(False)
 
     def _pause(self, listening: socket.socket) -> None:

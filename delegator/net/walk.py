@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from delegator.domains import Finding, Naming, Registrable, candidates, host_names
-from delegator.outbound import Address
+from delegator.model.places import Address
 
 if TYPE_CHECKING:
     from delegator.net.dns import Answer, Resolver

@@ -18,6 +18,7 @@ from pathlib import Path
 from delegator.config import MailSettings, Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind
+from delegator.model.places import normal_name
 from delegator.net import mail, webhook
 from delegator.net.aside import aside
 from delegator.notify import Carrier, words
@@ -70,7 +71,7 @@ class MailCarrier:
 
 def delegator_name(settings: Settings) -> str:
     """What this delegator is called. A machine's host name may be anything; what is no host name is not shown."""
-    said = settings.server.name or socket.gethostname()
+    said = normal_name(settings.server.name or socket.gethostname())
     return said if HOST_NAME.fullmatch(said) else "delegator.invalid"
 
 

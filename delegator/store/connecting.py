@@ -14,12 +14,12 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.places import is_loopback, normal_host
 from delegator.private import read_secret
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
@@ -78,16 +78,14 @@ def _hosts(text: str, ports: str = "5432") -> tuple[tuple[str, int], ...]:
         if found is None:
             raise ValueError(text)
         port = found["a"] or found["b"] or default[min(place, len(default) - 1)]
-        hosts.append((unquote(found["six"] or found["name"]), int(port)))
+        host = unquote(found["six"] or found["name"])
+        hosts.append((host if host.startswith("/") else normal_host(host), int(port)))
     return tuple(hosts)
 
 
 def _is_here(host: str) -> bool:
     """Whether what is said to it stays on this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.startswith("/")
+    return host.startswith("/") or is_loopback(host)
 
 
 def _password(server: Server) -> str | None:

@@ -14,6 +14,7 @@ import hashlib
 from cryptography import x509
 
 from delegator.model import PeerCertificate
+from delegator.model.places import normal_host
 
 _SEQUENCE, _SET, _INTEGER, _OID, _VERSION = 0x30, 0x31, 0x02, 0x06, 0xA0
 _COMMON_NAME = bytes.fromhex("550403")
@@ -86,6 +87,17 @@ def read_leaf(der: bytes) -> tuple[PeerCertificate, int]:
     subject, key_at = _element(der, at, _SEQUENCE)
     key = der[key_at:_end(der, key_at)]
     return PeerCertificate(_common_names(der, subject, key_at), serial, hashlib.sha256(key).hexdigest()), key_at
+
+
+def host_of(certificate: x509.Certificate) -> str | None:
+    """The first host that a server's certificate is for: a name, else an address; None where it is for none."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return None
+    hosts = [*names.value.get_values_for_type(x509.DNSName),
+             *map(str, names.value.get_values_for_type(x509.IPAddress))]
+    return next((normal_host(host) for host in hosts if "*" not in host), None)
 
 
 def dns_names(der: bytes) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 
 import httptools
 
+from delegator.model.places import authority, read_authority
 from delegator.wire.framing import CONTINUE, LIMITS, HttpError, Limits, Message
 
 __all__ = ["CONTINUE", "LIMITS", "HttpError", "Limits", "Request", "RequestReader", "Response", "ResponseReader",
@@ -35,6 +36,13 @@ class Request:
     def header(self, name: str) -> str:
         """The value of a field by its lower-case name; empty where it was not sent."""
         return self.headers.get(name.encode("ascii"), b"").decode("latin-1")
+
+    @property
+    def authority(self) -> str:
+        """HOST[:PORT] by which the caller knows us, as far as that can be told on to anybody; empty where it was not
+        sent (HTTP/1.0 need not), or is in no form of one."""
+        found = read_authority(self.header("host"))
+        return "" if found is None else authority(*found)
 
 
 @dataclass(frozen=True, slots=True)

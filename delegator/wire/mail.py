@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from delegator.model import HOST_NAME, MAIL_ADDRESS
+from delegator.model.places import normal_name
 from pki.pair import Pair, time_fault
 
 _DETACHED = (pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary)
@@ -68,12 +69,18 @@ def signer_of(pair: Pair, sender: str, now: datetime) -> Signer:
     certificate, key = pair.leaf, pair.key
     if not isinstance(key, EllipticCurvePrivateKey | RSAPrivateKey):
         raise ValueError("the key is neither ECDSA nor RSA")
-    if sender not in mailboxes(certificate):
+    if _normal_mailbox(sender) not in map(_normal_mailbox, mailboxes(certificate)):
         raise ValueError(f"the certificate is not for {sender} but for {', '.join(mailboxes(certificate)) or 'nobody'}")
     fault = time_fault(certificate, now)
     if fault is not None:
         raise ValueError(f"the certificate {fault}")
     return Signer(key, certificate, pair.chain[1:])
+
+
+def _normal_mailbox(text: str) -> str:
+    """As it is compared: the part before the @ is its owner's, the domain is like any other (RFC 5280 section 7.5)."""
+    local, _, domain = text.rpartition("@")
+    return f"{local}@{normal_name(domain)}"
 
 
 def mailboxes(certificate: x509.Certificate) -> list[str]:

@@ -2,8 +2,11 @@
 
 The invariant: this file alone knows element names. A dialect owns a namespace, its operations and nothing else, so a
 captured vendor dialect is one more table here and no change anywhere; a namespace no dialect owns is refused.
-Strict in what is written (the XSD's order), tolerant in one thing that is read: the order of elements. All else is
-refused with a detail that names the element: unknown, repeated and missing ones, values that the model refuses.
+Strict in what is written (the XSD's order). What is read may differ in two things: the order of elements, and hints.
+A hint proves nothing and decides nothing alone (a serial number, a host name), and a device that is told
+`MalformedRequest` stops for good; so a hint that is not of its form is left out, and said to whoever keeps the trail.
+An optional element whose type needs content and that has none was not sent. All else is refused with a detail that
+names the element: unknown, repeated and missing ones, values that the model refuses, whatever a claim is bound to.
 Must not live here: SOAP's own elements (wire.soap), what to do with a value (handshake).
 """
 
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from delegator import model
@@ -30,6 +33,7 @@ from delegator.model import (
     Result,
 )
 from delegator.wire import scalars, xml
+from delegator.wire.reading import malformed, read_record
 from delegator.wire.scalars import Scalar
 from delegator.wire.soap import FAULT_NAMESPACE, Element, Fault
 
@@ -62,6 +66,10 @@ class Part:
     """The model's value for "was not sent"."""
     of: Callable[[Any], Any] | None = None
     """How to get it from the value, where that is not simply `field`."""
+    judge: Callable[[Any], object] | None = None
+    """Of a hint: raises ValueError where it is left out."""
+    cut: int = 0
+    """Of words for people: how many characters are kept of too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +96,37 @@ def _many(name: str, attribute: str, kind: Scalar | Record) -> Part:
     return Part(name, attribute, kind, least=0, most=MANY, absent=())
 
 
+def _hint(name: str, attribute: str, kind: Scalar, judge: Callable[[Any], object], many: bool = False) -> Part:
+    made = _many(name, attribute, kind) if many else _optional(name, attribute, kind)
+    return replace(made, judge=judge)
+
+
+def _words(name: str, attribute: str) -> Part:
+    return replace(_optional(name, attribute, _DETAIL), cut=MAX_TEXT)
+
+
+def _is_serial(text: str) -> None:
+    model.must_match(model.SERIAL_NUMBER, text, "serial number")
+
+
+def _is_model(text: str) -> None:
+    model.must_match(model.MODEL, text, "model")
+
+
+def _is_host(text: str) -> None:
+    model.must_match(model.HOST_NAME, text.removesuffix("."), "host name")
+
+
 _DEVICE = Record("Device", Device, (
     Part("ServiceTag", "service_tag", scalars.token(model.SERVICE_TAG)),
-    _optional("SerialNumber", "serial_number", scalars.token(model.SERIAL_NUMBER)),
-    _many("MacAddress", "mac_addresses", scalars.MAC),
-    _optional("Model", "model", scalars.token(model.MODEL)),
+    _hint("SerialNumber", "serial_number", scalars.token(model.SERIAL_NUMBER), _is_serial),
+    _hint("MacAddress", "mac_addresses", scalars.MAC, model.normal_mac, many=True),
+    _hint("Model", "model", scalars.token(model.MODEL), _is_model),
 ))
 _LOCATION = Record("Location", Location, (
-    _optional("IPAddress", "ip_address", scalars.ADDRESS),
-    _optional("HostName", "host_name", scalars.HOST),
-    _optional("Domain", "domain", scalars.HOST),
+    _hint("IPAddress", "ip_address", scalars.ADDRESS, model.normal_hint),
+    _hint("HostName", "host_name", scalars.HOST, _is_host),
+    _hint("Domain", "domain", scalars.HOST, _is_host),
 ))
 _CREDENTIAL = Record("Credential", Credential, (
     Part("UserName", "user_name", scalars.text(1, 255)),
@@ -177,12 +206,12 @@ OWN = Dialect(FAULT_NAMESPACE, (
     Operation(Service.DELEGATOR, Record("ConfirmProvisioning", Confirmation, (
         Part("ClaimId", "claim_id", _CLAIM_ID),
         Part("Result", "result", _RESULT),
-        _optional("Detail", "detail", _DETAIL),
+        _words("Detail", "detail"),
         _optional("TransactionId", "transaction_id", _TRANSACTION_ID),
     )), Record("ConfirmProvisioningResponse", _nothing)),
     Operation(Service.DELEGATOR, Record("NotifyAddressChange", AddressChange, (
         Part("Device", "device", _DEVICE),
-        _optional("OldAddress", "old_address", scalars.ADDRESS),
+        _hint("OldAddress", "old_address", scalars.ADDRESS, model.normal_hint),
         Part("NewAddress", "new_address", scalars.ADDRESS),
     )), Record("NotifyAddressChangeResponse", _nothing)),
     Operation(Service.DELEGATE, Record("RequestCredential", DelegateRequest, (
@@ -195,7 +224,7 @@ OWN = Dialect(FAULT_NAMESPACE, (
     Operation(Service.DELEGATE, Record("NotifyDeployed", Deployment, (
         Part("ClaimId", "claim_id", _CLAIM_ID),
         Part("Result", "result", _RESULT),
-        _optional("Detail", "detail", _DETAIL),
+        _words("Detail", "detail"),
     )), Record("NotifyDeployedResponse", _nothing)),
 ))
 
@@ -205,24 +234,21 @@ DIALECTS: dict[str, Dialect] = {OWN.namespace: OWN}
 # --- reading and writing ------------------------------------------------------------------------------------------
 
 
-def _malformed(where: str, what: object) -> DelegatorError:
-    return DelegatorError(Kind.MALFORMED, f"{where}: {str(what)[:300]}")
-
-
 def operation_of(asked: Element, service: Service | None = None) -> tuple[Dialect, Operation]:
     """Whose call this is. Raises DelegatorError(MALFORMED) for a foreign namespace or a name not served."""
     dialect = DIALECTS.get(asked.namespace)
     if dialect is None:
-        raise _malformed("no dialect has the namespace", repr(asked.namespace[:128]))
+        raise malformed("no dialect has the namespace", repr(asked.namespace[:128]))
     for operation in dialect.operations:
         if operation.name == asked.name and service in (None, operation.service):
             return dialect, operation
-    raise _malformed(f"no operation in {dialect.namespace} has the name", repr(asked.name[:64]))
+    raise malformed(f"no operation in {dialect.namespace} has the name", repr(asked.name[:64]))
 
 
-def read(asked: Element, service: Service | None = None) -> Request:
-    """The value of a call, of one service only where that is told. Raises DelegatorError(MALFORMED)."""
-    value: Request = _read_record(operation_of(asked, service)[1].request, asked)
+def read(asked: Element, service: Service | None = None, left_out: list[str] | None = None) -> Request:
+    """The value of a call, of one service only where that is told. `left_out` is told each hint that was left out, in
+    words that are harmless wherever they are shown. Raises DelegatorError(MALFORMED)."""
+    value: Request = read_record(operation_of(asked, service)[1].request, asked, [] if left_out is None else left_out)
     return value
 
 
@@ -230,47 +256,9 @@ def read_answer(asked: Element, answer: Element) -> Reply:
     """The value of the answer to `asked`; None where an empty answer is the answer. Raises DelegatorError."""
     dialect, operation = operation_of(asked)
     if (answer.namespace, answer.name) != (dialect.namespace, operation.answer.name):
-        raise _malformed(operation.name, f"answered by {answer.name[:64]!a} in {answer.namespace[:64]!a}")
-    reply: Reply = _read_record(operation.answer, answer)
+        raise malformed(operation.name, f"answered by {answer.name[:64]!a} in {answer.namespace[:64]!a}")
+    reply: Reply = read_record(operation.answer, answer, [])
     return reply
-
-
-def _read_record(record: Record, element: Element) -> Any:
-    namespace, _, text, children = element
-    if text and text.strip():
-        raise _malformed(record.name, "text where elements are wanted")
-    found: dict[str, Any] = {}
-    by_name = record.by_name
-    for child in children:
-        part = by_name.get(child[1])
-        if part is None or child[0] != namespace:
-            raise _malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
-        kind = part.type
-        value = _read_record(kind, child) if isinstance(kind, Record) else _read_scalar(record, part, kind, child)
-        if part.most == 1:
-            if part.field in found:
-                raise _malformed(record.name, f"{part.name} stands there twice")
-            found[part.field] = value
-        else:
-            found[part.field] = (*found.get(part.field, ()), value)
-            if len(found[part.field]) > part.most:
-                raise _malformed(record.name, f"more than {part.most} times {part.name}")
-    if not record.needed <= found.keys():
-        missing = next(part.name for part in record.parts if part.least and part.field not in found)
-        raise _malformed(record.name, f"{missing} is missing")
-    try:
-        return record.make(**found)
-    except ValueError as error:
-        raise _malformed(record.name, error) from None
-
-
-def _read_scalar(record: Record, part: Part, kind: Scalar, element: Element) -> Any:
-    if element[3]:
-        raise _malformed(f"{record.name}/{part.name}", "elements where a text is wanted")
-    try:
-        return kind.read(element[2])
-    except ValueError as error:
-        raise _malformed(f"{record.name}/{part.name}", error) from None
 
 
 def write(request: Request, dialect: Dialect = OWN) -> Element:

@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from delegator.model.places import normal_address
+
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """Section 2.2: the first twelve bytes of version 2, which no other protocol begins with."""
 _FIXED = len(SIGNATURE) + 4
@@ -104,5 +106,4 @@ def _source(family: int, addresses: bytes) -> str | None:
 
 def _plain(address: IPv4Address | IPv6Address) -> str:
     """As the kernel would have told it; an IPv4 address inside an IPv6 one is the former."""
-    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(inner or address)
+    return normal_address(str(address))
