@@ -14,7 +14,7 @@ from typing import IO, Any, TextIO
 
 import click
 
-from pki import minting, show
+from pki import minting, show, streams
 from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
 from pki.console import Passphrase, Values, command, unlocking
@@ -180,7 +180,8 @@ def show_command(place: Path, target: str) -> Values:
     path = Path(target) if Path(target).is_file() else show.locate(Folder.open(place), target)
     found = show.describe(path)
     words = [line for each in found for line in (*show.lines(each), "")]
-    return {"lines": [str(path), *words[:-1]], "path": str(path), "contents": found}
+    return {"lines": [str(path), *words[:-1]], "path": str(path), "contents": found,
+            "acted": False}
 
 
 @main.command()
@@ -193,7 +194,8 @@ def check(place: Path, days: int, passphrase: Passphrase) -> Values:
     problems = sum(not remark.note for remark in remarks)
     words = [*map(str, remarks), f"{problems} problems" if problems else "all is well"]
     found = [{"path": str(each.path), "detail": each.detail, "note": each.note} for each in remarks]
-    return {"lines": words, "exit": 1 if problems else 0, "problems": problems, "remarks": found}
+    return {"lines": words, "exit": 1 if problems else 0, "problems": problems, "remarks": found,
+            "acted": False}
 
 
 def _issue(
@@ -223,4 +225,4 @@ def _issued_lines(made: Issued) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m pki")
+    streams.program(lambda: main(prog_name="python -m pki"))

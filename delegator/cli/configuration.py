@@ -30,7 +30,7 @@ def show(defaults: bool) -> Output:
     from delegator.config import Settings, as_toml
 
     settings = Settings() if defaults else session.settings()
-    return Output(msgspec.to_builtins(settings), as_toml(settings).splitlines())
+    return Output(msgspec.to_builtins(settings), as_toml(settings).splitlines(), exact=True)
 
 
 @verb(group, "check", "delegator --config delegator.toml config check")

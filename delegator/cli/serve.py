@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 
 import click
 
 from delegator.config import Settings
+from pki.streams import Unwritten
 
 
 @click.command("serve")
@@ -48,9 +50,13 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
 
     def ready(listening: app.Listening) -> None:
         print(f"delegator listening on https://{listening.host}:{listening.port}/", file=sys.stderr)
-        if as_json:
+        if not as_json:
+            return
+        try:
             print(json.dumps({"host": listening.host, "port": listening.port, "pid": os.getpid(),
                               "ops": listening.ops, "workers": listening.workers}), flush=True)
+        except Unwritten:  # whoever started it waits for that: end in order, and with the code of what is lost
+            signal.raise_signal(signal.SIGTERM)
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
     asyncio.run(serve(settings, ready, lambda: changed(config.load(path))))
