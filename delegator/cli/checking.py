@@ -21,15 +21,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from delegator.cli import checking_postgres
-from delegator.config import Server, Settings
+from delegator.config import Server, Settings, Source
 from delegator.errors import DelegatorError
-from delegator.net.reverse import load_domains
+from delegator.net.reverse import SYSTEM, load_domains
 from delegator.private import is_private
 from delegator.sealing import read_key_file
 from pki import Folder, PkiError
+from pki.errors import system_words
 from pki.trust import TrustStore
 
 _SOON = timedelta(days=30)
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
+_NOWHERE = Source(None, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Finding:
     ok: bool
     detail: str
     hint: str = ""
+    setting: str = ""
+    """The setting that names it, and where that was set."""
 
     def as_data(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -54,9 +59,9 @@ class _Wrong(Exception):
         self.detail, self.hint = detail, hint
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    found = [_made(what, path, check) for what, path, check in _checks(settings)]
+    found = [_made(what, path, check, _setting(key, source)) for what, path, key, check in _checks(settings)]
     if all(one.ok for one in found):  # then what only shows when they are put together
         found.append(_made("all together", "", lambda: _together(settings)))
     return found
@@ -70,34 +75,72 @@ def _together(settings: Settings) -> str:
     return "a delegator would start with it"
 
 
-_Check = tuple[str, str, Callable[[], str]]
+_Check = tuple[str, str, tuple[str, str], Callable[[], str]]
+"""What is looked at, what it is called there, the section and key that name it, how to look."""
+
+
+def _setting(key: tuple[str, str], source: Source) -> str:
+    """Where to change what was looked at."""
+    return f"[{key[0]}] {key[1]}, {source.of(*key)}"
 
 
 def _checks(settings: Settings) -> Iterator[_Check]:
     server, callbacks = settings.server, settings.callbacks
     folder = Path(server.ca).parent
     if not folder.exists() or (folder / "ledger.jsonl").exists():
-        yield "PKI folder", str(folder), lambda: _pki_folder(folder)
-    yield "factory anchors", server.ca, lambda: _trust(server)
+        yield "PKI folder", str(folder), ("server", "ca"), lambda: _pki_folder(folder)
+    yield "factory anchors", server.ca, ("server", "ca"), lambda: _trust(server)
     yield from _pair("server", server.certificate, server.key, "server")
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
-        yield "sealing key", name, partial(_sealing, name)
+        key = "key_file" if name == settings.sealing.key_file else "older_key_files"
+        yield "sealing key", name, ("sealing", key), partial(_sealing, name)
     if settings.domains.enabled:
-        yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
+        yield "reverse DNS", settings.domains.label, ("domains", "enabled"), lambda: _domains(settings)
     if settings.enrolment.enabled:
-        yield "enrolment", settings.enrolment.certificate, lambda: _enrolment(settings)
+        yield "enrolment", settings.enrolment.certificate, ("enrolment", "certificate"), lambda: _enrolment(settings)
     yield from _mail(settings)
     if settings.store.url:
-        yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store)
+        yield ("database", settings.store.url.partition("?")[0], ("store", "url"),
+               lambda: checking_postgres.examine(settings.store))
     else:
-        yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+        yield "database", settings.store.path, ("store", "path"), lambda: _database(Path(settings.store.path))
+    yield from _places(settings)
+
+
+def _places(settings: Settings) -> Iterator[_Check]:
+    """Addresses to listen on, where they are not every address of the machine."""
+    for section, host, wanted in (("server", settings.server.host, True),
+                                  ("ops", settings.ops.host, settings.ops.enabled)):
+        if wanted and host not in _EVERYWHERE:
+            yield f"{section} address", host, (section, "host"), partial(_ours, host)
+
+
+def _ours(host: str) -> str:
+    """That a delegator could listen there; its port may be taken by the very one that runs."""
+    from delegator.net.serve import bound
+
+    bound(host, 0).close()
+    return "an address of this machine"
+
+
+def _opened(section: str, values: object, *keys: str) -> None:
+    """Raises _Wrong with the setting whose file cannot be read: what comes next would only name the file."""
+    for key in keys:
+        name: str = getattr(values, key)
+        try:
+            with Path(name or os.devnull).open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise _Wrong(f"[{section}] {key}: {name}: {error.strerror}", "check the path, who owns it and its mode"
+                         ) from None
 
 
 def _enrolment(settings: Settings) -> str:
     """The authority that signs online, and its key."""
     from delegator.enrolment import load_authority
 
+    _opened("enrolment", settings.enrolment, "certificate", "key", "passphrase_file")
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)
     assert authority is not None
     end = authority.certificate.not_valid_after_utc
@@ -107,16 +150,17 @@ def _enrolment(settings: Settings) -> str:
 def _mail(settings: Settings) -> Iterator[_Check]:
     """Mail to administrators: all of it where a relay is named; else only whether somebody waits for it."""
     if settings.mail.host:
-        yield "mail", settings.mail.host, lambda: _mail_in_order(settings)
+        yield "mail", settings.mail.host, ("mail", "host"), lambda: _mail_in_order(settings)
     else:
         waiting = _wants_mail(settings)
         if waiting:
-            yield "mail", waiting, _no_mail
+            yield "mail", waiting, ("mail", "host"), _no_mail
 
 
 def _mail_in_order(settings: Settings) -> str:
     from delegator.notify import carriers
 
+    _opened("mail", settings.mail, "password_file", "ca", "certificate", "key")
     carrier = carriers.mail_carrier(settings, carriers.delegator_name(settings), lambda: datetime.now(UTC))
     assert carrier is not None
     return carriers.check(carrier)
@@ -145,17 +189,17 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
     mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
-    yield f"{section} certificate", certificate, lambda: _certificate(certificate, mint)
-    yield f"{section} key", key, lambda: _key(key, certificate, mint)
+    yield f"{section} certificate", certificate, (section, "certificate"), lambda: _certificate(certificate, mint)
+    yield f"{section} key", key, (section, "key"), lambda: _key(key, certificate, mint)
 
 
-def _made(what: str, path: str, check: Callable[[], str]) -> Finding:
+def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> Finding:
     try:
-        return Finding(what, path, True, check())
+        return Finding(what, path, True, check(), setting=setting)
     except (PkiError, DelegatorError, _Wrong) as error:
-        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md")
+        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", setting)
     except OSError as error:
-        return Finding(what, path, False, error.strerror or str(error), "check the path and who owns it")
+        return Finding(what, path, False, system_words(error), "check the path and who owns it", setting)
 
 
 def _pki_folder(path: Path) -> str:
@@ -164,6 +208,7 @@ def _pki_folder(path: Path) -> str:
 
 
 def _trust(server: Server) -> str:
+    _opened("server", server, "ca", "crl", "issuers")
     trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
     found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
     if trust.revocation is None:
@@ -213,6 +258,8 @@ def _sealing(name: str) -> str:
 
 
 def _domains(settings: Settings) -> str:
+    if settings.domains.trust_anchor != SYSTEM:
+        _opened("domains", settings.domains, "trust_anchor")
     load_domains(settings.domains)
     return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
 

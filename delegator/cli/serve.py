@@ -34,7 +34,7 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
     """
     import msgspec
 
-    from delegator import app, config, observe, workers
+    from delegator import app, observe, workers
     from delegator.cli import session
     from delegator.private import keep_memory_private
 
@@ -59,4 +59,4 @@ def command(settings: Settings, host: str | None, port: int | None, as_json: boo
             signal.raise_signal(signal.SIGTERM)
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
-    asyncio.run(serve(settings, ready, lambda: changed(config.load(path))))
+    asyncio.run(serve(settings, ready, lambda: changed(session.read(path))))

@@ -164,8 +164,8 @@ def _written(stream: TextIO | None, text: str) -> bool:
 
 
 def _lost(stream: TextIO, error: OSError) -> int:
-    """Says that standard output is lost, unless its reader left; what Python itself would flush at the end goes nowhere,
-    since that would fail once more and with a traceback."""
+    """Says that standard output is lost, unless its reader left. What Python itself would flush at the end goes
+    nowhere, since that would fail once more and with a traceback."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

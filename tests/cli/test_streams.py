@@ -104,7 +104,8 @@ READING = (
     "-m delegator --help", "-m delegator customers list", "-m delegator customers list --json",
     "-m delegator customers show loc", "-m delegator delegates show loc-small", "-m delegator devices list",
     "-m delegator devices list --json", "-m delegator devices export", "-m delegator devices export --format jsonl",
-    "-m delegator policies try rollout --customer loc --list all", "-m delegator explain ABC1234", "-m delegator usage",
+    "-m delegator policies try rollout --customer loc --list all", "-m delegator explain ABC1234",
+    "-m delegator usage --json",
     "-m delegator usage --csv", "-m delegator audit list", "-m delegator config show", "-m delegator completion bash",
     "device.pyz reasons", "-m pki show ca --dir p",
     "-m pki show ca --dir p --json", "-m pki --help", "-m pki check --dir p")
