@@ -11,9 +11,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -229,17 +229,28 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
                              hint="what there is: delegator config show --defaults") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where settings were read, so that a wrong one is looked for where it was set."""
 
     path: Path | None
     environment: Mapping[str, str]
     prefix: str = PREFIX
+    options: Mapping[tuple[str, str], str] = MappingProxyType({})
+    """What the command line said instead, by section and key."""
 
     def of(self, section: str, key: str) -> str:
-        """The variable that sets a key, else the file, else that it is built in."""
-        return self.variable(section, key) or (str(self.path) if self.path else "built in")
+        """The option or the variable that sets a key, else the file, else that it is built in."""
+        return (self.options.get((section, key)) or self.variable(section, key)
+                or (str(self.path) if self.path else "built in"))
+
+    def behind(self, words: str) -> str | None:
+        """The variable that sets what words are about: a key that they name, or a value that they show."""
+        for name, value in sorted(self.environment.items()):
+            section, parted, key = name.removeprefix(self.prefix).lower().partition("__")
+            ours = name.startswith(self.prefix) and (parted or name == f"{self.prefix}CONFIG") and name not in words
+            if ours and (f"[{section}] {key}" in words or f"$.{section}.{key}" in words or _shown(value, words)):
+                return name
+        return None
 
     def variable(self, section: str, key: str = "") -> str | None:
         """The variable that sets a key, or any key of a section."""
@@ -255,6 +266,11 @@ class Source:
         variable = self.variable(re.escape(section), re.escape(key or "")) if section else None
         where = variable or self.path
         return f"{where}: " if where else ""
+
+
+def _shown(value: str, words: str) -> bool:
+    """Whether a value that is long enough to be meant stands in words as it is."""
+    return len(value) > 2 and re.search(rf"(?<![\w/.-]){re.escape(value)}(?![\w/-])", words) is not None
 
 
 _AT = re.compile(r"`\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?")

@@ -12,10 +12,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from delegator.config import Settings, Source
+from delegator.delegate import settings as delegate
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, NAME
 
@@ -27,11 +28,16 @@ class Rule(NamedTuple):
     example: str
 
 
-def judge(settings: Settings, source: Source) -> Settings:
+Rules = Mapping[tuple[str, str], Rule]
+Tree = TypeVar("Tree", Settings, delegate.Settings)
+
+
+def judge(settings: Tree, source: Source) -> Tree:
     """The settings, if all of them are in order. Raises DelegatorError (CONFIGURATION) for the first that is not."""
+    rules = RULES if isinstance(settings, Settings) else OF_DELEGATES
     for section, key, value, built_in in _values(settings):
         if value != built_in:
-            _judge(RULES.get((section, key), _FREE), section, key, value, source)
+            _judge(rules.get((section, key), _FREE), section, key, value, source)
     return settings
 
 
@@ -44,11 +50,11 @@ def _judge(rule: Rule, section: str, key: str, value: object, source: Source) ->
         why = error.detail if isinstance(error, DelegatorError) else str(error)
         why = why.removeprefix(f"$.{section}.{key}: ")
         raise DelegatorError(Kind.CONFIGURATION, f"{source.of(section, key)}: [{section}] {key}: {why}",
-                             hint=f"such as {rule.example}") from None
+                             hint=f"write it such as {rule.example}") from None
 
 
-def _values(settings: Settings) -> Iterator[tuple[str, str, object, object]]:
-    built_in = Settings()
+def _values(settings: Settings | delegate.Settings) -> Iterator[tuple[str, str, object, object]]:
+    built_in = type(settings)()
     for section in settings.__struct_fields__:
         ours, theirs = getattr(settings, section), getattr(built_in, section)
         for key in ours.__struct_fields__:
@@ -89,7 +95,7 @@ def _host(text: str) -> None:
 
 
 def _host_name(text: str) -> None:
-    if not HOST_NAME.fullmatch(text):
+    if text.replace(".", "").isdigit() or not HOST_NAME.fullmatch(text):
         raise ValueError(f"{text[:80]!a} is not a host name")
 
 
@@ -104,7 +110,7 @@ def _alternate(text: str) -> None:
     from delegator.device.addresses import parse_alternate
 
     try:
-        parse_alternate(text)
+        _host(parse_alternate(text).host)
     except ValueError:
         raise ValueError(f"{text[:80]!a} is not HOST or HOST:PORT") from None
 
@@ -165,7 +171,7 @@ _FREE = Rule(_any, "text that can be seen")
 _FILE, _NO_FILE = Rule(_path, "var/name.pem"), Rule(_optional(_path), 'var/name.pem, or "" for none')
 _NETWORK = Rule(_network, '["192.0.2.0/24"]')
 
-RULES: Mapping[tuple[str, str], Rule] = {
+RULES: Rules = {
     ("server", "host"): Rule(_host, '"0.0.0.0"'),
     ("server", "certificate"): _FILE, ("server", "key"): _FILE, ("server", "ca"): _FILE,
     ("server", "crl"): _NO_FILE, ("server", "issuers"): _NO_FILE,
@@ -195,3 +201,14 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("billing", "zone"): Rule(_zone, '"UTC" or "Europe/Berlin"'),
     ("log", "level"): _FREE,
 }
+
+OF_DELEGATES: Rules = {
+    ("delegate", "host"): Rule(_host, '"0.0.0.0"'),
+    ("delegate", "certificate"): _FILE, ("delegate", "key"): _FILE, ("delegate", "ca"): _FILE,
+    ("delegate", "crl"): _NO_FILE,
+    ("delegate", "delegators"): Rule(_host_name, '["delegator.example.com"], a name in its certificate'),
+    ("delegate", "database"): _FILE, ("delegate", "sealing_key"): _FILE, ("delegate", "data"): _FILE,
+    ("delegate", "public_url"): Rule(_optional(_url), '"https://provisioning.example.com/"'),
+    ("log", "level"): _FREE,
+}
+"""Of the reference delegate."""

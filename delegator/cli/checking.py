@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
+import ssl
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from delegator.cli import checking_postgres
-from delegator.config import Server, Settings, Source
+from delegator.config import Server, Settings, Source, Store
 from delegator.errors import DelegatorError
 from delegator.net.reverse import SYSTEM, load_domains
 from delegator.private import is_private
@@ -105,7 +106,17 @@ def _checks(settings: Settings) -> Iterator[_Check]:
                lambda: checking_postgres.examine(settings.store))
     else:
         yield "database", settings.store.path, ("store", "path"), lambda: _database(Path(settings.store.path))
+    if settings.store.password_file:
+        yield ("database password", settings.store.password_file, ("store", "password_file"),
+               lambda: _password(settings.store))
     yield from _places(settings)
+
+
+def _password(store: Store) -> str:
+    _opened("store", store, "password_file")
+    if not is_private(Path(store.password_file)):
+        raise _Wrong("can be read by others", f"chmod 600 {store.password_file}")
+    return "private" if store.url else "private, and not used: [store] url names no PostgreSQL"
 
 
 def _places(settings: Settings) -> Iterator[_Check]:
@@ -125,15 +136,19 @@ def _ours(host: str) -> str:
 
 
 def _opened(section: str, values: object, *keys: str) -> None:
-    """Raises _Wrong with the setting whose file cannot be read: what comes next would only name the file."""
-    for key in keys:
-        name: str = getattr(values, key)
-        try:
-            with Path(name or os.devnull).open("rb") as file:
-                file.read(1)
-        except OSError as error:
-            raise _Wrong(f"[{section}] {key}: {name}: {error.strerror}", "check the path, who owns it and its mode"
-                         ) from None
+    """Raises _Wrong with each setting whose file cannot be read: what comes next would only name the file."""
+    wrong = [f"[{section}] {key}: {why}" for key in keys if (why := _unreadable(getattr(values, key)))]
+    if wrong:
+        raise _Wrong("; ".join(wrong), "check the path, who owns it and its mode")
+
+
+def _unreadable(name: str) -> str:
+    try:
+        with Path(name or os.devnull).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return system_words(error)
+    return ""
 
 
 def _enrolment(settings: Settings) -> str:
@@ -161,9 +176,18 @@ def _mail_in_order(settings: Settings) -> str:
     from delegator.notify import carriers
 
     _opened("mail", settings.mail, "password_file", "ca", "certificate", "key")
+    _anchors_of_the_relay(settings.mail.ca)
     carrier = carriers.mail_carrier(settings, carriers.delegator_name(settings), lambda: datetime.now(UTC))
     assert carrier is not None
     return carriers.check(carrier)
+
+
+def _anchors_of_the_relay(path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path or None)
+    except ssl.SSLError:
+        raise _Wrong(f"[mail] ca: {path} holds no certificate in PEM", 'name who signed the relay\'s certificate, or ""'
+                     ) from None
 
 
 def _no_mail() -> str:
@@ -261,7 +285,22 @@ def _domains(settings: Settings) -> str:
     if settings.domains.trust_anchor != SYSTEM:
         _opened("domains", settings.domains, "trust_anchor")
     load_domains(settings.domains)
+    _domain_policy(settings)
     return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
+
+
+def _domain_policy(settings: Settings) -> None:
+    """A policy that is not there refuses every device that is found so."""
+    name, path = settings.domains.policy, Path(settings.store.path)
+    known: list[object] = []
+    if settings.store.url:
+        known = checking_postgres.policies(settings.store)
+    elif path.exists():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+            known = [row[0] for row in connection.execute("SELECT name FROM policies")]
+    if name and name not in known:
+        raise _Wrong(f"[domains] policy: there is no policy named {name}", f"delegator policies add {name}; or see: "
+                     "delegator policies list")
 
 
 def _database(path: Path) -> str:

@@ -71,6 +71,14 @@ def mailing(where: config.Store) -> str:
     return ", ".join(str(row[0]) for row in rows)
 
 
+def policies(where: config.Store) -> list[object]:
+    """The names of all policies; none from a database that does not answer, which is told on its own."""
+    try:
+        return [row[0] for row in _asked(where, lambda connection: connection.fetch("SELECT name FROM policies"))]
+    except DelegatorError:
+        return []
+
+
 def _asked(where: config.Store, question: Callable[[Any], Awaitable[Any]]) -> Any:
     from delegator.store.connecting import connect, server_of
     from delegator.store.troubles import told

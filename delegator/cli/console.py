@@ -8,9 +8,11 @@ Must not live here: what a command does, how a value is spelled as data (shapes)
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,6 +207,17 @@ def _pki(error: Exception) -> Problem | None:
     if not isinstance(error, PkiError):
         return None
     return Problem(error.kind.value, error.detail, error.hint, EXIT_CODES[error.kind])
+
+
+def blamed(problem: Problem) -> Problem:
+    """With the variable that set what the problem is about: it is looked for in the file otherwise."""
+    from delegator.config import Source
+
+    variable = Source(None, os.environ).behind(problem.detail) or Source(None, os.environ, "DELEGATE_").behind(
+        problem.detail)
+    if variable is None:
+        return problem
+    return dataclasses.replace(problem, hint=f"{problem.hint} (it was set by {variable})".lstrip())
 
 
 def missing(noun: str, name: str, group: str) -> DelegatorError:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from delegator.config import Log, Port, read_file
+from delegator.config import Log, Port, Source, read_file
 from delegator.errors import DelegatorError, Kind
 
 PREFIX = "DELEGATE_"
@@ -65,7 +65,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ,
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        where = f"{path}: " if path else ""
+        where = Source(path, environment, PREFIX).of_mistake(str(error))
         raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator delegate serve --help"
                              ) from None
 
