@@ -43,8 +43,8 @@ def adopted(folder: Folder, lines: Iterable[str], authority: Callable[[], Author
         if line.strip():
             try:
                 entries = _entries(line, folder.ca_certificate)
-            except (ValueError, KeyError, TypeError) as error:
-                raise _refused(number, f"not a line of `delegator enrolments export`: {type(error).__name__}") from None
+            except (ValueError, KeyError, TypeError):
+                raise _refused(number, "not a line of `delegator enrolments export`") from None
             except PkiError as error:
                 raise _refused(number, error.detail) from None
             foreign += not entries

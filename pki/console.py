@@ -81,7 +81,7 @@ def command(function: Callable[..., Values]) -> Command:
         except PkiError as error:
             _fail(error, as_json)
         except OSError as error:  # a full disk, a pulled drive
-            _fail(PkiError(Kind.FAILED, system_words(error), "free space or mend what stands in the way, then run it again"), as_json)
+            _fail(PkiError(Kind.FAILED, system_words(error), "free space or mend that, then run it again"), as_json)
         _render(values, as_json)
 
     return wrapper

@@ -90,8 +90,7 @@ def _run(words: argparse.Namespace, world: World) -> Report:
         except Stopped as stop:
             return _ended("stopped", _SIGNALLED + stop.number, "stopped; the next activation goes on from here")
         except OSError as error:
-            about = f"{error.filename}: " if error.filename else ""
-            return _ended("failed", _FAILED, f"this device's own trouble: {about}{error.strerror or error}")
+            return _ended("failed", _FAILED, f"this device's own trouble: {reasons.system_words(error)}")
 
 
 def _activate(settings: Settings, world: World) -> Report:
