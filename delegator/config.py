@@ -225,7 +225,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"{Source(path, environment).of_mistake(str(error))}{error}",
+        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment).of_mistake(str(error)),
                              hint="what there is: delegator config show --defaults") from None
 
 
@@ -258,16 +258,21 @@ class Source(NamedTuple):
                      and re.fullmatch(f"{section}__{key or '.*'}", name.removeprefix(self.prefix).lower())), None)
 
     def of_mistake(self, words: str) -> str:
-        """The beginning of a sentence in which msgspec tells of a value or a name, by the path to it."""
+        """What msgspec tells of a value or a name by the path to it, in an operator's words and with where it was
+        set."""
         at, unknown = _AT.search(words), _UNKNOWN.search(words)
         section, key = (at["section"], at["key"]) if at else (None, None)
         if unknown is not None:
             section, key = (section, unknown["name"]) if section else (unknown["name"], "")
         variable = self.variable(re.escape(section), re.escape(key or "")) if section else None
         where = variable or self.path
-        return f"{where}: " if where else ""
+        return (f"{where}: " if where else "") + _PLAIN.sub(lambda found: _TYPES[found[0]], words)
 
 
+_TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false",
+          "`array`": "a list", "`object`": "a section", "`null`": "nothing", "Object contains": "there is an",
+          "unknown field": "unknown key", "Invalid enum value": "there is no such choice as"}
+_PLAIN = re.compile("|".join(map(re.escape, _TYPES)))
 def _shown(value: str, words: str) -> bool:
     """Whether a value that is long enough to be meant stands in words as it is."""
     return len(value) > 2 and re.search(rf"(?<![\w/.-]){re.escape(value)}(?![\w/-])", words) is not None

@@ -38,7 +38,8 @@ _key_type = click.option(
     "--key-type", type=click.Choice([kind.value for kind in KeyType]), default="ec", show_default=True,
     help="ECDSA P-256, or RSA-2048.")  # fmt: skip
 _csr = click.option("--csr", type=click.File("rb"), help="Certify the key of this PKCS#10 request instead.")
-_days = click.option("--days", type=click.IntRange(1), help="A shorter life than the profile's.")
+_LIFE = click.IntRange(1, 36_500)
+_days = click.option("--days", type=_LIFE, help="A shorter life than the profile's.")
 _renew = click.option("--renew", is_flag=True, help="Replace; the old pair is kept under retired/.")
 _alt = click.option("--alt", "names", multiple=True, help="A further host name or address; may be repeated.")
 
@@ -125,7 +126,7 @@ def device(tag: str | None, source: TextIO | None, out: Path | None, **options: 
 @click.option("--tag", help="Every certificate of this device.")
 @click.option("--reason", type=click.Choice([reason.value for reason in Reason]), default="unspecified",
               show_default=True)  # fmt: skip
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command
 def revoke(
@@ -144,7 +145,7 @@ def revoke(
 
 @main.command()
 @click.argument("source", metavar="FILE", type=click.File("r", encoding="utf-8"))
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command
 def adopt(place: Path, source: TextIO, days: int, passphrase: Passphrase) -> Values:
@@ -162,7 +163,7 @@ def adopt(place: Path, source: TextIO, days: int, passphrase: Passphrase) -> Val
 
 
 @main.command()
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the list.")
 @unlocking
 @command
 def crl(place: Path, days: int, passphrase: Passphrase) -> Values:
@@ -185,7 +186,8 @@ def show_command(place: Path, target: str) -> Values:
 
 
 @main.command()
-@click.option("--days", type=click.IntRange(0), default=SOON_DAYS, show_default=True, help="What counts as soon.")
+@click.option("--days", type=click.IntRange(0, 36_500), default=SOON_DAYS, show_default=True,
+              help="What counts as soon.")  # fmt: skip
 @unlocking
 @command
 def check(place: Path, days: int, passphrase: Passphrase) -> Values:

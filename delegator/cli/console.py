@@ -180,6 +180,14 @@ _NEXT: dict[Kind, str] = {
 _ANY_OS_ERROR = (Kind.UNAVAILABLE, "mend that, then run it again")
 
 
+_UNFIT: dict[type[Exception], tuple[str, str, str]] = {
+    UnicodeEncodeError: ("surrogates not allowed", "a word of the command line is not text in UTF-8",
+                         "write it on a terminal whose encoding is UTF-8"),
+    OverflowError: ("too large", "a number is too large", "write a smaller one"),
+}
+"""What the system or a database refuses of a value that no form looked at: words, sentence, what to do next."""
+
+
 def problem_of(error: Exception) -> Problem | None:
     """What is expected to go wrong, as a Problem; None for a fault of ours."""
     if isinstance(error, DelegatorError):
@@ -189,6 +197,9 @@ def problem_of(error: Exception) -> Problem | None:
         return _usage(error)
     if isinstance(error, click.Abort):
         return Problem("stopped", "stopped", "", 130)
+    wrong = _UNFIT.get(type(error))
+    if wrong is not None and wrong[0] in str(error):
+        return Problem("usage", wrong[1], wrong[2], 2)
     if isinstance(error, Unwritten):  # told by whoever made the stream, once for all commands
         return None
     if isinstance(error, OSError):

@@ -65,9 +65,8 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ,
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        where = Source(path, environment, PREFIX).of_mistake(str(error))
-        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator delegate serve --help"
-                             ) from None
+        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment, PREFIX).of_mistake(str(error)),
+                             hint="see: delegator delegate serve --help") from None
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:

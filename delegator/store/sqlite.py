@@ -226,7 +226,8 @@ def _words(error: Exception) -> str:
 
 
 def _unavailable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {_words(error)}", hint=RESTORE if is_broken(error) else "")
+    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {_words(error)}",
+                          hint=RESTORE if is_broken(error) else "")
 
 
 def _unusable(path: Path, error: Exception) -> DelegatorError:
