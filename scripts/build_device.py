@@ -18,19 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SIZE_LIMIT = 100_000
 _SHEBANG = b"#!/usr/bin/env python3\n"
-_MAIN = """import sys
-
-if sys.version_info < (3, 9):
-    sys.stderr.write("delegator device: this file needs Python 3.9 or later, and this is Python %d.%d; start it with "
-                     "a newer one, such as: python3.9 delegator-device.pyz\\n" % sys.version_info[:2])
-    sys.exit(3)
-
-from delegator.device import main
-
-sys.exit(main())
-"""
-"""Written so that any Python can read it: one that is too old is told so in a sentence, with the exit code of a device
-that is not set up right."""
+_MAIN = "import sys\n\nfrom delegator.device import main\n\nsys.exit(main())\n"
 _PACKAGE = '"""The secure service delegator; this file holds its device client only."""\n'
 _BUILD_TIME = re.compile(r"^BUILD_TIME = \d+$", re.MULTILINE)
 

@@ -8,13 +8,16 @@ CA is the only authority believed.
 Must not live here: retries and confirmation; docs/integrators.md tells the rules.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("soap_call.py needs Python 3.9 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
 
 import argparse
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ CONNECT_TIMEOUT, ANSWER_TIMEOUT = 10, 60
 """Seconds. A delegator waits for a delegate before it answers."""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: "list[str] | None" = None) -> int:
     """Ask once; the exit code."""
     words = _words(argv)
     transaction = words.transaction_id or os.environ.get("TRANSACTION_ID") or secrets.token_hex(16)
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _words(argv: list[str] | None) -> argparse.Namespace:
+def _words(argv: "list[str] | None") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="soap_call.py", description="Ask a delegator for a provisioning credential.",
         epilog="exit codes: 0 credential, 1 the delegator's own fault or no answer of a delegator, 2 usage, 4 "
