@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pki import streams
+
 ROOT = Path(__file__).resolve().parent.parent
 MOST = 5
 """Exceptions at most: whoever needs more has a dependency to replace."""
@@ -122,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.program(main)
