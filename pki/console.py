@@ -80,6 +80,9 @@ def command(function: Callable[..., Values]) -> Command:
             values = dict(function(**arguments))
         except PkiError as error:
             _fail(error, as_json)
+        except UnicodeDecodeError:
+            _fail(PkiError(Kind.REFUSED, "what was read is not text in UTF-8", "save it as UTF-8, then run it again"),
+                  as_json)
         except OSError as error:  # a full disk, a pulled drive
             _fail(PkiError(Kind.FAILED, system_words(error), "free space or mend that, then run it again"), as_json)
         _render(values, as_json)

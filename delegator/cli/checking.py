@@ -32,7 +32,6 @@ from pki.errors import system_words
 from pki.trust import TrustStore
 
 _SOON = timedelta(days=30)
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
 _NOWHERE = Source(None, {})
 
 
@@ -62,7 +61,8 @@ class _Wrong(Exception):
 
 def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    found = [_made(what, path, check, _setting(key, source)) for what, path, key, check in _checks(settings)]
+    found = [_made(what, path, check, _setting(settings, what, path, source))
+             for what, path, check in _checks(settings)]
     if all(one.ok for one in found):  # then what only shows when they are put together
         found.append(_made("all together", "", lambda: _together(settings)))
     return found
@@ -76,40 +76,48 @@ def _together(settings: Settings) -> str:
     return "a delegator would start with it"
 
 
-_Check = tuple[str, str, tuple[str, str], Callable[[], str]]
-"""What is looked at, what it is called there, the section and key that name it, how to look."""
+_Check = tuple[str, str, Callable[[], str]]
+_NAMED = {
+    "PKI folder": "server.ca", "factory anchors": "server.ca", "server certificate": "server.certificate",
+    "server key": "server.key", "callbacks certificate": "callbacks.certificate", "callbacks key": "callbacks.key",
+    "sealing key": "sealing.key_file", "reverse DNS": "domains.enabled", "enrolment": "enrolment.certificate",
+    "mail": "mail.host", "database": "store.path", "database password": "store.password_file",
+    "devices' port": "server.host", "operators' port": "ops.host"}
+"""The setting that names what is looked at."""
 
 
-def _setting(key: tuple[str, str], source: Source) -> str:
+def _setting(settings: Settings, what: str, path: str, source: Source) -> str:
     """Where to change what was looked at."""
-    return f"[{key[0]}] {key[1]}, {source.of(*key)}"
+    name = _NAMED.get(what, "")
+    if what == "database" and settings.store.url:
+        name = "store.url"
+    elif path in settings.sealing.older_key_files:
+        name = "sealing.older_key_files"
+    section, _, key = name.partition(".")
+    return f"[{section}] {key}, {source.of(section, key)}" if name else ""
 
 
 def _checks(settings: Settings) -> Iterator[_Check]:
     server, callbacks = settings.server, settings.callbacks
     folder = Path(server.ca).parent
     if not folder.exists() or (folder / "ledger.jsonl").exists():
-        yield "PKI folder", str(folder), ("server", "ca"), lambda: _pki_folder(folder)
-    yield "factory anchors", server.ca, ("server", "ca"), lambda: _trust(server)
+        yield "PKI folder", str(folder), lambda: _pki_folder(folder)
+    yield "factory anchors", server.ca, lambda: _trust(server)
     yield from _pair("server", server.certificate, server.key, "server")
     yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
-        key = "key_file" if name == settings.sealing.key_file else "older_key_files"
-        yield "sealing key", name, ("sealing", key), partial(_sealing, name)
+        yield "sealing key", name, partial(_sealing, name)
     if settings.domains.enabled:
-        yield "reverse DNS", settings.domains.label, ("domains", "enabled"), lambda: _domains(settings)
+        yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
     if settings.enrolment.enabled:
-        yield "enrolment", settings.enrolment.certificate, ("enrolment", "certificate"), lambda: _enrolment(settings)
+        yield "enrolment", settings.enrolment.certificate, lambda: _enrolment(settings)
     yield from _mail(settings)
     if settings.store.url:
-        yield ("database", settings.store.url.partition("?")[0], ("store", "url"),
-               lambda: checking_postgres.examine(settings.store))
+        yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store)
     else:
-        yield "database", settings.store.path, ("store", "path"), lambda: _database(Path(settings.store.path))
+        yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
     if settings.store.password_file:
-        yield ("database password", settings.store.password_file, ("store", "password_file"),
-               lambda: _password(settings.store))
-    yield from _places(settings)
+        yield "database password", settings.store.password_file, lambda: _password(settings.store)
 
 
 def _password(store: Store) -> str:
@@ -117,22 +125,6 @@ def _password(store: Store) -> str:
     if not is_private(Path(store.password_file)):
         raise _Wrong("can be read by others", f"chmod 600 {store.password_file}")
     return "private" if store.url else "private, and not used: [store] url names no PostgreSQL"
-
-
-def _places(settings: Settings) -> Iterator[_Check]:
-    """Addresses to listen on, where they are not every address of the machine."""
-    for section, host, wanted in (("server", settings.server.host, True),
-                                  ("ops", settings.ops.host, settings.ops.enabled)):
-        if wanted and host not in _EVERYWHERE:
-            yield f"{section} address", host, (section, "host"), partial(_ours, host)
-
-
-def _ours(host: str) -> str:
-    """That a delegator could listen there; its port may be taken by the very one that runs."""
-    from delegator.net.serve import bound
-
-    bound(host, 0).close()
-    return "an address of this machine"
 
 
 def _opened(section: str, values: object, *keys: str) -> None:
@@ -143,11 +135,15 @@ def _opened(section: str, values: object, *keys: str) -> None:
 
 
 def _unreadable(name: str) -> str:
+    """Asked in a way that waits for nobody: a pipe has no end to wait for."""
     try:
-        with Path(name or os.devnull).open("rb") as file:
-            file.read(1)
+        opened = os.open(name or os.devnull, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.read(opened, 1)
+        finally:
+            os.close(opened)
     except OSError as error:
-        return system_words(error)
+        return f"{name}: {error.strerror}"
     return ""
 
 
@@ -165,11 +161,11 @@ def _enrolment(settings: Settings) -> str:
 def _mail(settings: Settings) -> Iterator[_Check]:
     """Mail to administrators: all of it where a relay is named; else only whether somebody waits for it."""
     if settings.mail.host:
-        yield "mail", settings.mail.host, ("mail", "host"), lambda: _mail_in_order(settings)
+        yield "mail", settings.mail.host, lambda: _mail_in_order(settings)
     else:
         waiting = _wants_mail(settings)
         if waiting:
-            yield "mail", waiting, ("mail", "host"), _no_mail
+            yield "mail", waiting, _no_mail
 
 
 def _mail_in_order(settings: Settings) -> str:
@@ -213,8 +209,8 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
     mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
-    yield f"{section} certificate", certificate, (section, "certificate"), lambda: _certificate(certificate, mint)
-    yield f"{section} key", key, (section, "key"), lambda: _key(key, certificate, mint)
+    yield f"{section} certificate", certificate, lambda: _certificate(certificate, mint)
+    yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
 
 def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> Finding:
