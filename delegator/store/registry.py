@@ -138,9 +138,10 @@ def _must_be_free(noun: str, name: str) -> Transaction[None]:
     """Raises DelegatorError (CONFLICT) with what refers to it, which the database would not tell."""
     found: list[str] = []
     for table, naming, word in _REFERRING[noun]:
+        # Some of them, in no order: of a customer's million devices all would have to be read for the first three.
         rows = yield Query(f"SELECT {naming} FROM {table} WHERE {noun} = $1 LIMIT {_SHOWN + 1}", (name,))
-        more = ", ..." if len(rows) > _SHOWN else ""
-        found += [f"{word} {', '.join(str(row[0]) for row in rows[:_SHOWN])}{more}"] if rows else []
+        names, more = sorted(str(row[0]) for row in rows[:_SHOWN]), ", ..." if len(rows) > _SHOWN else ""
+        found += [f"{word} {', '.join(names)}{more}"] if rows else []
     if found:
         raise DelegatorError(Kind.CONFLICT, f"{noun} {name} is still referred to by {'; '.join(found)}",
                              hint="change or remove these first")
