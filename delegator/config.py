@@ -248,7 +248,8 @@ class Source(NamedTuple):
         for name, value in sorted(self.environment.items()):
             section, parted, key = name.removeprefix(self.prefix).lower().partition("__")
             ours = name.startswith(self.prefix) and (parted or name == f"{self.prefix}CONFIG") and name not in words
-            if ours and (f"[{section}] {key}" in words or f"$.{section}.{key}" in words or _shown(value, words)):
+            named = f"[{section}] {key}" in words or f"$.{section}.{key}" in words
+            if ours and (named or ((key == "port" or _telling(value)) and _shown(value, words))):
                 return name
         return None
 
@@ -273,6 +274,11 @@ _TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`b
           "`array`": "a list", "`object`": "a section", "`null`": "nothing", "Object contains": "there is an",
           "unknown field": "unknown key", "Invalid enum value": "there is no such choice as"}
 _PLAIN = re.compile("|".join(map(re.escape, _TYPES)))
+def _telling(value: str) -> bool:
+    """Whether it is a path, an address or a name with dots: another word may stand anywhere."""
+    return any(mark in value for mark in "/.:@") and not value.replace(".", "").isdigit()
+
+
 def _shown(value: str, words: str) -> bool:
     """Whether a value that is long enough to be meant stands in words as it is."""
     return len(value) > 2 and re.search(rf"(?<![\w/.-]){re.escape(value)}(?![\w/-])", words) is not None

@@ -24,9 +24,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings, Source, Store
 from delegator.errors import DelegatorError
+from delegator.model import Policy
+from delegator.model.hours import is_known
 from delegator.net.reverse import SYSTEM, load_domains
 from delegator.private import is_private
 from delegator.sealing import read_key_file
+from delegator.store.registry import ALL_POLICIES
+from delegator.store.rows import policy_of
 from pki import Folder, PkiError
 from pki.errors import system_words
 from pki.trust import TrustStore
@@ -116,6 +120,9 @@ def _checks(settings: Settings) -> Iterator[_Check]:
         yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store)
     else:
         yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+    policies = [one for one in _policies(settings.store) if one.hours]
+    if policies:
+        yield "hours", ", ".join(one.name for one in policies[:5]), lambda: _hours(policies)
     if settings.store.password_file:
         yield "database password", settings.store.password_file, lambda: _password(settings.store)
 
@@ -285,18 +292,32 @@ def _domains(settings: Settings) -> str:
     return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
 
 
+def _policies(where: Store) -> list[Policy]:
+    """All of them; none from a database that does not open, which is told on its own."""
+    if where.url:
+        return checking_postgres.policies(where)
+    path = Path(where.path)
+    if path.exists():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+            return [policy_of(row) for row in connection.execute(ALL_POLICIES.sql)]
+    return []
+
+
 def _domain_policy(settings: Settings) -> None:
     """A policy that is not there refuses every device that is found so."""
-    name, path = settings.domains.policy, Path(settings.store.path)
-    known: list[object] = []
-    if settings.store.url:
-        known = checking_postgres.policies(settings.store)
-    elif path.exists():
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
-            known = [row[0] for row in connection.execute("SELECT name FROM policies")]
-    if name and name not in known:
+    name = settings.domains.policy
+    if name and name not in {one.name for one in _policies(settings.store)}:
         raise _Wrong(f"[domains] policy: there is no policy named {name}", f"delegator policies add {name}; or see: "
                      "delegator policies list")
+
+
+def _hours(policies: list[Policy]) -> str:
+    """A zone that this machine does not know opens nothing."""
+    wrong = [f"{one.name}: {opening.zone}" for one in policies for opening in one.hours if not is_known(opening.zone)]
+    if wrong:
+        raise _Wrong(f"this machine does not know the time zone of policy {'; '.join(wrong)}", "update the package "
+                     "tzdata, of the system or of Python, or write the hours with a zone that is known here")
+    return "time zones are known here"
 
 
 def _database(path: Path) -> str:

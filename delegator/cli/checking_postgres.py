@@ -12,6 +12,9 @@ from typing import Any
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
+from delegator.model import Policy
+from delegator.store.registry import ALL_POLICIES
+from delegator.store.rows import policy_of
 
 _ASKED = """
 SELECT current_setting('server_version_num')::integer AS version, current_setting('server_encoding') AS encoding,
@@ -71,12 +74,13 @@ def mailing(where: config.Store) -> str:
     return ", ".join(str(row[0]) for row in rows)
 
 
-def policies(where: config.Store) -> list[object]:
-    """The names of all policies; none from a database that does not answer, which is told on its own."""
+def policies(where: config.Store) -> list[Policy]:
+    """All policies; none from a database that does not answer, which is told on its own."""
     try:
-        return [row[0] for row in _asked(where, lambda connection: connection.fetch("SELECT name FROM policies"))]
+        rows = _asked(where, lambda connection: connection.fetch(ALL_POLICIES.sql))
     except DelegatorError:
         return []
+    return [policy_of((row[0], row[1])) for row in rows]
 
 
 def _asked(where: config.Store, question: Callable[[Any], Awaitable[Any]]) -> Any:
