@@ -88,12 +88,16 @@ def wants_json() -> bool:
 
 def show(output: Output, as_json: bool) -> None:
     """Shows a result; ends the command with its exit code. What was done is said also where the result is lost."""
+    lost: Unwritten | None = None
     try:
         for line in [json.dumps(output.data)] if as_json else output.lines:
             click.echo(line.encode() if output.exact else line)
-    finally:
-        for word in output.words:
-            click.echo(word, err=True)
+    except Unwritten as error:
+        lost = error
+    for word in output.words:
+        click.echo(word, err=True)
+    if lost is not None:
+        raise lost
     if output.exit_code:
         click.get_current_context().exit(output.exit_code)
 
