@@ -101,8 +101,7 @@ def _password(server: Server) -> str | None:
                                  hint=f"chmod 600 {path}")
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path}: {why}",
+        raise DelegatorError(Kind.CONFIGURATION, f"[store] password_file {path}: {error}",
                              hint="name a file that holds the password and nothing else") from None
 
 
