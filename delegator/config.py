@@ -12,7 +12,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +31,7 @@ EVERYWHERE: Hosts = ("0.0.0.0", "::")  # noqa: S104 - devices come from outside
 """Both families; a machine without IPv6 serves the other one."""
 HERE: Hosts = ("127.0.0.1", "::1")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+Many = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 
 
 class Server(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -91,13 +93,13 @@ class CallbackSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     certificate: str = "var/pki/delegate-clients/delegator.crt"
     key: str = "var/pki/delegate-clients/delegator.key"
     budget: Seconds = 10.0
-    running: Annotated[int, msgspec.Meta(ge=1)] = 16
+    running: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 16
     """Calls to one delegate at once."""
-    waiting: Annotated[int, msgspec.Meta(ge=0)] = 64
+    waiting: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 64
     """Calls to one delegate that wait for their turn; further devices are told to try later."""
     local_user: str = ""
     """As whom local programs run, if the delegator is root; "" for the delegator's own user."""
-    local_memory: Annotated[int, msgspec.Meta(ge=16)] = 512
+    local_memory: Annotated[int, msgspec.Meta(ge=16, le=16_777_216)] = 512
     """MiB of address space for each process of a local program."""
     local_cpu: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
     """Seconds of CPU time for each process of a local program."""
@@ -119,7 +121,7 @@ class Domains(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Whom to ask, as `192.0.2.53` or `127.0.0.1:5353`; none for those of the system."""
     budget: Annotated[float, msgspec.Meta(gt=0, le=10)] = 2.0
     """Seconds for one look-up, all included. Devices give up at 30."""
-    cache: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    cache: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 10_000
     """Addresses remembered."""
     private_networks: tuple[str, ...] = ()
     """Networks whose addresses are asked about although they are local, private or reserved (see outbound.py)."""
@@ -169,12 +171,12 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     idle: Seconds = 10.0
     writing: Seconds = 5.0
     drain: Seconds = 30.0
-    connections: Annotated[int, msgspec.Meta(ge=1)] = 20_000
-    connections_per_source: Annotated[int, msgspec.Meta(ge=1)] = 2_000
+    connections: Many = 20_000
+    connections_per_source: Many = 2_000
     """From one IPv4 address or IPv6 /64; a data centre behind NAT is one."""
-    half_open: Annotated[int, msgspec.Meta(ge=1)] = 5_000
+    half_open: Many = 5_000
     """Before the end of the TLS handshake; one more pushes the oldest out."""
-    requests_per_connection: Annotated[int, msgspec.Meta(ge=1)] = 100
+    requests_per_connection: Many = 100
 
 
 class OpsSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -231,9 +233,67 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
     except msgspec.ValidationError as error:
-        where = f"{path}: " if path else ""
-        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}",
+        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment).of_mistake(str(error)),
                              hint="what there is: delegator config show --defaults") from None
+
+
+class Source(NamedTuple):
+    """Where settings were read, so that a wrong one is looked for where it was set."""
+
+    path: Path | None
+    environment: Mapping[str, str]
+    prefix: str = PREFIX
+    options: Mapping[tuple[str, str], str] = MappingProxyType({})
+    """What the command line said instead, by section and key."""
+
+    def of(self, section: str, key: str) -> str:
+        """The option or the variable that sets a key, else the file, else that it is built in."""
+        return (self.options.get((section, key)) or self.variable(section, key)
+                or (str(self.path) if self.path else "built in"))
+
+    def behind(self, words: str) -> str | None:
+        """The variable that sets what words are about: a key that they name, or a value that they show."""
+        for name, value in sorted(self.environment.items()):
+            section, parted, key = name.removeprefix(self.prefix).lower().partition("__")
+            ours = name.startswith(self.prefix) and (parted or name == f"{self.prefix}CONFIG") and name not in words
+            named = f"[{section}] {key}" in words or f"$.{section}.{key}" in words
+            if ours and (named or ((key == "port" or _telling(value)) and _shown(value, words))):
+                return name
+        return None
+
+    def variable(self, section: str, key: str = "") -> str | None:
+        """The variable that sets a key, or any key of a section."""
+        return next((name for name in sorted(self.environment) if name.startswith(self.prefix)
+                     and re.fullmatch(f"{section}__{key or '.*'}", name.removeprefix(self.prefix).lower())), None)
+
+    def of_mistake(self, words: str) -> str:
+        """What msgspec tells of a value or a name by the path to it, in an operator's words and with where it was
+        set."""
+        at, unknown = _AT.search(words), _UNKNOWN.search(words)
+        section, key = (at["section"], at["key"]) if at else (None, None)
+        if unknown is not None:
+            section, key = (section, unknown["name"]) if section else (unknown["name"], "")
+        variable = self.variable(re.escape(section), re.escape(key or "")) if section else None
+        where = variable or self.path
+        return (f"{where}: " if where else "") + _PLAIN.sub(lambda found: _TYPES[found[0]], words)
+
+
+_TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false",
+          "`array`": "a list", "`object`": "a section", "`null`": "nothing", "Object contains": "there is an",
+          "unknown field": "unknown key", "Invalid enum value": "there is no such choice as"}
+_PLAIN = re.compile("|".join(map(re.escape, _TYPES)))
+def _telling(value: str) -> bool:
+    """Whether it is a path, an address or a name with dots: another word may stand anywhere."""
+    return any(mark in value for mark in "/.:@") and not value.replace(".", "").isdigit()
+
+
+def _shown(value: str, words: str) -> bool:
+    """Whether a value that is long enough to be meant stands in words as it is."""
+    return len(value) > 2 and re.search(rf"(?<![\w/.-]){re.escape(value)}(?![\w/-])", words) is not None
+
+
+_AT = re.compile(r"`\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]+)`")
 
 
 def _with_paths(tree: Any, environment: Mapping[str, str]) -> Any:

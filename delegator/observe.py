@@ -8,6 +8,7 @@ Must not live here: decisions, metrics' transport.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import sys
 import time
@@ -69,7 +70,8 @@ class _JsonLines(logging.Formatter):
             line["connection"] = connection
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        said = msgspec.json.encode(line)
+        return said.decode() if said.isascii() else json.dumps(msgspec.json.decode(said))  # for any terminal
 
 
 class _Text(logging.Formatter):

@@ -15,6 +15,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pki import streams
+
 if TYPE_CHECKING:
     from delegator.app import App
     from delegator.config import Settings
@@ -123,4 +125,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.program(main)

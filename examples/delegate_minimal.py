@@ -7,11 +7,16 @@ It answers RequestCredential and hears NotifyDeployed; serving provisioning data
 `delegator delegate serve` for a whole one). Passwords stand in claims.db as they are: keep that file to yourself.
 """
 
+import sys
+
+if sys.version_info < (3, 11):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("delegate_minimal.py needs Python 3.11 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
+
 import argparse
 import secrets
 import sqlite3
 import ssl
-import sys
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from xml.etree import ElementTree

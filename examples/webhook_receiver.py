@@ -7,6 +7,12 @@ signed more than five minutes ago, and takes what it has seen already as read: t
 once. Seen ids are kept in memory here; keep them in your database, beside what you do with the notification.
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("webhook_receiver.py needs Python 3.10 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
+
 import argparse
 import hashlib
 import hmac
@@ -14,7 +20,6 @@ import json
 import re
 import socket
 import ssl
-import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from pki import minting, show
+from pki import minting, show, streams
 from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
 from pki.console import Passphrase, Values, command, unlocking
@@ -39,7 +39,8 @@ _key_type = click.option(
     "--key-type", type=click.Choice([kind.value for kind in KeyType]), default="ec", show_default=True,
     help="ECDSA P-256, or RSA-2048.")  # fmt: skip
 _csr = click.option("--csr", type=click.File("rb"), help="Certify the key of this PKCS#10 request instead.")
-_days = click.option("--days", type=click.IntRange(1), help="A shorter life than the profile's.")
+_LIFE = click.IntRange(1, 36_500)
+_days = click.option("--days", type=_LIFE, help="A shorter life than the profile's.")
 _renew = click.option("--renew", is_flag=True, help="Replace; the old pair is kept under retired/.")
 _alt = click.option("--alt", "names", multiple=True, help="A further host name or address; may be repeated.")
 
@@ -126,7 +127,7 @@ def device(tag: str | None, source: IO[bytes] | None, out: Path | None, **option
 @click.option("--tag", help="Every certificate of this device.")
 @click.option("--reason", type=click.Choice([reason.value for reason in Reason]), default="unspecified",
               show_default=True)  # fmt: skip
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command
 def revoke(
@@ -145,7 +146,7 @@ def revoke(
 
 @main.command()
 @click.argument("source", metavar="FILE", type=click.File("rb"))
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command
 def adopt(place: Path, source: IO[bytes], days: int, passphrase: Passphrase) -> Values:
@@ -163,7 +164,7 @@ def adopt(place: Path, source: IO[bytes], days: int, passphrase: Passphrase) -> 
 
 
 @main.command()
-@click.option("--days", type=click.IntRange(1), default=DEFAULT_DAYS, show_default=True, help="Life of the list.")
+@click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the list.")
 @unlocking
 @command
 def crl(place: Path, days: int, passphrase: Passphrase) -> Values:
@@ -181,11 +182,13 @@ def show_command(place: Path, target: str) -> Values:
     path = Path(target) if Path(target).is_file() else show.locate(Folder.open(place), target)
     found = show.describe(path)
     words = [line for each in found for line in (*show.lines(each), "")]
-    return {"lines": [str(path), *words[:-1]], "path": str(path), "contents": found}
+    return {"lines": [str(path), *words[:-1]], "path": str(path), "contents": found,
+            "acted": False}
 
 
 @main.command()
-@click.option("--days", type=click.IntRange(0), default=SOON_DAYS, show_default=True, help="What counts as soon.")
+@click.option("--days", type=click.IntRange(0, 36_500), default=SOON_DAYS, show_default=True,
+              help="What counts as soon.")  # fmt: skip
 @unlocking
 @command
 def check(place: Path, days: int, passphrase: Passphrase) -> Values:
@@ -194,7 +197,8 @@ def check(place: Path, days: int, passphrase: Passphrase) -> Values:
     problems = sum(not remark.note for remark in remarks)
     words = [*map(str, remarks), f"{problems} problems" if problems else "all is well"]
     found = [{"path": str(each.path), "detail": each.detail, "note": each.note} for each in remarks]
-    return {"lines": words, "exit": 1 if problems else 0, "problems": problems, "remarks": found}
+    return {"lines": words, "exit": 1 if problems else 0, "problems": problems, "remarks": found,
+            "acted": False}
 
 
 def _issue(
@@ -224,4 +228,4 @@ def _issued_lines(made: Issued) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m pki")
+    streams.program(lambda: main(prog_name="python -m pki"))

@@ -50,8 +50,8 @@ def adopted(folder: Folder, source: IO[bytes], authority: Callable[[], Authority
             entries = _entries(dict(zip(_COLUMNS, values, strict=True)), folder.ca_certificate)
         except pem.PemFault as error:
             raise _refused(number, f"its certificate: {error}") from None
-        except (ValueError, TypeError) as error:
-            raise _refused(number, f"not a line of `delegator enrolments export`: {type(error).__name__}") from None
+        except (ValueError, TypeError):
+            raise _refused(number, "not a line of `delegator enrolments export`") from None
         except PkiError as error:
             raise _refused(number, error.detail) from None
         foreign += not entries

@@ -8,6 +8,7 @@ Must not live here: what a command does.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -21,8 +22,9 @@ from typing import Any, NoReturn
 import click
 
 from pki import disk
-from pki.errors import EXIT_CODES, Kind, PkiError
+from pki.errors import EXIT_CODES, Kind, PkiError, system_words
 from pki.folder import DEFAULT_PATH
+from pki.streams import Unwritten
 from pki.text import NotText, secret_in
 
 PASSPHRASE_VARIABLE = "PKI_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -67,7 +69,8 @@ Command = Callable[..., None]
 def command(function: Callable[..., Values]) -> Command:
     """Adds `--dir`, `--json`; renders what the function returns; turns a PkiError into words and an exit code.
 
-    The function gets `place` and returns values; "lines" is what a person reads, "exit" the code if not 0.
+    The function gets `place` and returns values; "lines" is what a person reads, "exit" the code if not 0, and "acted"
+    is false where it only looked.
     """
 
     @click.option("--dir", "place", type=click.Path(path_type=Path), default=DEFAULT_PATH, show_default=True,
@@ -79,8 +82,11 @@ def command(function: Callable[..., Values]) -> Command:
             values = dict(function(**arguments))
         except PkiError as error:
             _fail(error, as_json)
+        except UnicodeDecodeError:
+            _fail(PkiError(Kind.REFUSED, "what was read is not text in UTF-8", "save it as UTF-8, then run it again"),
+                  as_json)
         except OSError as error:  # a full disk, a pulled drive
-            _fail(PkiError(Kind.FAILED, str(error), "free space or mend the disk, then run it again"), as_json)
+            _fail(PkiError(Kind.FAILED, system_words(error), "free space or mend that, then run it again"), as_json)
         _render(values, as_json)
 
     return wrapper
@@ -99,20 +105,24 @@ def unlocking(function: Command) -> Command:
 
 
 def _render(values: dict[str, object], as_json: bool) -> NoReturn:
-    lines, code = values.pop("lines", ()), values.pop("exit", 0)
+    lines, code, acted = values.pop("lines", ()), values.pop("exit", 0), values.pop("acted", True)
     assert isinstance(lines, list | tuple)
     assert isinstance(code, int)
-    if as_json:
-        click.echo(json.dumps({"ok": code == 0, **values}))
-    for line in () if as_json else lines:
-        click.echo(line)
+    try:
+        for line in [json.dumps({"ok": code == 0, **values})] if as_json else lines:
+            click.echo(line)
+    except Unwritten:  # what was made must be known all the same
+        for line in lines if acted else ():
+            click.echo(line, err=True)
+        raise
     sys.exit(code)
 
 
 def _fail(error: PkiError, as_json: bool) -> NoReturn:
     if as_json:
         words = {"kind": error.kind.value, "detail": error.detail, "hint": error.hint}
-        click.echo(json.dumps({"ok": False, "error": words}))
+        with contextlib.suppress(Unwritten):  # the problem is said in words all the same
+            click.echo(json.dumps({"ok": False, "error": words}))
     click.echo(f"error: {error.detail}\n  next: {error.hint}", err=True)
     sys.exit(EXIT_CODES[error.kind])
 

@@ -9,6 +9,7 @@ Must not live here: printing, or any decision about when something is an error.
 from __future__ import annotations
 
 import enum
+import os
 
 
 class Kind(enum.Enum):
@@ -41,3 +42,9 @@ class PkiError(Exception):
 
     def __str__(self) -> str:
         return f"{self.detail}; {self.hint}"
+
+
+def system_words(error: OSError) -> str:
+    """What the system said, with the file it said it of, and without its number."""
+    words = error.strerror or str(error) or "it failed"
+    return f"{os.fsdecode(error.filename)}: {words}" if isinstance(error.filename, str | bytes) else words

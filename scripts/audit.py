@@ -8,15 +8,22 @@ Must not live here: which weaknesses are accepted, and why (scripts/advisories.t
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("scripts/audit.py needs Python 3.11 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
+
 import argparse
 import datetime
 import json
 import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pki import streams
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST = 5
@@ -117,4 +124,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    streams.program(main)

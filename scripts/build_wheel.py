@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pki import streams
 from scripts.build_device import build_time
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,11 @@ def built(root: Path, folder: Path, moment: int) -> Path:
         return Path(shutil.move(wheel, folder / wheel.name))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write it, and say where."""
     path = built(ROOT, Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "dist", build_time(ROOT))
     print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
+
+
+if __name__ == "__main__":
+    streams.program(main)

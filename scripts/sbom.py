@@ -22,6 +22,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from pki import streams
 from scripts.build_device import build_time
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,8 +109,13 @@ def bill(moment: int) -> dict[str, Any]:
                          for name, needs in sorted(packages.items())]}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write it, and say where."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "dist" / f"{PRODUCT}.cdx.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(bill(build_time(ROOT)), indent=2) + "\n", encoding="utf-8")
     print(target)
+
+
+if __name__ == "__main__":
+    streams.program(main)

@@ -5,6 +5,12 @@ The invariant: only what stands between the two marks is written; the words arou
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("scripts/security_page.py needs Python 3.11 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
+
 import tomllib
 from pathlib import Path
 from typing import Any

@@ -8,13 +8,17 @@ CA is the only authority believed.
 Must not live here: retries and confirmation; docs/integrators.md tells the rules.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 9):  # a sentence, where an older one would show a traceback
+    sys.stderr.write("soap_call.py needs Python 3.9 or newer, not %d.%d\n" % sys.version_info[:2])
+    sys.exit(3)
 
 import argparse
 import json
 import os
+import re
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +36,18 @@ CONNECT_TIMEOUT, ANSWER_TIMEOUT = 10, 60
 """Seconds. A delegator waits for a delegate before it answers."""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: "list[str] | None" = None) -> int:
     """Ask once; the exit code."""
     words = _words(argv)
     transaction = words.transaction_id or os.environ.get("TRANSACTION_ID") or secrets.token_hex(16)
     facts, message, code = _asked(words, transaction)
     if message:
         print(f"soap_call.py: {message}", file=sys.stderr)
-    _tell({**facts, "transaction_id": transaction}, words.json)
-    return code
+    lost = _told({**facts, "transaction_id": transaction}, words.json)
+    return code or lost
 
 
-def _words(argv: list[str] | None) -> argparse.Namespace:
+def _words(argv: "list[str] | None") -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="soap_call.py", description="Ask a delegator for a provisioning credential.",
         epilog="exit codes: 0 credential, 1 the delegator's own fault or no answer of a delegator, 2 usage, 4 "
@@ -96,9 +100,9 @@ def _asked(words: argparse.Namespace, transaction: str) -> tuple[dict[str, Any],
     return _credential(answer), "", 0
 
 
-def _cause(error: Exception) -> object:
+def _cause(error: Exception) -> str:
     """urllib3 wraps what happened in a sentence about retries; what happened is what helps."""
-    return getattr(error.args[0] if error.args else None, "reason", error)
+    return re.sub(r"\[Errno -?\d+\] ", "", str(getattr(error.args[0] if error.args else None, "reason", error)))
 
 
 def _client(words: argparse.Namespace) -> zeep.Client:
@@ -132,6 +136,20 @@ def _refused(fault: zeep.exceptions.Fault) -> tuple[dict[str, Any], str, int]:
     facts = {"fault": code, "retry_after": int(seconds) if seconds else None,
              "alternate_delegators": [one.text for one in detail.iter(f"{NAMESPACE}AlternateDelegator")]}
     return facts, f"{code}: {fault.message}{later}", EXIT_CODES.get(code, FAULTY)
+
+
+def _told(facts: dict[str, Any], as_json: bool) -> int:
+    """Writes the facts; FAULTY where standard output takes them not, since a credential that is lost is no success."""
+    try:
+        if sys.stdout is None:
+            raise OSError(9, "it is closed")
+        _tell(facts, as_json)
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - or Python tries once more at the end
+        print(f"soap_call.py: standard output: {error.strerror}", file=sys.stderr)
+        return FAULTY
+    return 0
 
 
 def _tell(facts: dict[str, Any], as_json: bool) -> None:

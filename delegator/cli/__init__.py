@@ -73,7 +73,7 @@ class Commands(LazyGroup):
             problem = console.problem_of(error)
             if problem is None:
                 raise
-            outcome = console.complain(problem, "--json" in words)
+            outcome = console.complain(console.blamed(problem), "--json" in words)
         code = outcome if isinstance(outcome, int) else 0
         return sys.exit(code) if standalone_mode else code
 

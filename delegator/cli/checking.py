@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import sqlite3
+import ssl
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,18 +20,25 @@ from functools import partial
 from pathlib import Path
 
 from delegator.cli import checking_postgres
-from delegator.config import Server, Settings, Store
+from delegator.config import Server, Settings, Source, Store
 from delegator.errors import DelegatorError
+from delegator.model import Policy
+from delegator.model.hours import is_known
 from delegator.model.places import authority
 from delegator.net.listening import Hosts, each, opened, place_of
-from delegator.net.reverse import load_domains
+from delegator.net.reverse import SYSTEM, load_domains
+from delegator.private import read_secret
 from delegator.sealing import SealingKey, read_key_file
+from delegator.store.registry import ALL_POLICIES
 from delegator.store.rehearsal import rehearse_sqlite
+from delegator.store.rows import policy_of
 from delegator.wire.presented import presented
 from pki import Folder, PkiError, pair
+from pki.errors import system_words
 from pki.trust import TrustStore
 
 _SOON = timedelta(days=30)
+_NOWHERE = Source(None, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class Finding:
     ok: bool
     detail: str
     hint: str = ""
+    setting: str = ""
+    """The setting that names it, and where that was set."""
 
     def as_data(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -55,10 +65,10 @@ class _Wrong(Exception):
         self.detail, self.hint = detail, hint
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    return [_made(what, path, check) for what, path, check in (*_checks(settings), (
-        "all together", "", lambda: _together(settings)))]
+    return [_made(what, path, check, _setting(settings, what, path, source))
+            for what, path, check in (*_checks(settings), ("all together", "", lambda: _together(settings)))]
 
 
 def _together(settings: Settings) -> str:
@@ -88,6 +98,24 @@ def _key_if_any(settings: Settings) -> SealingKey | None:
 
 
 _Check = tuple[str, str, Callable[[], str]]
+_NAMED = {
+    "PKI folder": "server.ca", "factory anchors": "server.ca", "server certificate": "server.certificate",
+    "server key": "server.key", "callbacks certificate": "callbacks.certificate", "callbacks key": "callbacks.key",
+    "sealing key": "sealing.key_file", "reverse DNS": "domains.enabled", "enrolment": "enrolment.certificate",
+    "mail": "mail.host", "database": "store.path", "database password": "store.password_file",
+    "devices' port": "server.host", "operators' port": "ops.host"}
+"""The setting that names what is looked at."""
+
+
+def _setting(settings: Settings, what: str, path: str, source: Source) -> str:
+    """Where to change what was looked at."""
+    name = _NAMED.get(what, "")
+    if what == "database" and settings.store.url:
+        name = "store.url"
+    elif path in settings.sealing.older_key_files:
+        name = "sealing.older_key_files"
+    section, _, key = name.partition(".")
+    return f"[{section}] {key}, {source.of(section, key)}" if name else ""
 
 
 def _checks(settings: Settings) -> Iterator[_Check]:
@@ -113,12 +141,44 @@ def _checks(settings: Settings) -> Iterator[_Check]:
         yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store, key)
     else:
         yield "database", settings.store.path, lambda: _database(settings.store, key)
+    policies = [one for one in _policies(settings.store) if one.hours]
+    if policies:
+        yield "hours", ", ".join(one.name for one in policies[:5]), lambda: _hours(policies)
+    if settings.store.password_file:
+        yield "database password", settings.store.password_file, lambda: _password(settings.store)
+
+
+def _password(store: Store) -> str:
+    _opened("store", store, "password_file")
+    read_secret(Path(store.password_file), "password file", "name another in [store] password_file")
+    return "private" if store.url else "private, and not used: [store] url names no PostgreSQL"
+
+
+def _opened(section: str, values: object, *keys: str) -> None:
+    """Raises _Wrong with each setting whose file cannot be read: what comes next would only name the file."""
+    wrong = [f"[{section}] {key}: {why}" for key in keys if (why := _unreadable(getattr(values, key)))]
+    if wrong:
+        raise _Wrong("; ".join(wrong), "check the path, who owns it and its mode")
+
+
+def _unreadable(name: str) -> str:
+    """Asked in a way that waits for nobody: a pipe has no end to wait for."""
+    try:
+        opened = os.open(name or os.devnull, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.read(opened, 1)
+        finally:
+            os.close(opened)
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    return ""
 
 
 def _enrolment(settings: Settings) -> str:
     """The authority that signs online, and its key."""
     from delegator.enrolment import load_authority
 
+    _opened("enrolment", settings.enrolment, "certificate", "key", "passphrase_file")
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)
     assert authority is not None
     end = authority.certificate.not_valid_after_utc
@@ -138,9 +198,19 @@ def _mail(settings: Settings) -> Iterator[_Check]:
 def _mail_in_order(settings: Settings) -> str:
     from delegator.notify import carriers
 
+    _opened("mail", settings.mail, "password_file", "ca", "certificate", "key")
+    _anchors_of_the_relay(settings.mail.ca)
     carrier = carriers.mail_carrier(settings, carriers.delegator_name(settings), lambda: datetime.now(UTC))
     assert carrier is not None
     return carriers.check(carrier)
+
+
+def _anchors_of_the_relay(path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path or None)
+    except ssl.SSLError:
+        raise _Wrong(f"[mail] ca: {path} holds no certificate in PEM", 'name who signed the relay\'s certificate, or ""'
+                     ) from None
 
 
 def _no_mail() -> str:
@@ -170,13 +240,13 @@ def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Chec
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
 
-def _made(what: str, path: str, check: Callable[[], str]) -> Finding:
+def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> Finding:
     try:
-        return Finding(what, path, True, check())
+        return Finding(what, path, True, check(), setting=setting)
     except (PkiError, DelegatorError, _Wrong) as error:
-        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md")
+        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", setting)
     except OSError as error:
-        return Finding(what, path, False, error.strerror or str(error), "check the path and who owns it")
+        return Finding(what, path, False, system_words(error), "check the path and who owns it", setting)
 
 
 def _pki_folder(path: Path) -> str:
@@ -185,6 +255,7 @@ def _pki_folder(path: Path) -> str:
 
 
 def _trust(server: Server) -> str:
+    _opened("server", server, "ca", "crl", "issuers")
     trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
     found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
     if trust.revocation is None:
@@ -228,8 +299,39 @@ def _sealing(name: str) -> str:
 
 
 def _domains(settings: Settings) -> str:
+    if settings.domains.trust_anchor != SYSTEM:
+        _opened("domains", settings.domains, "trust_anchor")
     load_domains(settings.domains)
+    _domain_policy(settings)
     return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
+
+
+def _policies(where: Store) -> list[Policy]:
+    """All of them; none from a database that does not open, which is told on its own."""
+    if where.url:
+        return checking_postgres.policies(where)
+    path = Path(where.path)
+    if path.exists():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+            return [policy_of(row) for row in connection.execute(ALL_POLICIES.sql)]
+    return []
+
+
+def _domain_policy(settings: Settings) -> None:
+    """A policy that is not there refuses every device that is found so."""
+    name = settings.domains.policy
+    if name and name not in {one.name for one in _policies(settings.store)}:
+        raise _Wrong(f"[domains] policy: there is no policy named {name}", f"delegator policies add {name}; or see: "
+                      "delegator policies list")
+
+
+def _hours(policies: list[Policy]) -> str:
+    """A zone that this machine does not know opens nothing."""
+    wrong = [f"{one.name}: {opening.zone}" for one in policies for opening in one.hours if not is_known(opening.zone)]
+    if wrong:
+        raise _Wrong(f"this machine does not know the time zone of policy {'; '.join(wrong)}", "update the package "
+                      "tzdata, of the system or of Python, or write the hours with a zone that is known here")
+    return "time zones are known here"
 
 
 def _database(where: Store, key: SealingKey | None) -> str:

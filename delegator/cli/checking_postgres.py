@@ -12,7 +12,10 @@ from typing import Any
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
+from delegator.model import Policy
 from delegator.sealing import SealingKey
+from delegator.store.registry import ALL_POLICIES
+from delegator.store.rows import policy_of
 from delegator.store.transaction import Query, Row
 
 _ASKED = """
@@ -83,6 +86,15 @@ def mailing(where: config.Store) -> str:
     except DelegatorError:
         return ""
     return ", ".join(str(row[0]) for row in rows)
+
+
+def policies(where: config.Store) -> list[Policy]:
+    """All policies; none from a database that does not answer, which is told on its own."""
+    try:
+        rows = _asked(where, lambda connection: connection.fetch(ALL_POLICIES.sql))
+    except DelegatorError:
+        return []
+    return [policy_of((row[0], row[1])) for row in rows]
 
 
 def _asked(where: config.Store, question: Callable[[Any], Awaitable[Any]]) -> Any:

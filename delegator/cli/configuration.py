@@ -30,7 +30,7 @@ def show(defaults: bool) -> Output:
     from delegator.config import Settings, as_toml
 
     settings = Settings() if defaults else session.settings()
-    return Output(msgspec.to_builtins(settings), as_toml(settings).splitlines())
+    return Output(msgspec.to_builtins(settings), as_toml(settings).splitlines(), exact=True)
 
 
 @verb(group, "check", "delegator --config delegator.toml config check")
@@ -41,10 +41,11 @@ def check() -> Output:
     """
     from delegator.cli.checking import examine
 
-    findings = examine(session.settings())
+    findings = examine(session.settings(), session.source())
     problems = sum(not one.ok for one in findings)
     rows = [("ok" if one.ok else "PROBLEM", one.what, one.path, one.detail) for one in findings]
-    hints = tuple(f"{one.what}: {one.detail}\n  next: {one.hint}" for one in findings if not one.ok)
+    hints = tuple(f"{one.what}: {one.detail}" + (f" ({one.setting})" if one.setting else "") + f"\n  next: {one.hint}"
+                  for one in findings if not one.ok)
     data = {"ok": not problems, "problems": problems, "findings": [one.as_data() for one in findings]}
     return Output(data, console.table(("state", "what", "path", "detail"), rows), hints,
                   _CONFIGURATION if problems else 0)

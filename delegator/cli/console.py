@@ -7,9 +7,12 @@ Must not live here: what a command does, how a value is spelled as data (shapes)
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +21,23 @@ from typing import Any
 import click
 
 from delegator.errors import APPEARANCES, DelegatorError, Kind, Missing
+from pki.errors import EXIT_CODES, PkiError, system_words
+from pki.streams import Unwritten
 
 JSON_HELP = "Print one JSON document on standard output."
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a command has to say: `data` for --json, `lines` for people, `words` about it for standard error."""
+    """What a command has to say: `data` for --json, `lines` for people, `words` about it for standard error.
+
+    Lines that are `exact` are read back by programs: they are UTF-8 whatever the terminal can show."""
 
     data: object
     lines: Iterable[str] = ()
     words: tuple[str, ...] = ()
     exit_code: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +87,17 @@ def wants_json() -> bool:
 
 
 def show(output: Output, as_json: bool) -> None:
-    """Shows a result; ends the command with its exit code."""
-    if as_json:
-        click.echo(json.dumps(output.data))
-    else:
-        for line in output.lines:
-            click.echo(line)
+    """Shows a result; ends the command with its exit code. What was done is said also where the result is lost."""
+    lost: Unwritten | None = None
+    try:
+        for line in [json.dumps(output.data)] if as_json else output.lines:
+            click.echo(line.encode() if output.exact else line)
+    except Unwritten as error:
+        lost = error
     for word in output.words:
         click.echo(word, err=True)
+    if lost is not None:
+        raise lost
     if output.exit_code:
         click.get_current_context().exit(output.exit_code)
 
@@ -173,6 +184,14 @@ _NEXT: dict[Kind, str] = {
 _ANY_OS_ERROR = (Kind.UNAVAILABLE, "mend that, then run it again")
 
 
+_UNFIT: dict[type[Exception], tuple[str, str, str]] = {
+    UnicodeEncodeError: ("surrogates not allowed", "a word of the command line is not text in UTF-8",
+                         "write it on a terminal whose encoding is UTF-8"),
+    OverflowError: ("too large", "a number is too large", "write a smaller one"),
+}
+"""What the system or a database refuses of a value that no form looked at: words, sentence, what to do next."""
+
+
 def problem_of(error: Exception) -> Problem | None:
     """What is expected to go wrong, as a Problem; None for a fault of ours."""
     if isinstance(error, DelegatorError):
@@ -182,9 +201,14 @@ def problem_of(error: Exception) -> Problem | None:
         return _usage(error)
     if isinstance(error, click.Abort):
         return Problem("stopped", "stopped", "", 130)
+    wrong = _UNFIT.get(type(error))
+    if wrong is not None and wrong[0] in str(error):
+        return Problem("usage", wrong[1], wrong[2], 2)
+    if isinstance(error, Unwritten):  # told by whoever made the stream, once for all commands
+        return None
     if isinstance(error, OSError):
         kind, hint = _OS_ERRORS.get(error.errno or 0, _ANY_OS_ERROR)
-        return Problem(kind.value, str(error), hint, APPEARANCES[kind].exit_code)
+        return Problem(kind.value, system_words(error), hint, APPEARANCES[kind].exit_code)
     return _pki(error)
 
 
@@ -195,11 +219,20 @@ def _usage(error: click.ClickException) -> Problem:
 
 
 def _pki(error: Exception) -> Problem | None:
-    """Asked only when pki was imported at all, so that commands without certificates need not import it."""
-    errors = sys.modules.get("pki.errors")
-    if errors is None or not isinstance(error, errors.PkiError):
+    if not isinstance(error, PkiError):
         return None
-    return Problem(error.kind.value, error.detail, error.hint, errors.EXIT_CODES[error.kind])
+    return Problem(error.kind.value, error.detail, error.hint, EXIT_CODES[error.kind])
+
+
+def blamed(problem: Problem) -> Problem:
+    """With the variable that set what the problem is about: it is looked for in the file otherwise."""
+    from delegator.config import Source
+
+    variable = Source(None, os.environ).behind(problem.detail) or Source(None, os.environ, "DELEGATE_").behind(
+        problem.detail)
+    if variable is None:
+        return problem
+    return dataclasses.replace(problem, hint=f"{problem.hint} (it was set by {variable})".lstrip())
 
 
 def missing(noun: str, name: str, group: str) -> DelegatorError:
@@ -210,9 +243,10 @@ def missing(noun: str, name: str, group: str) -> DelegatorError:
 def complain(problem: Problem, as_json: bool) -> int:
     """Shows a problem; returns the exit code."""
     if as_json:
-        click.echo(json.dumps({"error": {
-            "kind": problem.kind, "detail": problem.detail, "reasons": list(problem.reasons) or [problem.detail],
-            "hint": problem.hint, "exit_code": problem.exit_code}}))
+        with contextlib.suppress(Unwritten):  # the problem is said in words all the same
+            click.echo(json.dumps({"error": {
+                "kind": problem.kind, "detail": problem.detail, "reasons": list(problem.reasons) or [problem.detail],
+                "hint": problem.hint, "exit_code": problem.exit_code}}))
     lines = [f"error: {problem.detail}", *([f"  next: {problem.hint}"] if problem.hint else [])]
     click.echo("\n".join(lines), err=True)
     return problem.exit_code

@@ -59,6 +59,9 @@ _EVERYWHERE = (
 )
 
 
+_OPTIONS = {(flag.section, flag.key): flag.option for flag in (*_SERVING, *_EVERYWHERE)}
+
+
 def _with(flags: tuple[_Flag, ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for flag in reversed(flags):
@@ -70,14 +73,18 @@ def _with(flags: tuple[_Flag, ...]) -> Callable[[Callable[..., None]], Callable[
 
 
 def _settings(path: Path | None, flags: dict[str, Any]) -> Settings:
-    from delegator.delegate.settings import load
+    from delegator import validation
+    from delegator.config import Source
+    from delegator.delegate.settings import PREFIX, load
 
     tree: dict[str, dict[str, object]] = {}
+    options: dict[tuple[str, str], str] = {}
     for name, value in flags.items():
         section, _, key = name.partition("__")
         if value not in (None, ()):
             tree.setdefault(section, {})[key] = value
-    return load(path, flags=tree)
+            options[section, key] = _OPTIONS[section, key]
+    return validation.judge(load(path, flags=tree), Source(path, os.environ, PREFIX, options))
 
 
 @click.group("delegate", epilog="\b\nExample:\n  delegator delegate serve --delegator delegator.example.com")

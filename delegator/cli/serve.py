@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 
 import click
 
 from delegator.config import Settings
+from pki.streams import Unwritten
 
 
 @click.command("serve")
@@ -32,7 +34,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, config, observe, workers
+    from delegator import app, observe, workers
     from delegator.cli import session
     from delegator.model.places import authority, url
     from delegator.private import keep_memory_private
@@ -49,11 +51,15 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
 
     def ready(listening: app.Listening) -> None:
         print(f"delegator listening on {' and '.join(url(*place) for place in listening.places)}", file=sys.stderr)
-        if as_json:
-            first, number = listening.places[0]
+        if not as_json:
+            return
+        first, number = listening.places[0]
+        try:
             print(json.dumps({"host": first, "port": number, "pid": os.getpid(), "ops": listening.ops,
                               "workers": listening.workers,
                               "addresses": [authority(*place) for place in listening.places]}), flush=True)
+        except Unwritten:  # whoever started it waits for that: end in order, and with the code of what is lost
+            signal.raise_signal(signal.SIGTERM)
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
-    asyncio.run(serve(settings, ready, lambda: changed(config.load(path))))
+    asyncio.run(serve(settings, ready, lambda: changed(session.read(path))))

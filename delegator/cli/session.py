@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from delegator.cli.console import Output
 from delegator.errors import Missing
 
 if TYPE_CHECKING:
-    from delegator.config import Settings
+    from delegator.config import Settings, Source
     from delegator.store import Store
 
 _PATH = "delegator.settings"
@@ -41,9 +42,23 @@ def settings() -> Settings:
 
     root = click.get_current_context().find_root()
     if root.obj is None:
-        root.obj = config.load(settings_file())
+        root.obj = read(settings_file())
     assert isinstance(root.obj, config.Settings)
     return root.obj
+
+
+def read(path: Path | None) -> Settings:
+    """The settings as they are now, each of them in order. Raises DelegatorError (CONFIGURATION)."""
+    from delegator import config, validation
+
+    return validation.judge(config.load(path), config.Source(path, os.environ))
+
+
+def source() -> Source:
+    """Where this command's settings come from."""
+    from delegator.config import Source
+
+    return Source(settings_file(), os.environ)
 
 
 async def open_named(settings: Settings) -> Store:

@@ -225,5 +225,5 @@ async def _statement(store: Store, step: TransferState, which: str, to: str | No
     else:
         text = stated(await store.ownership.transfer(which), step)
     if not console.wants_json():
-        click.echo(text.decode(), nl=False)
+        click.echo(text, nl=False)  # the very bytes that are signed, whatever the terminal can show
     return Output({"statement": text.decode()})

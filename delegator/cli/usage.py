@@ -60,7 +60,7 @@ def group(context: click.Context, month: Month | None, customer: str | None, as_
     assert output is not None
     if as_csv:
         assert isinstance(output.data, dict)
-        output = Output(None, _csv([*output.data["lines"], *output.data["corrections"]]), output.words)
+        output = Output(None, _csv([*output.data["lines"], *output.data["corrections"]]), output.words, exact=True)
     console.show(output, as_json)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from delegator.config import EVERYWHERE, Hosts, Log, Port, read_file
+from delegator.config import EVERYWHERE, Hosts, Log, Port, Source, read_file
 from delegator.errors import DelegatorError, Kind
 
 PREFIX = "DELEGATE_"
@@ -66,9 +66,8 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ,
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        where = f"{path}: " if path else ""
-        raise DelegatorError(Kind.CONFIGURATION, f"{where}{error}", hint="see: delegator delegate serve --help"
-                             ) from None
+        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment, PREFIX).of_mistake(str(error)),
+                             hint="see: delegator delegate serve --help") from None
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:

@@ -9,6 +9,13 @@ exchange, hook, enrolling | asking, fetching | steps | flow | options, command. 
 socket, a file or a clock.
 """
 
+import sys
+
+if sys.version_info < (3, 9):  # noqa: UP036 - written so that any Python can read it
+    sys.stderr.write("delegator device: this needs Python 3.9 or later, and this is Python %d.%d; start it with a "  # noqa: UP031
+                     "newer one, such as: python3.9\n" % sys.version_info[:2])
+    sys.exit(3)
+
 from delegator.device.command import main
 
 __all__ = ["main"]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -17,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from delegator.device import options, reasons, tls
 from delegator.device.flow import Result, World, activate
@@ -47,7 +49,20 @@ class Report(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
-    """Runs `activate` or `reasons`; `argv` is without the program's name. Returns the exit code."""
+    """Runs `activate` or `reasons`; `argv` is without the program's name. Returns the exit code, which is never 0 where
+    the result could not be written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that the terminal does not have stops nothing
+    if sys.stdout is None:
+        _written(sys.stderr, "delegator device: standard output: it is closed\n")
+    code = _ran(argv, world)
+    said = _written(sys.stdout, "")
+    _written(sys.stderr, "")
+    return code or (0 if said else _FAILED)
+
+
+def _ran(argv: Sequence[str] | None, world: World | None) -> int:
     parser = options.parser()
     try:
         words = parser.parse_args(argv)
@@ -56,9 +71,10 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
             parser.error(wrong)
     except SystemExit as end:  # argparse has said what was wrong
         return _USAGE if end.code else 0
+    except OSError as error:  # or could not say its help
+        return _lost(sys.stdout, error)
     if words.command == "reasons":
-        print(reasons.table())
-        return 0
+        return 0 if _written(sys.stdout, reasons.table() + "\n") else _FAILED
     return _say(_run(words, world or World()), words.json)
 
 
@@ -74,7 +90,7 @@ def _run(words: argparse.Namespace, world: World) -> Report:
         except Stopped as stop:
             return _ended("stopped", _SIGNALLED + stop.number, "stopped; the next activation goes on from here")
         except OSError as error:
-            return _ended("failed", _FAILED, f"this device's own trouble: {error}")
+            return _ended("failed", _FAILED, f"this device's own trouble: {reasons.system_words(error)}")
 
 
 def _activate(settings: Settings, world: World) -> Report:
@@ -126,12 +142,36 @@ def _ended(outcome: str, exit_code: int, sentence: str) -> Report:
 
 
 def _say(report: Report, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps(report.facts))
-    else:
-        print("\n".join(f"{name}: {value}" for name, value in report.facts.items() if value not in (None, "")))
-    print(f"delegator device: {report.sentence}", file=sys.stderr)
-    return report.exit_code
+    facts = json.dumps(report.facts) if as_json else "\n".join(
+        f"{name}: {value}" for name, value in report.facts.items() if value not in (None, ""))
+    said = _written(sys.stdout, f"{facts}\n")
+    _written(sys.stderr, f"delegator device: {report.sentence}\n")
+    return report.exit_code or (0 if said else _FAILED)
+
+
+def _written(stream: TextIO | None, text: str) -> bool:
+    """Writes all of it now; false where a full disk, a reader that left or a closed stream keeps it from that."""
+    if stream is None:
+        return not text
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _lost(stream, error)
+        return False
+    return True
+
+
+def _lost(stream: TextIO, error: OSError) -> int:
+    """Says that standard output is lost, unless its reader left. What Python itself would flush at the end goes
+    nowhere, since that would fail once more and with a traceback."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+        _written(sys.stderr, f"delegator device: standard output: {error.strerror}\n")
+    return _FAILED
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from delegator.device.certificate import common_names
-from delegator.device.reasons import Misconfigured
+from delegator.device.reasons import Misconfigured, system_words
 from delegator.device.settings import Own
 from delegator.device.state import HANDSHAKE_CERTIFICATE, HANDSHAKE_KEY, Folder
 
@@ -79,7 +79,7 @@ def _encoded(source: str, read: Callable[[], bytes]) -> str:
         if not base64.b64decode(text, validate=True):
             raise ValueError("it is empty")
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"the certificate request of {source} is not PEM: {error}") from None
+        raise Misconfigured(f"the certificate request of {source} is not PEM: {system_words(error)}") from None
     return text
 
 
@@ -108,7 +108,7 @@ def _run(command: tuple[str, ...], given: bytes, more: dict[str, str] | None = N
         done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=_TIMEOUT,
                               env={**os.environ, **(more or {})})
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Misconfigured(f"{command[0]} cannot make a certificate request: {error}") from None
+        raise Misconfigured(f"{command[0]} cannot make a certificate request: {system_words(error)}") from None
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise Misconfigured(f"{command[0]} cannot make a certificate request: {said[:200]}")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from delegator.device import reasons, tls
 from delegator.device.addresses import Address, proven_name
 from delegator.device.envelope import HttpAnswer
-from delegator.device.reasons import Failure
+from delegator.device.reasons import Failure, system_words
 
 log = logging.getLogger("delegator.device")
 
@@ -83,7 +83,7 @@ def _connected(address: Address, deadline: float) -> socket.socket:
     except ConnectionRefusedError:
         raise Failure(reasons.NOTHING_LISTENING, str(address)) from None
     except (OSError, UnicodeError) as error:
-        raise Failure(reasons.NO_ROUTE, f"{address}: {error}") from None
+        raise Failure(reasons.NO_ROUTE, f"{address}: {system_words(error)}") from None
     # The request follows our last handshake message at once; with Nagle it would wait 40 ms for its acknowledgement.
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return plain
@@ -124,8 +124,8 @@ def _receive(stream: _Stream, method: str, size: int, sent: Exception | None) ->
         raise tls.answer_failure(sent or error, stream.version, stream.received == 0) from None
     except (http.client.IncompleteRead, OSError) as error:
         raise tls.answer_failure(error, stream.version, stream.received == 0) from None
-    except (http.client.HTTPException, ValueError) as error:
-        raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, f"not HTTP: {type(error).__name__}") from None
+    except (http.client.HTTPException, ValueError):
+        raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, "what came is not HTTP") from None
 
 
 def _body(response: http.client.HTTPResponse, size: int) -> bytes:

@@ -43,14 +43,30 @@ def fetch(url: str, trust_anchor: str, credential: Credential, timeout: float) -
                           Limit(timeout, _DATA_SIZE))
     except Failure as failure:
         reason = _AT_THE_DELEGATE.get(failure.reason, failure.reason)
-        raise Failure(reason, f"{url}: {failure}") from None
+        raise Failure(reason, f"{url}: {_there(failure)}") from None
     return _document(answer)
+
+
+def _there(failure: Failure) -> str:
+    """An accident in words that are written for the first server, of the second one."""
+    words = str(failure)
+    for at_the_delegator, at_the_delegate in _WORDS:
+        words = words.replace(at_the_delegator, at_the_delegate)
+    return words
+
+
+_WORDS = (("the delegator's", "the owner's server's"), ("the delegator", "the owner's server"),
+          ("the factory CA", "the trust anchor"))
 
 
 def basic(credential: Credential) -> str:
     """HTTP Basic authentication with UTF-8 (RFC 7617 section 2.1)."""
     pair = f"{credential.user_name}:{credential.password}".encode()
     return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+def _namespace(name: str) -> str:
+    return f"the namespace {name}" if name else "no namespace"
 
 
 def _document(answer: HttpAnswer) -> bytes:
@@ -60,5 +76,7 @@ def _document(answer: HttpAnswer) -> bytes:
         raise Failure(reasons.DELEGATE_FAILED, f"HTTP status {answer.status}", seconds(answer.retry_after))
     root = parse_xml(answer.body, reasons.DELEGATE_FAILED)
     if root.tag != f"{{{NAMESPACE}}}Provisioning":
-        raise Failure(reasons.DELEGATE_FAILED, f"the root element is {root.tag[:80]}")
+        space, _, name = root.tag.rpartition("}")
+        raise Failure(reasons.DELEGATE_FAILED, f"the root element is {name[:80]} in {_namespace(space[1:81])}, and "
+                      f"must be Provisioning in the namespace {NAMESPACE}")
     return answer.body

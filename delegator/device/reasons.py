@@ -98,7 +98,7 @@ DELEGATE_NOT_TRUSTED = Reason(
     "the trust anchor, name and dates of the delegate's certificate")
 DELEGATE_FAILED = Reason(
     21, "delegate-failed", "the owner's server gave no usable provisioning data",
-    "the HTTP status in the log; is the document XML with the root element Provisioning?")
+    "the HTTP status, or what is wrong with the document, in the log; what the owner's server sends")
 HOOK_FAILED = Reason(
     22, "hook-failed", "the hook command could not apply the data",
     "run the hook by hand with the stored files; its words are on standard error")
@@ -130,6 +130,13 @@ class Misconfigured(Exception):
 
 class Busy(Exception):
     """Another activation is at work in the same state folder (exit code 6)."""
+
+
+def system_words(error: Exception) -> str:
+    """What the system said, with the file it said it of, and without its number."""
+    name = getattr(error, "filename", None)
+    words = getattr(error, "strerror", None) or str(error)
+    return f"{name}: {words}" if isinstance(name, str) else words
 
 
 def table() -> str:

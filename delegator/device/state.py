@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from delegator.device.addresses import Address
 from delegator.device.answers import Credential
-from delegator.device.reasons import Busy, Misconfigured
+from delegator.device.reasons import Busy, Misconfigured, system_words
 
 log = logging.getLogger("delegator.device")
 
@@ -77,7 +77,7 @@ class Folder:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             mode = path.stat().st_mode
         except OSError as error:
-            raise Misconfigured(f"the state folder {path} cannot be used: {error}") from None
+            raise Misconfigured(f"the state folder {path} cannot be used: {system_words(error)}") from None
         if mode & 0o077:
             raise Misconfigured(f"others can look into the state folder {path}: `chmod 700` it first")
 
@@ -87,7 +87,7 @@ class Folder:
         try:
             lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Misconfigured(f"the state folder {self.path} cannot be written: {error}") from None
+            raise Misconfigured(f"the state folder {self.path} cannot be written: {system_words(error)}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from delegator.device import built, reasons
-from delegator.device.reasons import Failure, Misconfigured, Reason
+from delegator.device.reasons import Failure, Misconfigured, Reason, system_words
 
 _NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1.0 and later, and of LibreSSL; the ssl module passes it on unnamed."""
@@ -44,12 +44,15 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     try:
         _believe(context, Path(ca).read_text(encoding="utf-8", errors="replace"), cafile=ca)
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"the factory CA {ca} cannot be used: {error}") from None
+        raise Misconfigured(f"the factory CA {ca} cannot be used: {system_words(error)}") from None
     try:
+        for name in (certificate, key):
+            with Path(name).open("rb"):  # the library would not say which of the two it cannot read
+                pass
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: {error}") \
-            from None
+        raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: "
+                            f"{system_words(error)}") from None
     return context
 
 
@@ -163,4 +166,4 @@ def _by_alert(alert: str) -> Reason:
 
 
 def _words(error: Exception) -> str:
-    return getattr(error, "reason", None) or str(error) or type(error).__name__
+    return getattr(error, "reason", None) or system_words(error) or "the connection broke"

@@ -142,5 +142,5 @@ def _said(error: Exception) -> str:
     if inner:
         error = inner[0]
     code, text = getattr(error, "code", None), getattr(error, "message", None)
-    said = f"{code} {text}" if code is not None else str(text or error) or type(error).__name__
-    return said[:_LONGEST_REPLY]
+    plain = str(text or getattr(error, "strerror", None) or error) or "the connection broke"
+    return (plain if code is None else f"{code} {text}")[:_LONGEST_REPLY]

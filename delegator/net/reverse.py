@@ -171,10 +171,12 @@ def load_domains(settings: config.Domains) -> Domains | None:
         raise DelegatorError(Kind.CONFIGURATION, f"[domains] is enabled, but package {error.name} is not installed",
                              hint="install the extra `dns`, or set [domains] enabled = false") from None
     try:
+        key = "nameservers"
         resolver = Resolver(settings.nameservers, settings.budget / TRIES, settings.budget)
+        key = "private_networks"
         private = networks(settings.private_networks)
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.domains: {error}") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"$.domains.{key}: {error}") from None
     return Domains(resolver, PublicSuffixList().privatesuffix, _naming(settings), budget=settings.budget,
                    most=settings.cache, private=private)
 

@@ -120,8 +120,36 @@ def check() -> Transaction[None]:
     yield Query("UPDATE pulse SET beat = 1 - beat WHERE only_row = 1")
 
 
+_REFERRING = {
+    "customer": (("delegates", "name", "delegate"), ("orders", "order_number", "order"),
+                 ("devices", "COALESCE(service_tag, serial_number, mac_addresses)", "device"),
+                 ("device_changes", "COALESCE(service_tag, serial_number, mac_addresses)", "imported device")),
+    "delegate": (("rules", "name", "rule"), ("orders", "order_number", "order"),
+                 ("devices", "COALESCE(service_tag, serial_number, mac_addresses)", "device"),
+                 ("device_changes", "COALESCE(service_tag, serial_number, mac_addresses)", "imported device")),
+    "policy": (("customers", "name", "customer"), ("delegates", "name", "delegate")),
+    "rule": (),
+}
+"""What may name each noun in a column called like it, the expression that names the row, and what to call it."""
+_SHOWN = 3
+
+
+def _must_be_free(noun: str, name: str) -> Transaction[None]:
+    """Raises DelegatorError (CONFLICT) with what refers to it, which the database would not tell."""
+    found: list[str] = []
+    for table, naming, word in _REFERRING[noun]:
+        # Some of them, in no order: of a customer's million devices all would have to be read for the first three.
+        rows = yield Query(f"SELECT {naming} FROM {table} WHERE {noun} = $1 LIMIT {_SHOWN + 1}", (name,))
+        names, more = sorted(str(row[0]) for row in rows[:_SHOWN]), ", ..." if len(rows) > _SHOWN else ""
+        found += [f"{word} {', '.join(names)}{more}"] if rows else []
+    if found:
+        raise DelegatorError(Kind.CONFLICT, f"{noun} {name} is still referred to by {'; '.join(found)}",
+                             hint="change or remove these first")
+
+
 def remove(noun: str, name: str) -> Transaction[None]:
     """Remove a customer, delegate, rule or policy that nothing refers to any more."""
     yield from must_exist(noun, name)
+    yield from _must_be_free(noun, name)
     yield Query(f"DELETE FROM {_TABLES[noun]} WHERE name = $1", (name,))
     yield from _raise_revision()

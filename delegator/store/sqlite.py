@@ -221,12 +221,17 @@ class SqliteDriver:
                 await self._writer.execute("BEGIN IMMEDIATE")
 
 
+def _words(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def _unavailable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {error}", hint=RESTORE if is_broken(error) else "")
+    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {_words(error)}",
+                          hint=RESTORE if is_broken(error) else "")
 
 
 def unusable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {error}",
+    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {_words(error)}",
                           hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")
 
 
@@ -256,8 +261,15 @@ def _of_file(error: Exception) -> bool:
 
 
 def _refused(error: sqlite3.IntegrityError) -> DelegatorError:
-    return DelegatorError(Kind.CONFLICT, f"refused by the database: {error}",
-                          hint="something else still refers to it, or holds the same identifier")
+    """What SQLite says of a constraint is no word of an operator's; two of the same is what it may name."""
+    said = str(error)
+    if "FOREIGN KEY" in said:
+        words = "what it names is not there, or is being removed, or something still refers to what is to go"
+    elif said.startswith("UNIQUE"):
+        words = f"there is one with the same {said.rpartition('.')[2].replace('_', ' ')} already"
+    else:
+        words = "the database does not take such a value"
+    return DelegatorError(Kind.CONFLICT, words, hint="look at what is there with `list` and `show`, then run it again")
 
 
 def _drive(connection: sqlite3.Connection, work: Work[Any]) -> object:

@@ -50,10 +50,16 @@ def trouble_of(error: Exception) -> Trouble:
 _KINDS = {Trouble.RACE: Kind.TRY_LATER, Trouble.REFUSED: Kind.CONFLICT, Trouble.LOST: Kind.TRY_LATER,
           Trouble.LATE: Kind.TRY_LATER, Trouble.WRONG: Kind.CONFIGURATION, Trouble.OURS: Kind.UNAVAILABLE}
 _HINTS = {
-    Trouble.REFUSED: "something else still refers to it, or holds the same identifier",
+    Trouble.REFUSED: "look at what is there with `list` and `show`, then run it again",
     Trouble.LOST: "is the database up? see: delegator config check",
     Trouble.LATE: "look at the server's own log",
     Trouble.WRONG: "check [store] url and the rights of its user; see: delegator config check",
+}
+
+
+_CONSTRAINTS = {
+    "23503": "what it names is not there, or is being removed, or something still refers to what is to go",
+    "23505": "there is one with the same name already",
 }
 
 
@@ -67,5 +73,9 @@ def _words(error: Exception, trouble: Trouble) -> str:
     """One line without values: detail and context may quote them, and so may what is said of a value of ours."""
     if trouble is Trouble.OURS and not isinstance(error, asyncpg.SyntaxOrAccessError):
         return f"{type(error).__name__} {getattr(error, 'sqlstate', '')}".strip()
+    if trouble is Trouble.REFUSED:
+        return _CONSTRAINTS.get(str(getattr(error, "sqlstate", "")), "it does not take such a value")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     words = str(getattr(error, "message", None) or error) or type(error).__name__
     return " ".join(words.split())

@@ -139,3 +139,18 @@ def test_a_database_that_is_none_is_a_configuration_error(console: Console) -> N
     Path("var/delegator.db").write_text("nothing that makes sense\n" * 50)
     console.refused(3, "customers", "list")
     assert Path("var/delegator.db").read_text().startswith("nothing")
+
+
+def test_hours_in_a_zone_that_this_machine_does_not_know_are_found(mother: Console,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    mother.ok("policies", "add", "rollout", "--hours", "Mon-Fri 08:00-18:00 Europe/Berlin")
+    assert _problems(mother, 0) == {}
+    monkeypatch.setattr("delegator.cli.checking.is_known", lambda zone: False)
+    assert "rollout: Europe/Berlin" in _problems(mother)["hours"]["detail"]
+
+
+def test_a_policy_of_domains_that_is_not_there_is_found(mother: Console) -> None:
+    Path("delegator.toml").write_text('[domains]\nenabled = true\npolicy = "rollout"\nnameservers = ["127.0.0.1"]\n')
+    assert "[domains] policy: there is no policy named rollout" in _problems(mother)["reverse DNS"]["detail"]
+    mother.ok("policies", "add", "rollout")
+    assert _problems(mother, 0) == {}

@@ -325,6 +325,9 @@ class Lab:
         facts = self.run(delegator, "--once", *more, leaf=leaf)
         assert facts["reason"] == reason, (facts, self.err)
         assert facts["outcome"] == "failed"
+        assert "[Errno" not in f"{facts['detail']}{self.err}"
+        if reason.startswith("delegate-"):  # another server failed: another person must act
+            assert "the delegator" not in facts["detail"]
         return facts
 
     def start(self, delegator: Server, *more: str) -> subprocess.Popen[str]:

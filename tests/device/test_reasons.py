@@ -268,6 +268,20 @@ def test_delegate_failed(lab, say, status, body):
     lab.fails(lab.delegator(lab.issued(delegate)), "delegate-failed")
 
 
+def test_a_document_without_its_namespace_is_told_so(lab, say):
+    facts = lab.fails(lab.delegator(lab.issued(lab.delegate(say.http(b"<Provisioning/>")))), "delegate-failed")
+    assert facts["detail"] == ("the root element is Provisioning in no namespace, and must be Provisioning in the "
+                               "namespace urn:delegator:provisioning:1")
+
+
+@pytest.mark.parametrize("missing", ["--certificate", "--key", "--ca"])
+def test_a_file_that_cannot_be_read_is_the_one_that_is_named(lab, missing):
+    facts = lab.run("127.0.0.1:1", "--once", missing, "none.pem")
+    assert (facts["exit_code"], facts["outcome"]) == (3, "failed")
+    assert "none.pem: No such file or directory" in facts["detail"] or "none.pem cannot be used" in facts["detail"]
+    assert "[Errno" not in facts["detail"]
+
+
 # --- 22: the hook -------------------------------------------------------------------------------------------------
 
 

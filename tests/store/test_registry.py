@@ -154,6 +154,10 @@ async def test_8_what_is_referred_to_is_not_removed(store):
     await fill(store)
     for noun, name in (("policy", "strict"), ("customer", "acme"), ("delegate", "acme-soap")):
         await refused(store.remove(noun, name), Kind.CONFLICT)
+    with pytest.raises(DelegatorError, match="customer acme is still referred to by delegate acme-hosted, acme-soap"):
+        await store.remove("customer", "acme")
+    with pytest.raises(DelegatorError, match="delegate acme-soap is still referred to by rule batch"):
+        await store.remove("delegate", "acme-soap")
     for noun, name in (("rule", "batch"), ("delegate", "acme-soap"), ("delegate", "acme-hosted"),
                        ("customer", "acme"), ("policy", "strict")):
         await store.remove(noun, name)
