@@ -163,7 +163,8 @@ def _defined(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> Mad
 
 OPERATORS: Mapping[type[ast.AST], Callable[[Any], Made]] = {
     ast.Compare: _compare, ast.BoolOp: _bool_op, ast.UnaryOp: _unary, ast.BinOp: _bin_op, ast.AugAssign: _aug_assign,
-    ast.Assign: _assign, ast.Constant: _constant, ast.Expr: _gone, ast.Raise: _gone, ast.Continue: _gone, ast.Break: _gone,
+    ast.Assign: _assign,
+    ast.Constant: _constant, ast.Expr: _gone, ast.Raise: _gone, ast.Continue: _gone, ast.Break: _gone,
     ast.Delete: _gone, ast.Return: _return, ast.If: _branching, ast.While: _branching, ast.IfExp: _if_expression,
     ast.For: _for, ast.AsyncFor: _for, ast.comprehension: _comprehension, ast.Call: _call, ast.Name: _name,
     ast.ExceptHandler: _handler, ast.Tuple: _several, ast.List: _several, ast.Set: _several, ast.Dict: _dict,

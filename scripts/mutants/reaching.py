@@ -52,6 +52,7 @@ class Reach:
         """`modules` are those whose lines are wanted."""
         self._path, self._wanted = path, set(modules)
         self._files: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._stamps: dict[str, str] = {}
         self.tests: list[Test] = []
 
     def stale(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -59,12 +60,13 @@ class Reach:
         there: dict[str, list[str]] = {}
         for name in names:
             there.setdefault(name.partition("::")[0], []).append(name)
+        self._stamps = {file: stamp_of(file) for file in there}  # of what was collected, whatever is edited meanwhile
         self._files = {file: kept for file, kept in self._files.items() if file in there}
         return {file: tests for file, tests in there.items() if not self._holds(file, tests)}
 
     def _holds(self, file: str, tests: list[str]) -> bool:
         kept = self._files.get(file)
-        if kept is None or kept["stamp"] != stamp_of(file) or [one[0] for one in kept["tests"]] != tests:
+        if kept is None or kept["stamp"] != self._stamps[file] or [one[0] for one in kept["tests"]] != tests:
             return False
         if not self._wanted <= set(kept.get("wanted", ())):
             return False
@@ -74,7 +76,7 @@ class Reach:
         """The lines that `inside.record` wrote of a file of tests."""
         tests = [json.loads(line) for line in recorded.splitlines()]
         modules = {module: stamp([path_of(module)]) for _, _, lines in tests for module in lines}
-        self._files[file] = {"stamp": stamp_of(file), "wanted": sorted(self._wanted), "modules": modules,
+        self._files[file] = {"stamp": self._stamps[file], "wanted": sorted(self._wanted), "modules": modules,
                              "tests": tests}
         self._path.write_text(json.dumps(self._files), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""The whole of a delegator in one process: handler, use case, store, guard, alarm, audit, metrics; no socket or program.
+"""The whole of a delegator in one process: handler, use case, store, guard, alarm, audit, metrics; no socket, program.
 
 Everything between a request and its answer is the product's own, put together as delegator.app does it. Pretended are
 what a test must be able to say: the clock, which certificate a connection showed, the customers' servers, the DNS.

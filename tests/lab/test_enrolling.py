@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import logging
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -154,6 +155,23 @@ async def test_6_2_another_secret_gets_no_certificate(enrolling: Lab) -> None:
     reply = await enrolling.ask(TAG, OTHER_SECRET, shown=SHARED, request=OTHER_REQUEST)
     assert reply.fault == "NotEntitled"
     assert len(await enrolling.store.enrolments.of_tag(TAG)) == 1
+
+
+async def test_6_2_of_two_keys_at_once_one_is_enrolled_and_the_other_gets_nothing(enrolling: Lab) -> None:
+    await enrolling.ask(TAG, shown=SHARED)
+    footing = enrolling.store.footing
+
+    async def then_another_key(ask: Any) -> Any:
+        found = await footing(ask)
+        enrolling.store.footing = footing  # type: ignore[method-assign]
+        await enrolling.ask(TAG, shown=SHARED, request=OTHER_REQUEST)
+        return found
+    enrolling.store.footing = then_another_key  # type: ignore[method-assign]
+    reply = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
+    (kept,) = await enrolling.store.enrolments.of_tag(TAG)
+    assert kept.key_fingerprint == fingerprint_of(OTHER_KEY.public_key())
+    assert (reply.fault, reply.trail.reasons) == ("NotEntitled", (f"{TAG} is enrolled already, serial {kept.serial}",))
+    assert reply.texts("HandshakeCertificate") == []
 
 
 async def test_6_2_once_it_confirmed_the_certificate_is_known_to_have_arrived(enrolling: Lab) -> None:

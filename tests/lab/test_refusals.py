@@ -108,6 +108,13 @@ async def test_a_disabled_customer_and_a_disabled_delegate_serve_nobody(lab: Lab
         NO, ("customer acme is disabled", "delegate acme-1 is disabled"))
 
 
+async def test_a6_where_a_device_is_seen_counts_and_not_where_it_says_it_is(lab: Lab) -> None:
+    await lab.policy("acme", replace=True, networks=("198.51.100.0/24",))
+    await lab.own(TAG)
+    assert (await lab.ask(TAG, location={"IPAddress": "198.51.100.7"})).fault == NO
+    assert (await lab.ask(TAG, peer="198.51.100.7", location={"IPAddress": "10.0.0.1"})).status == 200
+
+
 async def test_a_policy_that_changes_holds_from_the_next_request_on(lab: Lab) -> None:
     await lab.own(TAG, "ABC9999")
     assert (await lab.ask(TAG)).status == 200
