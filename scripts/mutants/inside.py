@@ -32,7 +32,7 @@ from _pytest.runner import runtestprotocol
 
 LEAST, TIMES = 5, 10
 """Seconds that any test may take, and how many times what it took when it was recorded: past that it hangs."""
-OPTIONS = ["-q", "-p", "no:cacheprovider", "--capture=sys", "-W",
+OPTIONS = ["-q", "-m", "not slow and not counterpart", "-p", "no:cacheprovider", "--capture=sys", "-W",
            "ignore::pytest.PytestAssertRewriteWarning"]
 
 
