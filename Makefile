@@ -9,7 +9,7 @@ RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak proof tools fuzz audit wheel sbom clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak proof mutants tools fuzz audit wheel sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,9 @@ soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not 
 
 proof: $(DEV_READY) ## the walks and kills that take an hour: 200 kills under load, 100 000 steps under a failing disk
 	THOROUGH=1 $(BIN)/python -m pytest -m slow tests/e2e/test_crashes_under_load.py tests/store/test_claims_failing.py
+
+mutants: $(DEV_READY) ## put faults into the heart and see whether the quick tests see them: up to an hour (ARGS="--module policy")
+	@$(BIN)/python -m scripts.mutants $(ARGS)
 
 tools: $(TOOLS_READY) ## set up what fuzz, audit and sbom need besides
 

@@ -27,6 +27,7 @@ from delegator.model import (
 )
 from delegator.model.enrolled import Contest
 from delegator.store import Store
+from delegator.trail import CONNECTION
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -45,13 +46,20 @@ class Pretend:
                      Delegate("ssh", "umbra", SshCallback("h", "u", Secret("k"), "k"))]
         self.directory = SimpleNamespace(delegates={one.name: one for one in delegates})
         self.batches: list[list[tuple[Contest, Telling | None]]] = []
-        self.down = False
+        self.down: bool | Exception = False
+        self.connections: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
         self.contests = self
 
     async def tables(self) -> Any:
         return self
 
     async def note(self, batch: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
+        self.connections.append(CONNECTION.get())
+        await self.open.wait()
+        if isinstance(self.down, Exception):
+            raise self.down
         if self.down:
             raise DelegatorError(Kind.UNAVAILABLE, "disk full")
         self.batches.append(list(batch))
@@ -104,7 +112,7 @@ async def test_6_1_a_store_that_is_away_loses_none_and_the_end_writes_them_down(
     sounding.contested(contest())
     await asyncio.sleep(0.05)
     sounding.contested(contest())
-    assert "disk full" in caplog.text
+    assert "second claimants: disk full" in caplog.messages
     store.down = False
     await settled(sounding)
     assert store.batches[0][0][0].times == 2
@@ -131,7 +139,72 @@ async def test_6_1_the_log_warns_and_the_metric_knows_no_tag(sounding: Alarm, ca
     with caplog.at_level(logging.WARNING):
         sounding.contested(contest())
         await settled(sounding)
-    assert "203.0.113.9 asked for ABC1234 with the shared certificate" in caplog.text
+        sounding.contested(Contest("ABC9999", IdentityKind.OWN, "d" * 32, None, None, "203.0.113.8", AT))
+        await settled(sounding)
+    assert caplog.messages == [
+        f"second claimant: 203.0.113.9 asked for ABC1234 with the shared certificate, which claim {'c' * 32} of "
+        "customer acme holds",
+        f"second claimant: 203.0.113.8 asked for ABC9999 with another certificate for it, which claim {'d' * 32} of "
+        "customer unknown holds"]
     text = sounding._metrics.text().decode()
     assert 'delegator_second_claimants_total{identity="shared"} 1.0' in text
     assert "ABC1234" not in text
+
+
+async def test_6_1_a_fault_of_ours_is_logged_and_the_next_one_is_noted_all_the_same(
+        sounding: Alarm, store: Pretend, told: list[bool], caplog: pytest.LogCaptureFixture) -> None:
+    store.down = ZeroDivisionError("inside")
+    sounding.contested(contest())
+    await settled(sounding)
+    assert caplog.messages == ["second claimants: a fault of ours"]
+    assert "ZeroDivisionError: inside" in caplog.text
+    assert not told
+    store.down = False
+    sounding.contested(contest("ABC9999"))
+    await settled(sounding)
+    assert [one.service_tag for one, _ in store.batches[0]] == ["ABC9999"], "and not what no store takes, again"
+
+
+async def test_6_1_noting_is_of_many_connections_and_logs_as_none_of_them(sounding: Alarm, store: Pretend) -> None:
+    token = CONNECTION.set("1f-7")
+    try:
+        sounding.contested(contest())
+    finally:
+        CONNECTION.reset(token)
+    await settled(sounding)
+    assert store.connections == [CONNECTION.get()]
+    assert store.connections != ["1f-7"]
+
+
+async def test_6_1_an_end_waits_for_no_pause_and_for_what_is_being_written(
+        sounding: Alarm, store: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm, "PAUSE", 3600)
+    store.open.clear()
+    sounding.contested(contest())
+    closing = asyncio.create_task(sounding.close())
+    async with asyncio.timeout(2):
+        while not store.connections:
+            await asyncio.sleep(0.001)
+    assert not closing.done()
+    store.open.set()
+    async with asyncio.timeout(2):
+        await closing
+    assert len(store.batches) == 1
+
+
+async def test_6_1_a_store_that_stays_away_holds_up_no_end(
+        sounding: Alarm, store: Pretend, caplog: pytest.LogCaptureFixture) -> None:
+    store.down = True
+    sounding.contested(contest())
+    async with asyncio.timeout(2):
+        await sounding.close()
+    assert set(caplog.messages) == {"second claimants: disk full"}
+
+
+async def test_6_1_a_delegate_that_names_nobody_to_tell_is_passed_over(sounding: Alarm, store: Pretend) -> None:
+    store.directory.delegates["acme-0"] = Delegate("acme-0", "acme", HostedCallback("root", Secret("x")))
+    sounding.contested(contest(delegate="acme-0"))
+    await sounding.close()
+    telling = store.batches[0][0][1]
+    assert telling is not None
+    assert telling.delegate == "alpha"

@@ -41,11 +41,13 @@ class _Gate:
 
 
 class Guard:
-    """One gate per delegate, made when it is first called."""
+    """One gate per delegate, made when it is first called. `clock` gives monotonic seconds."""
 
-    def __init__(self, limits: Limits, changed: Changed = lambda name, state, why: None) -> None:
+    def __init__(self, limits: Limits, changed: Changed = lambda name, state, why: None,
+                 clock: Callable[[], float] = lambda: time.monotonic()) -> None:
         self._limits = limits
         self._changed = changed
+        self._clock = clock
         self._gates: dict[str, _Gate] = {}
 
     def use(self, limits: Limits) -> None:
@@ -60,7 +62,7 @@ class Guard:
         """Whether a call would be sent away by the breaker now; takes no trial."""
         gate = self._gates.get(name)
         return gate is not None and gate.breaker.state is State.OPEN and gate.breaker.retry_after(
-            time.monotonic()) > 1
+            self._clock()) > 1
 
     async def run(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call to the delegate `name`. Raises DelegatorError: TRY_LATER when it is not even tried, what the
@@ -77,12 +79,12 @@ class Guard:
             raise DelegatorError(Kind.UNREACHABLE, detail) from None
         except DelegatorError as error:
             if error.kind is Kind.CONFIGURATION:  # ours, such as a certificate that is missing here
-                gate.breaker.gave_up(time.monotonic())
+                gate.breaker.gave_up(self._clock())
             else:
                 self._failed(name, gate, error.detail)
             raise
         except BaseException:
-            gate.breaker.gave_up(time.monotonic())
+            gate.breaker.gave_up(self._clock())
             raise
         finally:
             gate.inside -= 1
@@ -90,7 +92,7 @@ class Guard:
         return result
 
     def _admit(self, name: str, gate: _Gate) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if gate.inside >= self._limits.running + self._limits.waiting:
             raise DelegatorError(Kind.TRY_LATER, f"delegate {name}: {gate.inside} calls are under way already")
         before = gate.breaker.state
@@ -101,7 +103,7 @@ class Guard:
 
     def _failed(self, name: str, gate: _Gate, why: str) -> None:
         before = gate.breaker.state
-        gate.breaker.failed(time.monotonic())
+        gate.breaker.failed(self._clock())
         self._tell(name, before, gate, why)
 
     def _succeeded(self, name: str, gate: _Gate) -> None:
