@@ -17,7 +17,7 @@ SERVICES = {
 OPERATIONS = {
     "GetProvisioningCredential": "Ask for the credential of the device whose certificate is shown. Ask again with the "
                                  "same TransactionId after any failure: the answer is the same.",
-    "ConfirmProvisioning": "Tell how provisioning ended: Deployed ends the claim, Failed keeps it open. May come twice.",
+    "ConfirmProvisioning": "Tell how provisioning ended: Deployed ends the claim, Failed keeps it open. Idempotent.",
     "NotifyAddressChange": "Note a new address of a device that has a certificate of its own.",
     "RequestCredential": "Give a device its temporary credential. The same ClaimId is always given the same one.",
     "NotifyDeployed": "Hear how provisioning of a claim ended. May come more than once.",
