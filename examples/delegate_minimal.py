@@ -117,6 +117,12 @@ class Delegate(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, _: object, address: tuple[str, int]) -> None:
+        """One line for a peer that hangs up or speaks no TLS, instead of a traceback."""
+        print(f"{address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A minimal delegate.")
     for option in ("--certificate", "--key", "--ca", "--delegator"):
@@ -130,7 +136,7 @@ if __name__ == "__main__":
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=OPTIONS.ca)
     context.verify_mode = ssl.CERT_OPTIONAL  # a device shows none when it fetches its settings
     context.load_cert_chain(OPTIONS.certificate, OPTIONS.key)
-    server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Delegate)
+    server = Server((OPTIONS.host, OPTIONS.port), Delegate)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(f"listening on port {server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()

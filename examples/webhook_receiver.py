@@ -81,11 +81,17 @@ def options() -> argparse.Namespace:
     return found
 
 
+class Server(ThreadingHTTPServer):
+    def handle_error(self, _: object, address: tuple[str, int]) -> None:
+        """One line for a peer that hangs up or speaks no TLS, instead of a traceback."""
+        print(f"{address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
+
+
 if __name__ == "__main__":
     OPTIONS = options()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(OPTIONS.certificate, OPTIONS.key)
-    server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Receiver)
+    server = Server((OPTIONS.host, OPTIONS.port), Receiver)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     print(f"listening on port {server.server_address[1]}", file=sys.stderr, flush=True)
     server.serve_forever()

@@ -24,6 +24,8 @@ from typing import Any
 
 from .reading import ROOT
 
+PROJECT = ("examples", "scripts", "deploy")
+"""What pages name of the project's own files."""
 WITHIN = 20.0
 """Seconds a server has to listen; the machine is shared."""
 
@@ -54,7 +56,7 @@ class Scene:
     port: int = field(default_factory=free_port)
 
     def __post_init__(self) -> None:
-        for name in ("examples", "scripts", "deploy"):
+        for name in PROJECT:
             (self.folder / name).symlink_to(ROOT / name)
         own = {name: value for name, value in os.environ.items() if not name.startswith(("DELEGAT", "PKI_"))}
         self.environment = {
@@ -115,6 +117,20 @@ class Scene:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(WITHIN)
+
+    def start(self, name: str) -> None:
+        self._start(name, self.servers[name])
+
+    def reload(self, name: str = "delegator") -> None:
+        """SIGHUP, and wait for what is said of it. Raises AssertionError where it was refused."""
+        before, process = self.log(name).count(" reload"), self.servers[name].process
+        assert process is not None
+        process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + WITHIN
+        while self.log(name).count(" reload") == before and time.monotonic() < until:
+            time.sleep(0.05)
+        said = self.log(name).splitlines()[-1]
+        assert " reload" in self.log(name)[-600:] and "refused" not in said, self.log(name)[-2000:]
 
     def restart(self) -> None:
         """Everything ends and starts anew, as after a power cut of the whole place."""

@@ -13,24 +13,17 @@ import pytest
 from ..callbacks.sshd import GET_CRED, Sshd
 from . import bases
 from .reader import reading
-from .scene import Scene, free_port, scene
+from .scene import Scene, free_port
 
 pytestmark = pytest.mark.slow
 OURS = "<NTPServer>ntp.customer.example</NTPServer>"
 """Stands in examples/delegate/default.xml."""
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Scene]:
-    """An empty folder."""
-    with scene(tmp_path) as made:
-        yield made
-
-
 @pytest.mark.counterpart("openssl", "curl")
-def test_customers(place: Scene) -> None:
+def test_customers(place: Scene, first_start: Path) -> None:
     """An authority, a delegate, three devices; everything starts anew; then the page's own delegate in its stead."""
-    bases.delegator(place)
+    bases.begin(place, first_start)
     with reading(place, bases.CUSTOMERS, test_customers) as page:
         place.words |= {"delegate.acme.example:8443": f"localhost:{free_port()}", "delegate.acme.example": "localhost"}
         page.run("openssl req -x509")
@@ -81,11 +74,12 @@ def nginx(place: Scene, block: str, users: str) -> Iterator[None]:
 
 
 @pytest.mark.counterpart("sshd", "ssh-keygen", "nginx", "openssl")
-def test_callbacks(place: Scene) -> None:
+def test_callbacks(place: Scene, first_start: Path) -> None:
     """soap, ssh with a web server, hosted with and without one, a program and a function of the owner's."""
     (place.folder / "sshd").mkdir()
     (place.folder / "acme").mkdir()
-    sshd = Sshd(place.folder / "sshd", extra=f"SetEnv GETCRED_STATE={place.folder}/state GETCRED_OWNED={place.folder}/owned\n")
+    environment = f"SetEnv GETCRED_STATE={place.folder}/state GETCRED_OWNED={place.folder}/owned\n"
+    sshd = Sshd(place.folder / "sshd", extra=environment)
     sshd.authorized_keys = place.folder / ".ssh/authorized_keys"
     sshd.start()
     place.words |= {
@@ -94,13 +88,13 @@ def test_callbacks(place: Scene) -> None:
         "/etc/ssh/ssh_host_ed25519_key.pub": "sshd/host_ed25519.pub", "/opt/acme": f"{place.folder}/acme",
         "/usr/local/bin/getCred": str(GET_CRED)}
     try:
-        _callbacks(place, sshd)
+        _callbacks(place, sshd, first_start)
     finally:
         sshd.stop()
 
 
-def _callbacks(place: Scene, sshd: Sshd) -> None:
-    bases.delegator(place)
+def _callbacks(place: Scene, sshd: Sshd, first_start: Path) -> None:
+    bases.begin(place, first_start)
     bases.owner(place)
     bases.registered(place)
     bases.delegate(place)

@@ -1,0 +1,101 @@
+"""The operators' page from its first line to its last: a factory, a registry, copies, keys, and a new authority."""
+
+from __future__ import annotations
+
+import pytest
+
+from . import bases
+from .reader import Reader, reading
+from .scene import Scene
+
+pytestmark = pytest.mark.slow
+OURS = "<NTPServer>ntp.customer.example</NTPServer>"
+REFUSED = 29
+"""client-refused: the delegator did not accept this device's certificate."""
+
+
+@pytest.mark.counterpart("openssl")
+def test_operators(place: Scene) -> None:
+    """Each section ends with a device activated, and the whole starts anew in between."""
+    with reading(place, bases.OPERATORS, test_operators) as page:
+        page.run("python -m pki init --name")
+        page.serve("delegator", "delegator serve", place.port)
+        bases.owner(place)
+        bases.delegate(place)
+        _registering(place, page)
+        _copies(place, page)
+        _keys(place, page)
+        _rollover(place, page)
+
+
+def _another(place: Scene, tag: str, *words: str, document: str | None = OURS) -> None:
+    """One more of Acme's devices is activated."""
+    place.run(f"delegator devices add {tag} --customer acme --delegate acme-berlin\n"
+              f"delegator policies approve rollout {tag}")
+    place.activated(tag, *words, document=document)
+
+
+def _registering(place: Scene, page: Reader) -> None:
+    page.run("delegator policies add rollout")
+    page.run("delegator explain ABC1234")
+    place.words["127.0.0.1:4433"] = f"127.0.0.1:{place.port}"
+    place.run("python -m pki device ABC1234\nmkdir -m 700 var/device")
+    page.run("delegator device activate")
+    assert OURS in (place.folder / "var/device/provisioning.xml").read_text()
+    page.run("delegator rules add asia")
+    page.run("cat > shipment.csv")
+    place.run("delegator policies approve rollout ABC1235 ABC1236")
+    place.activated("ABC1235", document=OURS)
+    assert place.activated("ABC1236")["user_name"] == "admin-ABC1236", "of acme-small, where the rest goes"
+    page.run("cat > factory.csv")
+    place.restart()
+    place.activated("FAC0001", document=OURS)
+    assert "FAC0001" in page.run("delegator devices show SN-11")
+
+
+def _copies(place: Scene, page: Reader) -> None:
+    page.run("delegator backup")
+    _another(place, "BACKUP1")
+    place.stop("delegator")
+    page.run("delegator restore delegator-copy.db --replace")
+    place.start("delegator")
+    _another(place, "BACKUP2")
+
+
+def _keys(place: Scene, page: Reader) -> None:
+    page.run("python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --renew")
+    _another(place, "RENEWED")
+    page.run("delegator config new-key var/sealing-2.key")
+    page.settings("[sealing]")
+    place.reload()
+    assert "not needed" in page.run("delegator sealing rotate")
+    place.settings("[sealing]\nolder_key_files = []")
+    place.restart()
+    _another(place, "SEALED1")
+
+
+def _rollover(place: Scene, page: Reader) -> None:
+    """Both are trusted, then the successor is shown, then the old authority is gone."""
+    place.run("python -m pki device OLD0002")
+    page.run("python -m pki init --dir var/pki-2")
+    page.settings("[server]\nca")
+    place.reload()
+    _another(place, "OLD0001")
+    page.run("python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --dir var/pki-2")
+    place.settings('[server]\ncertificate = "var/pki-2/server/delegator.crt"\nkey = "var/pki-2/server/delegator.key"\n'
+                   '[callbacks]\ncertificate = "var/pki-2/delegate-clients/delegator.crt"\n'
+                   'key = "var/pki-2/delegate-clients/delegator.key"')
+    place.run("cp var/trust/ca.crt factory-ca.crt\ncp var/trust/ca.crt both.crt")
+    place.restart()
+    successor = _successors_device(place, "NEW0001")
+    _another(place, "NEW0001", "--ca", "both.crt", *successor)
+    _another(place, "OLD0003", "--ca", "both.crt")
+    page.run("cat var/pki-2/ca.crt")
+    place.reload()
+    _another(place, "NEW0002", "--ca", "var/pki-2/ca.crt", *_successors_device(place, "NEW0002"))
+    place.device("OLD0002", "--ca", "both.crt", ends=REFUSED)
+
+
+def _successors_device(place: Scene, tag: str) -> tuple[str, ...]:
+    place.run(f"python -m pki device {tag} --dir var/pki-2")
+    return "--certificate", f"var/pki-2/devices/{tag}.crt", "--key", f"var/pki-2/devices/{tag}.key"
