@@ -107,7 +107,7 @@ PLAN: dict[str, dict[str, How]] = {
     "docs/pki.md": {
         "python -m pki init --name": PKI,
         "python -m pki init --dir /secure/pki": PKI,
-        "python -m pki server delegator.example.com --alt localhost --renew": PKI,
+        "python -m pki server delegator.example.com --alt localhost --alt 127.0.0.1 --renew": PKI,
         "openssl req": PKI,
         "python -m pki device --from": PKI,
         "python -m pki revoke": PKI,

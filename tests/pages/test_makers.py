@@ -51,7 +51,7 @@ key = "var/pki/delegate-clients/delegator.example.com.key"
         _registered(place, "ABC1234", "ABC5555", "ABC6666")
         place.activated("ABC1234")
         page.run("python -m pki init --dir /secure/pki")
-        page.run("python -m pki server delegator.example.com --alt localhost --renew")
+        page.run("python -m pki server delegator.example.com --alt localhost --alt 127.0.0.1 --renew")
         page.run("openssl req")
         page.run("python -m pki device --from")
         place.activated("ABC5555")
