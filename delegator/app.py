@@ -16,7 +16,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from delegator import observe, systemd
 from delegator.alarm import Alarm
@@ -33,10 +32,9 @@ from delegator.metrics import Metrics
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, files_stamp, open_settings_store, prepare
+from delegator.parts import Parts, Retired, files_stamp, open_store_to_serve, prepare
 from delegator.reloading import changed, in_effect
 from delegator.server import Server
-from delegator.store.soundness import require_sound
 from delegator.trail import Trail
 from delegator.watching import Watching
 
@@ -78,9 +76,7 @@ class App:
         given = sockets or {}
         self._stamp = files_stamp(self._settings)
         parts = prepare(self._settings, now)
-        if not self._settings.store.url:
-            await asyncio.to_thread(require_sound, Path(self._settings.store.path))
-        self._store = await open_settings_store(self._settings)
+        self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed_elsewhere)
             # Else what a crash left behind is free again when its time is over.

@@ -35,6 +35,7 @@ from delegator.notify.carriers import carriers
 from delegator.outbound import Outbound, networks
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_named
+from delegator.store.soundness import require_sound
 from delegator.wire.tls import TlsContext, server_context
 from pki import Authority, PkiError
 from pki.trust import TrustStore
@@ -192,8 +193,16 @@ def load_outbound(settings: Settings) -> Outbound:
         raise DelegatorError(Kind.CONFIGURATION, f"$.outbound.allow: {error}") from None
 
 
+async def open_store_to_serve(settings: Settings) -> Store:
+    """The store that settings name, for a server: a file that is damaged is served by none, and not written to. What
+    this comes to store.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
+    if not settings.store.url:
+        await asyncio.to_thread(require_sound, Path(settings.store.path))
+    return await open_settings_store(settings)
+
+
 async def open_settings_store(settings: Settings) -> Store:
-    """The store that settings name, for the server and for every command."""
+    """The store that settings name, whoever opens it."""
     return await open_named(settings.store, load_key(settings))
 
 

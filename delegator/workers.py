@@ -29,7 +29,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
 from delegator.net.serve import bound
-from delegator.parts import open_settings_store, prepare
+from delegator.parts import open_store_to_serve, prepare
 from delegator.reloading import changed, in_effect
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Workers:
 
     async def _free_claims(self) -> None:
         """Bring the schema up to date once, and free what a crash left behind, while nobody is at work on it."""
-        store = await open_settings_store(self._settings)
+        store = await open_store_to_serve(self._settings)
         try:
             if not store.shared:
                 await store.pause_all()

@@ -6,6 +6,7 @@ Must not live here: making any of it (pki, sealing, store).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import os
@@ -21,11 +22,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from delegator.cli import checking_postgres
-from delegator.config import Server, Settings
+from delegator.config import Server, Settings, Store
 from delegator.errors import DelegatorError
 from delegator.net.reverse import load_domains
 from delegator.private import is_private
-from delegator.sealing import read_key_file
+from delegator.sealing import SealingKey, read_key_file
+from delegator.store.rehearsal import rehearse_sqlite
 from pki import Folder, PkiError
 from pki.trust import TrustStore
 
@@ -56,18 +58,34 @@ class _Wrong(Exception):
 
 def examine(settings: Settings) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    found = [_made(what, path, check) for what, path, check in _checks(settings)]
-    if all(one.ok for one in found):  # then what only shows when they are put together
-        found.append(_made("all together", "", lambda: _together(settings)))
-    return found
+    return [_made(what, path, check) for what, path, check in (*_checks(settings), (
+        "all together", "", lambda: _together(settings)))]
 
 
 def _together(settings: Settings) -> str:
-    """Made as a start would make it."""
-    from delegator.parts import prepare
+    """What `serve` will do: made by what a start makes it by, so that what is refused is told in the same words."""
+    from delegator.parts import load_key, prepare
 
     prepare(settings, lambda: datetime.now(UTC))
+    _rehearsed(settings.store, load_key(settings))
     return "a delegator would start with it"
+
+
+def _rehearsed(where: Store, key: SealingKey | None) -> str:
+    """What a start would make of the database. Raises DelegatorError as it would."""
+    if where.url:
+        return checking_postgres.rehearsed(where, key)
+    path = Path(where.path)
+    return asyncio.run(rehearse_sqlite(path, key)).words if path.exists() else _place_for(path)
+
+
+def _key_if_any(settings: Settings) -> SealingKey | None:
+    """A sealing key that is not in order is told on its own."""
+    from delegator.parts import load_key
+
+    with contextlib.suppress(DelegatorError):
+        return load_key(settings)
+    return None
 
 
 _Check = tuple[str, str, Callable[[], str]]
@@ -88,10 +106,11 @@ def _checks(settings: Settings) -> Iterator[_Check]:
     if settings.enrolment.enabled:
         yield "enrolment", settings.enrolment.certificate, lambda: _enrolment(settings)
     yield from _mail(settings)
+    key = _key_if_any(settings)
     if settings.store.url:
-        yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store)
+        yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store, key)
     else:
-        yield "database", settings.store.path, lambda: _database(Path(settings.store.path))
+        yield "database", settings.store.path, lambda: _database(settings.store, key)
 
 
 def _enrolment(settings: Settings) -> str:
@@ -217,17 +236,12 @@ def _domains(settings: Settings) -> str:
     return f"delegates at {settings.domains.label}.<domain>, asked of {settings.domains.nameservers or 'the system'}"
 
 
-def _database(path: Path) -> str:
-    if not path.exists():
-        return _place_for(path)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+def _database(where: Store, key: SealingKey | None) -> str:
+    """First what keeps a delegator from starting, then what should not be and does not."""
+    path, words = Path(where.path), _rehearsed(where, key)
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise _Wrong("can be read by others", f"chmod 600 {path}")
-    try:
-        with contextlib.closing(_read_only(path)) as connection:
-            connection.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:
-        raise _Wrong(f"does not open: {error}", "restore it from a backup, or name another in [store] path") from None
-    return "opens"
+    return words
 
 
 def _place_for(path: Path) -> str:

@@ -7,11 +7,13 @@ Must not live here: connecting (store.connecting), what is looked at elsewhere (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
+from delegator.sealing import SealingKey
+from delegator.store.transaction import Query, Row
 
 _ASKED = """
 SELECT current_setting('server_version_num')::integer AS version, current_setting('server_encoding') AS encoding,
@@ -45,19 +47,31 @@ _WRONG: tuple[tuple[Callable[[Any, config.Store], bool], str, str], ...] = (
 _REMARKS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda found: bool(found["superuser"]), "its user is a superuser, which it need not be"),
     (lambda found: found["collate"] not in ("C", "POSIX"), "its order of text depends on the system's locale"),
-    (lambda found: found["owns"] is None, "holds no tables yet; made at first use"),
 )
 
 
-def examine(where: config.Store) -> str:
+def rehearsed(where: config.Store, key: SealingKey | None) -> str:
+    """What a start would make of it. Raises DelegatorError as it would."""
+    from delegator.store.rehearsal import rehearse
+
+    def question(connection: Any) -> Awaitable[Any]:
+        async def read(query: Query) -> Sequence[Row]:
+            return [tuple(row) for row in await connection.fetch(query.sql, *query.parameters)]
+        return rehearse(read, "postgres", key)
+    words: str = _asked(where, question).words
+    return words
+
+
+def examine(where: config.Store, key: SealingKey | None) -> str:
     """What is to be said of it. Raises DelegatorError (CONFIGURATION, UNREACHABLE) with what to do."""
     found = _asked(where, lambda connection: connection.fetchrow(_ASKED))
     for wrong, words, hint in _WRONG:
         if wrong(found, where):
             raise DelegatorError(Kind.CONFIGURATION, words, hint=hint)
+    standing = rehearsed(where, key)
     version = f"PostgreSQL {found['version'] // 10000}"
     return "; ".join([f"{version}, {'with TLS' if found['tls'] else 'without TLS'}",
-                      *(words for applies, words in _REMARKS if applies(found))])
+                      *(words for applies, words in _REMARKS if applies(found)), standing])
 
 
 def mailing(where: config.Store) -> str:

@@ -37,7 +37,7 @@ def show(defaults: bool) -> Output:
 def check() -> Output:
     """Look at everything the settings name: files, modes, certificates and their keys, the database.
 
-    Ends with 3 if anything would keep the delegator from running.
+    Ends with 3 if anything is not in order. The last line tells what serve would do: start, or refuse, and why.
     """
     from delegator.cli.checking import examine
 

@@ -10,7 +10,9 @@ Must not live here: other engines (they bring their own tools), when to make cop
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
 import sqlite3
 import tempfile
@@ -21,11 +23,15 @@ from pathlib import Path
 
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import ID_BYTES, SealingKey, id_of
-from delegator.store.migrate import schema_files
+from delegator.store.migrate import APPLIED, still_missing
+from delegator.store.rehearsal import reading, rehearse
 from delegator.store.resealing import SEALED, Column
+from delegator.store.soundness import RESTORE, troubles
 
 PAGES = 2048
 """Copied at a time, 8 MiB: between two steps the progress is told and other threads run."""
+_EARLIER = "take another copy, made earlier"
+_NO_COPY = f"no copy was made; keep those you have, and {RESTORE}, with the newest that restore --check finds sound"
 _BESIDE = ("-wal", "-shm", "-journal")
 Progress = Callable[[int, int], None]
 """Told how many pages are copied, of how many."""
@@ -45,32 +51,37 @@ class Copy:
 
 def make(source: Path, target: Path, progress: Progress) -> Copy:
     """Copy a database that may be in use to a new file, mode 0600. Raises DelegatorError: CONFIGURATION when the
-    source cannot be read, CONFLICT when the target is there, UNAVAILABLE when the copy is not sound."""
+    source cannot be read or is not sound, in which case there is no copy; CONFLICT when the target is there."""
     _require_free(target)
     with _scratch(target) as scratch:
         with _reading(source) as connection:
             _copy(connection, scratch, progress)
-        found = examine(scratch)
+        # The copy is faithful: what is wrong with it is wrong with the database.
+        found = examine(scratch, called=source, hint=_NO_COPY)
         _publish(scratch, target)
     return Copy(target, found.size, found.schema, found.claims, found.devices, found.keys)
 
 
-def examine(path: Path) -> Copy:
-    """Read a whole copy: is it sound, of a schema that this program knows, with everything there. Raises
-    DelegatorError (CONFIGURATION) when not."""
+def examine(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Copy:
+    """Read a whole copy: is it sound, of a schema that this program knows, with everything there: all that a start
+    looks at, and more. `called` is what it is a copy of, for errors, and `hint` what to do where it is not sound.
+    Raises DelegatorError (CONFIGURATION)."""
+    name = called or path
     with _reading(path) as connection:
-        trouble = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(3)")]
-        if trouble != ["ok"]:
-            raise _unsound(path, "; ".join(trouble))
+        trouble = list(itertools.islice(troubles(connection, "integrity_check"), 3))
+        if trouble:
+            raise _unsound(name, "; ".join(trouble), hint)
         if connection.execute("PRAGMA foreign_key_check").fetchone():
-            raise _unsound(path, "rows refer to others that are not there")
-        return Copy(path, path.stat().st_size, _schema(path, connection), _count(connection, "claims"),
+            raise _unsound(name, "rows refer to others that are not there", hint)
+        return Copy(path, path.stat().st_size, _schema(name, connection), _count(connection, "claims"),
                     _count(connection, "devices"), _keys(connection))
 
 
 def opened_by(path: Path, key: SealingKey) -> None:
-    """Open one value of each table and key. Raises DelegatorError (UNAVAILABLE) for one that does not open."""
+    """Open what a start opens, and one value of each table and key. Raises DelegatorError (UNAVAILABLE) for one that
+    does not open."""
     with _reading(path) as connection:
+        asyncio.run(rehearse(reading(connection), "sqlite", key))
         for column in _sealed_in(connection):
             start = f"substr({column.column}, 1, {ID_BYTES})"
             rows = connection.execute(f"SELECT min({column.key}), {column.column} FROM {column.table} "
@@ -81,8 +92,9 @@ def opened_by(path: Path, key: SealingKey) -> None:
 
 def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progress: Progress) -> Path | None:
     """Put a copy where the database is expected. A database that is there already is kept beside it under another
-    name, which is returned. Raises DelegatorError (CONFLICT) when there is one and `replace` does not say so, or
-    somebody has it open."""
+    name, which is returned. What takes its place is examined once more, as it lies there: between a look at the copy
+    and this its disk may have changed it. Raises DelegatorError: CONFIGURATION for a copy that a start would refuse,
+    CONFLICT when there is a database and `replace` does not say so, or somebody has it open; then nothing changed."""
     there = path.exists()
     if there and not replace:
         raise DelegatorError(Kind.CONFLICT, f"{path} exists", hint="with --replace it is kept under another name and "
@@ -91,6 +103,7 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
     with _scratch(path) as scratch:
         with _reading(backup) as connection:
             _copy(connection, scratch, progress)
+        examine(scratch, called=backup)
         with _nobody_else(path) if there else contextlib.nullcontext():
             aside = _put_aside(path, moment) if there else None
             _publish(scratch, path)
@@ -124,16 +137,14 @@ def _copy(source: sqlite3.Connection, target: Path, progress: Progress) -> None:
 
 def _schema(path: Path, connection: sqlite3.Connection) -> int:
     try:
-        rows = connection.execute("SELECT number, checksum FROM schema_files").fetchall()
+        rows = connection.execute(APPLIED.sql).fetchall()
     except sqlite3.OperationalError:
         raise _unsound(path, "no database of a delegator") from None
-    known = {file.number: file.checksum for file in schema_files("sqlite")}
-    for number, checksum in rows:
-        if number not in known:
-            raise DelegatorError(Kind.CONFIGURATION, f"{path} is at schema {number}, newer than this program",
-                                 hint="use the release that wrote it, or a newer one")
-        if known[number] != checksum:
-            raise _unsound(path, f"its schema file {number} is not ours")
+    try:
+        still_missing(rows, "sqlite")
+    except DelegatorError as error:
+        raise DelegatorError(error.kind, f"{path}: {error.detail}", hint="use the release that wrote it, or a newer one"
+                             ) from None
     return max((int(number) for number, _ in rows), default=0)
 
 
@@ -226,5 +237,5 @@ def _put_aside(path: Path, moment: datetime) -> Path:
     return aside
 
 
-def _unsound(path: Path, why: str) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"{path}: {why}", hint="take another copy, made earlier")
+def _unsound(path: Path, why: str, hint: str = _EARLIER) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"{path} is damaged: {why}", hint=hint)

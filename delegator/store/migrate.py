@@ -7,6 +7,7 @@ Must not live here: the schema itself (schema/NNNN_name.<dialect>.sql, or .sql w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
@@ -15,6 +16,8 @@ from delegator.errors import DelegatorError, Kind
 from delegator.store.transaction import Query, Row
 
 _TABLE = "CREATE TABLE IF NOT EXISTS schema_files (number INTEGER PRIMARY KEY, name TEXT, checksum TEXT)"
+APPLIED = Query("SELECT number, checksum FROM schema_files ORDER BY number")
+"""Which files a database was made from."""
 
 
 class Migrating(Protocol):
@@ -49,16 +52,7 @@ async def migrate(driver: Migrating, package: str = "delegator.store") -> int:
     """Bring a database up to date; the number of files applied. Raises DelegatorError (CONFIGURATION) when the
     database is newer than this program, or a file it was made from has changed since."""
     await driver.script(_TABLE)
-    rows = await driver.read(Query("SELECT number, checksum FROM schema_files ORDER BY number"))
-    applied = {int(str(row[0])): str(row[1]) for row in rows}
-    files = {file.number: file for file in schema_files(driver.dialect, package)}
-    for number, checksum in applied.items():
-        if number not in files:
-            raise DelegatorError(Kind.CONFIGURATION, f"the database is at schema {number}, newer than this program",
-                                 hint="run the newer release, or restore a backup")
-        if files[number].checksum != checksum:
-            raise DelegatorError(Kind.CONFIGURATION, f"schema file {files[number].name} was changed after use")
-    missing = [file for file in files.values() if file.number not in applied]
+    missing = still_missing(await driver.read(APPLIED), driver.dialect, package)
     for file in missing:
         try:
             await driver.script(_in_one_transaction(file))
@@ -66,6 +60,21 @@ async def migrate(driver: Migrating, package: str = "delegator.store") -> int:
             if not await driver.read(Query("SELECT 1 FROM schema_files WHERE checksum = $1", (file.checksum,))):
                 raise  # otherwise another process, started at the same moment, was faster
     return len(missing)
+
+
+def still_missing(applied: Sequence[Row], dialect: str, package: str = "delegator.store") -> list[SchemaFile]:
+    """The files that a database lacks, by the rows of APPLIED; whoever only looks asks here too. Raises DelegatorError
+    (CONFIGURATION) for a database that this program must leave alone."""
+    checksums = {int(str(row[0])): str(row[1]) for row in applied}
+    files = {file.number: file for file in schema_files(dialect, package)}
+    for number, checksum in checksums.items():
+        if number not in files:
+            raise DelegatorError(Kind.CONFIGURATION, f"the database is at schema {number}, newer than this program",
+                                 hint="run the newer release, or restore a backup")
+        if files[number].checksum != checksum:
+            raise DelegatorError(Kind.CONFIGURATION, f"schema file {files[number].name} was changed after use",
+                                 hint="run the release that the database was made with, or restore a backup")
+    return [file for number, file in files.items() if number not in checksums]
 
 
 def _in_one_transaction(file: SchemaFile) -> str:

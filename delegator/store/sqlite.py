@@ -139,7 +139,7 @@ class SqliteDriver:
                 await self._writer.executescript(sql)
             except sqlite3.Error as error:
                 await self._writer.rollback()
-                raise _unusable(self.path, error) from error
+                raise unusable(self.path, error) from error
 
     @contextlib.contextmanager
     def _patience(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ def _unavailable(path: Path, error: Exception) -> DelegatorError:
     return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {error}", hint=RESTORE if is_broken(error) else "")
 
 
-def _unusable(path: Path, error: Exception) -> DelegatorError:
+def unusable(path: Path, error: Exception) -> DelegatorError:
     return DelegatorError(Kind.CONFIGURATION, f"database {path}: {error}",
                           hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")
 
@@ -306,4 +306,4 @@ async def open_sqlite(path: Path) -> SqliteDriver:
             await writer.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error

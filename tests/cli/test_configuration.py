@@ -84,7 +84,7 @@ def test_a_machine_with_certificates_only_needs_no_pki_folder(mother: Console) -
 def test_an_empty_machine_is_told_everything_it_needs(place: Path) -> None:
     found = _problems(Console())
     assert set(found) == {"PKI folder", "factory anchors", "server certificate", "server key",
-                          "callbacks certificate", "callbacks key", "sealing key"}
+                          "callbacks certificate", "callbacks key", "sealing key", "all together"}
     assert "python -m pki init" in found["PKI folder"]["hint"]
     assert "python -m pki server delegator" in found["server key"]["hint"]
     assert "delegator config new-key var/sealing.key" in found["sealing key"]["hint"]

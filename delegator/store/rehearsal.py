@@ -1,0 +1,79 @@
+"""What a start would make of a database, told without changing it: `config check` asks here what `serve` will do.
+
+It asks the very code that a start runs (soundness, migrate, the ledger of the audit), so that both say the same, word
+for word. What only work shows, a disk that is full or a migration that fails on somebody's rows, no rehearsal tells.
+The invariant: no row is written, and no file is made.
+Must not live here: what else is worth a remark, as to who may read a file (cli).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from delegator.sealing import SealingKey
+from delegator.store.audit import Ledger
+from delegator.store.migrate import APPLIED, schema_files, still_missing
+from delegator.store.soundness import require_sound
+from delegator.store.sqlite import unusable
+from delegator.store.transaction import Query, Row
+
+_TABLES = {"sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table'",
+           "postgres": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"}
+Read = Callable[[Query], Awaitable[Sequence[Row]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many schema files a start would apply, of how many."""
+
+    missing: int
+    files: int
+
+    @property
+    def words(self) -> str:
+        if self.missing == self.files:
+            return "holds no tables yet; made at first use"
+        if not self.missing:
+            return f"schema {self.files}"
+        return f"schema {self.files - self.missing}; a start brings it to {self.files}, for good"
+
+
+async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Standing:
+    """With `read` of a database as it is. Without a sealing key, which is then told on its own, what it must open is
+    left out. Raises DelegatorError as a start would."""
+    tables = {str(row[0]) for row in await read(Query(_TABLES[dialect]))}
+    applied = await read(APPLIED) if "schema_files" in tables else []
+    missing = still_missing(applied, dialect)
+    if sealing is not None and "audit_keys" in tables:
+        await _audit_opens(read, sealing)
+    return Standing(len(missing), len(schema_files(dialect)))
+
+
+async def _audit_opens(read: Read, sealing: SealingKey) -> None:
+    """A start writes a row of the audit: for that it opens the key of its hashes, or begins an audit without one."""
+    found = await read(Query("SELECT sealed FROM audit_keys WHERE number = 1"))
+    if found or await read(Query("SELECT 1 FROM audit LIMIT 1")):
+        sealed = found[0][0] if found else None
+        assert Ledger("main", sealing, sealed if isinstance(sealed, bytes) else None).key
+
+
+def reading(connection: sqlite3.Connection) -> Read:
+    async def read(query: Query) -> Sequence[Row]:
+        return connection.execute(query.sql, query.parameters).fetchall()
+    return read
+
+
+async def rehearse_sqlite(path: Path, sealing: SealingKey | None) -> Standing:
+    """Of a database file that is there. Raises DelegatorError as a start would."""
+    require_sound(path)
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # may we write there at all, and does nobody hold it for long
+            return await rehearse(reading(connection), "sqlite", sealing)  # closing takes the transaction back
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
+

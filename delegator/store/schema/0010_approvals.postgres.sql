@@ -1,0 +1,1 @@
+-- Here the order of columns means nothing: what is said of SQLite in the file beside this one is done there.
