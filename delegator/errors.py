@@ -72,3 +72,13 @@ class DelegatorError(Exception):
     @property
     def appearance(self) -> Appearance:
         return APPEARANCES[self.kind]
+
+
+class Missing(DelegatorError):
+    """Something was named that is not there: `noun` and `name` tell what, so that a face that knows what there is can
+    suggest what was meant."""
+
+    def __init__(self, noun: str, name: str, detail: str, *, hint: str = "") -> None:
+        super().__init__(Kind.NOT_FOUND, detail, hint=hint)
+        self.noun = noun
+        self.name = name

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from delegator.model import Delegate, Device, Location, Registration, Rule
+from delegator.model.syntax import normal_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ def by_preference(delegates: Sequence[Delegate], service_tag: str) -> tuple[Dele
     return tuple(delegates) if len(delegates) == 1 else tuple(sorted(delegates, key=place))
 
 
+NOBODY = "not registered, and no rule matches"
+"""Why there is no way for a device that nobody here knows."""
 _IDENTIFIERS = ("service tag", "serial number", "MAC address")
 """Strongest first."""
 
@@ -119,7 +122,7 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     found = registered(facts.device, candidates)
     if found is None:
         matched = _first_match(tables.rules, facts, None)
-        return NoRoute("not registered, and no rule matches") if matched is None else _by_rule(*matched, tables, None)
+        return NoRoute(NOBODY) if matched is None else _by_rule(*matched, tables, None)
     registration, by = found
     if registration.customer is None:
         return _in_stock(registration, by, facts, tables)
@@ -198,6 +201,22 @@ _CONDITIONS: dict[str, _Condition] = {
     "network": _in_network,
     "domain": _in_domain,
 }
+
+
+def catches_all(rule: Rule) -> bool:
+    """Whether a rule leads any device whatsoever to a delegate: nothing it asks keeps anybody out, as a network that
+    holds a quarter of all addresses that there are does not."""
+    return rule.delegate is not None and not any(
+        name != "network" or not _everywhere(wanted) for name, wanted in _conditions(rule) if wanted != "")
+
+
+def _everywhere(wanted: str) -> bool:
+    """Of IPv6, half of the addresses that are given out (2000::/3) are as good as all."""
+    try:
+        network = _network(normal_network(str(_network(wanted))))
+    except ValueError:
+        return False  # what is no network holds nobody
+    return network.prefixlen <= (2 if network.version == 4 else 4)
 
 
 def _conditions(rule: Rule) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, exporting, forms, owning, shapes
+from delegator.cli import console, exporting, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import settings, stored
 from delegator.errors import APPEARANCES, DelegatorError, Kind
@@ -84,13 +84,13 @@ def group() -> None:
 
 @verb(group, "list", "delegator audit list --customer acme --outcome NotEntitled --from 2026-03-01")
 @wanted
-@click.option("--most", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@listing.most(100)
 @stored
 async def list_(store: Store, most: int, **chosen: Any) -> Output:
     """List what happened, newest first. What is equal within a quarter of an hour is one row: see REPEATED."""
-    found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most)]
-    return Output(found, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                       [[one[name] for name in _COLUMNS] for one in found]))
+    found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
+    return await listing.shown(store, "rows", found, _COLUMNS, most, {
+        "customer": chosen["customer"], "device": chosen["service_tag"], "claim": chosen["claim_id"]})
 
 
 @verb(group, "show", "delegator audit show 4711")

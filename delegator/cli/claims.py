@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
 from delegator.store import Store
 
-_EVERY = 2**31
 _COLUMNS = ("claim_id", "service_tag", "customer", "delegate", "state", "attempt", "asked_at", "peer")
 
 
@@ -28,16 +27,18 @@ def group() -> None:
 
 @verb(group, "list", "delegator claims list --customer acme --state issued")
 @click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
+@click.option("--delegate", type=forms.owner, help="Only those of this delegate.")
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
 @click.option("--state", type=click.Choice([state.value for state in ClaimState]), help="Only those in this state.")
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@listing.most()
 @stored
-async def list_(store: Store, customer: str | None, tag: str | None, state: str | None, most: int) -> Output:
+async def list_(store: Store, customer: str | None, delegate: str | None, tag: str | None, state: str | None,
+                most: int) -> Output:
     """List claims, newest first."""
-    found = await store.claims(customer=customer, service_tag=tag, most=_EVERY if state else most)
-    claims = [shapes.claim(one) for one in found if state in (None, one.state.value)][:most]
-    return Output(claims, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                        [[one[name] for name in _COLUMNS] for one in claims]))
+    found = await store.claims(customer=customer, service_tag=tag, delegate=delegate,
+                               state=None if state is None else ClaimState(state), most=most + 1)
+    return await listing.shown(store, "claims", [shapes.claim(one) for one in found], _COLUMNS, most,
+                               {"customer": customer, "delegate": delegate, "device": tag})
 
 
 @verb(group, "show", "delegator claims show 0f3c7a1b2d4e5f60718293a4b5c6d7e8")
@@ -55,14 +56,14 @@ async def show(store: Store, claim_id: str) -> Output:
 @verb(group, "contested", "delegator claims contested --customer acme")
 @click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@listing.most()
 @stored
 async def contested(store: Store, customer: str | None, tag: str | None, most: int) -> Output:
     """List second claimants: who asked for a device that another holds, by tag and day, the latest first."""
-    found = [shapes.contest(one) for one in await store.contests.list(customer=customer, tag=tag, most=most)]
+    found = await store.contests.list(customer=customer, tag=tag, most=most + 1)
     columns = ("service_tag", "identity", "times", "at", "peer", "customer", "claim_id")
-    return Output(found, console.table([name.replace("_", " ") for name in columns],
-                                       [[one[name] for name in columns] for one in found]))
+    return await listing.shown(store, "second claimants", [shapes.contest(one) for one in found], columns, most,
+                               {"customer": customer, "device": tag})
 
 
 @verb(group, "release", "delegator claims release ABC1234 --because 'factory reset, ticket 815'")
@@ -76,6 +77,8 @@ async def release(store: Store, tag: str, because: str | None) -> Output:
     return. A new main board: delegator devices repair.
     """
     if not await store.claims(service_tag=tag, most=1):
-        raise DelegatorError(Kind.NOT_FOUND, f"{tag} has no claim", hint="see: delegator claims list")
+        raise Missing("device", tag, f"{tag} has no claim", hint="see: delegator claims list")
     changed = len(await store.ownership.release(tag, datetime.now(UTC), because))
-    return Output({"service_tag": tag, "released": changed}, words=(f"{changed} claims of {tag} were released",))
+    output = Output({"service_tag": tag, "released": changed}, words=(f"{changed} claims of {tag} were released",))
+    return changing.plainly(output, [f"{tag} may be claimed anew, by any key that its owner's policy allows"]
+                         if changed else [])

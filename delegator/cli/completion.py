@@ -18,7 +18,7 @@ VARIABLE = "_DELEGATOR_COMPLETE"
 @console.command("completion", "delegator completion bash > /etc/bash_completion.d/delegator")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> Output:
-    """Print the lines that teach SHELL to complete delegator's commands and options."""
+    """Print the lines that teach SHELL to complete delegator's commands, options and the names that are registered."""
     kind = get_completion_class(shell)
     assert kind is not None
     root = click.get_current_context().find_root().command

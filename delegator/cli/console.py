@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from delegator.errors import APPEARANCES, DelegatorError, Kind
+from delegator.errors import APPEARANCES, DelegatorError, Kind, Missing
 
 JSON_HELP = "Print one JSON document on standard output."
 
@@ -122,10 +122,10 @@ def pairs(values: Mapping[str, object]) -> list[str]:
         inner = value if isinstance(value, Mapping) else {"": value}
         flat |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
     width = max(map(len, flat), default=0)
-    return [f"{name.replace('_', ' ').ljust(width)}  {_short(value)}" for name, value in flat.items()]
+    return [f"{name.replace('_', ' ').ljust(width)}  {short(value)}" for name, value in flat.items()]
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """Certificates are told by their number; --json has them in full."""
     if isinstance(value, str) and value.startswith("-----BEGIN CERTIFICATE"):
         return f"{value.count('-----BEGIN CERTIFICATE')} certificate(s), in full with --json"
@@ -204,7 +204,7 @@ def _pki(error: Exception) -> Problem | None:
 
 def missing(noun: str, name: str, group: str) -> DelegatorError:
     """Something was named that is not there."""
-    return DelegatorError(Kind.NOT_FOUND, f"there is no {noun} named {name}", hint=f"see: delegator {group} list")
+    return Missing(noun, name, f"there is no {noun} named {name}", hint=f"see: delegator {group} list")
 
 
 def complain(problem: Problem, as_json: bool) -> int:

@@ -12,14 +12,17 @@ from typing import Any
 
 import click
 
-from delegator.cli import console, files, forms, reaching, shapes
+from delegator.cli import changing, console, files, forms, listing, reaching, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
 from delegator.cli.session import stored
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, CallbackKind, Delegate, SshCallback
 from delegator.store import Store
+from delegator.store.changing import DELEGATE
 
 Fields = dict[str, Any]
+_UNSET = ("url", "trust-anchor", "policy", *reaching.UNSET)
 
 
 @click.group("delegates", epilog=console.as_example("delegator delegates list --customer acme"))
@@ -47,36 +50,94 @@ group.add_command(scan_host_key)
               "first, the next when it is down; 100 unless said.")
 @click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal "
               "priority; 1 unless said.")
-@click.option("--disabled/--enabled", default=None, help="Send no device there for now, or again.")
-@click.option("--replace", is_flag=True, help="Change the delegate if there is one of that name; what is not named "
-              "stays.")
+@click.option("--disabled", is_flag=True, help="Send no device there for now.")
 def add(name: str, customer: str, url: str | None, trust_anchor: Path | None, policy: str | None,
-        priority: int | None, weight: int | None, disabled: bool | None, replace: bool, **said: Any) -> Output | None:
-    """Add the delegate NAME of a customer, reached by --soap, --ssh or --local, or kept here by --hosted."""
+        priority: int | None, weight: int | None, disabled: bool, **said: Any) -> Output | None:
+    """Add the delegate NAME of a customer, reached by --soap, --ssh or --local, or kept here by --hosted. To change one
+    that is there: delegator delegates change."""
     kind = reaching.named_kind(said)
-    if kind is None and not replace:
+    if kind is None:
         raise click.UsageError(f"give one of {' or '.join(one.option for one in reaching.NAMING.values())}")
-    fields = reaching.fields_of(said, kind) if kind else {}
+    callback = reaching.made(kind, reaching.fields_of(said, kind), None)
+    named = _named(url, trust_anchor, policy, priority, weight)
+    return _add(delegate=Delegate(name, customer, callback, enabled=not disabled, **named))
+
+
+def _named(url: str | None, trust_anchor: Path | None, policy: str | None, priority: int | None,
+           weight: int | None) -> Fields:
     anchor = None if trust_anchor is None else files.certificates(trust_anchor)
-    named = {"url": url, "trust_anchor": anchor, "policy": policy, "priority": priority, "weight": weight,
-             "enabled": None if disabled is None else not disabled}
-    named = {key: value for key, value in named.items() if value is not None}
-    return _add(name=name, customer=customer, kind=kind, said=said, fields=fields, named=named, replace=replace)
+    named = {"url": url, "trust_anchor": anchor, "policy": policy, "priority": priority, "weight": weight}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 @stored
-async def _add(store: Store, name: str, customer: str, kind: CallbackKind | None, said: Fields, fields: Fields,
-               named: Fields, replace: bool) -> Output:
-    before = (await store.tables()).directory.delegates.get(name) if replace else None
-    if kind is None:
-        if before is None:
-            raise console.missing("delegate", name, "delegates")
-        kind, fields = before.kind, reaching.fields_of(said, before.kind)
-    callback = reaching.made(kind, fields, before.callback if before else None)
-    delegate = (Delegate(name, customer, callback, **named) if before is None else
-                dataclasses.replace(before, customer=customer, callback=callback, **named))
-    await store.add_delegate(delegate, replace=replace)
-    return Output(shapes.delegate(delegate), words=(f"delegate {name} is registered", *_pinned(callback)))
+async def _add(store: Store, delegate: Delegate) -> Output:
+    await store.add_delegate(delegate)
+    output = Output(shapes.delegate(delegate),
+                    words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback)))
+    return changing.also(output, await changing.let_in(store, DELEGATE, delegate.name, None, delegate))
+
+
+@verb(group, "change", "delegator delegates change acme-berlin --address 192.0.2.7 --policy night\n"
+                       "delegator delegates change acme-paris --host-key-file paris.pub")
+@click.argument("name", type=forms.name)
+@reaching.options
+@click.option("--url", type=forms.url, help="Where devices go next (https).")
+@click.option("--trust-anchor", type=click.Path(path_type=Path), metavar="FILE",
+              help="Whom devices shall trust there (PEM).")
+@click.option("--policy", type=forms.name, help="What holds for this delegate, besides the customer's policy.")
+@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Among a customer's delegates the lowest is asked "
+              "first.")
+@click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal priority.")
+@changing.unset(*_UNSET)
+def change(name: str, url: str | None, trust_anchor: Path | None, policy: str | None, priority: int | None,
+           weight: int | None, unset: tuple[str, ...], **said: Any) -> Output | None:
+    """Change the delegate NAME: what is not named stays. Says what changed, and whether that lets more devices in.
+
+    With --soap, --ssh, --local or --hosted it is reached that way from now on; of the same kind, what else was said of
+    it stays. Whose it is never changes.
+    """
+    back = changing.taken_back(unset, {"url": url, "trust_anchor": trust_anchor, "policy": policy, **said})
+    fields = {**_named(url, trust_anchor, policy, priority, weight),
+              **{field: None for field in back if field in ("url", "trust_anchor", "policy")}}
+    return _change(name=name, said=said, fields=fields, back=[field for field in back if field not in fields])
+
+
+@stored
+async def _change(store: Store, name: str, said: Fields, fields: Fields, back: list[str]) -> Output:
+    standing = (await store.tables()).directory.delegates.get(name)
+    if standing is None:
+        raise console.missing("delegate", name, "delegates")
+    kind = reaching.named_kind(said) or standing.kind
+    reached = {**reaching.fields_of(said, kind), **reaching.emptied(back, kind)}
+    changing.must_say([*fields, *reached, *back], "--address, --policy or --priority")
+
+    def how(one: Delegate) -> Delegate:
+        if one.kind != standing.kind:
+            raise DelegatorError(Kind.CONFLICT, f"delegate {name} was changed meanwhile", hint="look, and run it again")
+        callback = reaching.made(kind, reached, one.callback) if reached or kind is not one.kind else one.callback
+        return dataclasses.replace(one, callback=callback, **fields)
+    pinned = _pinned(how(standing).callback)  # tried before anything is written, on what stands there now
+    output = await changing.change(store, DELEGATE, name, how, shapes.delegate)
+    return dataclasses.replace(output, words=(*output.words, *pinned)) if reached else output
+
+
+@verb(group, "disable", "delegator delegates disable acme-berlin")
+@click.argument("name", type=forms.name)
+@stored
+async def disable(store: Store, name: str) -> Output:
+    """Send no device to the delegate NAME from now on. Claims that stand go on until they end."""
+    return await changing.change(store, DELEGATE, name, lambda one: dataclasses.replace(one, enabled=False),
+                                 shapes.delegate)
+
+
+@verb(group, "enable", "delegator delegates enable acme-berlin")
+@click.argument("name", type=forms.name)
+@stored
+async def enable(store: Store, name: str) -> Output:
+    """Send devices to the delegate NAME again, as far as policies allow."""
+    return await changing.change(store, DELEGATE, name, lambda one: dataclasses.replace(one, enabled=True),
+                                 shapes.delegate)
 
 
 def _pinned(callback: Callback) -> tuple[str, ...]:
@@ -88,15 +149,23 @@ def _pinned(callback: Callback) -> tuple[str, ...]:
     return (f"only the host key {host_key_in(callback.host_key).fingerprint} is accepted from {callback.host}",)
 
 
-@verb(group, "list", "delegator delegates list --customer acme")
+@verb(group, "list", "delegator delegates list --customer acme --callback soap")
 @click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--policy", type=forms.name, help="Only those that have this policy.")
+@click.option("--callback", type=click.Choice([kind.value for kind in CallbackKind]), help="Only those reached so.")
+@listing.enabled
+@listing.most()
 @stored
-async def list_(store: Store, customer: str | None) -> Output:
-    """List delegates; passwords and private keys are never shown."""
-    found = [one for one in await store.delegates() if customer in (None, one.customer)]
-    rows = [(one.name, one.customer, _reached(one), one.url, one.policy, one.enabled) for one in found]
-    return Output([shapes.delegate(one) for one in found],
-                  console.table(("name", "customer", "reached", "url", "policy", "enabled"), rows))
+async def list_(store: Store, customer: str | None, policy: str | None, callback: str | None, enabled: bool | None,
+                most: int) -> Output:
+    """List delegates by name; passwords and private keys are never shown."""
+    wanted = listing.filters(customer=customer, policy=policy, enabled=enabled,
+                             kind=None if callback is None else CallbackKind(callback))
+    found = [one for one in await store.delegates() if wanted(one)]
+    rows = [(one.name, one.customer, _reached(one), one.url, one.policy, one.enabled) for one in found[:most]]
+    lines = console.table(("name", "customer", "reached", "url", "policy", "enabled"), rows)
+    return await listing.told(store, "delegates", [shapes.delegate(one) for one in found], lines, most,
+                              {"customer": customer, "policy": policy})
 
 
 @verb(group, "show", "delegator delegates show acme-berlin --json")
@@ -119,8 +188,7 @@ async def show(store: Store, name: str) -> Output:
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the delegate NAME, once nothing refers to it any more."""
-    await store.remove("delegate", name)
-    return Output({"removed": name}, words=(f"delegate {name} is removed",))
+    return await changing.remove(store, DELEGATE, name)
 
 
 def _reached(delegate: Delegate) -> str:

@@ -1,32 +1,32 @@
 """`delegator devices`: which device is whose.
 
 The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
-nothing; a list, an import or an export of ten million needs no more memory than one of a thousand.
+nothing; an import or an export of ten million needs no more memory than one of a thousand.
 Must not live here: the format of files (records, importing, exporting).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from delegator.cli import console, exporting, feeding, forms, owning, shapes
+from delegator.cli import changing, console, exporting, feeding, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
 from delegator.cli.records import Table
 from delegator.cli.session import stored
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.store import Store
+from delegator.store.devices import names_of
 from delegator.store.fleet import only
 from delegator.store.importing import How
 from delegator.store.spool import Spool
-
-_SCREEN = 200
-"""Rows for which columns are fitted together."""
 
 
 @click.group("devices", epilog=console.as_example("delegator devices import shipment.csv --customer acme"))
@@ -43,58 +43,95 @@ def group() -> None:
 @click.option("--model", type=forms.model_name, help="Its model.")
 @click.option("--order", type=forms.words, help="The order it was sold with.")
 @click.option("--delegate", type=forms.name, help="Its delegate; else rules choose among the customer's.")
-@click.option("--replace", is_flag=True, help="Change the device if it is registered differently.")
 @stored
 async def add(store: Store, tag: str | None, customer: str | None, serial: str | None, mac: tuple[str, ...],
-              model: str | None, order: str | None, delegate: str | None, replace: bool) -> Output:
-    """Register the device TAG, or one known only by --serial or --mac."""
+              model: str | None, order: str | None, delegate: str | None) -> Output:
+    """Register the device TAG, or one known only by --serial or --mac. To change one that is there: delegator devices
+    change."""
     if not (tag or serial or mac):
         raise click.UsageError("say which device: TAG, --serial or --mac")
     if customer is None and (order is None or delegate is not None):
         raise click.UsageError("say whose it is with --customer, or --order alone for a device in stock")
     one = Registration(customer, tag, serial, tuple(dict.fromkeys(mac)), model, order, delegate)
-    new = await store.add_devices([one], replace=replace)
     name = tag or serial or mac[0]
+    new = await store.add_devices([one])
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
-    return Output(shapes.registration(one), words=(said,))
+    output = Output(shapes.registration(one), words=(said,))
+    if not new:
+        return output
+    (made, *_) = [each for each in await store.fleet.called(name) if set(names_of(one)) <= set(names_of(each))]
+    return changing.plainly(output, await changing.let_in_device(store, None, made))
 
 
-@verb(group, "list", "delegator devices list --customer acme --json")
-@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
+                       "delegator devices change ABC1234 --unset delegate")
+@click.argument("device", type=forms.identifier)
+@click.option("--customer", type=forms.name, help="Who owns it, where nobody does by its own registration.")
+@click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
+@click.option("--serial", "serial_number", type=forms.serial, help="Its serial number.")
+@click.option("--mac", "mac_addresses", type=forms.mac, multiple=True,
+              help="A MAC address of it, instead of those that it has; may be repeated.")
+@click.option("--model", type=forms.model_name, help="Its model.")
+@click.option("--order", type=forms.words, help="The order it was sold with.")
+@click.option("--delegate", type=forms.name, help="Its delegate.")
+@changing.unset("serial", "mac", "model", "order", "delegate")
 @stored
-async def list_(store: Store, customer: str | None) -> None:
-    """List devices, as they are read."""
-    show = _as_json if console.wants_json() else _as_text
-    await show(store.devices(customer))
+async def change(store: Store, device: str, unset: tuple[str, ...], **said: Any) -> Output:
+    """Change how DEVICE is registered, called by its service tag, serial number or MAC address: what is not named
+    stays. Says what changed, and whether that lets more devices in.
+
+    It stays its owner's: delegator transfers moves it to another customer, delegator devices return to stock.
+    """
+    fields = {key: value for key, value in said.items() if value not in (None, ())}
+    back = [_CALLED.get(name, name) for name in unset]
+    changing.taken_back(back, said)
+    changing.must_say([*fields, *back], "--delegate or --model")
+    emptied = {name: () if name == "mac_addresses" else None for name in back}
+    before, after = await store.fleet.change(device, lambda one: _changed(one, {**fields, **emptied}))
+    return changing.told(shapes.owned(after), f"device {device}",
+                         changing.differences(shapes.owned(before), shapes.owned(after)),
+                         await changing.let_in_device(store, before, after))
 
 
-async def _as_json(devices: AsyncIterator[Registration]) -> None:
-    """One array, an element a line."""
-    between = "["
-    async for one in devices:
-        click.echo(f"{between}{json.dumps(shapes.registration(one))}", nl=False)
-        between = ",\n"
-    click.echo("]" if between != "[" else "[]")
+_CALLED = {"serial": "serial_number", "mac": "mac_addresses"}
 
 
-async def _as_text(devices: AsyncIterator[Registration]) -> None:
-    rows: list[Registration] = []
-    first = True
-    async for one in devices:
-        rows.append(one)
-        if len(rows) == _SCREEN:
-            _echo_rows(rows, first)
-            rows, first = [], False
-    _echo_rows(rows, first)
+def _changed(one: Registration, fields: dict[str, Any]) -> Registration:
+    """Raises DelegatorError (CONFLICT) for another tag than it has, MALFORMED for what cannot be."""
+    tag = fields.get("service_tag")
+    if tag is not None and one.service_tag not in (None, tag):
+        raise DelegatorError(Kind.CONFLICT, f"that device has the service tag {one.service_tag}, which its certificate "
+                             "proves", hint="remove it and register the other one")
+    if fields.get("customer") and one.customer not in (None, fields["customer"]):
+        raise DelegatorError(Kind.CONFLICT, "that device is registered to another customer",
+                             hint="offer it: delegator transfers offer DEVICE --to CUSTOMER")
+    try:
+        after = replace(one, **fields)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFLICT, str(error), hint="say whose it is with --customer") from None
+    if not (after.service_tag or after.serial_number or after.mac_addresses):
+        raise DelegatorError(Kind.CONFLICT, "a device needs a service tag, a serial number or a MAC address",
+                             hint="to take it off the register: delegator devices remove")
+    if after.customer is None and after.order is None:
+        raise DelegatorError(Kind.CONFLICT, "a device that names no customer needs its order",
+                             hint="to take it back to stock: delegator devices return")
+    return after
 
 
-def _echo_rows(rows: list[Registration], with_headings: bool) -> None:
-    shaped = [shapes.registration(one) for one in rows]
-    lines = console.table([name.replace("_", " ") for name in COLUMNS],
-                          [[one[name] for name in COLUMNS] for one in shaped])
-    for line in lines if with_headings else lines[1:]:
-        click.echo(line)
+@verb(group, "list", "delegator devices list --customer acme --order 4711 --json")
+@click.option("--customer", type=forms.name, help="Only those of this customer, by themselves or by their order.")
+@click.option("--order", type=forms.words, help="Only those of this order.")
+@click.option("--delegate", type=forms.name, help="Only those that name this delegate, or whose order does.")
+@click.option("--model", type=forms.model_name, help="Only those of this model.")
+@listing.most()
+@stored
+async def list_(store: Store, customer: str | None, most: int, **chosen: str | None) -> Output:
+    """List devices, in the order in which they were registered. All of them, however many: delegator devices export."""
+    wanted = listing.filters(**chosen)
+    found = await listing.first((one async for one in store.devices(customer) if wanted(one)), most)
+    return await listing.shown(store, "devices", [shapes.registration(one) for one in found], COLUMNS, most,
+                               {"customer": customer, "order": chosen["order"], "delegate": chosen["delegate"]})
 
 
 @verb(group, "show", "delegator devices show ABC1234\ndelegator devices show 00:1A:2B:3C:4D:5E")
@@ -123,7 +160,8 @@ async def remove(store: Store, device: str) -> Output:
     """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record."""
     one = only(await store.fleet.called(device), device)
     await store.fleet.remove(one, datetime.now(UTC))
-    return Output({"removed": device, "device": shapes.registration(one)}, words=(f"device {device} is removed",))
+    output = Output({"removed": device, "device": shapes.registration(one)}, words=(f"device {device} is removed",))
+    return changing.also(output, await changing.let_in_device(store, one, None))
 
 
 @verb(group, "import", "delegator devices import shipment.csv --customer acme\n"
@@ -138,7 +176,8 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     CSV begins with a header, some of service_tag, serial_number, mac_addresses (several: with ; or spaces), model,
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
-    unchanged. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
+    unchanged. With --replace those that are registered differently change, in what their row names: an empty cell
+    leaves what is there. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
     with Spool() as spool:
@@ -149,10 +188,11 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts
-        return feeding.result(
+        output = feeding.result(
             {"rows": counts.rows, "new": counts.new, "changed": counts.changed, "unchanged": counts.unchanged,
              "refused_rows": counts.refused, "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
+        return changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
 
 
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"

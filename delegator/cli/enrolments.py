@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import Missing
 from delegator.model.enrolled import Enrolled
 from delegator.model.owned import By
 from delegator.store import Store
@@ -34,19 +34,19 @@ def group() -> None:
 
 @verb(group, "list", "delegator enrolments list --state revoked")
 @click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@listing.most()
 @stored
-async def list_(store: Store, state: str | None, most: int) -> Output:
+async def list_(store: Store, state: str | None, tag: str | None, most: int) -> Output:
     """List enrolments by serial number: issued, used (the device has shown it), revoked, forgotten."""
-    found: list[shapes.Shape] = []
-    async for one in _all(store):
-        shape = shapes.enrolled(one)
-        if state in (None, shape["state"]):
-            found.append(shape)
-        if len(found) == most:
-            break
-    return Output(found, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                       [[one[name] for name in _COLUMNS] for one in found]))
+    async def shaped() -> AsyncIterator[shapes.Shape]:
+        for one in [] if tag is None else await store.enrolments.of_tag(tag):
+            yield shapes.enrolled(one)
+        if tag is None:
+            async for one in _all(store):
+                yield shapes.enrolled(one)
+    found = await listing.first((one async for one in shaped() if state in (None, one["state"])), most)
+    return await listing.shown(store, "enrolments", found, _COLUMNS, most, {"device": tag})
 
 
 async def _all(store: Store) -> AsyncIterator[Enrolled]:
@@ -64,8 +64,8 @@ async def show(store: Store, tag: str) -> Output:
     """Show every certificate that the device TAG was given here, the newest first."""
     found = [shapes.enrolled(one) for one in await store.enrolments.of_tag(tag)]
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"no certificate was issued to {tag} here",
-                             hint="see: delegator enrolments list")
+        raise Missing("device", tag, f"no certificate was issued to {tag} here",
+                      hint="see: delegator enrolments list")
     lines = [line for one in found for line in (*console.pairs(one), "")]
     return Output(found, lines[:-1])
 
@@ -105,8 +105,10 @@ async def forget(store: Store, tag: str, reason: str, because: str | None) -> Ou
     claims release TAG.
     """
     gone = await store.enrolments.forget(tag, reason, datetime.now(UTC), _by(store, because))
-    return Output(shapes.enrolled(gone), words=(
+    output = Output(shapes.enrolled(gone), words=(
         f"{tag}: serial {gone.serial} is revoked, and the shared certificate may claim the tag again", _LEDGER))
+    return changing.plainly(output, [f"{tag}: the shared certificate was refused and may claim it now, where its "
+                                     "owner's policy allows that one"])
 
 
 @verb(group, "export", "delegator enrolments export > enrolled.jsonl")

@@ -41,7 +41,9 @@ def matching(pattern: re.Pattern[str], text: str, words: str) -> str:
 
 
 def _guess(pattern: re.Pattern[str], text: str) -> str:
-    near = [other for other in (text.strip().upper(), text.strip().lower()) if pattern.fullmatch(other)]
+    bare = re.sub(r"[\s-]+", "", text)
+    near = [other for other in (text.strip(), text.strip().upper(), text.strip().lower(), bare, bare.upper())
+            if pattern.fullmatch(other)]
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -68,7 +70,12 @@ def identifier(text: str) -> str:
     for pattern in (model.SERVICE_TAG, model.SERIAL_NUMBER):
         if pattern.fullmatch(text):
             return text
-    return mac(text)
+    try:
+        return model.normal_mac(text)
+    except ValueError:
+        near = _guess(model.SERVICE_TAG, text) or _guess(model.SERIAL_NUMBER, text)
+        raise click.BadParameter(f"{text[:64]!a} must be a service tag ({_TAG_WORDS}), a serial number "
+                                 f"({_SERIAL_WORDS}) or a MAC address{near}") from None
 
 
 def model_name(text: str) -> str:
@@ -90,7 +97,16 @@ def mac(text: str) -> str:
     try:
         return model.normal_mac(text)
     except ValueError as error:
-        raise click.BadParameter(f"{error}, such as 00:1A:2B:3C:4D:5E") from None
+        near = _near_mac(text)
+        raise click.BadParameter(f"{error}, such as 00:1A:2B:3C:4D:5E" + near) from None
+
+
+def _near_mac(text: str) -> str:
+    """Twelve digits are an address, whatever stands between them."""
+    try:
+        return f"; did you mean {model.normal_mac(re.sub('[^0-9A-Za-z]', '', text))}?"
+    except ValueError:
+        return ""
 
 
 def tag_prefix(text: str) -> str:

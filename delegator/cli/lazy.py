@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
+from delegator.cli.completing import equip
 from delegator.errors import DelegatorError, Kind
 
 
@@ -65,4 +66,4 @@ def _found(name: str, place: Place) -> click.Command:
         raise DelegatorError(Kind.UNAVAILABLE, f"the command {name} is not part of this installation",
                              hint="install the whole package") from None
     assert isinstance(command, click.Command)
-    return command
+    return equip(name, command)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import console, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
 from delegator.model import NotificationState
@@ -28,15 +28,15 @@ def group() -> None:
 @click.option("--customer", type=forms.name, help="Only those of this customer.")
 @click.option("--state", type=click.Choice([state.value for state in NotificationState]),
               help="Only those in this state.")
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@click.option("--delegate", type=forms.name, help="Only those of this delegate.")
+@listing.most()
 @stored
-async def list_(store: Store, customer: str | None, state: str | None, most: int) -> Output:
+async def list_(store: Store, customer: str | None, state: str | None, delegate: str | None, most: int) -> Output:
     """List notifications, newest first; what was sent or given up is kept for 30 days."""
     found = await store.outbox.list(customer=customer, state=None if state is None else NotificationState(state),
-                                    most=most)
-    shown = [shapes.notification(one) for one in found]
-    return Output(shown, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                       [[one[name] for name in _COLUMNS] for one in shown]))
+                                    delegate=delegate, most=most + 1)
+    return await listing.shown(store, "notifications", [shapes.notification(one) for one in found], _COLUMNS, most,
+                               {"customer": customer, "delegate": delegate})
 
 
 @verb(group, "retry", "delegator notifications retry --delegate acme-small")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from delegator.cli import console, exporting, feeding, forms, shapes
+from delegator.cli import changing, console, exporting, feeding, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import converted
 from delegator.cli.records import Table, Values
 from delegator.cli.session import stored
-from delegator.model import Order
+from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
 from delegator.store import Store
 from delegator.store.orders import MOST, Assigned, no_such_order
@@ -38,24 +38,57 @@ def group() -> None:
 @click.argument("order", type=forms.words)
 @click.option("--customer", type=forms.name, required=True, help="Whose it is.")
 @click.option("--delegate", type=forms.name, help="Its devices' delegate; else rules choose among the customer's.")
-@click.option("--replace", is_flag=True, help="Give it this delegate, or none, if it has another one.")
 @stored
-async def add(store: Store, order: str, customer: str, delegate: str | None, replace: bool) -> Output:
-    """Everything with the number ORDER belongs to a customer, whether it is registered already or later."""
+async def add(store: Store, order: str, customer: str, delegate: str | None) -> Output:
+    """Everything with the number ORDER belongs to a customer, whether it is registered already or later. To give it
+    another delegate: delegator orders change."""
     one = Order(order, customer, delegate)
-    new = await store.orders.add(one, datetime.now(UTC), replace=replace)
+    new = await store.orders.add(one, datetime.now(UTC))
     waiting = (await store.orders.devices(order))[1]
     said = f"order {order} belongs to {customer}" if new else f"order {order} belonged to {customer} already, just so"
-    return Output(shapes.order(one), words=(f"{said}: {waiting} devices",))
+    return changing.plainly(Output(shapes.order(one), words=(f"{said}: {waiting} devices",)),
+                         await _let_in(store, None, one) if new else ())
+
+
+async def _let_in(store: Store, before: Order | None, after: Order) -> tuple[str, ...]:
+    """What devices with that number may do now, told for all of them at once."""
+    def device(one: Order) -> Registration:
+        return Registration(one.customer, serial_number="ORDER", order=one.number, delegate=one.delegate, by_order=True)
+    many = (await store.orders.devices(after.number))[1]
+    if before is None:
+        return (f"devices in order {after.number}, {many} now and all that come: customer {after.customer} answers "
+                "them, as its policy allows",)
+    found = await changing.let_in_device(store, device(before), device(after))
+    return tuple(one.replace("device ORDER", f"{many} devices in order {after.number}", 1) for one in found)
+
+
+@verb(group, "change", "delegator orders change 4711 --delegate acme-paris\n"
+                       "delegator orders change 4711 --unset delegate")
+@click.argument("order", type=forms.words)
+@click.option("--delegate", type=forms.name, help="Its devices' delegate.")
+@changing.unset("delegate")
+@stored
+async def change(store: Store, order: str, delegate: str | None, unset: tuple[str, ...]) -> Output:
+    """Give ORDER another delegate of its customer's, or none: then rules choose. It never moves to another customer."""
+    back = changing.taken_back(unset, {"delegate": delegate})
+    changing.must_say([*back, *([delegate] if delegate else [])], "--delegate")
+    before, after = await store.orders.change(order, delegate, datetime.now(UTC))
+    return changing.told(shapes.order(after), f"order {order}",
+                         changing.differences(shapes.order(before), shapes.order(after)),
+                         await _let_in(store, before, after) if before != after else ())
 
 
 @verb(group, "list", "delegator orders list --customer acme --json")
 @click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--delegate", type=forms.name, help="Only those that name this delegate.")
+@listing.most()
 @stored
-async def list_(store: Store, customer: str | None) -> Output:
-    """List orders that belong to somebody."""
-    found = [shapes.order(one) async for one in _all(store, customer)]
-    return Output(found, console.table(COLUMNS, [[one[name] for name in COLUMNS] for one in found]))
+async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
+    """List orders that belong to somebody, by number."""
+    wanted = listing.filters(delegate=delegate)
+    found = await listing.first((one async for one in _all(store, customer) if wanted(one)), most)
+    return await listing.shown(store, "orders", [shapes.order(one) for one in found], COLUMNS, most,
+                               {"customer": customer, "delegate": delegate})
 
 
 async def _all(store: Store, customer: str | None) -> AsyncIterator[Order]:
@@ -116,10 +149,11 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
                   detail={"file": file.name, "sha256": table.sha256, "rows": len(rows) + len(wrong)})
     assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep)
     refused = sorted([*wrong, *(Refused(rows[at][0], error) for at, error in assigned.refused)])
-    return feeding.result(
+    output = feeding.result(
         {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,
          "unchanged": assigned.unchanged, "refused_rows": len(refused), "sha256": table.sha256},
         refused[:feeding.MOST_TOLD], kept=keep(assigned), dry_run=dry_run)
+    return changing.plainly(output, changing.imported("orders", assigned.new, assigned.changed, keep(assigned)))
 
 
 def _read(table: Table, customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:

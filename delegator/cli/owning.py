@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from delegator.cli import console, files, forms, shapes
+from delegator.cli import changing, console, files, forms, shapes
 from delegator.cli.console import Output
 from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind
@@ -188,9 +188,10 @@ async def _repair(store: Store, tag: str, key: str | None, within: timedelta | N
     refused = sum(one.standing is Standing.REFUSED for one in known)
     until = "" if within is None else f" within {shapes.lasting(within)}"
     which = "the first key that is not refused" if key is None else f"key {key[:16]}..."
-    return Output({"service_tag": tag, "keys": [shapes.board(one) for one in known]}, words=(
+    output = Output({"service_tag": tag, "keys": [shapes.board(one) for one in known]}, words=(
         f"device {tag}: {which} may claim it{until}; {refused} older keys are refused",
         "  next: revoke the old certificate, if it was issued here: python -m pki revoke"))
+    return changing.plainly(output, [f"device {tag}: another key was refused, now {which} may claim it{until}"])
 
 
 def _fingerprint(text: str | None) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console, forms, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import settings, stored
 from delegator.cli.shapes import Shape
@@ -126,13 +126,18 @@ def _told(plan: Plan, what: str) -> Output:
     return Output(shape(plan), words=(f"plan {plan.name} {what}: version {plan.version} holds from {plan.since} on",))
 
 
-@verb(group, "list", "delegator plans list --json")
+@verb(group, "list", "delegator plans list --customer acme --json")
+@click.option("--customer", type=forms.owner, help="Only those that this customer has or had.")
+@click.option("--currency", metavar="CODE", help="Only those in this currency.")
+@listing.most()
 @stored
-async def list_(store: Store) -> Output:
-    """List every version of every plan."""
-    found = [shape(one) for one in await store.plans.all()]
-    return Output(found, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                       [_cells(one) for one in found]))
+async def list_(store: Store, customer: str | None, currency: str | None, most: int) -> Output:
+    """List every version of every plan, by name."""
+    had = None if customer is None else {one.plan for one in await store.plans.assignments(customer)}
+    wanted = listing.filters(currency=currency)
+    found = [shape(one) for one in await store.plans.all() if wanted(one) and (had is None or one.name in had)]
+    lines = console.table([name.replace("_", " ") for name in _COLUMNS], [_cells(one) for one in found[:most]])
+    return await listing.told(store, "plans", found, lines, most, {"customer": customer})
 
 
 @verb(group, "show", "delegator plans show standard")

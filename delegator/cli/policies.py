@@ -6,17 +6,19 @@ Must not live here: the options that say a policy (policy_options), judging by a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from delegator.cli import console, forms, policy_file, policy_options, policy_words, shapes, trying
+from delegator.cli import changing, console, forms, listing, policy_file, policy_options, policy_words, shapes, trying
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import settings, stored
 from delegator.cli.tags import tags_in
 from delegator.model import Policy
 from delegator.store import Store
+from delegator.store.changing import POLICY
 
 
 @click.group("policies", epilog=console.as_example("delegator policies show rollout"))
@@ -27,37 +29,59 @@ def group() -> None:
 group.add_command(trying.command)
 
 
+_FILE = click.option("--file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
+                     help="As this file says, where no option says otherwise: what `show --json` prints; - is standard "
+                          "input.")
+
+
 @verb(group, "add", "delegator policies add rollout --from 2026-03-01 --until 2026-04-01T18:00:00+02:00 "
                     "--max-devices 500\ndelegator policies add office --hours 'Mon-Fri 08:00-18:00 Europe/Berlin' "
                     "--network 192.0.2.0/24\n"
-                    "delegator customers add acme --title 'Acme' --policy rollout --replace")
+                    "delegator customers change acme --policy rollout")
 @click.argument("name", type=forms.name)
 @policy_options.policy_options
-@click.option("--file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
-              help="As this file says, where no option says otherwise: what `show --json` prints; - is standard input.")
-@click.option("--replace", is_flag=True, help="Replace the policy if there is one of that name; its list stays.")
+@_FILE
 @stored
-async def add(store: Store, name: str, file: Path | None, replace: bool, **said: Any) -> Output:
-    """Add the policy NAME. It applies to those customers and delegates that name it."""
-    base = Policy(name) if file is None else _written(file, name)
+async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output:
+    """Add the policy NAME. It applies to those customers and delegates that name it. To change one that is there:
+    delegator policies change."""
+    base = Policy(name) if file is None else _written(file, name).policy
     policy = policy_options.changed(base, said)
-    await store.add_policy(policy, replace=replace)
-    return _stated(policy, "is registered")
+    await store.add_policy(policy)
+    where = settings().domains
+    return changing.also(_stated(policy, "is registered"), [
+        f"policy {name} is what [domains] policy names: devices that reverse DNS leads to an owner are judged by it"]
+        if where.enabled and where.policy == name else [])
 
 
 @verb(group, "change", "delegator policies change rollout --max-devices 800 --unset until\n"
                        "delegator policies try rollout --set max-devices=800")
 @click.argument("name", type=forms.name)
 @policy_options.policy_options
+@_FILE
 @policy_options.unset_option
 @stored
-async def change(store: Store, name: str, unset: tuple[str, ...], **said: Any) -> Output:
-    """Change the policy NAME: what is not said stays. See first what it would do: delegator policies try."""
-    policy = policy_options.changed(await _known(store, name), said, unset)
-    if not unset and not policy_options.stated(said):
+async def change(store: Store, name: str, file: Path | None, unset: tuple[str, ...], **said: Any) -> Output:
+    """Change the policy NAME: what is not named stays. Says what changed, and whether that lets more devices in. See
+    first what it would do: delegator policies try."""
+    written = {} if file is None else {key: value for key, value in _written(file, name).said.items() if key != "name"}
+    if not unset and not policy_options.stated(said) and not written:
         raise click.UsageError("say what to change, or take something back with --unset")
-    await store.add_policy(policy, replace=True)
-    return _stated(policy, "is changed")
+
+    def how(one: Policy) -> Policy:
+        return policy_options.changed(replace(one, **written), said, unset)
+    how(await _known(store, name))  # tried before anything is written
+    output = await changing.change(store, POLICY, name, how, _shape)
+    assert isinstance(output.data, dict)
+    says = output.data["says"]
+    return replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
+                   words=(*(word for word in output.words if not word.startswith("  says: ")),
+                          f"policy {name} says: {'; '.join(says)}"))
+
+
+def _fields(changed: list[changing.Difference]) -> list[changing.Difference]:
+    """Without the words that are made of all fields."""
+    return [one for one in changed if one["field"] != "says"]
 
 
 @verb(group, "validate", "delegator policies show rollout --json > rollout.json\n"
@@ -65,12 +89,12 @@ async def change(store: Store, name: str, unset: tuple[str, ...], **said: Any) -
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 def validate(file: Path) -> Output:
     """Check the policy in FILE and say what it means. Changes nothing."""
-    return _stated(_written(file), "makes sense")
+    return _stated(_written(file).policy, "makes sense")
 
 
-def _written(file: Path, name: str | None = None) -> Policy:
+def _written(file: Path, name: str | None = None) -> policy_file.Written:
     with click.open_file(str(file), "rb") as opened:
-        return policy_file.read(opened.read(), name).policy
+        return policy_file.read(opened.read(), name)
 
 
 def _stated(policy: Policy, what: str) -> Output:
@@ -89,17 +113,23 @@ async def _known(store: Store, name: str) -> Policy:
     return found
 
 
-@verb(group, "list", "delegator policies list --json")
+@verb(group, "list", "delegator policies list --customer acme --json")
+@click.option("--customer", type=forms.name, help="Only those that this customer, or a delegate of it, has.")
+@listing.most()
 @stored
-async def list_(store: Store) -> Output:
-    """List all policies."""
-    policies = await store.policies()
+async def list_(store: Store, customer: str | None, most: int) -> Output:
+    """List policies by name."""
+    tables = await store.tables()
+    used = {one.policy for one in tables.customers.values() if customer in (None, one.name)} | {
+        one.policy for one in tables.directory.delegates.values() if customer in (None, one.customer)}
+    policies = [one for one in await store.policies() if customer is None or one.name in used]
     columns = ("name", "identity", "from", "until", "approved_only", "max_devices", "claims_per_hour", "attempts",
                "lease")
     shaped = [_shape(one) for one in policies]
     rows = [[*(one[name] for name in columns), "; ".join(map(str, policy.hours)), _whence(policy)]
-            for one, policy in zip(shaped, policies, strict=True)]
-    return Output(shaped, console.table([*(name.replace("_", " ") for name in columns), "hours", "where"], rows))
+            for one, policy in zip(shaped[:most], policies, strict=False)]
+    lines = console.table([*(name.replace("_", " ") for name in columns), "hours", "where"], rows)
+    return await listing.told(store, "policies", shaped, lines, most, {"customer": customer})
 
 
 def _whence(policy: Policy) -> str:
@@ -120,8 +150,7 @@ async def show(store: Store, name: str) -> Output:
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the policy NAME and its list, once no customer or delegate names it any more."""
-    await store.remove("policy", name)
-    return Output({"removed": name}, words=(f"policy {name} is removed",))
+    return await changing.remove(store, POLICY, name)
 
 
 @verb(group, "approve", "delegator policies approve rollout ABC1234 ABC1235\n"
@@ -135,8 +164,10 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
     """Put service TAGS on the approved list of the policy NAME: all of them, or none if one is wrong."""
     wanted = _all_tags(tags, from_file)
     new = await store.approve(name, wanted)
-    return Output({"policy": name, "tags": len(wanted), "new": new},
-                  words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}",))
+    output = Output({"policy": name, "tags": len(wanted), "new": new},
+                    words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}",))
+    asked = (await store.tables()).policies[name].approved_only
+    return changing.also(output, [f"policy {name}: {new} more devices are on its list"] if new and asked else [])
 
 
 @verb(group, "disapprove", "delegator policies disapprove rollout ABC1234")

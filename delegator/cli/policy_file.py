@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -25,6 +25,8 @@ class Written:
 
     policy: Policy
     approved: frozenset[str] | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """The fields that the file names."""
 
 
 def _text(form: Callable[[str], Any]) -> Callable[[object], Any]:
@@ -104,14 +106,14 @@ def read(content: bytes, name: str | None = None) -> Written:
     approved = _converted(_APPROVED, _many(forms.tag), found[_APPROVED], wrong) if _APPROVED in found else None
     if wrong:
         raise _malformed(wrong)
-    return Written(_policy(fields), None if approved is None else frozenset(approved))
+    return Written(_policy(fields), None if approved is None else frozenset(approved), fields)
 
 
 def _fields(found: Mapping[str, object], wrong: list[str]) -> dict[str, Any]:
     wrong += [f"unknown name {name[:40]!a}; there are {', '.join(_FIELDS)}" for name in found
               if name not in _FIELDS and name not in _DERIVED]
-    return {field: _converted(name, form, found[name], wrong) for name, (field, form) in _FIELDS.items()
-            if name in found and not (found[name] is None and name in _MAY_BE_NULL)}
+    return {into: None if found[name] is None and name in _MAY_BE_NULL else _converted(name, form, found[name], wrong)
+            for name, (into, form) in _FIELDS.items() if name in found}
 
 
 def _converted(name: str, form: Callable[[object], Any], value: object, wrong: list[str]) -> Any:

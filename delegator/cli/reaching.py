@@ -1,7 +1,8 @@
 """How a delegate is reached, from options: which option sets which field of which kind of callback.
 
-The invariants: exactly one kind is named, or with --replace none, which keeps it; an option of another kind is a
-usage error before anything is read or asked; what is not named keeps its value where there is one.
+The invariants: exactly one kind is named, or none for a delegate that is changed, which keeps it; an
+option of another kind is a usage error before anything is read or asked; what is not named keeps its value where there
+is one.
 Must not live here: what a file may hold (files), the commands (delegates).
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,20 @@ def fields_of(said: Mapping[str, Any], kind: CallbackKind) -> Fields:
             if wrong:
                 raise click.UsageError(f"{wrong[0]} does not go with {naming.option}")
     return fields | {setting.field: setting.read(value) for setting, value in settings}
+
+
+UNSET = ("address", "callback-ca", "mail-to", "webhook-url", "webhook-secret-file", "webhook-anchor", "argument")
+"""Options whose field may be empty."""
+
+
+def emptied(options: Iterable[str], kind: CallbackKind) -> Fields:
+    """The fields that these options said, with nothing in them. Raises UsageError for those of another kind."""
+    settings = [SETTINGS[name.replace("-", "_")] for name in options]
+    for one in settings:
+        if kind not in one.kinds:
+            fitting = _listed(each.option for each in NAMING.values() if each.kind in one.kinds)
+            raise click.UsageError(f"--unset {one.option[2:]} goes with {fitting} only")
+    return {one.field: () if one.field == "arguments" else None for one in settings}
 
 
 def made(kind: CallbackKind, fields: Fields, before: Callback | None) -> Callback:

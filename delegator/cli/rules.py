@@ -1,18 +1,32 @@
 """`delegator rules`: facts about a device that lead to a delegate.
 
 The invariant: `list` shows rules in the very order in which the server tries them, because it asks the server's code.
-Must not live here: matching (routing).
+A rule that asks nothing lets every stranger in, so it is made only on purpose.
+Must not live here: matching (routing), what a rule lets in (widening).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
 import click
 
-from delegator.cli import console, forms, shapes
+from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.session import stored
-from delegator.model import Rule
+from delegator.errors import DelegatorError, Kind
+from delegator.model import IdentityRule, Rule
+from delegator.routing import catches_all
 from delegator.store import Store
+from delegator.store.changing import RULE
+from delegator.widening import Gate, gate
+
+F = TypeVar("F", bound=Callable[..., Any])
+DAYS = 30
+"""How far back strangers are counted."""
 
 _CONDITIONS = ("order", "model", "tag_prefix", "mac_prefix", "network", "domain")
 _DEFAULT = "always (the default rule)"
@@ -23,43 +37,132 @@ def group() -> None:
     """Facts about a device that lead to a delegate, where its registration does not name one."""
 
 
+def _options(function: F) -> F:
+    """What a rule says, besides where it leads."""
+    for option in (
+            click.option("--any-genuine-device", is_flag=True,
+                         help="Yes, give a credential to any device of the factory that nobody has registered: what a "
+                              "rule means that asks nothing."),
+            click.option("--order", type=forms.words, help="The order it was registered with."),
+            click.option("--domain", type=forms.domain, help="The domain it says it is in, or any below it."),
+            click.option("--network", type=forms.network, help="The network it calls from, such as 192.0.2.0/24."),
+            click.option("--mac-prefix", type=forms.mac_prefix, help="How one of its MAC addresses begins."),
+            click.option("--tag-prefix", type=forms.tag_prefix, help="How its service tag begins."),
+            click.option("--model", type=forms.model_name, help="The device's model, exactly."),
+            click.option("--delegator", metavar="HOST[:PORT]", type=forms.words,
+                         help="Instead: another delegator, which unregistered devices shall ask."),
+            click.option("--delegate", type=forms.name, help="Where the rule leads.")):
+        function = option(function)
+    return function
+
+
 @verb(group, "add", "delegator rules add berlin --delegate acme-berlin --network 192.0.2.0/24 --priority 10")
 @click.argument("name", type=forms.name)
-@click.option("--delegate", type=forms.name, help="Where the rule leads.")
-@click.option("--delegator", metavar="HOST[:PORT]", type=forms.words,
-              help="Instead: another delegator, which unregistered devices shall ask.")
+@_options
 @click.option("--priority", type=click.IntRange(0, 1_000_000), default=100, show_default=True,
               help="Lower is tried first.")
-@click.option("--model", type=forms.model_name, help="The device's model, exactly.")
-@click.option("--tag-prefix", type=forms.tag_prefix, help="How its service tag begins.")
-@click.option("--mac-prefix", type=forms.mac_prefix, help="How one of its MAC addresses begins.")
-@click.option("--network", type=forms.network, help="The network it calls from, such as 192.0.2.0/24.")
-@click.option("--domain", type=forms.domain, help="The domain it says it is in, or any below it.")
-@click.option("--order", type=forms.words, help="The order it was registered with.")
-@click.option("--replace", is_flag=True, help="Change the rule if there is one of that name.")
 @stored
-async def add(store: Store, name: str, delegate: str | None, delegator: str | None, priority: int, replace: bool,
-              **conditions: str | None) -> Output:
-    """Add the rule NAME. All its conditions must hold; without any it is the default rule."""
+async def add(store: Store, name: str, any_genuine_device: bool, delegate: str | None, delegator: str | None,
+              priority: int, **conditions: str | None) -> Output:
+    """Add the rule NAME. All its conditions must hold. To change one that is there: delegator rules change.
+
+    Devices that nobody has registered are led by rules as well, if they show a certificate of their own from the
+    factory and the policy allows them. So a rule that asks nothing is refused unless --any-genuine-device is said.
+    """
     if (delegate is None) == (delegator is None):
         raise click.UsageError("name either --delegate or --delegator")
     rule = Rule(name, delegate, priority, delegator=delegator, **conditions)
-    await store.add_rule(rule, replace=replace)
-    return Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate or delegator}: {when(rule)}",))
+    meaning = await _must_be_meant(store, rule, any_genuine_device)
+    await store.add_rule(rule)
+    output = Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate or delegator}: {when(rule)}", *meaning))
+    return changing.also(output, await changing.let_in(store, RULE, name, None, rule))
 
 
-@verb(group, "list", "delegator rules list --json")
+async def _must_be_meant(store: Store, rule: Rule, said: bool) -> tuple[str, ...]:
+    """What a rule means that asks nothing; () for any other. Raises DelegatorError (CONFLICT) where it is not said."""
+    if not catches_all(rule):
+        return ()
+    tables = await store.tables()
+    delegate = tables.directory.delegates.get(rule.delegate or "")
+    if delegate is None:
+        raise console.missing("delegate", rule.delegate or "", "delegates")
+    meaning = await _meaning(store, gate(tables, delegate))
+    if said:
+        return (meaning,)
+    raise DelegatorError(Kind.CONFLICT, f"rule {rule.name} asks nothing of a device. {meaning}",
+                         hint="register the devices (delegator devices add), or give the rule a condition, such as "
+                              "--tag-prefix or --network; if you mean it: --any-genuine-device")
+
+
+async def _meaning(store: Store, way: Gate) -> str:
+    """Exactly what becomes of strangers: by their own certificate as the policy allows, never by the shared one, which
+    needs a device that is registered by its tag (policy._standing)."""
+    many = await store.audit.strangers(datetime.now(UTC) - timedelta(days=DAYS))
+    who = f"a credential of customer {way.customer.name}, by delegate {way.delegate.name}"
+    refused = any(one.policy.identity is IdentityRule.SHARED for one in way.policies)
+    given = (f"no device with a certificate of its own is given {who}: the policy wants the shared one" if refused else
+             f"any device with a certificate of its own from the factory that nobody has registered is given {who}, as "
+             f"far as this allows: {way.asks}")
+    return (f"It means: {given}; one that shows the shared certificate is given nothing until its tag is registered. "
+            f"In the last {DAYS} days {many} devices asked that nobody has registered and no rule led anywhere.")
+
+
+@verb(group, "change", "delegator rules change berlin --network 198.51.100.0/24 --unset model")
+@click.argument("name", type=forms.name)
+@_options
+@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Lower is tried first.")
+@changing.unset(*(name.replace("_", "-") for name in _CONDITIONS))
+def change(name: str, unset: tuple[str, ...], any_genuine_device: bool, **said: Any) -> Output | None:
+    """Change the rule NAME: what is not named stays. Says what changed, and whether that lets more devices in."""
+    if said["delegate"] is not None and said["delegator"] is not None:
+        raise click.UsageError("name either --delegate or --delegator")
+    fields = {key: value for key, value in said.items() if value is not None} | changing.taken_back(unset, said)
+    changing.must_say(fields, "--network or --priority")
+    if said["delegate"] is not None or said["delegator"] is not None:
+        fields |= {"delegate": said["delegate"], "delegator": said["delegator"]}
+    return _change(name=name, fields=fields, meant=any_genuine_device)
+
+
 @stored
-async def list_(store: Store) -> Output:
+async def _change(store: Store, name: str, fields: dict[str, Any], meant: bool) -> Output:
+    standing = await _known(store, name)
+    meaning = await _must_be_meant(store, replace(standing, **fields), meant or _stays(standing, fields))
+
+    def how(one: Rule) -> Rule:
+        after = replace(one, **fields)
+        if catches_all(after) and not (meant or _stays(one, fields)):
+            raise DelegatorError(Kind.CONFLICT, f"rule {name} was changed meanwhile", hint="look, and run it again")
+        return after
+    output = await changing.change(store, RULE, name, how, shapes.rule)
+    return replace(output, words=(*output.words, *meaning))
+
+
+def _stays(rule: Rule, fields: dict[str, Any]) -> bool:
+    """Whether it asked nothing before either, and leads where it led."""
+    return catches_all(rule) and rule.delegate == fields.get("delegate", rule.delegate)
+
+
+@verb(group, "list", "delegator rules list --delegate acme-berlin --json")
+@click.option("--customer", type=forms.name, help="Only those that lead to this customer's delegates.")
+@click.option("--delegate", type=forms.name, help="Only those that lead there.")
+@listing.most()
+@stored
+async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
     """List rules in the order in which they are tried.
 
     Only rules that lead to the customer's own delegates are tried for a device that is registered to a customer.
     """
-    rules = (await store.tables()).directory.rules
+    tables = await store.tables()
+    known = tables.directory.delegates
+    found = [(number, rule) for number, rule in enumerate(tables.directory.rules, 1)
+             if delegate in (None, rule.delegate)
+             and (customer is None or (rule.delegate is not None and known[rule.delegate].customer == customer))]
     rows = [(number, rule.name, rule.priority, when(rule), rule.delegate or f"ask at {rule.delegator}")
-            for number, rule in enumerate(rules, 1)]
-    return Output([{**shapes.rule(rule), "default": _is_default(rule)} for rule in rules],
-                  console.table(("tried", "name", "priority", "when", "leads to"), rows))
+            for number, rule in found[:most]]
+    return await listing.told(
+        store, "rules", [{**shapes.rule(rule), "default": _is_default(rule)} for _, rule in found],
+        console.table(("tried", "name", "priority", "when", "leads to"), rows), most,
+        {"customer": customer, "delegate": delegate})
 
 
 @verb(group, "show", "delegator rules show berlin")
@@ -67,20 +170,24 @@ async def list_(store: Store) -> Output:
 @stored
 async def show(store: Store, name: str) -> Output:
     """Show the rule NAME."""
+    found = await _known(store, name)
+    data = {**shapes.rule(found), "default": _is_default(found)}
+    return Output(data, console.pairs(data))
+
+
+async def _known(store: Store, name: str) -> Rule:
     found = [rule for rule in await store.rules() if rule.name == name]
     if not found:
         raise console.missing("rule", name, "rules")
-    data = {**shapes.rule(found[0]), "default": _is_default(found[0])}
-    return Output(data, console.pairs(data))
+    return found[0]
 
 
 @verb(group, "remove", "delegator rules remove berlin")
 @click.argument("name", type=forms.name)
 @stored
 async def remove(store: Store, name: str) -> Output:
-    """Remove the rule NAME."""
-    await store.remove("rule", name)
-    return Output({"removed": name}, words=(f"rule {name} is removed",))
+    """Remove the rule NAME. What it led elsewhere goes by later rules now, which is told where they are laxer."""
+    return await changing.remove(store, RULE, name)
 
 
 def when(rule: Rule) -> str:

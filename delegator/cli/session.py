@@ -16,6 +16,7 @@ import click
 
 from delegator.cli import operator
 from delegator.cli.console import Output
+from delegator.errors import Missing
 
 if TYPE_CHECKING:
     from delegator.config import Settings
@@ -68,5 +69,9 @@ async def _with_store(function: Callable[..., Awaitable[Output | None]], setting
     store = await open_named(settings)
     try:
         return await function(store, **arguments)
+    except Missing as error:
+        from delegator.cli import nearest
+
+        raise await nearest.suggested(store, error) from error
     finally:
         await store.close()

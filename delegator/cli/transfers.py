@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from delegator.cli import console, forms, owning, shapes
+from delegator.cli import changing, console, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
 from delegator.cli.session import stored
@@ -153,8 +153,11 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
 
 def _told(made: list[Transfer], how: str) -> Output:
     which = made[0].device if len(made) == 1 else f"{len(made)} devices"
-    shown = [shapes.transfer(one) for one in made]
-    return Output(shown, [one.transfer_id for one in made], words=(f"{which}: {how}",))
+    output = Output([shapes.transfer(one) for one in made], [one.transfer_id for one in made],
+                    words=(f"{which}: {how}",))
+    accepted = made[0].state is TransferState.ACCEPTED
+    return changing.plainly(output, [f"{which}: customer {made[0].offered_to} answers from now on, as its policy "
+                                     "allows"] if accepted else [])
 
 
 # --- looking ------------------------------------------------------------------------------------------------------
@@ -165,16 +168,17 @@ def _told(made: list[Transfer], how: str) -> Output:
 @click.option("--state", type=click.Choice([state.value for state in TransferState]), help="Only those in this state.")
 @click.option("--device", type=forms.identifier, help="Only those of this device.")
 @click.option("--order", type=forms.words, help="Only those of this order.")
-@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@listing.most()
 @stored
 async def list_(store: Store, customer: str | None, state: str | None, device: str | None, order: str | None,
                 most: int) -> Output:
     """List transfers, newest first."""
     found = await store.ownership.transfers(
-        customer=customer, state=None if state is None else TransferState(state), device=device, order=order, most=most)
+        customer=customer, state=None if state is None else TransferState(state), device=device, order=order,
+        most=most + 1)
     shown = [shapes.transfer(one) for one in found]
-    return Output(shown, console.table([name.replace("_", " ") for name in _COLUMNS],
-                                       [[one[name] for name in _COLUMNS] for one in shown]))
+    return await listing.shown(store, "transfers", shown, _COLUMNS, most,
+                               {"customer": customer, "device": device, "order": order})
 
 
 @verb(group, "show", "delegator transfers show ABC1234")

@@ -49,6 +49,7 @@ class Act(enum.Enum):
     APPROVALS_ADDED = "approvals.added"
     APPROVALS_REMOVED = "approvals.removed"
     DEVICES_ADDED = "devices.added"
+    DEVICE_CHANGED = "device.changed"
     DEVICE_REMOVED = "device.removed"
     DEVICES_IMPORTED = "devices.imported"
     ORDER_ADDED = "order.added"

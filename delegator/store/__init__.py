@@ -19,6 +19,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackKind,
     Claim,
+    ClaimState,
     Customer,
     Delegate,
     Device,
@@ -36,6 +37,7 @@ from delegator.sealing import SealingKey
 from delegator.store import administration, claims, devices, notices, outbox, registry, rows, stand_ins
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
+from delegator.store.changing import Changing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of, milliseconds
 from delegator.store.contested import Contests
 from delegator.store.copies import Copies, Tables
@@ -124,6 +126,7 @@ class Store:
         self.ownership = Ownership(driver, by)
         self.fleet = Fleet(driver, by, snapshot_of(driver.driver))
         self.orders = Orders(driver, by)
+        self.changing = Changing(driver, by, lambda: self._key)
         self.surveys = Surveys(driver)
         self.enrolments = Enrolments(driver)
         self.contests = Contests(driver)
@@ -275,9 +278,10 @@ class Store:
         return Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
 
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
-                     most: int = 1000) -> list[Claim]:
+                     state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag}
+        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
+                  "state = {0}": None if state is None else state.value}
         said = [(condition, value) for condition, value in wanted.items() if value is not None]
         where = " AND ".join(condition.format(f"${number}") for number, (condition, _) in enumerate(said, 2)) or "1 = 1"
         query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"

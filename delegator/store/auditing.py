@@ -61,6 +61,10 @@ class Auditing:
         rows = await self._driver.read(inspection.count_of(wanted))
         return int(str(rows[0][0]))
 
+    async def strangers(self, since: datetime) -> int:
+        """How many devices with a certificate of their own were refused since then because nobody knew them."""
+        return int(str((await self._driver.read(inspection.strangers(since)))[0][0]))
+
     async def chains(self) -> dict[str, int]:
         """How many rows each chain has."""
         return {str(row[0]): int(str(row[1])) for row in await self._driver.read(inspection.CHAINS)}

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace as changed
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Device, Registration, normal_mac
 from delegator.store.bulk import places
 from delegator.store.registry import must_exist
@@ -113,14 +113,19 @@ def obstacle(said: Registration, known: Sequence[Registration], replace: bool) -
         return DelegatorError(Kind.CONFLICT, f"device {name}: its identifiers belong to several registered devices")
     if not replace:
         return DelegatorError(Kind.CONFLICT, f"device {name} is registered already, differently",
-                              hint="repeat with --replace to change it")
+                              hint=f"change it with: delegator devices change {name.split(',')[0]}; an import, with "
+                                   "--replace")
     return None
 
 
 def successor(said: Registration, before: Registration) -> Registration:
-    """What a registered device becomes. The tag that it took with its first claim stays with it: it says which device
-    may go on."""
-    return changed(said, device_id=before.device_id, service_tag=said.service_tag or before.service_tag)
+    """What a registered device becomes: what is not said of it stays, as the tag that it took with its first claim."""
+    own = before.itself
+    return changed(said, device_id=before.device_id, customer=said.customer or own.customer,
+                   service_tag=said.service_tag or own.service_tag,
+                   serial_number=said.serial_number or own.serial_number,
+                   mac_addresses=said.mac_addresses or own.mac_addresses, model=said.model or own.model,
+                   order=said.order or own.order, delegate=said.delegate or own.delegate)
 
 
 def add_device(device: Registration, replace: bool) -> Transaction[bool]:
@@ -139,13 +144,45 @@ def add_device(device: Registration, replace: bool) -> Transaction[bool]:
         refusal = obstacle(device, known, replace)
         if refusal is not None:
             raise refusal
-        yield from change(successor(device, known[0]), known[0])
-        return True
+        after = successor(device, known[0])
+        if not same(known[0], after):
+            yield from change(after, known[0])
+            return True
+        return False
     number = yield Query("UPDATE device_numbers SET next_id = next_id + 1 RETURNING next_id - 1")
     yield Query(f"INSERT INTO devices (device_id, {COLUMNS}) VALUES ($1, {places(7, 2)})",
                 (number[0][0], *columns_of(device)))
     yield from _name(mine, number[0][0])
     return True
+
+
+def alter(known: Sequence[str], text: str, how: Callable[[Registration], Registration],
+          ) -> Transaction[tuple[Registration, Registration]]:
+    """Change the one registered device of these names, which `text` calls; as it was and as it is, each with whose it
+    is. `how` is given the device's own row. Raises DelegatorError: NOT_FOUND, CONFLICT, TRY_LATER as `add_device`."""
+    before = only((yield from settled(known)), text)
+    after = how(before.itself)
+    yield from must_exist("customer", after.customer)
+    yield from must_be_of_customer(after)
+    others = yield from settled(names_of(after))
+    if before.itself.customer not in (None, after.customer) or len(others) > 1:
+        refusal = obstacle(after, others, True)
+        assert refusal is not None
+        raise refusal
+    if not same(before, after) or after.itself != before.itself:
+        yield from change(after, before)
+    return before, (yield from settled(names_of(after)))[0]
+
+
+def only(found: Sequence[Registration], text: str) -> Registration:
+    """The one registration of this name. Raises DelegatorError: NOT_FOUND for none, CONFLICT for several."""
+    if not found:
+        raise Missing("device", text, f"no device is registered under {text}",
+                      hint="see: delegator devices list")
+    if len(found) > 1:
+        raise DelegatorError(Kind.CONFLICT, f"{text} is an identifier of {len(found)} devices, of another kind each",
+                             hint="say another identifier of the one that is meant")
+    return found[0]
 
 
 def change(after: Registration, before: Registration) -> Transaction[None]:
@@ -211,8 +248,8 @@ def must_be_of_customer(device: Registration) -> Transaction[None]:
 
 
 def no_such_delegate(customer: str | None, delegate: str) -> DelegatorError:
-    return DelegatorError(Kind.NOT_FOUND, f"customer {customer} has no delegate named {delegate}",
-                          hint="see: delegator delegates list")
+    return Missing("delegate", delegate, f"customer {customer} has no delegate named {delegate}",
+                   hint="see: delegator delegates list")
 
 
 def remove_device(one: Registration) -> Transaction[None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Enrolled
 from delegator.model.owned import By
@@ -132,8 +132,8 @@ def forget(tag: str, reason: str, now: int, by: By) -> Transaction[Enrolled]:
 def _must_stand(tag: str) -> Transaction[Enrolled]:
     one = yield from standing(tag)
     if one is None:
-        raise DelegatorError(Kind.NOT_FOUND, f"no certificate was issued to {tag} here",
-                             hint="see: delegator enrolments list")
+        raise Missing("device", tag, f"no certificate was issued to {tag} here",
+                      hint="see: delegator enrolments list")
     return one
 
 

@@ -9,25 +9,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from typing import Any
 
-from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store import audit, devices, imports, orders
 from delegator.store.bulk import listed
+from delegator.store.devices import only
 from delegator.store.importing import How, Imported, Importer, Stage
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
 from delegator.store.spool import Spool
 from delegator.store.transaction import Query, Row, Transaction
 
+__all__ = ["Fleet", "Read", "View", "only", "snapshot_of"]
 PAGE = 1000
 _TIDIED = 500
 """Rows in one commit of clearing up, about 10 ms."""
 Read = Callable[[Query], Awaitable[Sequence[Row]]]
+
+
+_TOLD = ("customer", "service_tag", "serial_number", "mac_addresses", "model", "order", "delegate")
+"""Fields of a device that a row of audit names when they change."""
 
 
 def _now() -> datetime:
@@ -137,6 +143,21 @@ class Fleet:
         known = devices.readings(text)
         return [registration_of(row) for row in await self._driver.read(devices.called(known))] if known else []
 
+    async def change(self, text: str, how: Callable[[Registration], Registration],
+                     at: datetime | None = None) -> tuple[Registration, Registration]:
+        """Change the device of this service tag, serial number or MAC address in one transaction: `how` makes its new
+        row of the one that stands there. As it was and as it is, each with whose it is. Raises DelegatorError."""
+        return await self._driver.run(lambda: self._change(text, how, at or _now()))
+
+    def _change(self, text: str, how: Callable[[Registration], Registration],
+                at: datetime) -> Transaction[tuple[Registration, Registration]]:
+        before, after = yield from devices.alter(devices.readings(text), text, how)
+        fields = [name for name in _TOLD if getattr(before.itself, name) != getattr(after.itself, name)]
+        if fields:
+            entry = _entry(Act.DEVICE_CHANGED, at, self._by, [after])
+            yield from audit.append(replaced(entry, detail={**entry.detail, "fields": fields}))
+        return before, after
+
     async def remove(self, one: Registration, at: datetime | None = None) -> None:
         """Take a device off the register. Raises DelegatorError: see store.devices."""
         await self._driver.run(lambda: self._remove(one, at or _now()))
@@ -153,17 +174,6 @@ def _entry(act: Act, at: datetime, by: By, some: Sequence[Registration]) -> Entr
     return Entry(act, at, by.actor, service_tag=one.service_tag if one else None,
                  customer=customers.pop() if len(customers) == 1 else None, peer=by.peer,
                  detail={"devices": len(some), **({"serial_number": one.serial_number} if one else {})})
-
-
-def only(found: Sequence[Registration], text: str) -> Registration:
-    """The one registration of this name. Raises DelegatorError: NOT_FOUND for none, CONFLICT for several."""
-    if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {text}",
-                             hint="see: delegator devices list")
-    if len(found) > 1:
-        raise DelegatorError(Kind.CONFLICT, f"{text} is an identifier of {len(found)} devices, of another kind each",
-                             hint="say another identifier of the one that is meant")
-    return found[0]
 
 
 def snapshot_of(driver: Any) -> Callable[[], AbstractAsyncContextManager[Read]] | None:

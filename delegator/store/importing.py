@@ -281,6 +281,8 @@ def _verdict(said: Said, known: Sequence[Row], wanted: int, replace: bool) -> st
     one, registered = registration_said(said), [registration_of(row) for row in known]
     if wanted == 1 and same(registered[0], one):
         return None
+    if replace and len(registered) == 1 and same(registered[0], successor(one, registered[0])):
+        return None
     error = obstacle(one, registered, replace)
     return registered[0].device_id if error is None else error.detail
 

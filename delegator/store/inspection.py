@@ -12,6 +12,7 @@ from datetime import datetime
 import msgspec
 
 from delegator.model.audited import Act, Entry, Record
+from delegator.routing import NOBODY
 from delegator.store.chain import Link
 from delegator.store.claims import OF_TAG, milliseconds, moment
 from delegator.store.transaction import Query, Row, Value
@@ -95,6 +96,13 @@ def rows_after(chain: str, number: int, most: int) -> Query:
 def count_of(wanted: Wanted) -> Query:
     table, conditions, values = _chosen(wanted, [])
     return Query(f"SELECT count(*) FROM {table} WHERE {conditions}", tuple(values))
+
+
+def strangers(since: datetime) -> Query:
+    """How many tags asked by a certificate of their own that were registered nowhere and that no rule led anywhere."""
+    return Query("SELECT count(DISTINCT service_tag) FROM audit WHERE outcome = 'NotEntitled' AND outcome <> 'done' "
+                 "AND at >= $1 AND act = $2 AND reasons LIKE $3 AND detail LIKE '%\"identity\":\"own\"%'",
+                 (milliseconds(since), Act.HANDSHAKE.value, f"%{NOBODY}%"))
 
 
 CHAINS = Query("SELECT chain, count(*) FROM audit GROUP BY chain ORDER BY chain")

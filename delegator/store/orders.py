@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed_entry
 from datetime import datetime
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
@@ -68,9 +68,7 @@ def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
     """Say whose an order is; False when that is known already. Raises DelegatorError: CONFLICT when it is somebody
     else's or another delegate's, NOT_FOUND when there is no such customer or delegate."""
     yield from must_exist("customer", order.customer)
-    if order.delegate is not None and not (yield Query("SELECT 1 FROM delegates WHERE name = $1 AND customer = $2",
-                                                       (order.delegate, order.customer))):
-        raise no_such_delegate(order.customer, order.delegate)
+    yield from _must_be_of_customer(order)
     known = [order_of(row) for row in (yield named([order.number]))]
     if known == [order]:
         return False
@@ -85,6 +83,28 @@ def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
     return True
 
 
+def change(number: str, delegate: str | None, at: datetime, by: By) -> Transaction[tuple[Order, Order]]:
+    """Give an order another delegate of its customer's, or none. As it was and as it is. Raises DelegatorError
+    (NOT_FOUND)."""
+    rows = yield named([number])
+    if not rows:
+        raise no_such_order(number)
+    before = order_of(rows[0])
+    after = changed_entry(before, delegate=delegate)
+    yield from _must_be_of_customer(after)
+    if after != before:
+        yield from _write(after)
+        yield from audit.append(Entry(Act.ORDER_CHANGED, at, by.actor, customer=after.customer, delegate=delegate,
+                                      peer=by.peer, detail={"order": number, "fields": ["delegate"]}))
+    return before, after
+
+
+def _must_be_of_customer(order: Order) -> Transaction[None]:
+    if order.delegate is not None and not (yield Query("SELECT 1 FROM delegates WHERE name = $1 AND customer = $2",
+                                                       (order.delegate, order.customer))):
+        raise no_such_delegate(order.customer, order.delegate)
+
+
 def obstacle(order: Order, known: Order, replace: bool) -> DelegatorError | None:
     """Why an order cannot be changed like this."""
     if known.customer != order.customer:
@@ -92,7 +112,7 @@ def obstacle(order: Order, known: Order, replace: bool) -> DelegatorError | None
                               hint="remove it first, or transfer its devices: delegator transfers offer")
     if not replace:
         return DelegatorError(Kind.CONFLICT, f"order {order.number} is assigned already, with another delegate",
-                              hint="repeat with --replace to change it")
+                              hint=f"change it with: delegator orders change {order.number}; an import, with --replace")
     return None
 
 
@@ -113,6 +133,8 @@ def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep)
     new, changed, refused = [], [], []
     for at, order in enumerate(orders):
         standing, error = known.get(order.number), None
+        if replace and standing is not None and order.delegate is None and order.customer == standing.customer:
+            order = standing  # what a row does not say stays
         if order.customer not in owners:
             error = f"there is no customer named {order.customer}"
         elif order.delegate is not None and (order.customer, order.delegate) not in delegates:
@@ -151,7 +173,7 @@ def remove(number: str, at: datetime, by: By) -> Transaction[None]:
 
 
 def no_such_order(number: str) -> DelegatorError:
-    return DelegatorError(Kind.NOT_FOUND, f"order {number} is assigned to nobody", hint="see: delegator orders list")
+    return Missing("order", number, f"order {number} is assigned to nobody", hint="see: delegator orders list")
 
 
 class Orders:
@@ -163,6 +185,10 @@ class Orders:
     async def add(self, order: Order, at: datetime, *, replace: bool = False) -> bool:
         """See `add`."""
         return await self._driver.run(lambda: add(order, replace, at, self._by))
+
+    async def change(self, number: str, delegate: str | None, at: datetime) -> tuple[Order, Order]:
+        """See `change`."""
+        return await self._driver.run(lambda: change(number, delegate, at, self._by))
 
     async def remove(self, number: str, at: datetime) -> None:
         """See `remove`."""

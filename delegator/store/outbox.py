@@ -243,10 +243,10 @@ class Outbox:
         return await self._driver.run(lambda: forget(milliseconds(before)), rows_alone)
 
     async def list(self, *, customer: str | None = None, state: NotificationState | None = None,
-                   most: int = 1000) -> list[Notification]:
+                   delegate: str | None = None, most: int = 1000) -> list[Notification]:
         """Notifications, newest first."""
         rows = await self._driver.read(Query(
             f"SELECT {COLUMNS} FROM outbox WHERE (CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) "
-            "IS NULL OR state = $2) ORDER BY number DESC LIMIT $3",
-            (customer, None if state is None else state.value, most)))
+            "IS NULL OR state = $2) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) ORDER BY number DESC LIMIT $4",
+            (customer, None if state is None else state.value, delegate, most)))
         return [notification_of(row) for row in rows]

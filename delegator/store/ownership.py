@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Claim, Registration
 from delegator.model.audited import Act, Entry, Record
 from delegator.model.lifecycle import Event
@@ -71,8 +71,8 @@ def repair(tag: str, key: str | None, until: int | None, now: int, by: By) -> Tr
     old = yield from _known_keys(tag)
     registered = yield from devices.settled(devices.names(tag, None, ()))
     if not old and not registered:
-        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {tag}, and none ever claimed it",
-                             hint="see: delegator devices list")
+        raise Missing("device", tag, f"no device is registered under {tag}, and none ever claimed it",
+                      hint="see: delegator devices list")
     if not old and key is None:
         raise DelegatorError(Kind.CONFLICT, f"{tag} never claimed anything, so its old key is not known",
                              hint="name the new board's: --certificate FILE")

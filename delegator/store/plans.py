@@ -16,7 +16,7 @@ from decimal import Decimal
 import msgspec
 
 from delegator.domains import domain_of
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import CallbackKind
 from delegator.model.audited import Act, Entry
 from delegator.model.billed import Month, Plan
@@ -59,7 +59,7 @@ def versions(name: str) -> Transaction[list[Plan]]:
     """All versions of a plan, the first one first. Raises DelegatorError (NOT_FOUND)."""
     rows = yield Query(f"SELECT {_COLUMNS} FROM plans WHERE name = $1 ORDER BY version", (name,))
     if not rows:
-        raise DelegatorError(Kind.NOT_FOUND, f"there is no plan named {name}", hint="see: delegator plans list")
+        raise Missing("plan", name, f"there is no plan named {name}", hint="see: delegator plans list")
     return [plan_of(row) for row in rows]
 
 

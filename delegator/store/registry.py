@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Customer, Delegate, Policy, Rule
 from delegator.sealing import SealingKey
 from delegator.store import rows
@@ -33,15 +33,15 @@ def must_exist(noun: str, name: str | None) -> Transaction[None]:
         return
     found = yield Query(f"SELECT 1 FROM {_TABLES[noun]} WHERE name = $1", (name,))
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"there is no {noun} named {name}",
-                             hint=f"see: delegator {_TABLES[noun]} list")
+        raise Missing(noun, name, f"there is no {noun} named {name}",
+                      hint=f"see: delegator {_TABLES[noun]} list")
 
 
 def _must_be_new(noun: str, name: str) -> Transaction[None]:
     found = yield Query(f"SELECT 1 FROM {_TABLES[noun]} WHERE name = $1", (name,))
     if found:
         raise DelegatorError(Kind.CONFLICT, f"there is a {noun} named {name} already",
-                             hint=f"see: delegator {_TABLES[noun]} show {name}")
+                             hint=f"change it with: delegator {_TABLES[noun]} change {name}")
 
 
 def add_customer(customer: Customer, replace: bool) -> Transaction[None]:

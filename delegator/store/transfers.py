@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Registration, normal_mac
 from delegator.model.audited import Entry
 from delegator.model.lifecycle import Event
@@ -65,7 +65,7 @@ def find(name: str) -> Transaction[Registration]:
     (NOT_FOUND, or TRY_LATER while an import is about it)."""
     found = yield from devices.settled(devices.names(name, name, _macs(name)))
     if not found:
-        raise DelegatorError(Kind.NOT_FOUND, f"no device is registered under {name}",
+        raise Missing("device", name, f"no device is registered under {name}",
                              hint="see: delegator devices list")
     return next((one for one in found if one.service_tag == name), found[0])
 
@@ -166,7 +166,7 @@ def named(which: str) -> Query:
 def the_one(rows: Sequence[Row], which: str) -> Transfer:
     """The transfer of this number, or the open offer of this device. Raises DelegatorError (NOT_FOUND)."""
     if not rows:
-        raise DelegatorError(Kind.NOT_FOUND, f"nothing is offered under {which}", hint=_LIST)
+        raise Missing("device", which, f"nothing is offered under {which}", hint=_LIST)
     return transfer_of(rows[0])
 
 
@@ -292,7 +292,7 @@ def _signature(transfer: Transfer, to: TransferState, step: Step) -> Transaction
         raise DelegatorError(
             Kind.IDENTITY, f"{whose} has no signing key on record to check this with" if step.sign else
             f"{whose} signs what it does, and this is not signed",
-            hint=f"delegator customers add {whose} --replace --signing-key FILE" if step.sign else
+            hint=f"delegator customers change {whose} --signing-key FILE" if step.sign else
             "give its key with --sign-with FILE, or what it signed with --signature FILE")
     said = stated(transfer, to)
     try:

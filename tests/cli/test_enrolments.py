@@ -21,7 +21,7 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 def enrolled(acme: Console) -> Console:
     """ABC1234 claimed with the shared certificate and got its own one."""
     acme.ok("policies", "add", "either", "--identity", "either")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "either", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "either")
     acme.serve("ABC1234", "shared")
     acme.store(_enrol)
     return acme

@@ -104,7 +104,7 @@ def test_a4_a_registered_device_says_its_registered_addresses(acme: Console) -> 
 def test_a6_each_reason_of_a_policy_is_told(acme: Console, policy: tuple[str, ...], question: tuple[str, ...],
                                             why: str, fault: str) -> None:
     acme.ok("policies", "add", "p", *policy)
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
     data = _explained(acme, "ABC1234", *question)
     assert _whys(data) == [why]
     assert data["told"]["fault"] == fault
@@ -113,15 +113,16 @@ def test_a6_each_reason_of_a_policy_is_told(acme: Console, policy: tuple[str, ..
 
 def test_a6_all_reasons_are_told_not_only_the_first(acme: Console) -> None:
     acme.ok("policies", "add", "p", "--approved-only", "--until", "2020-01-01")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--disabled", "--replace")
-    acme.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u", "--disabled", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
+    acme.ok("customers", "disable", "acme")
+    acme.ok("delegates", "disable", "acme-small")
     assert _whys(_explained(acme, "ABC1234", "--identity", "shared")) == [
         "disabled", "disabled", "closed", "identity", "not approved"]
 
 
 def test_a6_places_and_attempts_are_counted(acme: Console) -> None:
     acme.ok("policies", "add", "p", "--max-devices", "1", "--attempts", "2", "--lease", "1h")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
     acme.ok("devices", "add", "ABC1235", "--customer", "acme")
     acme.serve("ABC1235")
     data = _explained(acme, "ABC1234")
@@ -134,7 +135,7 @@ def test_a6_places_and_attempts_are_counted(acme: Console) -> None:
 
 def test_a6_the_claims_of_this_hour_are_counted_and_the_wait_is_told(acme: Console) -> None:
     acme.ok("policies", "add", "p", "--claims-per-hour", "1", "--hours", "daily 00:00-24:00 Asia/Kolkata")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
     acme.ok("devices", "add", "ABC1235", "--customer", "acme")
     at = datetime(2026, 3, 2, 8, 15, 40, tzinfo=UTC)
     acme.serve("ABC1235", at=at)
@@ -151,8 +152,8 @@ def test_a6_the_policies_of_customer_and_delegate_are_shown_with_what_they_say_a
     """A limit that is in the way too is told, although the server would not come as far."""
     acme.ok("policies", "add", "p", "--max-devices", "0", "--until", "2026-01-01")
     acme.ok("policies", "add", "q", "--hours", "Mon 08:00-18:00 UTC", "--network", "192.0.2.0/24")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
-    acme.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u", "--policy", "q", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
+    acme.ok("delegates", "change", "acme-small", "--policy", "q")
     data = _explained(acme, "ABC1234", "--at", "2026-03-03T08:00:00Z", "--from", "198.51.100.7")
     assert _whys(data) == ["closed", "hours", "location", "devices taken"]
     assert data["told"]["fault"] == "NotEntitled"
@@ -188,7 +189,7 @@ async def _confirm(store: Any) -> None:
 
 
 def _policy(*words: str) -> tuple[str, ...]:
-    return ("policies", "add", "p", "--replace", *words)
+    return ("policies", "add", "p", *words)
 
 
 CASES: dict[str, tuple[tuple[str, ...], str, int, timedelta]] = {
@@ -215,7 +216,7 @@ CASES: dict[str, tuple[tuple[str, ...], str, int, timedelta]] = {
 def test_explain_and_the_server_agree(acme: Console, case: str) -> None:
     policy, identity, served_before, later = CASES[case]
     acme.ok(*policy)
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "p", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "p")
     for _ in range(served_before):
         acme.serve("ABC1234")
     at = datetime.now(UTC) + later

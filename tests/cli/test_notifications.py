@@ -54,7 +54,7 @@ def test_A7c_whom_to_tell_is_registered_and_can_be_changed(acme: Console, factor
     assert kept.webhook_secret is not None
     assert kept.webhook_secret.reveal() == SECRET
     assert kept.webhook_anchor == factory.ca_path.read_text()
-    add(acme, "--mail-to", "none", "--webhook-url", "https://acme.example/other", "--replace")
+    acme.ok("delegates", "change", "small", "--unset", "mail-to", "--webhook-url", "https://acme.example/other")
     kept = callback(acme)
     assert (kept.mail_to, kept.webhook_url) == (None, "https://acme.example/other")
     assert kept.webhook_secret.reveal() == SECRET  # type: ignore[union-attr]
@@ -124,7 +124,7 @@ def test_A7c_config_check_says_who_waits_for_mail(acme: Console) -> None:
         return [one for one in found if one["what"] == "mail"]
     add(acme, "--hosted", "admin")
     assert about_mail() == []
-    add(acme, "--mail-to", "admin@acme.example", "--replace")
+    acme.ok("delegates", "change", "small", "--mail-to", "admin@acme.example")
     (finding,) = about_mail()
     assert (finding["ok"], finding["path"]) == (False, "small")
     assert "[mail] host" in str(finding["hint"])

@@ -86,9 +86,9 @@ def test_a9_every_wrong_order_is_told_by_its_line_and_none_is_taken(acme: Consol
 def test_a9_another_delegate_needs_replace_and_another_customer_more_than_that(acme: Console) -> None:
     acme.ok("customers", "add", "other", "--title", "Other")
     acme.ok("orders", "add", "4711", "--customer", "acme")
-    assert "--replace" in acme.refused(6, "orders", "add", "4711", "--customer", "acme", "--delegate", "acme-small")
-    acme.ok("orders", "add", "4711", "--customer", "acme", "--delegate", "acme-small", "--replace")
-    assert "transfer" in acme.refused(6, "orders", "add", "4711", "--customer", "other", "--replace")
+    assert "orders change" in acme.refused(6, "orders", "add", "4711", "--customer", "acme", "--delegate", "acme-small")
+    acme.ok("orders", "change", "4711", "--delegate", "acme-small")
+    assert "transfer" in acme.refused(6, "orders", "add", "4711", "--customer", "other")
     acme.ok("orders", "remove", "4711")
     acme.ok("orders", "add", "4711", "--customer", "other")
     acme.refused(1, "orders", "remove", "9999")

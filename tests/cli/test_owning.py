@@ -125,8 +125,8 @@ def test_A4_many_devices_by_file_and_by_order(globex: Console) -> None:
 def test_A4_a_customer_signs_with_openssl_and_its_key_stays_at_home(
         globex: Console, algorithm: tuple[str, ...]) -> None:
     private, public = key_of("globex", algorithm)
-    globex.ok("customers", "add", "globex", "--title", "Globex", "--replace", "--signing-key", public)
-    globex.ok("customers", "add", "globex", "--title", "Globex Inc.", "--replace")
+    globex.ok("customers", "change", "globex", "--signing-key", public)
+    globex.ok("customers", "change", "globex", "--title", "Globex Inc.")
     shown = globex.ok("customers", "show", "globex")
     assert len(shown["signing_key"]) == 64, "a change of the title leaves the key alone"
     (offered,) = globex.ok("transfers", "offer", "ABC1234", "--to", "globex")
@@ -156,7 +156,7 @@ def test_A4_a_customer_signs_with_openssl_and_its_key_stays_at_home(
 @OPENSSL
 def test_A4_with_the_key_at_hand_a_step_is_signed_as_it_is_taken(globex: Console) -> None:
     private, public = key_of("acme")
-    globex.ok("customers", "add", "acme", "--title", "Acme", "--replace", "--signing-key", public)
+    globex.ok("customers", "change", "acme", "--signing-key", public)
     private.chmod(0o644)
     assert "can be read by others" in globex.refused(3, "transfers", "offer", "ABC1234", "--to", "globex",
                                                      "--sign-with", private)
@@ -169,7 +169,7 @@ def test_A4_with_the_key_at_hand_a_step_is_signed_as_it_is_taken(globex: Console
                       "2099-01-01").out == said
     assert "was made before" in globex.refused(6, "transfers", "offer", "ABC1234", "--to", "globex", "--until",
                                                "2099-01-01", "--sign-with", private)
-    globex.ok("customers", "add", "acme", "--title", "Acme", "--replace", "--signing-key", "none")
+    globex.ok("customers", "change", "acme", "--signing-key", "none")
     globex.ok("transfers", "offer", "ABC1234", "--to", "globex")
     assert private.read_text().splitlines()[1] not in globex.said
 
@@ -181,7 +181,7 @@ def test_A4_what_is_no_key_is_refused_with_what_to_do(globex: Console) -> None:
     openssl("pkey", "-in", "rsa.key", "-pubout", "-out", "rsa.pub")
     Path("empty").write_text("")
     for file, words in ((private, "private key"), ("rsa.pub", "Ed25519"), ("empty", "neither")):
-        assert words in globex.refused(3, "customers", "add", "acme", "--title", "Acme", "--replace", "--signing-key",
+        assert words in globex.refused(3, "customers", "change", "acme", "--signing-key",
                                        file)
     assert globex.ok("customers", "show", "acme")["signing_key"] is None
     Path("rsa.key").chmod(0o600)
@@ -204,7 +204,7 @@ def test_A4_a_returned_device_gets_nothing_until_it_is_sold(globex: Console) -> 
     assert globex.ok("transfers", "list")[0]["state"] == "withdrawn"
     globex.refused(6, "devices", "return", "ABC1234")
     globex.refused(6, "transfers", "offer", "ABC1234", "--to", "globex")
-    globex.ok("devices", "add", "ABC1234", "--customer", "globex", "--replace")
+    globex.ok("devices", "change", "ABC1234", "--customer", "globex")
     assert user(globex.serve("ABC1234")) == "globex-admin"
 
 

@@ -63,6 +63,10 @@ def test_a6_a_policy_is_changed_in_what_is_said_and_in_nothing_else(console: Con
     before = console.ok("policies", "add", "rollout", *FULL)
     after = console.ok("policies", "change", "rollout", "--max-devices", "800", "--unset", "until", "--unset",
                        "no-custom-operations", "--unset", "hours")
+    told = {one["field"]: (one["old"], one["new"]) for one in after.pop("changed")}
+    assert told["max_devices"] == (before["max_devices"], 800)
+    assert set(told) == {"max_devices", "until", "custom_operations", "hours"}
+    assert after.pop("lets_in")
     assert {name for name in after if after[name] != before[name]} == {
         "max_devices", "until", "custom_operations", "hours", "says"}
     assert (after["max_devices"], after["until"], after["custom_operations"], after["hours"]) == (800, None, True, [])
@@ -157,7 +161,7 @@ def test_every_line_of_the_manual_works(acme: Console) -> None:
 def fleet(acme: Console) -> Console:
     """acme's policy lets everything be; of its ten devices one is provisioned, one holds a credential."""
     acme.ok("policies", "add", "rollout")
-    acme.ok("customers", "add", "acme", "--title", "Acme", "--policy", "rollout", "--replace")
+    acme.ok("customers", "change", "acme", "--policy", "rollout")
     for number in range(1, 9):
         acme.ok("devices", "add", f"ABC100{number}", "--customer", "acme")
     acme.ok("devices", "add", "--serial", "SN-9", "--customer", "acme")

@@ -118,11 +118,12 @@ def test_a7b_both_keys_are_wanted_and_looked_at(keys: Console) -> None:
 
 
 @ssh_keygen
-def test_what_replace_does_not_name_stays(keys: Console) -> None:
+def test_what_change_does_not_name_stays(keys: Console) -> None:
     keys.ok(*_ssh("--command", "own {tag}", "--url", "https://paris.acme.example/", "--weight", "3", "--disabled"))
     before = _kept(keys, "paris")
-    replacing = ("delegates", "add", "paris", "--customer", "acme", "--replace")
-    keys.ok(*replacing, "--enabled", "--priority", "7")
+    replacing = ("delegates", "change", "paris")
+    keys.ok("delegates", "enable", "paris")
+    keys.ok(*replacing, "--priority", "7")
     keys.ok(*replacing, "--host-key-file", "other.pub")
     after = _kept(keys, "paris")
     assert (after.url, after.weight, after.enabled, after.priority) == (before.url, 3, True, 7)
@@ -132,7 +133,7 @@ def test_what_replace_does_not_name_stays(keys: Console) -> None:
     assert "--hosted only" in keys.refused(2, *replacing, "--password-prompt")
     keys.ok(*replacing, "--hosted", "root")
     assert _kept(keys, "paris").kind.value == "hosted"
-    keys.refused(1, "delegates", "add", "nobody", "--customer", "acme", "--replace")
+    keys.refused(1, "delegates", "change", "nobody", "--priority", "7")
     keys.refused(2, "delegates", "add", "nobody", "--customer", "acme")
 
 

@@ -22,9 +22,8 @@ def _password(console: Console) -> str:
 
 
 def _add(console: Console, *words: str, stdin: str | None = None) -> None:
-    console.ok("customers", "add", "acme", "--title", "Acme", "--replace")
-    console.ok("delegates", "add", "small", "--customer", "acme", "--hosted", "admin", *words, "--replace",
-               stdin=stdin)
+    console.ok("customers", "add", "acme", "--title", "Acme")
+    console.ok("delegates", "add", "small", "--customer", "acme", "--hosted", "admin", *words, stdin=stdin)
 
 
 def test_a_password_comes_from_a_private_file(console: Console) -> None:

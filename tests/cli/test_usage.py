@@ -83,7 +83,7 @@ def test_A11_the_page_shows_what_the_commands_print(billed: Console) -> None:
 
 def test_A11_the_csv_reads_back_and_adds_up(billed: Console) -> None:
     """Also where a title has commas and quotes in it."""
-    billed.ok("customers", "add", "acme", "--title", 'Acme, "Sons" & Co', "--replace")
+    billed.ok("customers", "change", "acme", "--title", 'Acme, "Sons" & Co')
     rows = list(csv.DictReader(io.StringIO(billed.run("usage", "--month", "2025-11", "--csv").out)))
     assert tuple(rows[0]) == COLUMNS
     assert {row["title"] for row in rows} == {'Acme, "Sons" & Co'}
