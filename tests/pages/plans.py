@@ -1,7 +1,8 @@
 """What becomes of every code block of every page: which test runs it, which one proves it otherwise, or why none can.
 
 The invariant: each block of each page has exactly one entry, found by how the block begins (samples that begin alike
-share theirs); an entry without a block is an error, too. `Left` is for what a machine for tests cannot be, with the reason and with who answers for it instead.
+share theirs); an entry without a block is an error, too. `Left` is for what a machine for tests cannot be, with the
+reason and with who answers for it instead.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ PLAN: dict[str, dict[str, How]] = {
         "cat > factory.csv": OPERATORS,
         "delegator devices show SN-11": OPERATORS,
         "delegator explain ABC1234": OPERATORS,
-        "install -m 644 deploy": Left("needs a machine that systemd boots; the units are proven in tests/test_deploy.py"),
+        "install -m 644 deploy": Left("needs a machine that systemd boots; units: tests/test_deploy.py"),
         "[server]\ncertificate": KEYS,
         "delegator backup": OPERATORS,
-        "systemctl stop": Left("needs a machine that systemd boots; the scene stops the process by SIGTERM, as it would"),
+        "systemctl stop": Left("needs a machine that systemd boots; the scene stops it by SIGTERM, too"),
         "delegator restore": OPERATORS,
         "python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --renew": OPERATORS,
         "delegator config new-key": OPERATORS,
@@ -112,12 +113,12 @@ PLAN: dict[str, dict[str, How]] = {
         "python -m pki device --from": PKI,
         "python -m pki revoke": PKI,
         "python -m pki show ABC1234": PKI,
-        "cat issuing-1.crt": Left("python -m pki makes no issuing authorities; trees are proven in tests/pki/test_trust.py"),
+        "cat issuing-1.crt": Left("python -m pki makes no such authorities; trees: tests/pki/test_trust.py"),
     },
     "docs/device-makers.md": {
         "make device": DEVICES,
         "#!/bin/sh": DEVICES,
-        "[Unit]": Proven("tests/pages/test_samples.py::test_the_unit_of_the_page_starts_the_client_with_words_it_knows"),
+        "[Unit]": Proven("tests/pages/test_samples.py::test_the_unit_of_the_page_starts_the_client"),
     },
     "docs/enrolment.md": {
         "delegator explain": ENROLMENT,

@@ -116,7 +116,10 @@ class Scene:
         process = self.servers[name].process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(WITHIN)
+            try:
+                process.wait(WITHIN)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{name} does not end: {self.log(name)[-3000:]}") from None
 
     def start(self, name: str) -> None:
         self._start(name, self.servers[name])
@@ -130,7 +133,8 @@ class Scene:
         while self.log(name).count(" reload") == before and time.monotonic() < until:
             time.sleep(0.05)
         said = self.log(name).splitlines()[-1]
-        assert " reload" in self.log(name)[-600:] and "refused" not in said, self.log(name)[-2000:]
+        assert " reload" in self.log(name)[-600:], self.log(name)[-2000:]
+        assert "refused" not in said, said
 
     def restart(self) -> None:
         """Everything ends and starts anew, as after a power cut of the whole place."""

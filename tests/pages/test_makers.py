@@ -1,9 +1,8 @@
-"""Pages for whoever builds devices and runs the factory: certificates, the client, shared certificates, the first page."""
+"""Pages for whoever builds devices and runs the factory: certificates, the client, shared certificates, the README."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -78,8 +77,9 @@ def test_device_makers(place: Scene, first_start: Path) -> None:
     (place.folder / "bin" / "chpasswd").write_text("#!/bin/sh\ncat > \"$HOME/accounts\"\n")
     (place.folder / "bin" / "chpasswd").chmod(0o755)
     place.environment["PATH"] = f"{place.folder}/bin:{place.environment['PATH']}"
-    place.words |= {"make device ": f"{sys.executable} {ROOT}/scripts/build_device.py --out dist/delegator-device.pyz ",
-                    "delegator.example:4433": f"127.0.0.1:{place.port}", "/etc/provisioning.xml": "$HOME/etc-provisioning.xml"}
+    place.words |= {
+        "make device ": f"{sys.executable} {ROOT}/scripts/build_device.py --out dist/delegator-device.pyz ",
+        "delegator.example:4433": f"127.0.0.1:{place.port}", "/etc/provisioning.xml": "$HOME/etc-provisioning.xml"}
     with reading(place, "docs/device-makers.md", test_device_makers) as page:
         page.run("make device")
         assert json.loads((place.folder / "state/state.json").read_text())["phase"] == "confirmed"
@@ -98,7 +98,7 @@ def test_enrolment(place: Scene, first_start: Path) -> None:
     bases.begin(place, first_start)
     place.run("python -m pki shared\ndelegator policies add shared --identity either")
     _registered(place, "ABC1234", "OWNS001")
-    place.run("delegator customers add acme --title Acme --policy shared --replace")
+    place.run("delegator customers change acme --policy shared")
     own = "--own", str(place.folder / "own")
     with reading(place, "docs/enrolment.md", test_enrolment) as page:
         page.run("delegator explain ABC1234 --identity shared")
@@ -138,10 +138,10 @@ def test_readme(place: Scene) -> None:
                 given = re.findall("<UserName>(.*?)<", page.run("curl"))
             own = said["devices"][0]
             (place.folder / "var/pki").mkdir(parents=True)
-            os.symlink(said["delegator"]["ca"], place.folder / "var/pki/ca.crt")
+            (place.folder / "var/pki/ca.crt").symlink_to(said["delegator"]["ca"])
             for name, file in (("crt", own["cert"]), ("key", own["key"])):
                 (place.folder / "var/pki/devices").mkdir(exist_ok=True)
-                os.symlink(file, place.folder / f"var/pki/devices/{own['tag']}.{name}")
+                (place.folder / f"var/pki/devices/{own['tag']}.{name}").symlink_to(file)
             assert [place.activated(own["tag"], document=own["tag"])["user_name"]] == given
         finally:
             demo.terminate()

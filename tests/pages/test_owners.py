@@ -45,6 +45,7 @@ def test_customers(place: Scene, first_start: Path) -> None:
         place.run("delegator devices add LATER01 --customer acme")
         place.activated("LATER01", document=OURS)
 
+        _settings_in_a_file(place, port)
         place.stop("delegate")
         del place.servers["delegate"]
         place.words["--port 8443"] = f"--port {port}"
@@ -53,6 +54,17 @@ def test_customers(place: Scene, first_start: Path) -> None:
             place.run(f"delegator devices add {tag} --customer acme")
             place.activated(tag, document=f"<ServiceTag>{tag}</ServiceTag>")
             place.restart()
+
+
+def _settings_in_a_file(place: Scene, port: int) -> None:
+    """What the page says in a sentence: the same with examples/delegate/delegate.toml, in the places that it names."""
+    place.stop("delegate")
+    place.run("mkdir var/delegate\ncp delegate.crt delegate.key factory-ca.crt var/delegate\n"
+              "delegator devices add TOML001 --customer acme")
+    place.serve("delegate", "delegator delegate serve --config examples/delegate/delegate.toml", port,
+                DELEGATE_DELEGATE__DELEGATORS="delegator.example.com", DELEGATE_DELEGATE__HOST="127.0.0.1",
+                DELEGATE_DELEGATE__PORT=str(port))
+    place.activated("TOML001", document=OURS)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Pages about what is registered and what is kept of it: policies, claims, plans, the audit. Each ends with a device."""
+"""Pages about what is registered, and what is kept of it: policies, claims, plans, the audit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ NOT_ENTITLED = 35
 
 def _sell(place: Scene, tag: str) -> None:
     """What the page says in a sentence: sell it again."""
-    place.run(f"delegator devices add {tag} --customer acme --replace")
+    place.run(f"delegator devices change {tag} --customer acme")
 
 
 def test_billing(place: Scene, first_start: Path) -> None:

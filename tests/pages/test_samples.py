@@ -89,8 +89,9 @@ def test_the_answers_of_the_page_are_read() -> None:
     assert (both[0].user_name, both[0].password.reveal()) == ("temp-ABC1234", "a & b")
 
 
-def test_the_unit_of_the_page_starts_the_client_with_words_it_knows() -> None:
-    (line,) = re.findall(r"^ExecStart=(.*?)\n(?=\w|\n)", block("docs/device-makers.md", "[Unit]"), re.DOTALL | re.MULTILINE)
+def test_the_unit_of_the_page_starts_the_client() -> None:
+    unit = block("docs/device-makers.md", "[Unit]")
+    (line,) = re.findall(r"^ExecStart=(.*?)\n(?=\w|\n)", unit, re.DOTALL | re.MULTILINE)
     program = shlex.split(line.replace("\\\n", " "))
     at = program.index("activate")
     assert program[:at] == ["/usr/bin/python3", "-I", "-S", "/usr/lib/delegator-device.pyz"]

@@ -29,7 +29,8 @@ def test_notifications(place: Scene, first_start: Path, delegate_authority: Fold
               f"(umask 077; echo {PASSWORD} > var/relay.password)\ncp var/pki/ca.crt factory-ca.crt")
     (place.folder / "acme-ca.crt").write_bytes(delegate_authority.ca_path.read_bytes())
     secret = (place.folder / "acme.secret").read_text().strip()
-    with (mail_server(delegate_authority) as relay, webhook_receiver(delegate_authority, place.folder, secret) as receiver,
+    with (mail_server(delegate_authority) as relay,
+          webhook_receiver(delegate_authority, place.folder, secret) as receiver,
           reading(place, "docs/notifications.md", test_notifications) as page):
         relay.start()
         place.words |= {"pip install 'secure-service-delegator[mail]'": ":", "relay.factory.example": "localhost",
@@ -79,9 +80,9 @@ def test_domain_association(place: Scene, first_start: Path, tmp_path: Path) -> 
                                                          test_domain_association) as page:
         port = free_port()
         place.words |= {"customer.example": "customer.test", "192.0.2.7": "127.0.0.1"}
+        own = f"var/pki/delegates/{DELEGATE}"
         place.serve("delegate", f"delegator delegate serve --host 127.0.0.1 --port {port} --data provisioning "
-                    f"--ca factory-ca.crt --delegator delegator.example.com --certificate var/pki/delegates/{DELEGATE}.crt "
-                    f"--key var/pki/delegates/{DELEGATE}.key", port)
+                    f"--ca factory-ca.crt --delegator delegator.example.com --certificate {own}.crt --key {own}.key", port)
         page.settings("[domains]")
         place.settings(f'[domains]\nnameservers = ["{nameserver}"]\nprivate_networks = ["127.0.0.0/8"]\n'
                        f"callback_port = {port}")

@@ -21,7 +21,7 @@ from .reading import ROOT, blocks_of
 
 PAGE = "docs/integrators.md"
 NODE_MODULES = ROOT / "var" / "node" / "node_modules"
-"""Where `.ci/run` puts the package `soap`; by hand: npm install --prefix var/node soap."""
+"""Where `.ci/run` puts the package `soap`; by hand: npm install --prefix var/node soap@1.6.0."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ STACKS = (
     Stack("php", "call.php", "php call.php", ("php",)),
     Stack("csharp", "Call.cs", "", ("mono", "mcs", "wsdl", "cert-sync", "curl", "openssl")),
     Stack("js", "call.js", "node call.js", ("node",)),
-    Stack("java", "Call.java", "", ("java", "openssl")),
+    Stack("java", "Call.java", "", ("java", "javac", "openssl")),
 )
 
 
@@ -79,7 +79,7 @@ def test_a3_each_client_of_the_page_is_refused_put_off_and_served(world: World, 
     folder.mkdir()
     if stack.language == "js":
         if not NODE_MODULES.is_dir():
-            (pytest.fail if REQUIRED else pytest.skip)("next: npm install --prefix var/node soap")
+            (pytest.fail if REQUIRED else pytest.skip)("next: npm install --prefix var/node soap@1.6.0")
         (folder / "node_modules").symlink_to(NODE_MODULES)
     world.start()
     integrator = Integrator(world, stack, folder)
