@@ -26,6 +26,8 @@ from .reading import ROOT
 
 PROJECT = ("examples", "scripts", "deploy")
 """What pages name of the project's own files."""
+ENDS_WITHIN = 45.0
+"""Seconds a server may take to end: the drain of the settings, and a machine that is busy."""
 WITHIN = 20.0
 """Seconds a server has to listen; the machine is shared."""
 
@@ -117,7 +119,7 @@ class Scene:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(WITHIN)
+                process.wait(ENDS_WITHIN)
             except subprocess.TimeoutExpired:
                 raise AssertionError(f"{name} does not end: {self.log(name)[-3000:]}") from None
 

@@ -82,7 +82,8 @@ def test_domain_association(place: Scene, first_start: Path, tmp_path: Path) -> 
         place.words |= {"customer.example": "customer.test", "192.0.2.7": "127.0.0.1"}
         own = f"var/pki/delegates/{DELEGATE}"
         place.serve("delegate", f"delegator delegate serve --host 127.0.0.1 --port {port} --data provisioning "
-                    f"--ca factory-ca.crt --delegator delegator.example.com --certificate {own}.crt --key {own}.key", port)
+                    f"--ca factory-ca.crt --delegator delegator.example.com --certificate {own}.crt --key {own}.key",
+                    port)
         page.settings("[domains]")
         place.settings(f'[domains]\nnameservers = ["{nameserver}"]\nprivate_networks = ["127.0.0.0/8"]\n'
                        f"callback_port = {port}")
