@@ -28,7 +28,7 @@ PROJECT = ("examples", "scripts", "deploy")
 """What pages name of the project's own files."""
 ENDS_WITHIN = 45.0
 """Seconds a server may take to end: the drain of the settings, and a machine that is busy."""
-WITHIN = 20.0
+WITHIN = 60.0
 """Seconds a server has to listen; the machine is shared."""
 
 
