@@ -15,6 +15,14 @@ engine.load()
 
 from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
 
+from .hanging import (  # noqa: E402, F401 - hooks
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_exception_interact,
+    pytest_runtest_protocol,
+    pytest_timeout_set_timer,
+    pytest_unconfigure,
+)
 from .postgres import Cluster, running_cluster  # noqa: E402
 
 REQUIRED = os.environ.get("COUNTERPARTS") == "required"

@@ -134,10 +134,10 @@ class Cluster:
 
         self.sql(_EMPTYING, "template_delegator")
 
-    def database(self) -> str:
+    def database(self, template: str = "template_delegator") -> str:
         """A new database's name."""
         name = f"test_{next(self._numbers)}"
-        self.sql(f"CREATE DATABASE {name} TEMPLATE template_delegator OWNER {OWNER}")
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER}")
         return name
 
     @asynccontextmanager

@@ -67,11 +67,11 @@ def _together(settings: Settings) -> str:
     from delegator.parts import load_key, prepare
 
     prepare(settings, lambda: datetime.now(UTC))
-    _rehearsed(settings.store, load_key(settings))
+    rehearsed(settings.store, load_key(settings))
     return "a delegator would start with it"
 
 
-def _rehearsed(where: Store, key: SealingKey | None) -> str:
+def rehearsed(where: Store, key: SealingKey | None) -> str:
     """What a start would make of the database. Raises DelegatorError as it would."""
     if where.url:
         return checking_postgres.rehearsed(where, key)
@@ -238,7 +238,7 @@ def _domains(settings: Settings) -> str:
 
 def _database(where: Store, key: SealingKey | None) -> str:
     """First what keeps a delegator from starting, then what should not be and does not."""
-    path, words = Path(where.path), _rehearsed(where, key)
+    path, words = Path(where.path), rehearsed(where, key)
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise _Wrong("can be read by others", f"chmod 600 {path}")
     return words

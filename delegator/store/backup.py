@@ -26,7 +26,7 @@ from delegator.sealing import ID_BYTES, SealingKey, id_of
 from delegator.store.migrate import APPLIED, still_missing
 from delegator.store.rehearsal import reading, rehearse
 from delegator.store.resealing import SEALED, Column
-from delegator.store.soundness import RESTORE, troubles
+from delegator.store.soundness import RESTORE, is_broken, troubles
 
 PAGES = 2048
 """Copied at a time, 8 MiB: between two steps the progress is told and other threads run."""
@@ -54,7 +54,7 @@ def make(source: Path, target: Path, progress: Progress) -> Copy:
     source cannot be read or is not sound, in which case there is no copy; CONFLICT when the target is there."""
     _require_free(target)
     with _scratch(target) as scratch:
-        with _reading(source) as connection:
+        with _reading(source, hint=_NO_COPY) as connection:
             _copy(connection, scratch, progress)
         # The copy is faithful: what is wrong with it is wrong with the database.
         found = examine(scratch, called=source, hint=_NO_COPY)
@@ -67,12 +67,12 @@ def examine(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Cop
     looks at, and more. `called` is what it is a copy of, for errors, and `hint` what to do where it is not sound.
     Raises DelegatorError (CONFIGURATION)."""
     name = called or path
-    with _reading(path) as connection:
+    with _reading(path, called, hint) as connection:
         trouble = list(itertools.islice(troubles(connection, "integrity_check"), 3))
         if trouble:
-            raise _unsound(name, "; ".join(trouble), hint)
+            raise _damaged(name, "; ".join(trouble), hint)
         if connection.execute("PRAGMA foreign_key_check").fetchone():
-            raise _unsound(name, "rows refer to others that are not there", hint)
+            raise _damaged(name, "rows refer to others that are not there", hint)
         return Copy(path, path.stat().st_size, _schema(name, connection), _count(connection, "claims"),
                     _count(connection, "devices"), _keys(connection))
 
@@ -114,8 +114,8 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """One view of a database, as it is now, for as long as the connection is open."""
+def _reading(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Iterator[sqlite3.Connection]:
+    """One view of a database, as it is now, for as long as the connection is open; see `examine`."""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True,
                                                 isolation_level=None)) as connection:
@@ -123,7 +123,10 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             yield connection
     except sqlite3.Error as error:
-        raise _unsound(path, str(error)) from None
+        if is_broken(error):
+            raise _damaged(called or path, str(error), hint) from None
+        raise DelegatorError(Kind.CONFIGURATION, f"{called or path}: {error}", hint="check the path and who owns it"
+                             ) from None
 
 
 def _copy(source: sqlite3.Connection, target: Path, progress: Progress) -> None:
@@ -139,7 +142,7 @@ def _schema(path: Path, connection: sqlite3.Connection) -> int:
     try:
         rows = connection.execute(APPLIED.sql).fetchall()
     except sqlite3.OperationalError:
-        raise _unsound(path, "no database of a delegator") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"{path}: no database of a delegator", hint=_EARLIER) from None
     try:
         still_missing(rows, "sqlite")
     except DelegatorError as error:
@@ -237,5 +240,5 @@ def _put_aside(path: Path, moment: datetime) -> Path:
     return aside
 
 
-def _unsound(path: Path, why: str, hint: str = _EARLIER) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"{path} is damaged: {why}", hint=hint)
+def _damaged(path: Path, why: str, hint: str) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"database {path} is damaged: {why}", hint=hint)

@@ -69,12 +69,12 @@ def _found(connection: sqlite3.Connection) -> str:
 def troubles(connection: sqlite3.Connection, check: str) -> Iterator[str]:
     """What one of SQLite's checks (`quick_check`, `integrity_check`) finds, one trouble at a time, without what is
     not so: see the module. A database without trouble has none."""
-    misread = {str(table): _width(connection, table) for (table,) in connection.execute(_MISREAD).fetchall()}
-    most = ENOUGH + sum(misread.values())  # else false reports would use up the number, and hide what follows them
+    doubtful = misread(connection)
+    most = ENOUGH + sum(doubtful.values())  # else false reports would use up the number, and hide what follows them
     refuted: dict[str, bool] = {}
     for (report,) in connection.execute(f"PRAGMA {check}({most})"):
         said = _EMPTY.fullmatch(report)
-        if said is not None and said[1] in misread:
+        if said is not None and said[1] in doubtful:
             if report not in refuted:
                 refuted[report] = not _has_null(connection, *said.groups())
             if refuted[report]:
@@ -83,8 +83,12 @@ def troubles(connection: sqlite3.Connection, check: str) -> Iterator[str]:
             yield from (line for line in report.splitlines() if not line.startswith("***"))
 
 
-def _width(connection: sqlite3.Connection, table: str) -> int:
-    """How many values a table holds: no more of them can be misread."""
+def misread(connection: sqlite3.Connection) -> dict[str, int]:
+    """Tables that SQLite 3.40 reports falsely of, and how many values each holds: no more of them can be reported."""
+    return {str(table): _values(connection, table) for (table,) in connection.execute(_MISREAD).fetchall()}
+
+
+def _values(connection: sqlite3.Connection, table: str) -> int:
     columns = connection.execute("SELECT count(*) FROM pragma_table_info(?1)", (table,)).fetchone()[0]
     return int(columns * connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
 

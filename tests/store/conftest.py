@@ -7,8 +7,9 @@ run on every engine in DATABASES.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from delegator.model import (
 )
 from delegator.policy import Applied, over_limits
 from delegator.sealing import SealingKey
-from delegator.store import Ask, Store, milliseconds, open_named, open_store
+from delegator.store import Ask, Store, milliseconds, open_named
 
 from ..postgres import Cluster
 
@@ -38,12 +39,12 @@ Database = Callable[[], AbstractAsyncContextManager[Opening]]
 
 
 @asynccontextmanager
-async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Opening]:
-    """A fresh database; every call opens one more Store on it, and all are closed at the end."""
+async def opened_at(where: config.Store, key: SealingKey) -> AsyncIterator[Opening]:
+    """Every call opens one more Store on a database, and all are closed at the end."""
     opened: list[Store] = []
 
     async def opening() -> Store:
-        opened.append(await open_store(folder / "delegator.db", key))
+        opened.append(await open_named(where, key))
         return opened[-1]
 
     try:
@@ -53,22 +54,18 @@ async def sqlite_database(folder: Path, key: SealingKey) -> AsyncIterator[Openin
             await store.close()
 
 
+def embedded(folder: Path) -> config.Store:
+    return config.Store(path=str(folder / "delegator.db"))
+
+
+def on(cluster: Cluster, name: str) -> config.Store:
+    return config.Store(url=cluster.url(name), connections=4)
+
+
 @asynccontextmanager
 async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[Opening]:
-    """The same on a real PostgreSQL."""
-    opened: list[Store] = []
-    async with cluster.lent() as name:
-        where = config.Store(url=cluster.url(name), connections=4)
-
-        async def opening() -> Store:
-            opened.append(await open_named(where, key))
-            return opened[-1]
-
-        try:
-            yield opening
-        finally:
-            for store in opened:
-                await store.close()
+    async with cluster.lent() as name, opened_at(on(cluster, name), key) as opening:
+        yield opening
 
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.counterpart("initdb"), pytest.mark.slow])]
@@ -83,9 +80,38 @@ def key() -> SealingKey:
 def database(request: pytest.FixtureRequest, tmp_path: Path, key: SealingKey) -> Database:
     """Makes a fresh database, for tests that bring their own loop."""
     if request.param == "sqlite":
-        return lambda: sqlite_database(tmp_path, key)
+        return lambda: opened_at(embedded(tmp_path), key)
     cluster: Cluster = request.getfixturevalue("postgres")
     return lambda: postgres_database(cluster, key)
+
+
+@pytest.fixture(params=DATABASES)
+def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> config.Store:
+    """A database that does not even hold a schema."""
+    if request.param == "sqlite":
+        return embedded(tmp_path)
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return on(cluster, cluster.database(template="template0"))
+
+
+@pytest.fixture
+async def opening_empty(nowhere: config.Store, key: SealingKey) -> AsyncIterator[Opening]:
+    async with opened_at(nowhere, key) as opening:
+        yield opening
+
+
+@pytest.fixture
+def as_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Within it a store that is opened has no later schema than this one, as with the release of that time."""
+    module = sys.modules["delegator.store.migrate"]
+    known = module.schema_files
+
+    @contextmanager
+    def as_of(number: int) -> Iterator[None]:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(module, "schema_files", lambda *said: [one for one in known(*said) if one.number <= number])
+            yield
+    return as_of
 
 
 @pytest.fixture
@@ -97,7 +123,7 @@ async def opening(database: Database) -> AsyncIterator[Opening]:
 @pytest.fixture
 async def opening_sqlite(tmp_path: Path, key: SealingKey) -> AsyncIterator[Opening]:
     """For what only SQLite promises: opens the file `delegator.db` of this test, as often as wanted."""
-    async with sqlite_database(tmp_path, key) as opening:
+    async with opened_at(embedded(tmp_path), key) as opening:
         yield opening
 
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from delegator import config
 from delegator.model import Customer, Device, Registration
-from delegator.sealing import SealingKey
-from delegator.store import Store, open_named
 from delegator.store.transaction import Query
-
-from ..postgres import OWNER
-from .conftest import Opening
 
 pytestmark = pytest.mark.slow
 
@@ -33,33 +24,8 @@ BEFORE = [
     "('t1', 1, 'ABC1234', 'acme', 'umbra', 'offered', 1, 2)"]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.counterpart("initdb"))])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> config.Store:
-    """A database that does not even hold a schema."""
-    if request.param == "sqlite":
-        return config.Store(path=str(tmp_path / "delegator.db"))
-    cluster = request.getfixturevalue("postgres")
-    cluster.sql(f"CREATE DATABASE before_stock OWNER {OWNER}")
-    return config.Store(url=cluster.url("before_stock"), connections=2)
-
-
-@pytest.fixture
-async def opening_empty(where: config.Store, key: SealingKey) -> AsyncIterator[Opening]:
-    opened = []
-
-    async def opening() -> Store:
-        opened.append(await open_named(where, key))
-        return opened[-1]
-    yield opening
-    for store in opened:
-        await store.close()
-
-
-async def test_A9_devices_their_addresses_and_their_transfers_come_along(opening_empty, monkeypatch):
-    with monkeypatch.context() as earlier:
-        module = sys.modules["delegator.store.migrate"]
-        known = module.schema_files
-        earlier.setattr(module, "schema_files", lambda *said: [one for one in known(*said) if one.number < 8])
+async def test_A9_devices_their_addresses_and_their_transfers_come_along(opening_empty, as_of):
+    with as_of(7):
         old = await opening_empty()
 
         def fill():

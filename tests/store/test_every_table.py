@@ -1,0 +1,156 @@
+"""Contract: a database with a row in every table is closed, found in order, and opened again with every row (A4, A8).
+
+What `serve` does at its start, and what `config check` does, is done here by the very functions they call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from delegator import config
+from delegator.cli import checking
+from delegator.errors import DelegatorError
+from delegator.model.audited import Act
+from delegator.parts import open_store_to_serve
+from delegator.sealing import SealingKey, create_key_file, read_key_file
+from delegator.store import Ask, Store, open_named
+from delegator.store.migrate import schema_files
+from delegator.store.transaction import Query
+
+from .filling import FILLED_BESIDE, OPENED, VERBS, Filling, contents, fill
+
+NEWEST = len(schema_files("sqlite"))
+FILLED_SINCE = 9
+"""The first schema that today's verbs can fill."""
+Filler = Callable[[Store], Filling]
+
+
+@pytest.fixture
+def settings(nowhere: config.Store, tmp_path: Path) -> config.Settings:
+    create_key_file(tmp_path / "sealing.key")
+    return config.Settings(store=nowhere, sealing=config.Sealing(key_file=str(tmp_path / "sealing.key")))
+
+
+@pytest.fixture
+def filler(ask: Callable[..., Ask], at) -> Filler:
+    return lambda store: Filling(store, ask, at)
+
+
+def key_of(settings: config.Settings) -> SealingKey:
+    return SealingKey(read_key_file(Path(settings.sealing.key_file)))
+
+
+@asynccontextmanager
+async def opened(settings: config.Settings) -> AsyncIterator[Store]:
+    """As any command opens it."""
+    async with closing(await open_named(settings.store, key_of(settings))) as store:
+        yield store
+
+
+@asynccontextmanager
+async def closing(store: Store) -> AsyncIterator[Store]:
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def test_every_table_has_a_verb_and_nothing_else_has() -> None:
+    """`contents` of a database must find these tables and no others: see the next test."""
+    assert not set(VERBS) & set(FILLED_BESIDE)
+    assert not (set(VERBS) | set(FILLED_BESIDE)) & OPENED
+    assert set(FILLED_BESIDE.values()) <= set(VERBS)
+
+
+async def test_8_every_table_of_a_database_is_filled_by_a_public_verb(settings, filler) -> None:
+    async with opened(settings) as store:
+        before = await contents(store)
+        assert set(before) == set(VERBS) | set(FILLED_BESIDE) | OPENED, "a table has no verb, or a verb no table"
+        assert all(before[table] for table in OPENED)
+        filling = filler(store)
+        for table, verb in VERBS.items():
+            await verb(filling)
+            after = await contents(store)
+            changed = {one for one in after if after[one] != before[one]}
+            assert table in changed, f"the verb that is said to fill {table} does not"
+            assert {one for one, beside in FILLED_BESIDE.items() if beside == table} <= changed
+            before = after
+        assert [table for table, rows in before.items() if not rows] == []
+
+
+@pytest.mark.parametrize("schema", range(FILLED_SINCE, NEWEST + 1))
+async def test_8_what_every_table_held_is_there_after_a_stop_and_a_start(settings, filler, as_of, schema) -> None:
+    """Also of a database that an earlier release filled."""
+    with as_of(schema):
+        async with opened(settings) as store:
+            await fill(filler(store))
+            before, approved = await contents(store), await store.approved("filled")
+    assert (await in_order(settings)).startswith(f"schema {schema}")
+    async with closing(await open_store_to_serve(settings)) as store:
+        after = await contents(store)
+        assert await store.approved("filled") == approved == ["ABC1234", "FILL001", "FILL002"]
+        assert len(after["schema_files"]) == NEWEST
+    changed = {name for name in before if after[name] != before[name]} - {"approvals"}  # whose columns changed places
+    assert changed == ({"schema_files"} if schema < NEWEST else set())
+    assert await in_order(settings) == f"schema {NEWEST}"
+
+
+async def in_order(settings: config.Settings) -> str:
+    """What `config check` says of the database where all is well."""
+    return await asyncio.to_thread(checking.rehearsed, settings.store, key_of(settings))
+
+
+# --- refused by both, in the same words ---------------------------------------------------------------------------
+
+
+def statement(sql: str):
+    async def done(store: Store, settings: config.Settings) -> None:
+        def work():
+            yield Query(sql)
+        await store._driver.driver.run(work)
+    return done
+
+
+async def with_another_key(store: Store, settings: config.Settings) -> None:
+    Path(settings.sealing.key_file).unlink()
+    create_key_file(Path(settings.sealing.key_file))
+
+
+HARMS = {
+    "it is of a newer release": (
+        statement("INSERT INTO schema_files VALUES (9999, 'later', 'x')"), "at schema 9999, newer than this program"),
+    "it was made from another file": (
+        statement("UPDATE schema_files SET checksum = 'another' WHERE number = 1"), "0001_start was changed after use"),
+    "the sealing key is another one": (with_another_key, "audit_keys/1 is sealed with an unknown key"),
+    "the key of the audit is gone": (statement("DELETE FROM audit_keys"), "the key of its hashes is gone"),
+    "what is sealed is of another row": (
+        statement("UPDATE audit_keys SET sealed = (SELECT sealed FROM delegates WHERE sealed IS NOT NULL)"),
+        "audit_keys/1 does not open"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+async def test_8_what_a_start_refuses_the_check_refuses_in_the_same_words(settings, filler, harm) -> None:
+    done, words = HARMS[harm]
+    async with opened(settings) as store:
+        await fill(filler(store))
+        await done(store, settings)
+    refusals = []
+    for work in (in_order, started):
+        with pytest.raises(DelegatorError) as refused:
+            await work(settings)
+        refusals.append((refused.value.detail, refused.value.hint))
+    assert refusals[0] == refusals[1]
+    assert words in refusals[0][0]
+    assert refusals[0][1] or "does not open" in words
+
+
+async def started(settings: config.Settings) -> None:
+    """As far as a start goes with its database: the last is the row of audit that says so."""
+    async with closing(await open_store_to_serve(settings)) as store:
+        await store.audit.note(Act.SERVER_STARTED, {})
