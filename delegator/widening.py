@@ -347,15 +347,22 @@ def of_device(before: Registration | None, after: Registration | None, tables: S
     new, old = _gates(after, tables), _gates(before, tables)
     name = _named(after or before)
     added = _added(before, after)
-    found = [f"device {name}: {added}: {one.customer.name} answers it, with {one.asks}"
-             for one in new if added and not one.closed]
-    if not found and not _led_alike(before, after):
-        was: list[Gate | None] = [*old] or [None]
-        found = [f"device {name} at delegate {one.delegate.name} of customer {one.customer.name}: {text}"
-                 for one in new for other in was for text in _opened(other, one)]
-    if after is None and by_domain and before is not None:
-        found.append(f"device {name}: nobody registered it any more, so reverse DNS may lead it to an owner")
+    found = [f"device {name}: {added}: customer {one.customer.name} answers it, with {one.asks}"
+             for one in new if added and after is not None and not one.closed]
+    if not found and after is not None and not _led_alike(before, after):
+        found = _passed(f"device {name}", old, new)
+    lost = _lost(before, after)
+    if lost:
+        found += _passed(f"a device with {lost}, which nobody registered now,", old, _gates(None, tables))
+        if by_domain:
+            found.append(f"a device with {lost}: nobody registered it now, so reverse DNS may lead it to an owner")
     return tuple(dict.fromkeys(found))
+
+
+def _passed(what: str, old: Sequence[Gate], new: Iterable[Gate]) -> list[str]:
+    was: list[Gate | None] = [*old] or [None]
+    return [f"{what} at delegate {one.delegate.name} of customer {one.customer.name}: {text}"
+            for one in new for other in was for text in _opened(other, one)]
 
 
 def _led_alike(before: Registration | None, after: Registration | None) -> bool:
@@ -376,6 +383,12 @@ def _added(before: Registration | None, after: Registration | None) -> str:
     if before is not None and before.customer is not None:
         new = {each: None for each in new if each not in _identifiers(before)}
     return "known by " + ", ".join(new) if new else ""
+
+
+def _lost(before: Registration | None, after: Registration | None) -> str:
+    """The identifiers by which a device was known and is not now: it goes as nobody's, where rules lead it."""
+    kept = [] if after is None else _identifiers(after)
+    return "" if before is None else ", ".join(each for each in _identifiers(before) if each not in kept)
 
 
 def _identifiers(one: Registration) -> list[str]:

@@ -121,7 +121,10 @@ async def show(store: Store, number: tuple[str, int]) -> Output:
 async def export(store: Store, file: Path, form: str, **chosen: Any) -> Output | None:
     """Write rows to FILE, or to standard output, oldest first. Memory does not grow with their number."""
     which = Wanted(**chosen)
-    progress = console.Progress(await store.audit.count(which), "exporting")
+    count = await store.audit.count(which)
+    if not count:
+        await listing.must_know(store, {"customer": chosen["customer"], "claim": chosen["claim_id"]})
+    progress = console.Progress(count, "exporting")
     done = await exporting.export(file, form, _EXPORTED, _exported(store, which, form), {}, "rows", progress.step)
     progress.finish()
     return done

@@ -8,7 +8,7 @@ Must not live here: what lets in more (delegator.widening), changing (store.chan
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +16,7 @@ import click
 from delegator import widening
 from delegator.cli import console, shapes
 from delegator.cli.console import Output
+from delegator.cli.records import ABSENT, Record
 from delegator.cli.session import settings
 from delegator.model import Customer, Delegate, Policy, Registration, Rule, Secret
 from delegator.routing import directory
@@ -116,6 +117,28 @@ def imported(what: str, new: int, changed: int, kept: bool) -> tuple[str, ...]:
         return ()
     told = [*([f"{new} new {what}"] if new else []), *([f"{changed} changed ones"] if changed else [])]
     return (f"{' and '.join(told)}: their customers answer these devices, as their policies allow",)
+
+
+class Unnamed:
+    """The columns that some row of a file does not have: what is registered there keeps what the file does not name."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._named = list(enumerate(columns))
+        self._unnamed: set[str] = set()
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset(self._unnamed)
+
+    def noted(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The rows as they come; only columns that all of them had so far are looked at."""
+        for line, values in records:
+            if not isinstance(values, str):
+                for at, name in self._named:
+                    if values[at] is ABSENT:
+                        self._unnamed.add(name)
+                        self._named = [one for one in self._named if one[1] not in self._unnamed]
+            yield line, values
 
 
 # --- the small tables ---------------------------------------------------------------------------------------------

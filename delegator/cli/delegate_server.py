@@ -116,8 +116,11 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
 
 @group.command("list")
 @_with(_EVERYWHERE)
+@click.option("--state", help="Only those that have come so far, such as deployed.")
+@click.option("--tag", help="Only this device.")
+@click.option("--most", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def listing(path: Path | None, as_json: bool, **flags: Any) -> None:
+def listing(path: Path | None, state: str | None, tag: str | None, most: int, as_json: bool, **flags: Any) -> None:
     """The devices this delegate learned of, oldest first, and how far they have come.
 
     learned, fetched (its data), deployed, failed, void (asked anew since), expired.
@@ -130,6 +133,12 @@ def listing(path: Path | None, as_json: bool, **flags: Any) -> None:
 
     database = Path(_settings(path, flags).delegate.database)
     told = [_told(entry, datetime.now(UTC)) for entry in asyncio.run(read_entries(database))]
+    told = [one for one in told if state in (None, one["state"]) and tag in (None, one["service_tag"])]
+    if len(told) > most:
+        print(f"there are more devices than these {most}; say how many with --most", file=sys.stderr)
+    if not told:
+        print("no devices found" if state or tag else "no device has been announced yet", file=sys.stderr)
+    told = told[:most]
     if as_json:
         print(json.dumps(told, indent=2))
         return
@@ -137,8 +146,6 @@ def listing(path: Path | None, as_json: bool, **flags: Any) -> None:
     for row in [dict(zip(columns, columns, strict=True)), *told]:
         cells = (f"{row[column] or '-'!s:<{_WIDTHS.get(column, 20)}}" for column in columns)
         print("  ".join(cells).rstrip())
-    if not told:
-        print("no device has been announced yet", file=sys.stderr)
 
 
 _WIDTHS = {"state": 8, "ip_address": 15}

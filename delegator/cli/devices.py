@@ -176,15 +176,15 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     CSV begins with a header, some of service_tag, serial_number, mac_addresses (several: with ; or spaces), model,
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
-    unchanged. With --replace those that are registered differently change, in what their row names: an empty cell
-    leaves what is there. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
+    unchanged. With --replace those that are registered differently change; of columns that the file does not have, they
+    keep what they have. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
     with Spool() as spool:
         with feeding.opened(file, stages) as (source, step):
-            table = Table(source, COLUMNS, IDENTIFIERS, step)
-            spool.fill(Rows(customer).read(table))
-        wanted = How(**how, source={"file": file.name, "sha256": table.sha256})
+            table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
+            spool.fill(Rows(customer).read(unnamed.noted(table)))
+        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts
@@ -205,6 +205,7 @@ async def export(store: Store, file: Path, customer: str | None, form: str) -> O
     They are the devices of one moment, whatever changes meanwhile. A device that is its order's customer's is written
     with its order and an empty customer, as it is registered. With --json a FILE must be named.
     """
+    await listing.must_know(store, {"customer": customer})
     stages = feeding.Stages()
     async with store.fleet.moment() as view:
         async def rows() -> AsyncIterator[shapes.Shape]:

@@ -56,8 +56,20 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
                         at or datetime.now(UTC))
     explanation = await explain(store, question, domains)
     unsaid = peer is None and any(rule.network for rule in await store.rules())
-    words = (*_asked_dns(explanation, domains is not None), *_not_located(explanation), *_words(explanation, unsaid))
+    words = (*await _meant(store, explanation),
+             *_asked_dns(explanation, domains is not None), *_not_located(explanation), *_words(explanation, unsaid))
     return Output(_data(explanation), _lines(explanation), words, _REFUSED if explanation.verdict.error else 0)
+
+
+async def _meant(store: Store, explanation: Explanation) -> tuple[str, ...]:
+    """A tag that is registered and looks like this one, which is not."""
+    from delegator.cli.nearest import spellings
+
+    if explanation.registration is None:
+        for one in spellings(explanation.question.device.service_tag):
+            if await store.fleet.called(one):
+                return (f"note: nothing is registered under that tag; did you mean {one}?",)
+    return ()
 
 
 async def _as_registered(store: Store, device: Device) -> Device:

@@ -7,7 +7,7 @@ Must not live here: how files are read (records), what an order means for a devi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import click
 from delegator.cli import changing, console, exporting, feeding, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import converted
-from delegator.cli.records import Table, Values
+from delegator.cli.records import Record, Table, Values
 from delegator.cli.session import stored
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
@@ -139,15 +139,16 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
     """
     stages = feeding.Stages()
     with feeding.opened(file, stages) as (source, step):
-        table = Table(source, COLUMNS, COLUMNS[:1], step)
-        rows, wrong = _read(table, customer)
+        table, unnamed = Table(source, COLUMNS, COLUMNS[:1], step), changing.Unnamed(COLUMNS)
+        rows, wrong = _read(unnamed.noted(table), customer)
     stages.finish()
 
     def keep(assigned: Assigned) -> bool:
         return not dry_run and (keep_good or not (wrong or assigned.refused))
     entry = Entry(Act.ORDERS_IMPORTED, datetime.now(UTC), store.by.actor, peer=store.by.peer,
                   detail={"file": file.name, "sha256": table.sha256, "rows": len(rows) + len(wrong)})
-    assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep)
+    assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep,
+                                             unnamed="delegate" in unnamed.columns)
     refused = sorted([*wrong, *(Refused(rows[at][0], error) for at, error in assigned.refused)])
     output = feeding.result(
         {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,
@@ -156,7 +157,7 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
     return changing.plainly(output, changing.imported("orders", assigned.new, assigned.changed, keep(assigned)))
 
 
-def _read(table: Table, customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:
+def _read(table: Iterable[Record], customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:
     """Orders with their lines, each number once, and the lines that are wrong."""
     rows: list[tuple[int, Order]] = []
     refused: list[Refused] = []
@@ -197,6 +198,8 @@ def _order(values: Values | str, customer: str | None) -> Order:
 @stored
 async def export(store: Store, file: Path, customer: str | None, form: str) -> Output | None:
     """Write all orders that belong to somebody to FILE, or to standard output, as `orders import` takes them."""
+    await listing.must_know(store, {"customer": customer})
+
     async def rows() -> AsyncIterator[shapes.Shape]:
         async for one in _all(store, customer):
             yield shapes.order(one)

@@ -19,6 +19,7 @@ import click
 from delegator.billing import corrections, totals
 from delegator.cli import console, forms, shapes
 from delegator.cli.console import JSON_HELP, Output, verb
+from delegator.cli.listing import must_know
 from delegator.cli.plans import month as month_form
 from delegator.cli.plans import this_month, zone
 from delegator.cli.session import stored
@@ -69,6 +70,8 @@ async def _usage(store: Store, month: Month | None, customer: str | None) -> Out
     month = month or this_month()
     period = await store.statements.period(month, zone())
     stated = await store.statements.statement(month)
+    if customer is not None and not (stated and any(one.customer == customer for one in stated.lines)):
+        await must_know(store, {"customer": customer})
     counted = await store.statements.lines(month, await _counts(store, period, now, customer), customer)
     lines = counted if stated is None else tuple(one for one in stated.lines if customer in (None, one.customer))
     changed = () if stated is None else corrections(lines, counted)

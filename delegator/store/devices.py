@@ -119,13 +119,16 @@ def obstacle(said: Registration, known: Sequence[Registration], replace: bool) -
 
 
 def successor(said: Registration, before: Registration) -> Registration:
-    """What a registered device becomes: what is not said of it stays, as the tag that it took with its first claim."""
-    own = before.itself
-    return changed(said, device_id=before.device_id, customer=said.customer or own.customer,
-                   service_tag=said.service_tag or own.service_tag,
-                   serial_number=said.serial_number or own.serial_number,
-                   mac_addresses=said.mac_addresses or own.mac_addresses, model=said.model or own.model,
-                   order=said.order or own.order, delegate=said.delegate or own.delegate)
+    """What a registered device becomes that is said as a whole. The tag that it took with its first claim stays with
+    it: it says which device may go on."""
+    return changed(said, device_id=before.device_id, service_tag=said.service_tag or before.service_tag)
+
+
+def amended(said: Registration, before: Registration, unnamed: Iterable[str]) -> Registration:
+    """What a registered device becomes by a row that says nothing of the `unnamed` fields: these stay."""
+    own = successor(said, before)
+    stay = {name: getattr(before.itself, name) for name in unnamed if not getattr(said, name)}
+    return changed(own, **stay) if stay else own
 
 
 def add_device(device: Registration, replace: bool) -> Transaction[bool]:

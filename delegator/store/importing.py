@@ -22,7 +22,7 @@ from delegator.model.owned import By
 from delegator.store import audit, imports
 from delegator.store.bulk import listed
 from delegator.store.claims import milliseconds
-from delegator.store.devices import obstacle, same, successor
+from delegator.store.devices import amended, obstacle, same
 from delegator.store.imports import Slot
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
@@ -51,12 +51,14 @@ WAITING = imports.ALIVE / 1000 + 5
 @dataclass(frozen=True, slots=True)
 class How:
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
-    not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported."""
+    not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
+    fields rows do not name: those of a device that is registered stay."""
 
     replace: bool = False
     keep_good: bool = False
     dry_run: bool = False
     source: Mapping[str, object] | None = None
+    unnamed: frozenset[str] = frozenset()
 
 
 Stage = Callable[[str, int], Callable[[int], None]]
@@ -99,7 +101,7 @@ class Importer:
         spool.settle()
         await self._check_owners(spool)
         await self._look(spool)
-        await self._decide(spool, how.replace)
+        await self._decide(spool, how)
         counts = spool.counts()
         if counts.changed:
             spool.refuse_twice_changed()
@@ -160,14 +162,14 @@ class Importer:
         return bool(await self._driver.read(Query(
             "SELECT 1 FROM device_names WHERE name >= $1 AND name <= $2 LIMIT 1", (first, last))))
 
-    async def _decide(self, spool: Spool, replace: bool) -> None:
+    async def _decide(self, spool: Spool, how: How) -> None:
         """What it means for each line that some of its identifiers are registered."""
         for lines in spool.known(lambda: _LOOKED_AT):
             numbers = sorted({number for _, known in lines for number in known})
             rows = await self._rows(numbers)
             matched, refused = [], []
             for said, known in lines:
-                verdict = _verdict(said, [rows[number] for number in known if number in rows], len(known), replace)
+                verdict = _verdict(said, [rows[number] for number in known if number in rows], len(known), how)
                 if isinstance(verdict, str):
                     refused.append(Refused(said.line, verdict))
                 else:
@@ -193,7 +195,7 @@ class Importer:
             pace = self._pace()
             for rows in spool.new_names(slot.first_id, lambda: pace.rows):
                 await self._paced(pace, rows, imports.add_names, slot, step)
-            await self._change(spool, slot, step)
+            await self._change(spool, slot, how, step)
             await self._driver.run(lambda: self._shown(slot, counts, how), imports.scope)
         except BaseException as error:
             await self._driver.run(lambda: imports.drop(slot), imports.scope)
@@ -231,10 +233,10 @@ class Importer:
         step(len(rows))
         await asyncio.sleep(took * pace.rest)
 
-    async def _change(self, spool: Spool, slot: Slot, step: Callable[[int], None]) -> None:
+    async def _change(self, spool: Spool, slot: Slot, how: How, step: Callable[[int], None]) -> None:
         for lines in spool.changing(lambda: _TIDIED):
             rows = await self._rows([number for number, _ in lines])
-            pairs = [(before := registration_of(rows[number]), successor(registration_said(said), before))
+            pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before, how.unnamed))
                      for number, said in lines if number in rows]
             if len(pairs) < len(lines):
                 raise DelegatorError(Kind.CONFLICT, "a device was removed")
@@ -272,7 +274,7 @@ def registration_said(said: Said) -> Registration:
                         said.delegate)
 
 
-def _verdict(said: Said, known: Sequence[Row], wanted: int, replace: bool) -> str | int | None:
+def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How) -> str | int | None:
     """Why the line is refused; or the number of the device that it changes; or None for what is so already."""
     if len(known) < wanted:
         return "another import under way is about this device"
@@ -281,9 +283,9 @@ def _verdict(said: Said, known: Sequence[Row], wanted: int, replace: bool) -> st
     one, registered = registration_said(said), [registration_of(row) for row in known]
     if wanted == 1 and same(registered[0], one):
         return None
-    if replace and len(registered) == 1 and same(registered[0], successor(one, registered[0])):
+    if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0], how.unnamed)):
         return None
-    error = obstacle(one, registered, replace)
+    error = obstacle(one, registered, how.replace)
     return registered[0].device_id if error is None else error.detail
 
 

@@ -125,16 +125,18 @@ def _write(order: Order) -> Transaction[None]:
 Keep = Callable[[Assigned], bool]
 
 
-def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep) -> Transaction[Assigned]:
-    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to."""
+def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep,
+               unnamed: bool = False) -> Transaction[Assigned]:
+    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to; `unnamed` where
+    they say nothing of delegates, so that an order keeps the one it has."""
     known = yield from _known([order.number for order in orders])
     owners = {str(row[0]) for row in (yield Query("SELECT name FROM customers"))}
     delegates = {(row[0], row[1]) for row in (yield Query("SELECT customer, name FROM delegates"))}
     new, changed, refused = [], [], []
     for at, order in enumerate(orders):
         standing, error = known.get(order.number), None
-        if replace and standing is not None and order.delegate is None and order.customer == standing.customer:
-            order = standing  # what a row does not say stays
+        if unnamed and standing is not None and order == changed_entry(standing, delegate=None):
+            order = standing
         if order.customer not in owners:
             error = f"there is no customer named {order.customer}"
         elif order.delegate is not None and (order.customer, order.delegate) not in delegates:
@@ -207,10 +209,10 @@ class Orders:
         return [order_of(row) for row in await self._driver.read(page(customer, after, most))]
 
     async def import_all(self, orders: Sequence[Order], entry: Entry, *, replace: bool = False,
-                         keep: Keep = lambda _: True) -> Assigned:
+                         keep: Keep = lambda _: True, unnamed: bool = False) -> Assigned:
         """Assign orders in one transaction, as far as `keep` says so from what it came to. `entry` is the row of audit
         for it, without its counts. Raises DelegatorError (MALFORMED) for more than MOST."""
         if len(orders) > MOST:
             raise DelegatorError(Kind.MALFORMED, f"{len(orders)} orders are more than {MOST} at once",
                                  hint="split the file; what is assigned already is left as it is")
-        return await self._driver.run(lambda: import_all(orders, entry, replace, keep))
+        return await self._driver.run(lambda: import_all(orders, entry, replace, keep, unnamed))
