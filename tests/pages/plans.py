@@ -59,6 +59,8 @@ PLAN: dict[str, dict[str, How]] = {
         "python -m pki init --name": OPERATORS,
         "delegator serve": OPERATORS,
         "delegator policies add rollout": OPERATORS,
+        "delegator rules add berlin": OPERATORS,
+        "delegator customers change acme": OPERATORS,
         "delegator rules add asia": OPERATORS,
         "cat > shipment.csv": OPERATORS,
         "cat > factory.csv": OPERATORS,

@@ -15,7 +15,7 @@ from .reader import reading
 from .reading import ROOT
 from .scene import Scene
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SHARED = "--certificate", "var/pki/shared/shared-device.crt", "--key", "var/pki/shared/shared-device.key"
 
 
