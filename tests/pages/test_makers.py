@@ -15,7 +15,7 @@ from .reader import reading
 from .reading import ROOT
 from .scene import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 SHARED = "--certificate", "var/pki/shared/shared-device.crt", "--key", "var/pki/shared/shared-device.key"
 
 

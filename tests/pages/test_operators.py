@@ -8,7 +8,7 @@ from . import bases
 from .reader import Reader, reading
 from .scene import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 OURS = "<NTPServer>ntp.customer.example</NTPServer>"
 REFUSED = 29
 """client-refused: the delegator did not accept this device's certificate."""

@@ -15,7 +15,7 @@ from . import bases
 from .reader import reading
 from .scene import Scene, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 OURS = "<NTPServer>ntp.customer.example</NTPServer>"
 """Stands in examples/delegate/default.xml."""
 

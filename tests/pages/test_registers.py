@@ -12,7 +12,7 @@ from . import bases
 from .reader import reading
 from .scene import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 def _hosted(place: Scene, *customers: str, tags: tuple[str, ...] = ("ABC1234", "ABC1235")) -> None:

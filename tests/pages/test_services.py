@@ -18,7 +18,7 @@ from . import bases
 from .reader import Reader, reading
 from .scene import Scene, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.counterpart("exim4", "openssl")

@@ -71,7 +71,6 @@ class Integrator:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("stack", [pytest.param(one, id=one.language, marks=pytest.mark.counterpart(*one.programs))
                                    for one in STACKS])
 def test_a3_each_client_of_the_page_is_refused_put_off_and_served(world: World, tmp_path: Path, stack: Stack) -> None:
