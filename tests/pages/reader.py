@@ -1,7 +1,8 @@
 """Someone who reads one page in a scene: block after block, each found by how it begins.
 
-The invariant: at the end each block that the plan gives to this test was taken, and no other; so a page cannot grow
-an example that nobody runs, and a test cannot pretend.
+The invariants: at the end each block that the plan gives to this test was taken, a device was activated after the last
+of them, and one after everything had been started anew; so a page cannot grow an example that nobody runs, and a
+command that ended with 0 proves nothing yet.
 Must not live here: what is done between blocks (the tests), what the plan says (plans).
 """
 
@@ -24,11 +25,14 @@ class Reader:
     page: str
     test: str
     taken: set[str] = field(default_factory=set)
+    before: int = 0
+    """Devices that were activated before the last block was taken."""
 
     def take(self, start: str) -> str:
         """The block that begins so, word for word."""
         (block,) = (one for one in blocks_of(self.page) if one.text.startswith(start))
         self.taken.add(block.name)
+        self.before = self.scene.activations
         return block.text
 
     def run(self, start: str, *, ends: int = 0) -> str:
@@ -54,6 +58,8 @@ def reading(scene: Scene, page: str, test: object) -> Iterator[Reader]:
     yield reader
     left = reader.wanted - reader.taken
     assert not left, f"never run: {sorted(left)}"
+    assert scene.activations > reader.before, "no device was activated after the last block"
+    assert scene.served_after_restart or not scene.servers, "no device was activated after a restart of everything"
 
 
 def borrowed(scene: Scene, page: str, start: str) -> str:

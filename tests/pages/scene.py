@@ -56,6 +56,9 @@ class Scene:
     environment: dict[str, str] = field(default_factory=dict)
     servers: dict[str, Server] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    activations: int = 0
+    restarted: bool = False
+    served_after_restart: bool = False
 
     def __post_init__(self) -> None:
         for name in PROJECT:
@@ -125,6 +128,7 @@ class Scene:
 
     def start(self, name: str) -> None:
         self._start(name, self.servers[name])
+        self.restarted = True
 
     def reload(self, name: str = "delegator") -> None:
         """SIGHUP, and wait for what is said of it. Raises AssertionError where it was refused."""
@@ -142,8 +146,8 @@ class Scene:
         """Everything ends and starts anew, as after a power cut of the whole place."""
         for name in self.servers:
             self.stop(name)
-        for name, server in self.servers.items():
-            self._start(name, server)
+        for name in self.servers:
+            self.start(name)
 
     # --- devices ---
 
@@ -172,6 +176,8 @@ class Scene:
         assert fetched.exists() is (document is not None), "a document where there is one, and only there"
         if document is not None:
             assert document in fetched.read_text()
+        self.activations += 1
+        self.served_after_restart |= self.restarted
         credential: dict[str, Any] = json.loads((state / "credential.json").read_text())
         return credential
 

@@ -87,6 +87,7 @@ def test_device_makers(place: Scene, first_start: Path) -> None:
         hook.write_text(place.here(page.take("#!/bin/sh")))
         hook.chmod(0o755)
         document = "<ServiceTag>HOOK001</ServiceTag>"
+        place.restart()
         given = place.activated("HOOK001", "--hook", str(hook), document=document)
     assert (place.folder / "accounts").read_text() == f"{given['user_name']}:{given['password']}\n"
     assert document in (place.folder / "etc-provisioning.xml").read_text()

@@ -28,11 +28,16 @@ def test_operators(place: Scene) -> None:
         _rollover(place, page)
 
 
-def _another(place: Scene, tag: str, *words: str, document: str | None = OURS) -> None:
-    """One more of Acme's devices is activated."""
-    place.run(f"delegator devices add {tag} --customer acme --delegate acme-berlin\n"
-              f"delegator policies approve rollout {tag}")
-    place.activated(tag, *words, document=document)
+MORE = ("CHANGE1", "BACKUP1", "BACKUP2", "RENEWED", "SEALED1", "OLD0001", "OLD0002", "OLD0003", "NEW0001", "NEW0002")
+"""Further devices of Acme's, for later sections: registered and minted in one go, activated one after the other."""
+
+
+def _further(place: Scene) -> None:
+    rows = "\n".join(f"{tag},acme,acme-berlin" for tag in MORE)
+    old = "\n".join(tag for tag in MORE if not tag.startswith("NEW"))
+    place.run(f"delegator devices import - <<'END'\nservice_tag,customer,delegate\n{rows}\nEND\n"
+              f"delegator policies approve rollout {' '.join(MORE)} ABC1235 ABC1236\n"
+              f"python -m pki device --from - <<'END'\n{old}\nEND\n")
 
 
 def _registering(place: Scene, page: Reader) -> None:
@@ -45,7 +50,7 @@ def _registering(place: Scene, page: Reader) -> None:
     assert OURS in (place.folder / "var/device/provisioning.xml").read_text()
     page.run("delegator rules add asia")
     page.run("cat > shipment.csv")
-    place.run("delegator policies approve rollout ABC1235 ABC1236")
+    _further(place)
     place.activated("ABC1235", document=OURS)
     place.device("ABC1236")  # names no delegate: whichever of Acme's two it is
     page.run("cat > factory.csv")
@@ -54,37 +59,36 @@ def _registering(place: Scene, page: Reader) -> None:
     assert "FAC0001" in page.run("delegator devices show SN-11")
     place.words["--address 192.0.2.10"] = "--address 127.0.0.1"
     page.run("delegator customers change acme")
-    _another(place, "CHANGE1")
+    place.activated("CHANGE1", document=OURS)
 
 
 def _copies(place: Scene, page: Reader) -> None:
     page.run("delegator backup")
-    _another(place, "BACKUP1")
+    place.activated("BACKUP1", document=OURS)
     place.stop("delegator")
     page.run("delegator restore delegator-copy.db --replace")
     place.start("delegator")
-    _another(place, "BACKUP2")
+    place.activated("BACKUP2", document=OURS)
 
 
 def _keys(place: Scene, page: Reader) -> None:
     page.run("python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --renew")
-    _another(place, "RENEWED")
+    place.activated("RENEWED", document=OURS)
     page.run("delegator config new-key var/sealing-2.key")
     page.settings("[sealing]")
     place.reload()
     assert "var/sealing.key" not in page.run("delegator sealing rotate"), "nothing is left that the old key sealed"
     place.settings("[sealing]\nolder_key_files = []")
     place.restart()
-    _another(place, "SEALED1")
+    place.activated("SEALED1", document=OURS)
 
 
 def _rollover(place: Scene, page: Reader) -> None:
     """Both are trusted, then the successor is shown, then the old authority is gone."""
-    place.run("python -m pki device OLD0002")
     page.run("python -m pki init --dir var/pki-2")
     page.settings("[server]\nca")
     place.reload()
-    _another(place, "OLD0001")
+    place.activated("OLD0001", document=OURS)
     page.run("python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --dir var/pki-2")
     place.settings('[server]\ncertificate = "var/pki-2/server/delegator.crt"\nkey = "var/pki-2/server/delegator.key"\n'
                    '[callbacks]\ncertificate = "var/pki-2/delegate-clients/delegator.crt"\n'
@@ -92,11 +96,11 @@ def _rollover(place: Scene, page: Reader) -> None:
     place.run("cp var/trust/ca.crt factory-ca.crt\ncp var/trust/ca.crt both.crt")
     place.restart()
     successor = _successors_device(place, "NEW0001")
-    _another(place, "NEW0001", "--ca", "both.crt", *successor)
-    _another(place, "OLD0003", "--ca", "both.crt")
+    place.activated("NEW0001", "--ca", "both.crt", *successor, document=OURS)
+    place.activated("OLD0003", "--ca", "both.crt", document=OURS)
     page.run("cat var/pki-2/ca.crt")
     place.reload()
-    _another(place, "NEW0002", "--ca", "var/pki-2/ca.crt", *_successors_device(place, "NEW0002"))
+    place.activated("NEW0002", "--ca", "var/pki-2/ca.crt", *_successors_device(place, "NEW0002"), document=OURS)
     place.device("OLD0002", "--ca", "both.crt", ends=REFUSED)
 
 

@@ -53,6 +53,8 @@ def test_notifications(place: Scene, first_start: Path, delegate_authority: Fold
         assert set(told) == set(json.loads(page.take('{"type"'))), "the page shows each member"
         page.run("delegator notifications list")
         assert len(receiver.told()) == len(relay.mails()) == 1
+        place.restart()
+        place.activated("ABC1237")
 
 
 def _by_mail(place: Scene, page: Reader) -> None:
@@ -60,7 +62,8 @@ def _by_mail(place: Scene, page: Reader) -> None:
     somebody, nobody = page.take("delegator delegates add acme-small").splitlines()
     place.run(somebody)
     place.run("delegator devices add ABC1234 --customer acme --delegate acme-small\n"
-              "delegator devices add ABC1236 --customer acme --delegate acme-small")
+              "delegator devices add ABC1236 --customer acme --delegate acme-small\n"
+              "delegator devices add ABC1237 --customer acme --delegate acme-small")
     place.activated("ABC1234")
     place.run(nobody)
     place.activated("ABC1236")
@@ -130,18 +133,19 @@ def test_scale(place: Scene, first_start: Path) -> None:
         first, second = place.port, free_port()
         place.serve("second", "delegator serve", second, DELEGATOR_SERVER__PORT=str(second))
         place.run("delegator customers add acme --title Acme\n"
-                  "delegator delegates add acme-small --customer acme --hosted 'admin-{tag}'\n" + "".join(
-                      f"delegator devices add SCALE0{number} --customer acme\n" for number in range(1, 5)))
+                  "delegator delegates add acme-small --customer acme --hosted 'admin-{tag}'\n"
+                  "printf 'service_tag\\nSCALE01\\nSCALE02\\nSCALE03\\nSCALE04\\n' | "
+                  "delegator devices import - --customer acme")
         for tag, port in (("SCALE01", first), ("SCALE02", second)):
-            place.port = port
-            place.activated(tag)
-        cluster.stop()
-        cluster.start()
-        place.restart()
-        for tag, port in (("SCALE03", first), ("SCALE04", second)):
             place.port = port
             place.activated(tag)
         seen = as_postgres("psql", "--no-psqlrc", "--tuples-only", "--no-align", "--host", cluster.socket, "--port",
                            cluster.port, "--username=delegator", "--dbname=delegator", "--command",
                            page.take("SET delegator.customer")).stdout
         assert "SCALE01" in seen
+        cluster.stop()
+        cluster.start()
+        place.restart()
+        for tag, port in (("SCALE03", first), ("SCALE04", second)):
+            place.port = port
+            place.activated(tag)
