@@ -23,7 +23,7 @@ from .hanging import (  # noqa: E402, F401 - hooks
     pytest_timeout_set_timer,
     pytest_unconfigure,
 )
-from .postgres import Cluster, running_cluster  # noqa: E402
+from .postgres import IN_NO_DANGER, Cluster, running_cluster  # noqa: E402
 
 REQUIRED = os.environ.get("COUNTERPARTS") == "required"
 """Set by .ci/run, which installs every counterpart: a missing one is a failure there."""
@@ -72,6 +72,14 @@ def device(factory: Folder) -> Callable[[str], Issued]:
 def postgres() -> Iterator[Cluster]:
     """A PostgreSQL of our own, with a template that holds the schema. For tests marked `counterpart("initdb")`."""
     with running_cluster() as cluster:
+        cluster.with_schema()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_quick() -> Iterator[Cluster]:
+    """One that does not wait for the disk, for what is tried with every change."""
+    with running_cluster(**IN_NO_DANGER) as cluster:
         cluster.with_schema()
         yield cluster
 

@@ -1,31 +1,33 @@
 """A real PostgreSQL for tests, from the system's packages: a cluster in a folder of its own, started and ended here.
 
-It listens on a Unix socket alone, syncs to disk as it would in earnest, and does not mind who connects. Each test has
-a database to itself: a copy of a template that holds the schema, or one that another test is done with and that was
+It listens on a Unix socket alone and does not mind who connects. Where servers crash and fail over it syncs to disk as
+it would in earnest; for the contract, which no crash of a server is a part of, it does not (IN_NO_DANGER). Each test
+has a database to itself: a copy of a template that holds the schema, or one that another test is done with and that was
 emptied, which is quicker. PostgreSQL refuses to run as root: where tests do, it runs as the user of Debian's package.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import asyncpg
 
 from delegator.store.connecting import server_of
 from delegator.store.migrate import migrate
 from delegator.store.postgres import open_postgres
 
 OWNER = "delegator"
+IN_NO_DANGER = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "jit": "off"}
+"""Settings of a server whose machine never fails: its commits take a third of the time."""
 _SETTINGS = {"listen_addresses": "''", "fsync": "on", "max_connections": "120", "shared_buffers": "32MB",
              "wal_level": "replica", "log_min_messages": "warning"}
 
@@ -55,6 +57,11 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
                           capture_output=True, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **_user())
 
 
+def _program_open(name: str, *arguments: object, **pipes: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([program(name), *map(str, arguments)], cwd="/", stderr=subprocess.DEVNULL,
+                            env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **pipes, **_user())
+
+
 class Cluster:
     """A server and its folder. `settings` are added to what every test cluster has."""
 
@@ -64,6 +71,7 @@ class Cluster:
         self._settings = {**_SETTINGS, **settings}
         self._numbers = itertools.count(1)
         self._done_with: list[str] = []
+        self._emptying: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
@@ -111,14 +119,14 @@ class Cluster:
     def end(self) -> None:
         """Stop it for good. Its guard would do so too when these tests are killed: then what it reads from us ends."""
         self.stop("immediate")
+        for name in list(self._emptying):
+            self._let_go(name)
         if self._guard is not None:
             self._guard.communicate()
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """What a superuser's statement answers, as text without frills."""
-        return run("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1",
-                   "--host", self.socket, "--port", self.port, "--username=postgres", "--dbname", database,
-                   "--command", statement).stdout.strip()
+        return run("psql", *self._as_superuser(database), "--command", statement).stdout.strip()
 
     def url(self, database: str, user: str = OWNER, *others: Cluster) -> str:
         """Also with other servers, for when this one fails."""
@@ -140,17 +148,40 @@ class Cluster:
         self.sql(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {OWNER}")
         return name
 
-    @asynccontextmanager
-    async def lent(self) -> AsyncIterator[str]:
+    @contextmanager
+    def lent(self) -> Iterator[str]:
         """A database as good as new, for a test that leaves its tables as they are made."""
         name = self._done_with.pop() if self._done_with else self.database()
-        connection = await asyncpg.connect(self.url(name, "postgres"))
-        try:
-            await connection.execute("SELECT seed.empty()")
-        finally:
-            await connection.close()
+        self._emptied(name)
         yield name
         self._done_with.append(name)
+
+    def _emptied(self, name: str) -> None:
+        """By a psql that is kept, as a new connection has everything to learn, and longer than this takes. One whose
+        connection a test has ended gives way to another."""
+        for _ in range(2):
+            psql = self._emptying.get(name)
+            if psql is None or psql.poll() is not None:
+                psql = self._emptying[name] = _program_open(
+                    "psql", *self._as_superuser(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert psql.stdin is not None
+            assert psql.stdout is not None
+            with contextlib.suppress(BrokenPipeError):
+                psql.stdin.write(b"SELECT 'emptied' || seed.empty();\n")
+                psql.stdin.flush()
+                if psql.stdout.readline() == b"emptied\n":
+                    return
+            self._let_go(name)
+        raise AssertionError(f"database {name} could not be emptied")
+
+    def _let_go(self, name: str) -> None:
+        with self._emptying.pop(name) as psql, contextlib.suppress(BrokenPipeError):
+            assert psql.stdin is not None
+            psql.stdin.close()
+
+    def _as_superuser(self, database: str) -> tuple[object, ...]:
+        return ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--host", self.socket,
+                "--port", self.port, "--username=postgres", "--dbname", database)
 
 
 _EMPTYING = """
@@ -160,7 +191,7 @@ DO $$ DECLARE name TEXT; BEGIN
         EXECUTE format('CREATE TABLE seed.%I AS TABLE public.%I', name, name);
     END LOOP;
 END $$;
-CREATE FUNCTION seed.empty() RETURNS void LANGUAGE plpgsql SET session_replication_role = replica AS $$
+CREATE FUNCTION seed.empty() RETURNS text LANGUAGE plpgsql SET session_replication_role = replica AS $$
 DECLARE name TEXT; BEGIN
     FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
         EXECUTE format('DELETE FROM public.%I', name);
@@ -169,6 +200,7 @@ DECLARE name TEXT; BEGIN
     FOR name IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' LOOP
         EXECUTE format('ALTER SEQUENCE public.%I RESTART', name);
     END LOOP;
+    RETURN '';
 END $$;
 """
 """Keeps what the schema begins with, and a function that brings all tables back to it. Deleting a few rows takes
@@ -193,9 +225,9 @@ def cluster_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
+def running_cluster(**settings: str) -> Iterator[Cluster]:
     with cluster_folder() as folder:
-        cluster = Cluster(folder)
+        cluster = Cluster(folder, **settings)
         cluster.make()
         cluster.start()
         try:

@@ -64,8 +64,9 @@ def on(cluster: Cluster, name: str) -> config.Store:
 
 @asynccontextmanager
 async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[Opening]:
-    async with cluster.lent() as name, opened_at(on(cluster, name), key) as opening:
-        yield opening
+    with cluster.lent() as name:
+        async with opened_at(on(cluster, name), key) as opening:
+            yield opening
 
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.counterpart("initdb"), pytest.mark.slow])]
@@ -81,8 +82,19 @@ def database(request: pytest.FixtureRequest, tmp_path: Path, key: SealingKey) ->
     """Makes a fresh database, for tests that bring their own loop."""
     if request.param == "sqlite":
         return lambda: opened_at(embedded(tmp_path), key)
-    cluster: Cluster = request.getfixturevalue("postgres")
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
     return lambda: postgres_database(cluster, key)
+
+
+@pytest.fixture(params=DATABASES)
+def somewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[config.Store]:
+    """A fresh database, for tests that open it themselves."""
+    if request.param == "sqlite":
+        yield embedded(tmp_path)
+        return
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
+    with cluster.lent() as name:
+        yield on(cluster, name)
 
 
 @pytest.fixture(params=DATABASES)
@@ -90,7 +102,7 @@ def nowhere(request: pytest.FixtureRequest, tmp_path: Path) -> config.Store:
     """A database that does not even hold a schema."""
     if request.param == "sqlite":
         return embedded(tmp_path)
-    cluster: Cluster = request.getfixturevalue("postgres")
+    cluster: Cluster = request.getfixturevalue("postgres_quick")
     return on(cluster, cluster.database(template="template0"))
 
 

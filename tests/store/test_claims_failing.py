@@ -22,7 +22,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration, Result
 
-from .conftest import sqlite_database
+from .conftest import embedded, opened_at
 from .test_claims_machine import BUSY, LEASE, POLICY, ClaimsMachine, bindings, delegates, tags
 
 STATEMENTS = 12
@@ -113,7 +113,7 @@ def walk(key, ask, at, *, least: int, examples: int, steps: int) -> None:
         def machine() -> FailingMachine:
             for path in Path(place).iterdir():
                 path.unlink()
-            return FailingMachine(lambda: sqlite_database(Path(place), key), ask, at)
+            return FailingMachine(lambda: opened_at(embedded(Path(place)), key), ask, at)
 
         FailingMachine.told = FailingMachine.steps = 0
         while FailingMachine.steps < least:

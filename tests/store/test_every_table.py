@@ -30,10 +30,14 @@ FILLED_SINCE = 9
 Filler = Callable[[Store], Filling]
 
 
+def settings_for(where: config.Store, folder: Path) -> config.Settings:
+    create_key_file(folder / "sealing.key")
+    return config.Settings(store=where, sealing=config.Sealing(key_file=str(folder / "sealing.key")))
+
+
 @pytest.fixture
-def settings(nowhere: config.Store, tmp_path: Path) -> config.Settings:
-    create_key_file(tmp_path / "sealing.key")
-    return config.Settings(store=nowhere, sealing=config.Sealing(key_file=str(tmp_path / "sealing.key")))
+def settings(somewhere: config.Store, tmp_path: Path) -> config.Settings:
+    return settings_for(somewhere, tmp_path)
 
 
 @pytest.fixture
@@ -84,8 +88,10 @@ async def test_8_every_table_of_a_database_is_filled_by_a_public_verb(settings, 
 
 
 @pytest.mark.parametrize("schema", range(FILLED_SINCE, NEWEST + 1))
-async def test_8_what_every_table_held_is_there_after_a_stop_and_a_start(settings, filler, as_of, schema) -> None:
+async def test_8_what_every_table_held_is_there_after_a_stop_and_a_start(
+        nowhere, tmp_path, filler, as_of, schema) -> None:
     """Also of a database that an earlier release filled."""
+    settings = settings_for(nowhere, tmp_path)
     with as_of(schema):
         async with opened(settings) as store:
             await fill(filler(store))

@@ -34,7 +34,7 @@ CUSTOMERS = ("acme", "umbra")
 @pytest.fixture
 async def world(postgres, key, ask):
     """A database with two customers that have something in every table that is theirs, and its reader."""
-    async with postgres.lent() as name:
+    with postgres.lent() as name:
         store = await open_named(config.Store(url=postgres.url(name)), key)
         await store.add_policy(Policy("shared", approved_only=False))
         for number, customer in enumerate(CUSTOMERS):

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 
 @pytest.fixture
 async def url(postgres):
-    async with postgres.lent() as name:
+    with postgres.lent() as name:
         yield postgres.url(name)
 
 

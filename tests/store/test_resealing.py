@@ -3,6 +3,7 @@ off; DESIGN 6.5."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -34,11 +35,9 @@ async def rotate(resealing: Resealing) -> int:
 @pytest.fixture
 async def sealed(shop: Store, ask, at) -> list[str]:
     """More claims than one page, issued; one of them wiped; a delegate with a password."""
-    issued = []
-    for number in range(PAGE + 20):
-        opened = await shop.open_claim(ask(f"SEAL{number:04}"))
-        await shop.issue(opened.claim.claim_id, f"secret {number}", at(0))
-        issued.append(opened.claim.claim_id)
+    opened = await asyncio.gather(*(shop.open_and_issue(ask(f"SEAL{number:04}"), lambda claim, number=number:
+                                                        f"secret {number}") for number in range(PAGE + 20)))
+    issued = [one.claim.claim_id for one in opened]
     await shop.confirm(issued[0], "key:one", Result.DEPLOYED, None, at(1))
     await shop.add_delegate(Delegate("acme-more", "acme", HostedCallback("root", Secret("planted-password"))))
     return issued
