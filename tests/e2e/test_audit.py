@@ -232,7 +232,7 @@ def test_C11_a_whole_day_in_small_leaves_no_planted_secret_anywhere(world: World
         done = cli(world, *words, **how)
         said.append((done.stdout + done.stderr).encode())
 
-    run("delegates", "add", "globex-hosted", "--customer", "globex", "--replace", "--password-file",
+    run("delegates", "change", "globex-hosted", "--password-file",
         str(root / "hosted.password"), "--mail-to", "admin@globex.example", "--webhook-url",
         "https://localhost:1/hook", "--webhook-secret-file", str(root / "hook.secret"))
     run("customers", "add", "initech", "--title", "Initech")
