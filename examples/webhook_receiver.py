@@ -82,6 +82,10 @@ class Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
         super().__init__(place, handler)
 
+    def handle_error(self, _: object, address: tuple[str, int]) -> None:
+        """One line for a peer that hangs up or speaks no TLS, instead of a traceback."""
+        print(f"{address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
+
     def server_bind(self) -> None:
         if self.address_family is socket.AF_INET6 and socket.has_dualstack_ipv6():
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

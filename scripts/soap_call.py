@@ -22,10 +22,15 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import requests
-import zeep
-import zeep.exceptions
-from lxml import etree
+try:
+    import requests
+    import zeep
+    import zeep.exceptions
+    from lxml import etree
+except ModuleNotFoundError as _missing:
+    print(f"soap_call.py: the package {_missing.name} is missing; next: python3 -m pip install zeep (in a virtual "
+          "environment), or take soap-call.sh, which needs none", file=sys.stderr)
+    sys.exit(2)
 
 DEFAULT_PORT = 4433
 NAMESPACE = "{urn:delegator:provisioning:1}"

@@ -32,7 +32,7 @@ from delegator.model import (
     Location,
     Result,
 )
-from delegator.wire import scalars, xml
+from delegator.wire import scalars, wording, xml
 from delegator.wire.reading import malformed, read_record
 from delegator.wire.scalars import Scalar
 from delegator.wire.soap import FAULT_NAMESPACE, Element, Fault
@@ -137,8 +137,9 @@ _DELEGATE = Record("Delegate", DelegateAddress, (
     Part("URL", "url", scalars.URL),
     Part("TrustAnchor", "trust_anchor", scalars.STRING),
 ))
+_FAULT_CODE = Scalar("string", str, facets=tuple(("enumeration", code) for code in wording.CODES))
 FAULT = Record("Fault", Fault, (
-    Part("Code", "code", scalars.STRING),
+    Part("Code", "code", _FAULT_CODE),
     _optional("RetryAfter", "retry_after", scalars.SECONDS),
     _many("AlternateDelegator", "alternates", scalars.URL),
 ))

@@ -293,6 +293,14 @@ class TestTheScripts:
         told = subprocess.run([*SCRIPTS[script], "--help"], capture_output=True, text=True, check=True).stdout
         assert all(word in told for word in ("--host", "--transaction-id", "--json", "exit codes", "75"))
 
+    def test_without_zeep_it_says_how_to_get_it(self) -> None:
+        """`-S` is a Python without installed packages."""
+        done = subprocess.run([sys.executable, "-S", *SCRIPTS["zeep"][-1:], "--help"], capture_output=True, text=True,
+                              check=False, timeout=30)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "python3 -m pip install zeep" in done.stderr
+        assert "Traceback" not in done.stderr
+
     def test_what_is_no_delegator_is_1(self, script: str, world: World, delegate_authority: Folder) -> None:
         """A server that takes our certificate and answers nonsense: told as such, without a traceback."""
         world.delegate.answer = lambda handler, body: world.delegate._nonsense(handler, "")  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from delegator.errors import APPEARANCES
 from delegator.model import (
     AddressChange,
     Answer,
@@ -30,8 +31,17 @@ from delegator.model import (
     Result,
     Secret,
 )
-from delegator.wire import messages, wsdl
-from delegator.wire.soap import Fault, Version, http_status, parse, render, render_fault
+from delegator.wire import messages, wording, wsdl
+from delegator.wire.soap import (
+    MUST_UNDERSTAND,
+    VERSION_MISMATCH,
+    Fault,
+    Version,
+    http_status,
+    parse,
+    render,
+    render_fault,
+)
 
 UNHURRIED = settings(deadline=None)  # the machine is shared
 CLAIM = "0123456789abcdef" * 2
@@ -221,3 +231,92 @@ def test_an_address_is_escaped_and_what_xml_cannot_carry_refused() -> None:
 def test_the_two_documents_share_no_operation() -> None:
     for document, foreign in ((wsdl.wsdl("x"), b"RequestCredential"), (wsdl.delegate_wsdl("x"), b"GetProvisioning")):
         assert foreign not in document
+
+# --- what people and generators read ------------------------------------------------------------------------------
+
+XS, WSDL = "{http://www.w3.org/2001/XMLSchema}", "{http://schemas.xmlsoap.org/wsdl/}"
+DOCUMENTS = {"Delegator": etree.XML(wsdl.wsdl(ADDRESS)), "Delegate": etree.XML(wsdl.delegate_wsdl(ADDRESS))}
+PUBLISHED = {  # what stubs in the field were generated from; it may grow, and nothing of it may go
+    "Delegator": {
+        "message": {"Fault", "GetProvisioningCredential", "GetProvisioningCredentialResponse", "ConfirmProvisioning",
+                    "ConfirmProvisioningResponse", "NotifyAddressChange", "NotifyAddressChangeResponse"},
+        "portType": {"Delegator"}, "binding": {"DelegatorSoap11", "DelegatorSoap12"}, "service": {"Delegator"}},
+    "Delegate": {
+        "message": {"Fault", "RequestCredential", "RequestCredentialResponse", "NotifyDeployed",
+                    "NotifyDeployedResponse"},
+        "portType": {"Delegate"}, "binding": {"DelegateSoap11", "DelegateSoap12"}, "service": {"Delegate"}},
+}
+ELEMENTS = {"Delegator": PUBLISHED["Delegator"]["message"], "Delegate": PUBLISHED["Delegate"]["message"]}
+
+
+def names(document: Any, tag: str) -> set[str]:
+    return {element.get("name") for element in document.findall(tag)}
+
+
+def test_each_operation_element_type_and_service_is_explained() -> None:
+    for document in (*DOCUMENTS.values(), etree.XML(wsdl.xsd())):
+        for path in (f"{WSDL}portType", f"{WSDL}service", f"{WSDL}portType/{WSDL}operation"):
+            for one in document.findall(path):
+                assert len(one.findtext(f"{WSDL}documentation")) > 20, one.get("name")
+        for one in document.iter(f"{XS}element", f"{XS}complexType", f"{XS}enumeration"):
+            unnamed = one.tag == f"{XS}complexType" and one.get("name") is None
+            typed_above = one.getparent().tag == f"{XS}schema" and (one.get("type") or "").startswith("d:")
+            confirmation = one.tag == f"{XS}enumeration" and one.get("value") in ("Deployed", "Failed")
+            if not (unnamed or typed_above or confirmation):
+                assert one.findtext(f"{XS}annotation/{XS}documentation"), one.attrib
+
+
+def test_there_are_words_for_what_is_spoken_and_for_nothing_else() -> None:
+    """A new element without its words, or words for one that is gone, is seen here."""
+    records, wanted = [messages.FAULT, *(one for o in messages.OWN.operations for one in (o.request, o.answer))], set()
+    while records:
+        record = records.pop()
+        wanted |= {record.name} | {f"{record.name}/{part.name}" for part in record.parts}
+        records += [part.type for part in record.parts if isinstance(part.type, messages.Record)]
+    assert set(wording.ELEMENTS) == wanted
+    assert set(wording.OPERATIONS) == {operation.name for operation in messages.OWN.operations}
+    assert set(wording.SERVICES) == {service.value for service in messages.Service}
+
+
+def test_the_code_is_an_enumeration_of_what_is_ever_sent() -> None:
+    sent = {look.fault for look in APPEARANCES.values()} | {MUST_UNDERSTAND, VERSION_MISMATCH}
+    for document in DOCUMENTS.values():
+        codes = document.findall(f".//{XS}element[@name='Code']//{XS}enumeration")
+        assert {one.get("value") for one in codes} == sent
+    for code in sent:
+        for version_ in Version:
+            document = etree.XML(render_fault(version_, Fault(code, "words", 30)))
+            SCHEMA.assertValid(next(document.iter(f"{{{NAMESPACE}}}Fault")))
+
+
+@pytest.mark.parametrize("service", DOCUMENTS)
+def test_nothing_that_was_published_is_gone(service: str) -> None:
+    document = DOCUMENTS[service]
+    for tag, were in PUBLISHED[service].items():
+        assert were <= names(document, f"{WSDL}{tag}"), tag
+    assert ELEMENTS[service] <= names(document.find(f"{WSDL}types/{XS}schema"), f"{XS}element")
+    for one in document.findall(f"{WSDL}service"):
+        assert names(one, f"{WSDL}port") == PUBLISHED[service]["binding"]
+    assert document.find(f"{WSDL}service").get("name") == service, "the first is what a library takes that is not told"
+
+
+@pytest.mark.parametrize("service", DOCUMENTS)
+def test_no_class_has_to_be_named_like_the_fault_of_soap_or_like_its_port_type(service: str) -> None:
+    """Generators name classes by types, by the messages of faults, by port types and by services."""
+    document = DOCUMENTS[service]
+    schema = document.find(f"{WSDL}types/{XS}schema")
+    assert "Fault" not in names(schema, f"{XS}complexType")
+    (fault,) = (one for one in schema.findall(f"{XS}element") if one.get("name") == "Fault")
+    assert fault.get("type") == "d:ProvisioningFault"
+    spoken = {one.get("message") for one in document.iter(f"{WSDL}fault")} - {None}
+    assert spoken == {"d:ProvisioningRefused"}
+    assert f"{service}Service" in names(document, f"{WSDL}service") - names(document, f"{WSDL}portType")
+
+
+def test_zeep_reads_code_and_seconds_by_the_type(delegator: Any, wire: Wire, tmp_path: Path) -> None:
+    wire.reply = Fault("TryLater", "Ask again later.", 30, ("b.example:4433",))
+    with pytest.raises(zeep.exceptions.Fault) as caught:
+        delegator.ConfirmProvisioning(ClaimId=CLAIM, Result="Deployed")
+    types = delegator._client.wsdl.types
+    read = types.get_type(f"{{{NAMESPACE}}}ProvisioningFault").parse_xmlelement(caught.value.detail[0], types)
+    assert (read.Code, read.RetryAfter, read.AlternateDelegator) == ("TryLater", 30, ["b.example:4433"])
