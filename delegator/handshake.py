@@ -287,6 +287,8 @@ class Handshake:
                     await self._callbacks.notify(Deployment(claim.claim_id, result, claim.detail), delegate)
             except DelegatorError as error:
                 log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)
+                if error.kind is Kind.NOT_ENTITLED:  # its no to this claim, which says nothing of the next
+                    continue
                 return
             await self._store.notified(claim.claim_id, result)
 

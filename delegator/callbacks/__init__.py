@@ -1,7 +1,8 @@
 """Callbacks: one verb, `obtain(request, delegate, until) -> Credential`, however a delegate is reached. Block 215.
 
 Each kind of callback is one module with one class; the table below is all that knows which is which.
-The invariant: a failure of a delegate is an UNREACHABLE or TRY_LATER of that delegate and of nobody else.
+The invariant: a failure of a delegate is an UNREACHABLE or TRY_LATER of that delegate and of nobody else, and its no
+for one device is a NOT_ENTITLED of that device and of no other.
 Must not live here: claims, policy, what the device is told.
 """
 
@@ -31,10 +32,11 @@ class Caller(Protocol):
     """One way to reach a delegate. `until` is when the claim's lease ends."""
 
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """The delegate's credential for a claim. Raises DelegatorError (UNREACHABLE)."""
+        """The delegate's credential for a claim. Raises DelegatorError: NOT_ENTITLED where it answers no, UNREACHABLE
+        where it gives no answer or nonsense."""
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
-        """Tell the delegate how provisioning ended, if it can be told. Raises DelegatorError (UNREACHABLE)."""
+        """Tell the delegate how provisioning ended, if it can be told. Raises DelegatorError as `obtain` does."""
 
     def close(self) -> None:
         """Let go of connections."""
@@ -58,20 +60,21 @@ class Callbacks:
         return self._guard.is_open(delegate.name)
 
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """The delegate's credential for a claim. Raises DelegatorError: UNREACHABLE for anything that goes wrong at
-        the delegate, TRY_LATER when it was not even asked."""
+        """The delegate's credential for a claim. Raises DelegatorError: NOT_ENTITLED where the delegate says no,
+        UNREACHABLE for anything that goes wrong there, TRY_LATER when it was not even asked."""
         composed = self.at_hand(delegate, request, until)
         if composed is not None:
             return composed
         caller = self._caller(delegate)
-        return await self._guard.run(delegate.name, lambda: caller.obtain(request, delegate, until))
+        return await self._guard.run(delegate.name, request.device.service_tag,
+                                     lambda: caller.obtain(request, delegate, until))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
         """Tell the delegate how provisioning ended, where there is one to tell: a server. A command or a program
         has nobody in it once it has answered, and a call that does nothing would be a success to the breaker."""
         if isinstance(delegate.callback, SoapCallback):
             caller = self._caller(delegate)
-            await self._guard.run(delegate.name, lambda: caller.notify(deployment, delegate))
+            await self._guard.run(delegate.name, deployment.claim_id, lambda: caller.notify(deployment, delegate))
 
     def _caller(self, delegate: Delegate) -> Caller:
         caller = self._callers.get(delegate.kind)

@@ -38,6 +38,16 @@ class NotAnAnswer(ValueError):
     """The output is no credential for this device; the text says why and shows none of it."""
 
 
+class SaysNo(ValueError):
+    """The program ran and ended with an exit code of its own: its answer for this device is no. What it says of it."""
+
+
+def says_no(code: int | None) -> bool:
+    """Whether an exit code is the program's own: 126 and 127 are the shell's, for what it cannot run, and from 128 on
+    it tells of a signal (POSIX.1-2024, XCU 2.8.2)."""
+    return code is not None and 0 < code < 126
+
+
 class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     user_name: str
     password: str

@@ -64,24 +64,27 @@ class Guard:
         return gate is not None and gate.breaker.state is State.OPEN and gate.breaker.retry_after(
             self._clock()) > 1
 
-    async def run(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call to the delegate `name`. Raises DelegatorError: TRY_LATER when it is not even tried, what the
-        call raises, UNREACHABLE when the budget is over."""
+    async def run(self, name: str, whom: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call to the delegate `name` that concerns `whom` (a service tag, a claim). Raises DelegatorError:
+        TRY_LATER when it is not even tried, what the call raises, UNREACHABLE when the budget is over. Only no answer,
+        nonsense and a budget that is over count against a delegate: a no (NOT_ENTITLED) is an answer."""
         gate = self._gates.setdefault(name, _Gate(asyncio.Semaphore(self._limits.running)))
-        self._admit(name, gate)
+        self._admit(name, whom, gate)
         gate.inside += 1
         try:
             async with asyncio.timeout(self._limits.budget), gate.turn:
                 result = await call()
         except TimeoutError:
             detail = f"delegate {name}: no answer within {self._limits.budget:g} s"
-            self._failed(name, gate, detail)
+            self._failed(name, whom, gate, detail)
             raise DelegatorError(Kind.UNREACHABLE, detail) from None
         except DelegatorError as error:
             if error.kind is Kind.CONFIGURATION:  # ours, such as a certificate that is missing here
                 gate.breaker.gave_up(self._clock())
+            elif error.kind is Kind.NOT_ENTITLED:
+                self._succeeded(name, gate)
             else:
-                self._failed(name, gate, error.detail)
+                self._failed(name, whom, gate, error.detail)
             raise
         except BaseException:
             gate.breaker.gave_up(self._clock())
@@ -91,19 +94,19 @@ class Guard:
         self._succeeded(name, gate)
         return result
 
-    def _admit(self, name: str, gate: _Gate) -> None:
+    def _admit(self, name: str, whom: str, gate: _Gate) -> None:
         now = self._clock()
         if gate.inside >= self._limits.running + self._limits.waiting:
             raise DelegatorError(Kind.TRY_LATER, f"delegate {name}: {gate.inside} calls are under way already")
         before = gate.breaker.state
-        if not gate.breaker.admit(now):
+        if not gate.breaker.admit(now, whom):
             detail = f"delegate {name}: left alone after {gate.breaker.failures} failures"
             raise DelegatorError(Kind.TRY_LATER, detail, retry_after=gate.breaker.retry_after(now))
         self._tell(name, before, gate, "")
 
-    def _failed(self, name: str, gate: _Gate, why: str) -> None:
+    def _failed(self, name: str, whom: str, gate: _Gate, why: str) -> None:
         before = gate.breaker.state
-        gate.breaker.failed(self._clock())
+        gate.breaker.failed(self._clock(), whom)
         self._tell(name, before, gate, why)
 
     def _succeeded(self, name: str, gate: _Gate) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, credential_in, first_line
+from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.launch import ASK, OURS
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
@@ -72,7 +72,8 @@ class LocalCaller:
         self._allowance = allowance
 
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """Run a delegate's program for a claim. Raises DelegatorError (UNREACHABLE)."""
+        """Run a delegate's program for a claim. Raises DelegatorError: NOT_ENTITLED where the program ends with an exit
+        code of its own, UNREACHABLE for anything else that is no credential."""
         assert isinstance(delegate.callback, LocalCallback)
         try:
             folder = Path(tempfile.mkdtemp(prefix="delegator-local-"))
@@ -86,6 +87,8 @@ class LocalCaller:
             return credential_in(bytes(run.output), request.device.service_tag)
         except NotAnAnswer as error:
             raise _failed(delegate.name, f"exit 0, but {error}") from None
+        except SaysNo as error:
+            raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {delegate.name} says no: {error}") from None
         except (OSError, ValueError) as error:
             raise _failed(delegate.name, str(error)) from None
         finally:
@@ -182,7 +185,7 @@ class _Run(asyncio.SubprocessProtocol):
 
 
 def _check(run: _Run) -> None:
-    """Only exit code 0 is an answer. Raises ValueError."""
+    """Only exit code 0 is a credential. Raises SaysNo for the program's own code, ValueError for any other end."""
     if run.too_much:
         raise ValueError(f"it wrote more than {MAX_OUTPUT} bytes and was stopped")
     if run.code == 0:
@@ -190,7 +193,8 @@ def _check(run: _Run) -> None:
     errors = bytes(run.errors)
     ours = errors.rpartition(f"\n{OURS}".encode())
     words = first_line(ours[2] if ours[1] else errors)
-    raise ValueError(f"{_ending(run.code or 0)}: {words}".removesuffix(": "))
+    why = SaysNo if says_no(run.code) and not ours[1] else ValueError
+    raise why(f"{_ending(run.code or 0)}: {words}".removesuffix(": "))
 
 
 def _ending(code: int) -> str:

@@ -41,7 +41,8 @@ class SoapCaller:
         self._endpoints: dict[str, tuple[SoapCallback, Endpoint]] = {}
 
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """Ask a delegate for a credential. Raises DelegatorError (UNREACHABLE)."""
+        """Ask a delegate for a credential. Raises DelegatorError: NOT_ENTITLED for a fault, which is an answer,
+        UNREACHABLE for anything else that is no credential."""
         answer = await self._call(delegate, request)
         if not isinstance(answer, Credential):
             raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name} answered {type(answer).__name__}")
@@ -60,15 +61,15 @@ class SoapCaller:
                               self._budget)
         try:
             envelope = soap.parse(response.body)
-            if envelope.fault is not None:
-                raise DelegatorError(Kind.UNREACHABLE,
-                                     f"delegate {delegate.name}: fault {ascii(envelope.fault.code[:64])[1:-1]}")
-            if response.status != 200:
-                raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: HTTP {response.status}")
-            return messages.read_answer(asked, envelope.operation)
+            if envelope.fault is None:
+                if response.status != 200:
+                    raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: HTTP {response.status}")
+                return messages.read_answer(asked, envelope.operation)
         except DelegatorError as error:
             raise DelegatorError(Kind.UNREACHABLE,
                                  f"delegate {delegate.name}, HTTP {response.status}: {error.detail}") from None
+        raise DelegatorError(Kind.NOT_ENTITLED,
+                             f"delegate {delegate.name} says no: fault {ascii(envelope.fault.code[:64])[1:-1]}")
 
     def _endpoint(self, name: str, settings: SoapCallback) -> Endpoint:
         known = self._endpoints.get(name)

@@ -18,7 +18,7 @@ from datetime import datetime
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, credential_in, first_line
+from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.ssh_command import command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
 from delegator.errors import DelegatorError, Kind
@@ -54,7 +54,8 @@ class SshCaller:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """Run a delegate's command for a claim. Raises DelegatorError (UNREACHABLE)."""
+        """Run a delegate's command for a claim. Raises DelegatorError: NOT_ENTITLED where the command ends with an exit
+        code of its own, UNREACHABLE for anything else that is no credential."""
         assert isinstance(delegate.callback, SshCallback)
         name, settings = delegate.name, delegate.callback
         session = await library()
@@ -68,6 +69,8 @@ class SshCaller:
             raise _changed(name, settings, changed.shown) from None
         except NotAnAnswer as error:
             raise _failed(name, f"exit 0, but {error}") from None
+        except SaysNo as error:
+            raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {name} says no: {error}") from None
         except (session.SshFailure, ValueError) as error:
             raise _failed(name, str(error)) from None
         except OSError as error:
@@ -99,13 +102,14 @@ def _failed(name: str, why: str, hint: str = "") -> DelegatorError:
 
 
 def _check(done: Finished) -> None:
-    """Only exit code 0 is an answer. Raises ValueError."""
+    """Only exit code 0 is a credential. Raises SaysNo for the command's own code, ValueError for any other end."""
     if done.too_much:
         raise ValueError(f"it wrote more than {MAX_OUTPUT} bytes and was stopped")
     if done.status != 0:
         ending = (f"killed by SIG{done.signal}" if done.signal else "the connection ended before the command"
                   if done.status is None else f"exit {done.status}")
-        raise ValueError(f"{ending}: {first_line(done.errors)}".removesuffix(": "))
+        why = SaysNo if not done.signal and says_no(done.status) else ValueError
+        raise why(f"{ending}: {first_line(done.errors)}".removesuffix(": "))
 
 
 def _changed(name: str, settings: SshCallback, shown: HostKey | None) -> DelegatorError:

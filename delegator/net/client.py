@@ -76,13 +76,19 @@ class _Stream:
         self._session.start()
         await self._send_out()
         while not self._session.handshaken:
-            data = await self._loop.sock_recv(self._socket, RECEIVE)
+            data = await self._received()
             if not data:
                 raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
             self._session.receive(data)
             await self._send_out()
             self._check()
         self._session.check_name(name)
+
+    async def _received(self) -> bytes:
+        """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
+        than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn."""
+        await asyncio.sleep(0)
+        return await self._loop.sock_recv(self._socket, RECEIVE)
 
     def _check(self) -> None:
         if self._session.refused is not None:
@@ -94,19 +100,25 @@ class _Stream:
             await self._loop.sock_sendall(self._socket, data)
 
     async def exchange(self, request: bytes) -> Response:
-        """Send one request, read its response. Raises DelegatorError (UNREACHABLE), OSError, HttpError."""
+        """Send one request, read its response. An answer that ends where the connection does is taken only where the
+        peer said so itself (close_notify, RFC 8446 section 6.1): else anybody could cut it. Raises DelegatorError
+        (UNREACHABLE), OSError, HttpError."""
+        self._session.new_message()
         self._session.send(request)
         await self._send_out()
         reader = ResponseReader()
         while True:
-            data = await self._loop.sock_recv(self._socket, RECEIVE)
-            response = reader.feed(self._session.receive(data)) if data else reader.eof()
+            data = await self._received()
+            response = reader.feed(self._session.receive(data))
             self._check()
+            if response is None and self._session.closed:
+                response = reader.eof()
             if response is not None:
                 self.reusable = reader.reusable and not self._session.closed
                 return response
             if not data or self._session.closed:
                 raise DelegatorError(Kind.UNREACHABLE, "it closed the connection before a whole answer")
+            await self._send_out()
 
     def usable(self) -> bool:
         """Still fresh, and the peer has not hung up or spoken out of turn."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECEIVE = 64 * 1024
+DROPPED = 1024 * 1024
+"""Bytes that are read and dropped while a peer has its last answer to read: the rest of a request that was refused for
+its size. Who sends more than that is not reading."""
 _AT_ONCE = getattr(socket, "TCP_QUICKACK", None)
 """Linux's option to acknowledge at once what came."""
 
@@ -50,7 +53,7 @@ class Phase(enum.Enum):
 class Connection:
     """What a handler may ask of the connection: who is at the other end, since when, under which id."""
 
-    __slots__ = ("_certificate", "_close_after", "_introduction", "_listener", "_out", "_paused", "_reader",
+    __slots__ = ("_certificate", "_close_after", "_dropped", "_introduction", "_listener", "_out", "_paused", "_reader",
                  "_requests", "_served", "_session", "_socket", "_task", "authenticated_at", "connected_at", "deadline",
                  "id", "peer_address", "phase", "source")
 
@@ -72,7 +75,7 @@ class Connection:
         self._requests: list[Request] = []
         self._task: asyncio.Task[None] | None = None
         self._out = b""
-        self._served = 0
+        self._served = self._dropped = 0
         self._close_after = False
         self._paused = False
         self._enter(Phase.SILENT)
@@ -107,6 +110,10 @@ class Connection:
             self._peer_gone()
         elif self.phase is not Phase.LINGERING:
             self._received(data)
+        else:
+            self._dropped += len(data)
+            if self._dropped > DROPPED:
+                self.abort()
 
     def _peer_gone(self) -> None:
         """End of what the peer sends. An answer on its way is still written; half a request is nothing."""
@@ -177,6 +184,7 @@ class Connection:
                 self._answer_badly(error)
             return
         if self._requests:
+            self._session.new_message()
             self._next_request()
             self._bound()
         elif self.phase is Phase.IDLE:

@@ -29,6 +29,7 @@ import dns.reversename
 
 from delegator.domains import DnsTrouble
 from delegator.model.places import Address, normal_address
+from delegator.wire.dns_weight import weigh
 
 T = TypeVar("T")
 PORT = 53
@@ -37,6 +38,8 @@ PAYLOAD = 1232
 MOST_BYTES = 4096
 """Of an answer by TCP: 250 addresses. Reading the 65,535 that the protocol allows would hold up the loop for 100 ms
 and more (measured), and whoever owns the reverse zone may fill them."""
+_LENGTH = 2
+"""Bytes before each message by TCP (RFC 1035 section 4.2.2)."""
 _TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 
 
@@ -92,32 +95,60 @@ def _ttl(response: dns.message.Message) -> int:
 
 
 class _Server(dns.nameserver.Do53Nameserver):
-    """A name server from which no long answer is taken."""
+    """A name server from which no long and no heavy answer is taken, by UDP or TCP: what it holds is walked before it
+    is read."""
 
     async def async_query(self, request: dns.message.QueryMessage,
                           timeout: float,  # noqa: ASYNC109 - the signature is dnspython's, here and below
                           source: str | None, source_port: int, max_size: bool, backend: Any,
                           one_rr_per_rrset: bool = False, ignore_trailing: bool = False) -> dns.message.Message:
-        if not max_size:
-            return await super().async_query(request, timeout, source, source_port, max_size, backend,
-                                             one_rr_per_rrset, ignore_trailing)
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        made = await backend.make_socket(family, socket.SOCK_STREAM, 0, None, (self.address, self.port), timeout)
+        way = socket.SOCK_STREAM if max_size else socket.SOCK_DGRAM
+        made = await backend.make_socket(family, way, 0, None, (self.address, self.port), timeout)
         async with made:
-            stream: Any = _Sparing(made)
-            return await dns.asyncquery.tcp(request, self.address, timeout, sock=stream)
+            if max_size:
+                stream: Any = _Stream(made)
+                return await dns.asyncquery.tcp(request, self.address, timeout, sock=stream)
+            datagrams: Any = _Datagrams(made, request.id)
+            return await dns.asyncquery.udp(request, self.address, timeout, self.port, sock=datagrams,
+                                            raise_on_truncation=True, ignore_errors=True, ignore_unexpected=True)
 
 
-class _Sparing:
-    """A connection, as dnspython takes it, on which an answer that says it is too long ends the exchange."""
+class _Datagrams:
+    """A UDP socket, connected and as dnspython takes it, on which a long or heavy answer ends the exchange. What has
+    another id is none of our server's: it is passed on as nothing at all, which dnspython goes on waiting after."""
+
+    def __init__(self, sock: Any, number: int) -> None:
+        self._socket, self.family = sock, sock.family
+        self._number = number.to_bytes(_LENGTH, "big")
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:  # noqa: ASYNC109
+        data, source = await self._socket.recvfrom(PAYLOAD + 1, timeout)
+        return (_light(data, PAYLOAD) if data.startswith(self._number) else b""), source
+
+    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:  # noqa: ASYNC109
+        sent: int = await self._socket.sendto(what, destination, timeout)
+        return sent
+
+
+class _Stream:
+    """A connection, as dnspython takes it, on which a long or heavy answer ends the exchange. dnspython asks for two
+    bytes, the length, and then for what is still missing of the message."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._message = bytearray()
+        self._expected: int | None = None
 
     async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
         if size > MOST_BYTES:
             raise dns.exception.FormError(f"an answer of {size} bytes")
         data: bytes = await self._stream.recv(size, timeout)
+        self._message += data
+        if self._expected is None and len(self._message) >= _LENGTH:
+            self._expected = int.from_bytes(self._message[:_LENGTH], "big")
+        if self._expected is not None and len(self._message) == _LENGTH + self._expected:
+            _light(bytes(self._message[_LENGTH:]), MOST_BYTES)
         return data
 
     async def sendall(self, what: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
@@ -125,6 +156,17 @@ class _Sparing:
 
     async def getpeername(self) -> Any:
         return await self._stream.getpeername()
+
+
+def _light(message: bytes, most: int) -> bytes:
+    """The same message. Raises FormError for one that would take long to read."""
+    if len(message) > most:
+        raise dns.exception.FormError(f"an answer of more than {most} bytes")
+    try:
+        weigh(message)
+    except ValueError as error:
+        raise dns.exception.FormError(f"an answer with {error}") from None
+    return message
 
 
 def place(text: str) -> tuple[str, int]:

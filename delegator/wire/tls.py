@@ -30,6 +30,7 @@ from delegator.model import PeerCertificate
 from delegator.wire import leaf
 from delegator.wire.certificate import read_certificate, read_leaf, serial_of
 from delegator.wire.presented import presented, said, show
+from delegator.wire.records import Records
 from pki.ledger import serial_text
 from pki.pair import Pair
 from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
@@ -220,13 +221,15 @@ class Session:
     instructions of 6.5 million, measured).
     """
 
-    __slots__ = ("_connection", "_context", "_in", "_leaf", "_out", "_peer", "_ssl", "closed", "handshaken", "refused")
+    __slots__ = ("_connection", "_context", "_in", "_leaf", "_out", "_peer", "_records", "_ssl", "closed", "handshaken",
+                 "refused")
 
     def __init__(self, context: TlsContext, server_name: str | None = None) -> None:
         """`server_name` makes it the client's end; who was reached is checked by `check_name`."""
         self._context = context
         self._leaf: bytes | None = None
         self._peer: PeerCertificate | None = None
+        self._records = Records()
         self.handshaken = False
         self.closed = False
         self.refused: Refused | None = None
@@ -258,14 +261,28 @@ class Session:
         self._handshake()
 
     def receive(self, data: bytes) -> bytes:
-        """Take bytes from the wire; the plaintext they held. Afterwards look at `handshaken`, `refused`, `closed`."""
-        if data:
-            _lib.BIO_write(self._in, data, len(data))
-        if not self.handshaken:
-            self._handshake()
-            if not self.handshaken:
-                return b""
-        return self._plaintext()
+        """Take bytes from the wire; the plaintext they held. Afterwards look at `handshaken`, `refused`, `closed`. They
+        are digested a few records at a time, and a peer that sends too much without data is refused."""
+        parts: list[bytes] = []
+        for piece, ended in self._records.cut(data):
+            before, shaking = len(parts), not self.handshaken
+            _lib.BIO_write(self._in, piece, len(piece))
+            if shaking:
+                self._handshake()
+            if self.handshaken:
+                self._read_into(parts)
+            too_much = self._records.gave(len(piece), ended, len(parts) - before, sum(map(len, parts[before:])))
+            if too_much and self.refused is None:
+                self.closed, self.refused = True, Refused(None, too_much)
+            if self.closed:
+                break
+            if shaking and self.handshaken:
+                self._records.new_message()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def new_message(self) -> None:
+        """A whole request or answer was made of what came; what the peer may send without data is counted anew."""
+        self._records.new_message()
 
     def _handshake(self) -> None:
         context = self._context
@@ -277,8 +294,8 @@ class Session:
         if context.last_leaf is not None:
             self._leaf, self._peer = context.last_leaf, context.last_peer
 
-    def _plaintext(self) -> bytes:
-        parts: list[bytes] = []
+    def _read_into(self, parts: list[bytes]) -> None:
+        """The data of each record that has some."""
         buffer, start = _scratch("char[]", RECORD), _ffi.new("char **")
         while True:
             length = _lib.SSL_read(self._ssl, buffer, RECORD)
@@ -288,7 +305,6 @@ class Session:
             parts.append(_ffi.buffer(buffer, length)[:])
             if not _lib.SSL_pending(self._ssl) and not _lib.BIO_get_mem_data(self._in, start):
                 break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _ended(self, result: int) -> None:
         """A step of OpenSSL's that did not succeed: it waits for more bytes, or it is over, and the fields say why."""

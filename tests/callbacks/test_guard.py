@@ -16,59 +16,82 @@ from delegator.errors import DelegatorError, Kind
 
 def opened(at: float = 0.0) -> Breaker:
     breaker = Breaker()
-    for _ in range(OPEN_AFTER):
-        assert breaker.admit(at)
-        breaker.failed(at)
+    for number in range(OPEN_AFTER):
+        assert breaker.admit(at, f"D{number}")
+        breaker.failed(at, f"D{number}")
     return breaker
 
 
 def test_it_opens_after_failures_in_a_row_only() -> None:
     breaker = Breaker()
     for _ in range(3):
-        for _ in range(OPEN_AFTER - 1):
-            breaker.failed(0)
+        for number in range(OPEN_AFTER - 1):
+            breaker.failed(0, f"D{number}")
         breaker.succeeded()
     assert breaker.state is State.CLOSED
     assert opened().state is State.OPEN
 
 
+def test_s4_one_device_alone_opens_nothing() -> None:
+    breaker = Breaker()
+    for _ in range(10 * OPEN_AFTER):
+        breaker.failed(0, "D0")
+    assert breaker.state is State.CLOSED
+    breaker.failed(0, "D1")
+    assert breaker.state is State.OPEN
+
+
+def test_s4_the_device_of_the_last_failure_does_not_take_the_trial_from_others() -> None:
+    """It asks most often: a device that is never answered asks again at once, others wait for a minute and more."""
+    breaker = opened()
+    assert not breaker.admit(2 * REST - 0.1, "D4"), "it was the last that failed"
+    assert breaker.admit(REST, "D0")
+    breaker.failed(REST, "D0")
+    assert breaker.admit(2 * REST, "D4")
+    breaker.failed(2 * REST, "D4")
+    assert breaker.admit(4 * REST, "D4"), "where nobody else asks it is let in after a second rest"
+
+
 def test_after_its_rest_one_call_tries_and_decides() -> None:
     breaker = opened()
-    assert not breaker.admit(REST - 0.1)
-    assert breaker.admit(REST)
+    assert not breaker.admit(REST - 0.1, "D9")
+    assert breaker.admit(REST, "D9")
     assert breaker.state is State.HALF_OPEN
-    assert not breaker.admit(REST), "one trial at a time"
-    breaker.failed(REST)
-    assert not breaker.admit(2 * REST - 0.1)
-    assert breaker.admit(2 * REST)
+    assert not breaker.admit(REST, "D9"), "one trial at a time"
+    breaker.failed(REST, "D9")
+    assert not breaker.admit(2 * REST - 0.1, "D8")
+    assert breaker.admit(2 * REST, "D8")
     breaker.succeeded()
-    assert breaker.admit(2 * REST)
+    assert breaker.admit(2 * REST, "D9")
     assert breaker.state is State.CLOSED
 
 
 def test_a_trial_that_was_cancelled_does_not_lock_the_door() -> None:
     breaker = opened()
-    assert breaker.admit(REST)
+    assert breaker.admit(REST, "D9")
     breaker.gave_up(REST)
-    assert breaker.admit(REST)
+    assert breaker.admit(REST, "D9")
 
 
-@given(st.lists(st.tuples(st.sampled_from(["ask", "good", "bad", "cancel"]), st.floats(0, 20)), max_size=60))
-def test_half_open_lets_one_call_in_whatever_happens(events: list[tuple[str, float]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(["ask", "good", "bad", "cancel"]), st.floats(0, 20),
+                          st.sampled_from(["D0", "D1"])), max_size=60))
+def test_half_open_lets_one_call_in_whatever_happens(events: list[tuple[str, float, str]]) -> None:
     breaker, now, under_way = Breaker(), 0.0, 0
-    for what, later in events:
+    for what, later, whom in events:
         now += later
         if what == "ask":
             half = breaker.state is not State.CLOSED
-            if breaker.admit(now):
+            if breaker.admit(now, whom):
                 under_way = 1 if half else under_way + 1
                 assert not half or breaker.state is State.HALF_OPEN
         elif under_way:
             under_way -= 1
             if what == "good":
                 breaker.succeeded()
+            elif what == "bad":
+                breaker.failed(now, whom)
             else:
-                {"bad": breaker.failed, "cancel": breaker.gave_up}[what](now)
+                breaker.gave_up(now)
         assert breaker.retry_after(now) >= 1
 
 
@@ -83,26 +106,40 @@ async def _works() -> str:
 async def test_an_open_breaker_answers_at_once_and_says_when() -> None:
     changes: list[tuple[str, State, str]] = []
     guard = Guard(Limits(), lambda *change: changes.append(change))
-    for _ in range(OPEN_AFTER):
+    for number in range(OPEN_AFTER):
         with pytest.raises(DelegatorError, match="down"):
-            await guard.run("a", _fails)
+            await guard.run("a", f"D{number}", _fails)
     with pytest.raises(DelegatorError, match="left alone") as caught:
-        await guard.run("a", _works)
+        await guard.run("a", "D9", _works)
     assert (caught.value.kind, caught.value.retry_after) == (Kind.TRY_LATER, round(REST))
     assert guard.is_open("a")
-    assert await guard.run("b", _works) == "fine", "nobody else is concerned"
+    assert await guard.run("b", "D9", _works) == "fine", "nobody else is concerned"
     assert changes == [("a", State.OPEN, "down")]
 
 
 async def test_it_closes_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     guard, now = Guard(Limits()), [0.0]
     monkeypatch.setattr(guard_module.time, "monotonic", lambda: now[0])
-    for _ in range(OPEN_AFTER):
+    for number in range(OPEN_AFTER):
         with pytest.raises(DelegatorError):
-            await guard.run("a", _fails)
+            await guard.run("a", f"D{number}", _fails)
     now[0] = REST
-    assert await guard.run("a", _works) == "fine"
-    assert await guard.run("a", _works) == "fine"
+    assert await guard.run("a", "D9", _works) == "fine"
+    assert await guard.run("a", "D9", _works) == "fine"
+
+
+async def _refuses() -> None:
+    raise DelegatorError(Kind.NOT_ENTITLED, "no")
+
+
+async def test_s4_a_no_is_an_answer() -> None:
+    guard = Guard(Limits())
+    for number in range(3 * OPEN_AFTER):
+        with pytest.raises(DelegatorError, match="no"):
+            await guard.run("a", f"D{number}", _refuses)
+        with pytest.raises(DelegatorError, match="down"):
+            await guard.run("a", f"D{number}", _fails)
+    assert not guard.is_open("a")
 
 
 async def test_calls_are_bounded_and_the_queue_is_too() -> None:
@@ -115,7 +152,7 @@ async def test_calls_are_bounded_and_the_queue_is_too() -> None:
         await gate.wait()
         running -= 1
 
-    calls = [asyncio.create_task(guard.run("a", slow)) for _ in range(7)]
+    calls = [asyncio.create_task(guard.run("a", "D9", slow)) for _ in range(7)]
     await asyncio.sleep(0.01)
     gate.set()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -126,6 +163,6 @@ async def test_calls_are_bounded_and_the_queue_is_too() -> None:
 
 async def test_the_budget_covers_waiting_too() -> None:
     guard = Guard(Limits(running=1, budget=0.05))
-    calls = [asyncio.create_task(guard.run("a", lambda: asyncio.sleep(9))) for _ in range(2)]
+    calls = [asyncio.create_task(guard.run("a", "D9", lambda: asyncio.sleep(9))) for _ in range(2)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(one, DelegatorError) and "0.05 s" in one.detail for one in outcomes)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -67,9 +68,13 @@ async def ask(callback: LocalCallback, allowance: Allowance = QUICK) -> Credenti
 async def refused(callback: LocalCallback, allowance: Allowance = QUICK) -> str:
     with pytest.raises(DelegatorError) as error:
         await ask(callback, allowance)
-    assert error.value.kind is Kind.UNREACHABLE
+    said, own_word, why = error.value.detail.partition(" says no: ")
+    why = why if own_word else said.removeprefix("delegate own: ")
+    own = re.match(r"exit (?!0|12[5-7])", why)  # S4: the program's own word for this device, which is an answer
+    assert error.value.kind is (Kind.NOT_ENTITLED if own else Kind.UNREACHABLE)
+    assert bool(own) is bool(own_word)
     assert SECRET not in error.value.detail
-    return error.value.detail.removeprefix("delegate own: ")
+    return why
 
 
 def alive(pid: str | int) -> bool:

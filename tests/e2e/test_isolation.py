@@ -55,17 +55,31 @@ def test_the_breaker_is_seen_by_operators(world: World) -> None:
     world.own(*tags)
     read = ops_of(world)
     assert show(world, "acme-server")["breaker"] == "closed"
-    world.delegate.mode = "fault"
+    world.delegate.mode = "nonsense"
     replies = [world.ask(tag) for tag in tags]
     assert {reply.fault for reply in replies} == {"TryLater"}
     assert len(world.delegate.calls) == 5
     shown = show(world, "acme-server")
     assert shown["breaker"] == "open"
-    assert "fault Server" in str(shown["breaker_why"])
+    assert "HTTP 200" in str(shown["breaker_why"])
     metrics = read("/metrics")[1]
     assert 'delegator_delegate_breaker{delegate="acme-server",state="open"} 1.0' in metrics
     assert 'delegator_handshakes_total{outcome="TryLater"} 7.0' in metrics
     assert not any(tag in metrics for tag in tags), "never a service tag as a label"
+
+
+def test_s4_a_device_that_its_delegate_refuses_keeps_nobody_else_out(world: World) -> None:
+    """A fault is an answer. One device that asked once a second kept its whole customer out: 0 of 57 were served."""
+    world.own("REFUSED1", *(f"HLTHY{n:02}" for n in range(8)))
+    world.start()
+    for number in range(8):
+        world.delegate.mode = "fault"
+        assert world.ask("REFUSED1").fault == "TryLater"
+        world.delegate.mode = "good"
+        if number > 5:
+            assert world.ask(f"HLTHY{number:02}").status == 200
+    assert show(world, "acme-server")["breaker"] == "closed"
+    assert "delegate acme-server says no: fault Server" in world.log
 
 
 def test_health_and_readiness(world: World) -> None:

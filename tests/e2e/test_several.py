@@ -53,7 +53,7 @@ class TestSeveralDelegates:
         tags = [f"DOWN{n:03}" for n in range(8)]
         world.own(*tags)
         world.start()
-        world.delegate.mode = "fault"
+        world.delegate.mode = "nonsense"
         assert all(world.ask(tag).status == 200 for tag in tags)
         assert len(world.delegate.calls) == 5
 

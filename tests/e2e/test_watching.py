@@ -36,7 +36,7 @@ def busy(world: World) -> None:
     world.own(*(f"BUSY01{n}" for n in range(7)))
     assert world.ask("BUSY001").status == 200
     assert world.ask("BUSY010").status == 200
-    world.delegate.mode = "fault"
+    world.delegate.mode = "nonsense"
     for number in range(1, 7):
         world.ask(f"BUSY01{number}")
     assert world.ask("NOBODY1").fault == "NotEntitled"

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.flags
+import dns.message
 import pytest
 from publicsuffixlist import PublicSuffixList
 
@@ -167,6 +169,46 @@ async def test_b4_a_flood_of_answers_is_not_even_read(server: PretendDns) -> Non
     finding = await domains(server.address).find("192.0.2.1")
     assert (finding.domain, finding.late) == (None, True)
     assert re.search(r"an answer of 6\d{4} bytes", finding.because)
+
+
+def compressed(question: dns.message.Message, names: int) -> bytes:
+    """An answer whose names are 126 labels each, and nearly all of that behind pointers: two bytes on the wire."""
+    head = dns.message.make_response(question).to_wire()
+    message = head[:6] + names.to_bytes(2, "big") + b"\0\0\0\0" + question.to_wire()[12:].split(b"\0\0\x29")[0]
+    longest, first = b"".join(b"\1" + bytes([97 + n % 26]) for n in range(126)) + b"\0", 0
+    for number in range(names):
+        data = b"\1%c" % (65 + number % 26) + (0xC000 | first + 2).to_bytes(2, "big") if first else longest
+        message += b"\xc0\x0c\0\x0c\0\1\0\0\0\x3c" + len(data).to_bytes(2, "big")
+        first = first or len(message)
+        message += data
+    return message
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_s8_names_behind_pointers_are_not_expanded(
+        server: PretendDns, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    """1 223 bytes of them took 90 ms of the loop that serves devices."""
+    def heavy(query: bytes, over: str) -> list[bytes]:
+        question = dns.message.from_wire(query)
+        if over != transport:
+            response = dns.message.make_response(question)
+            response.flags |= dns.flags.TC
+            return [response.to_wire()]
+        return [compressed(question, 52)]
+    monkeypatch.setattr(server, "replies", heavy)
+    finding = await domains(server.address).find("192.0.2.1")
+    assert (finding.domain, finding.late) == (None, True)
+    assert "an answer with a name of more than 40 labels" in finding.because
+
+
+async def test_s8_a_datagram_is_as_long_as_was_asked_for_at_most(
+        server: PretendDns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """57 KB by UDP left 545 of 551 devices unanswered."""
+    good = server.replies
+    monkeypatch.setattr(server, "replies", lambda query, over: [one + b"x" * 57_000 for one in good(query, over)])
+    finding = await domains(server.address).find("192.0.2.1")
+    assert (finding.domain, finding.late) == (None, True)
+    assert "an answer of more than 1232 bytes" in finding.because
 
 
 async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:

@@ -1,0 +1,81 @@
+"""TLS records as they come off the wire, counted before anybody digests them.
+
+A peer may send records that carry no data: KeyUpdate in TLS 1.3 (RFC 8446 section 4.6.3), HelloRequest and empty
+records in TLS 1.2, tickets, padding. OpenSSL digests all that it is given in one call, and asks for no permission:
+64 KiB hold 2 400 KeyUpdates, each two key derivations and an answer of ours. So the bytes are cut where records end
+and handed over a few records at a time, and after each few it is known how many of them carried something.
+The invariant: between two messages (requests or answers) a session digests a bounded number of records without data
+and a bounded number of bytes that are no data, whoever sends them and however they are cut.
+Must not live here: OpenSSL (wire.tls), what a message is (wire.http), deadlines (net).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+AT_ONCE = 32
+"""Records that OpenSSL is given in one go. A request, an answer and each half of a handshake come in fewer."""
+BARREN = 32
+"""Records without data between two messages. Two tickets and a KeyUpdate are what honest servers send in a year; 32
+KeyUpdates cost us about 0.3 ms."""
+HANDSHAKE = 256
+"""Records of the peer's half of a handshake: a chain of 64 KiB in the smallest fragments that are negotiated
+(256 bytes, RFC 8449 and RFC 6066 section 4 have 64 and 512)."""
+OVERHEAD = 128 * 1024
+"""Bytes that are no data, between two messages or in a handshake: a chain of certificates as long as OpenSSL takes
+(100 KiB), or a message of 4 KiB that comes byte by byte, each byte in a record of its own (29 bytes around it)."""
+_HEADER = 5
+
+
+class Records:
+    """What one peer sends. `cut` what arrives, and after each piece tell what it `gave`."""
+
+    __slots__ = ("_barren", "_header", "_left", "_overhead", "_shaking")
+
+    def __init__(self) -> None:
+        self._header = b""
+        """The first bytes of a record whose header is not whole yet."""
+        self._left = 0
+        """Bytes of the present record that have not come yet."""
+        self._barren = self._overhead = 0
+        self._shaking = True
+
+    def cut(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+        """The same bytes in pieces, each with the number of records that end in it, AT_ONCE at most. Bytes that are no
+        TLS come out too: what they are is OpenSSL's to say."""
+        start, position, end, ended = 0, 0, len(data), 0
+        while position < end:
+            if not self._left:
+                header = self._header + data[position:position + _HEADER - len(self._header)]
+                position += len(header) - len(self._header)
+                self._header = header
+                if len(header) < _HEADER:
+                    break
+                self._header, self._left = b"", header[3] << 8 | header[4]
+            taken = min(self._left, end - position)
+            self._left -= taken
+            position += taken
+            if not self._left:
+                ended += 1
+                if ended == AT_ONCE:
+                    yield data[start:position], ended
+                    start, ended = position, 0
+        if start < end:
+            yield data[start:] if start else data, ended
+
+    def gave(self, size: int, ended: int, carrying: int, plaintext: int) -> str:
+        """A piece of `size` bytes in which `ended` records ended was digested; `carrying` records had data,
+        `plaintext` bytes in all. Says what was too much, "" if nothing was."""
+        self._barren = max(0, self._barren + ended - carrying)
+        self._overhead += size - plaintext
+        most = HANDSHAKE if self._shaking else BARREN
+        if self._barren > most:
+            return f"more than {most} TLS records without data"
+        if self._overhead > OVERHEAD:
+            return f"more than {OVERHEAD} bytes of TLS that carry no data"
+        return ""
+
+    def new_message(self) -> None:
+        """The handshake is over, or a whole message was made of what came: the next one has the whole bounds."""
+        self._barren = self._overhead = 0
+        self._shaking = False

@@ -1,0 +1,70 @@
+"""S8: what a DNS message would cost is known before it is read, and the same whatever way it is written."""
+
+from __future__ import annotations
+
+import contextlib
+
+import dns.message
+import dns.name
+import dns.rrset
+import pytest
+from hypothesis import given, strategies
+
+from delegator.wire.dns_weight import LONGEST_NAME, MOST_LABELS, MOST_RECORDS, weigh
+
+LABELS = strategies.lists(strategies.sampled_from(["a", "bb", "ccc", "customer"]), min_size=1, max_size=12)
+
+
+def answer(kind: str, *texts: str, name: str = "1.2.0.192.in-addr.arpa.") -> dns.message.Message:
+    response = dns.message.make_response(dns.message.make_query(name, kind))
+    response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *texts))
+    return response
+
+
+def labels(name: dns.name.Name) -> int:
+    return len(name.labels) - 1
+
+
+@given(LABELS, strategies.lists(LABELS, min_size=1, max_size=20))
+def test_names_weigh_what_they_are_expanded_compressed_or_not(asked: list[str], targets: list[list[str]]) -> None:
+    name = dns.name.from_text(".".join(asked))
+    message = answer("PTR", *(".".join(target) + "." for target in targets), name=str(name))
+    (rrset,) = message.answer
+    expected = labels(name) * (1 + len(rrset)) + sum(labels(record.target) for record in rrset)
+    assert weigh(message.to_wire()) == expected
+
+
+@pytest.mark.parametrize("message", [
+    answer("A", *(f"192.0.2.{n}" for n in range(250)), name="rack1.customer.test."),
+    answer("AAAA", *(f"2001:db8::{n}" for n in range(100)), name="rack1.customer.test."),
+    answer("PTR", *(f"host{n}.customer.test." for n in range(60))),
+    answer("PTR", "a.test.", name=f"{'f.' * 32}ip6.arpa."),
+    answer("SOA", "ns.test. admin.test. 1 3600 600 86400 30", name="test."),
+    answer("TXT", '"' + "x" * 200 + '"', name="test."),
+])
+def test_what_honest_servers_send_passes(message: dns.message.Message) -> None:
+    assert 0 < weigh(message.to_wire(max_size=65_535)) <= MOST_LABELS
+
+
+@pytest.mark.parametrize(("message", "why"), [
+    (answer("A", *(f"192.0.{n // 250}.{n % 250}" for n in range(400))), f"more than {MOST_RECORDS} records"),
+    (answer("PTR", f"{'a.' * 41}test."), f"a name of more than {LONGEST_NAME} labels"),
+    (answer("PTR", *(f"{n}.{'a.' * 30}test." for n in range(60))), f"more than {MOST_LABELS} labels"),
+    (answer("TXT", *(f'"{n:03}{"x" * 250}"' for n in range(60))), f"more than {MOST_LABELS} labels"),
+    (answer("NS", *(f"{n}.{'a.' * 30}test." for n in range(60))), f"more than {MOST_LABELS} labels"),
+])
+def test_more_than_that_is_refused(message: dns.message.Message, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        weigh(message.to_wire(max_size=65_535))
+
+
+@pytest.mark.parametrize("tail", [b"\xc0\x0c", b"\xc0\xff", b"\x05abc", b""])
+def test_pointers_that_lead_nowhere_end(tail: bytes) -> None:
+    with pytest.raises(ValueError, match=r"points ahead|too early"):
+        weigh(b"\0\1\x81\x80\0\1\0\0\0\0\0\0" + tail)
+
+
+@given(strategies.binary(max_size=300))
+def test_any_bytes_have_a_weight_or_are_refused(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert 0 <= weigh(b"\0\1\x81\x80" + data) <= MOST_LABELS
