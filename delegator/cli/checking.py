@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from cryptography import x509
+
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings
 from delegator.errors import DelegatorError
@@ -24,7 +26,7 @@ from delegator.net.reverse import load_domains
 from delegator.sealing import read_key_file
 from delegator.wire.presented import presented
 from pki import Folder, PkiError, pair
-from pki.trust import TrustStore
+from pki.trust import TrustStore, shown
 
 _SOON = timedelta(days=30)
 
@@ -97,6 +99,7 @@ def _enrolment(settings: Settings) -> str:
 
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)
     assert authority is not None
+    _in_time(authority.certificate, "make another: python -m pki init; see docs/enrolment.md")
     end = authority.certificate.not_valid_after_utc
     return f"signs for {settings.enrolment.days} days, until {end:%Y-%m-%d}"
 
@@ -163,8 +166,14 @@ def _pki_folder(path: Path) -> str:
 def _trust(server: Server) -> str:
     trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
     found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
+    for anchor in trust.anchors:
+        _in_time(anchor, "see CA rollover in docs/operators.md")
     if trust.revocation is None:
         return f"{found}, no revocation list"
+    if datetime.now(UTC) < trust.revocation.this_update:
+        begins = f"{trust.revocation.this_update:%Y-%m-%d %H:%M}Z"
+        raise _Wrong(f"the revocation list {server.crl} begins at {begins}: every device would be refused until then",
+                     "is this machine's clock right?")
     if not trust.revocation.covers(datetime.now(UTC)):
         raise _Wrong(f"the revocation list {server.crl} is stale: every device would be refused", "python -m pki crl")
     return f"{found}, {len(trust.revocation.serials)} revoked certificate(s)"
@@ -176,11 +185,15 @@ def _certificate(path: str, key: str, mint: str) -> str:
     wrong = pair.order_fault(chain)
     if wrong is not None:
         raise _Wrong(wrong, pair.ORDER_HINT)
-    over = pair.time_fault(chain[0], datetime.now(UTC))
-    if over is not None:
-        raise _Wrong(over, f"renew it with --renew: {mint}")
+    _in_time(chain[0], f"renew it with --renew: {mint}")
     end = chain[0].not_valid_after_utc
     return f"valid until {end:%Y-%m-%d}" + (", renew it soon" if end <= datetime.now(UTC) + _SOON else "")
+
+
+def _in_time(certificate: x509.Certificate, hint: str) -> None:
+    over = pair.time_fault(certificate, datetime.now(UTC))
+    if over is not None:
+        raise _Wrong(f"the certificate of {shown(certificate)} {over}", hint)
 
 
 def _key(path: str, certificate: str, mint: str) -> str:
