@@ -333,7 +333,8 @@ class App:
                 await _guarded(self._tidy_imports)
                 await _guarded(self._auditor.upkeep)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), HOUSEKEEPING)
+                async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
+                    await self._wake.wait()
 
     async def _look_for_withdrawn(self) -> None:
         """Apart from the house, where a delegate that is slow to be told holds up a round, and from files, where a disk
@@ -342,7 +343,8 @@ class App:
             self._changed.clear()
             await _guarded(self._withdraw)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), HOUSEKEEPING)
+                async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
+                    await self._changed.wait()
 
     async def _look_for_changes(self) -> None:
         while True:

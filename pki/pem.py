@@ -127,7 +127,7 @@ def _made(block: Block, sort: Sort[T]) -> T:
 
 
 _EDGE = re.compile(rb"-----(BEGIN|END) ([!-,.-~](?:[ !-,.-~]*[!-,.-~])?)-----")
-_LIKE_AN_EDGE = re.compile(rb"-----[A-Z]|--\s*(?:BEGIN|END)\b|\b(?:BEGIN|END) [A-Z0-9 ]+--")
+_LIKE_AN_EDGE = re.compile(rb"-----[A-Z]|--\s*(?:BEGIN|END)\b|\b(?:BEGIN|END) [A-Z0-9 ]+--|[A-Z]-----\Z")
 _LIKE_BASE64 = re.compile(rb"(?![0-9A-Fa-f]+\Z)[A-Za-z0-9+/]{60,}={0,2}")
 """A line from within a block, where no block is; a fingerprint in hexadecimal may stand there."""
 

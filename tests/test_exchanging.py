@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import exchanging, parts
+from delegator.app import App
 from delegator.config import Store
 from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
@@ -186,6 +187,54 @@ def test_every_file_that_is_read_again_is_watched(shop: Shop, how: str) -> None:
         assert files_stamp(shop.settings) != before, setting
 
 
+@contextlib.asynccontextmanager
+async def serving(shop: Shop) -> AsyncIterator[App]:
+    """A whole delegator in this loop, on a port of its own."""
+    shop.settings = msgspec.structs.replace(shop.settings, server=msgspec.structs.replace(
+        shop.settings.server, host="127.0.0.1", port=0), store=Store(path=str(shop.place / "d.db")))
+    app = App(shop.settings)
+    await app.start()
+    life = asyncio.ensure_future(app.run())
+    try:
+        yield app
+    finally:
+        app.stop()
+        await life
+        gc.unfreeze()
+
+
+async def test_b_a_reload_that_is_refused_is_told_and_the_revocation_in_it_counts(shop: Shop) -> None:
+    async with serving(shop) as app:
+        shop.revoke()
+        shop.spoil("server", "key")
+        assert "delegator.key" in await app.exchange(lambda: shop.settings)
+        assert shop.refuses(app._parts)
+        assert app._listener.context is app._parts.context
+        assert "delegator_reload_successful 0.0" in app.metrics.text().decode()
+
+
+async def test_b_settings_that_are_refused_take_nothing_with_them(shop: Shop) -> None:
+    """Whole or not at all, where files are judged one by one."""
+    async with serving(shop) as app:
+        shop.spoil("server", "key")
+        wanted = msgspec.structs.replace(shop.settings, limits=msgspec.structs.replace(shop.settings.limits, idle=3.0))
+        shop.revoke()
+        assert await app.exchange(lambda: wanted)
+        assert app._parts.settings.limits.idle == shop.settings.limits.idle
+        assert shop.refuses(app._parts)
+
+
+async def test_b_a_reload_that_hangs_keeps_nobody_from_the_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    began = time.monotonic()
+    async with serving(shop) as app:
+        monkeypatch.setattr("delegator.app.prepare", lambda *_: free.wait())
+        app.reload()
+        await asyncio.sleep(0.05)
+    free.set()
+    assert time.monotonic() - began < 10
+
+
 OPENED: list[tuple[str, int]] = []
 
 
@@ -197,23 +246,14 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
 async def test_b_no_key_is_read_on_the_event_loop(shop: Shop) -> None:
     """Of a whole delegator: its start, a reload, what is taken of one that was refused, a mail. Every file that is
     opened is told to an audit hook (PEP 578)."""
-    from delegator.app import App
-
-    settings = msgspec.structs.replace(shop.settings, server=msgspec.structs.replace(
-        shop.settings.server, host="127.0.0.1", port=0), store=Store(path=str(shop.place / "d.db")))
     OPENED.clear()
     sys.addaudithook(_note)
-    app = App(settings)
-    await app.start()
-    life = asyncio.ensure_future(app.run())
-    assert await app.exchange(lambda: settings) == ""
-    shop.spoil("server", "certificate")
-    assert "cut off" in await app.exchange(lambda: settings)
-    with contextlib.suppress(DelegatorError):
-        await app._notifier._carriers[NotificationKind.MAIL].deliver(*a_mail())
-    app.stop()
-    await life
-    gc.unfreeze()
+    async with serving(shop) as app:
+        assert await app.exchange(lambda: shop.settings) == ""
+        shop.spoil("server", "certificate")
+        assert "cut off" in await app.exchange(lambda: shop.settings)
+        with contextlib.suppress(DelegatorError):
+            await app._notifier._carriers[NotificationKind.MAIL].deliver(*a_mail())
     assert {Path(name) for name, _ in OPENED} >= {shop.file(*setting) for setting in READ}
     assert {name for name, thread in OPENED if thread == threading.get_ident()} == set()
 

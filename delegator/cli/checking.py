@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from cryptography import x509
+
 from delegator.cli import checking_postgres
 from delegator.config import Server, Settings, Source, Store
 from delegator.errors import DelegatorError
@@ -35,7 +37,7 @@ from delegator.store.rows import policy_of
 from delegator.wire.presented import presented
 from pki import Folder, PkiError, pair
 from pki.errors import system_words
-from pki.trust import TrustStore
+from pki.trust import TrustStore, shown
 
 _SOON = timedelta(days=30)
 _NOWHERE = Source(None, {})
@@ -181,6 +183,7 @@ def _enrolment(settings: Settings) -> str:
     _opened("enrolment", settings.enrolment, "certificate", "key", "passphrase_file")
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)
     assert authority is not None
+    _in_time(authority.certificate, "make another: python -m pki init; see docs/enrolment.md")
     end = authority.certificate.not_valid_after_utc
     return f"signs for {settings.enrolment.days} days, until {end:%Y-%m-%d}"
 
@@ -258,8 +261,14 @@ def _trust(server: Server) -> str:
     _opened("server", server, "ca", "crl", "issuers")
     trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
     found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
+    for anchor in trust.anchors:
+        _in_time(anchor, "see CA rollover in docs/operators.md")
     if trust.revocation is None:
         return f"{found}, no revocation list"
+    if datetime.now(UTC) < trust.revocation.this_update:
+        begins = f"{trust.revocation.this_update:%Y-%m-%d %H:%M}Z"
+        raise _Wrong(f"the revocation list {server.crl} begins at {begins}: every device would be refused until then",
+                     "is this machine's clock right?")
     if not trust.revocation.covers(datetime.now(UTC)):
         raise _Wrong(f"the revocation list {server.crl} is stale: every device would be refused", "python -m pki crl")
     return f"{found}, {len(trust.revocation.serials)} revoked certificate(s)"
@@ -271,11 +280,15 @@ def _certificate(path: str, key: str, mint: str) -> str:
     wrong = pair.order_fault(chain)
     if wrong is not None:
         raise _Wrong(wrong, pair.ORDER_HINT)
-    over = pair.time_fault(chain[0], datetime.now(UTC))
-    if over is not None:
-        raise _Wrong(over, f"renew it with --renew: {mint}")
+    _in_time(chain[0], f"renew it with --renew: {mint}")
     end = chain[0].not_valid_after_utc
     return f"valid until {end:%Y-%m-%d}" + (", renew it soon" if end <= datetime.now(UTC) + _SOON else "")
+
+
+def _in_time(certificate: x509.Certificate, hint: str) -> None:
+    over = pair.time_fault(certificate, datetime.now(UTC))
+    if over is not None:
+        raise _Wrong(f"the certificate of {shown(certificate)} {over}", hint)
 
 
 def _key(path: str, certificate: str, mint: str) -> str:

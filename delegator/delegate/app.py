@@ -169,7 +169,8 @@ class Keeper:
         stamp = await self._stamp(None)
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), HOUSEKEEPING)
+                async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
+                    await self._told.wait()
             before, stamp = stamp, await self._stamp(stamp)
             if self._told.is_set() or before != stamp:
                 self._told.clear()

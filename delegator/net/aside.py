@@ -33,10 +33,12 @@ async def aside(work: Callable[[], T], what: str, within: float | None = None) -
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     threading.Thread(target=_run, args=(work, loop, done), name=f"aside: {what}", daemon=True).start()
+    waiting = asyncio.timeout(limit)  # asyncio.wait_for swallows a cancellation that comes together with the outcome
     try:
-        return await asyncio.wait_for(done, limit)
+        async with waiting:
+            return await done
     except TimeoutError:
-        if done.cancelled():
+        if waiting.expired():
             raise _stuck(f"{what} did not end within {limit:g} s") from None
         raise
 

@@ -87,7 +87,8 @@ class Notifier:
                 self._wake.clear()
                 await self._look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), ROUND)
+                    async with asyncio.timeout(ROUND):  # wait_for may swallow a cancellation (gh-86296)
+                        await self._wake.wait()
         finally:
             await self._let_go()
 
