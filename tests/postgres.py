@@ -57,9 +57,11 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
                           capture_output=True, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **_user())
 
 
-def _program_open(name: str, *arguments: object, **pipes: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([program(name), *map(str, arguments)], cwd="/", stderr=subprocess.DEVNULL,
-                            env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **pipes, **_user())
+def _spoken_to(*arguments: object) -> subprocess.Popen[bytes]:
+    """One that goes on, to be written to and read from."""
+    return subprocess.Popen([program(str(arguments[0])), *map(str, arguments[1:])], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
+                            env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **_user())
 
 
 class Cluster:
@@ -162,8 +164,7 @@ class Cluster:
         for _ in range(2):
             psql = self._emptying.get(name)
             if psql is None or psql.poll() is not None:
-                psql = self._emptying[name] = _program_open(
-                    "psql", *self._as_superuser(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                psql = self._emptying[name] = _spoken_to("psql", *self._as_superuser(name))
             assert psql.stdin is not None
             assert psql.stdout is not None
             with contextlib.suppress(BrokenPipeError):
@@ -227,7 +228,7 @@ def cluster_folder() -> Iterator[Path]:
 @contextmanager
 def running_cluster(**settings: str) -> Iterator[Cluster]:
     with cluster_folder() as folder:
-        cluster = Cluster(folder, **settings)
+        cluster = Cluster(folder, 5432, **settings)
         cluster.make()
         cluster.start()
         try:

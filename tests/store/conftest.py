@@ -1,7 +1,7 @@
 """What the store's contract is run on and with: databases, a clock that is told the time, asks to make.
 
 Everything in this folder but test_sqlite*, test_postgres* and test_migrate is the contract: it knows no driver and is
-run on every engine in DATABASES.
+run on every engine in DATABASES: PostgreSQL where it is installed, else these tests are skipped and say so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,6 +36,7 @@ from ..postgres import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Opening = Callable[[], Awaitable[Store]]
+_NO_CASE = SimpleNamespace(params={})
 Database = Callable[[], AbstractAsyncContextManager[Opening]]
 
 
@@ -69,7 +71,20 @@ async def postgres_database(cluster: Cluster, key: SealingKey) -> AsyncIterator[
             yield opening
 
 
-DATABASES = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.counterpart("initdb"), pytest.mark.slow])]
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.counterpart("initdb"))]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On PostgreSQL `make test` runs every test of the contract with the first of its cases, as a database there costs
+    five times what a file does. The further cases differ in values, not in what the engine must do; they are slow."""
+    begun: set[tuple[object, ...]] = set()
+    for item in items:
+        if "postgresql" in getattr(item, "callspec", _NO_CASE).params.values():
+            test = item.path, getattr(item, "cls", None), getattr(item, "originalname", item.name)
+            if test in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(test)
 
 
 @pytest.fixture
