@@ -28,6 +28,8 @@ class Term:
     name: str
     covers: Callable[[Applied, Applied], bool]
     said: Callable[[Policy], str]
+    counted: bool = False
+    """Whether it counts the devices of its holder."""
 
 
 def _most(most: Callable[[Policy], int | None]) -> Callable[[Applied, Applied], bool]:
@@ -130,16 +132,17 @@ TERMS: dict[str, Term] = {
     "shared_by_domain": Term("shared certificate by reverse DNS alone",
                               lambda one, other: other.policy.shared_by_domain or not one.policy.shared_by_domain,
                               lambda one: "allowed" if one.shared_by_domain else "refused"),
-    "max_devices": Term("devices at once", _most(lambda one: one.max_devices), lambda one: _number(one.max_devices)),
+    "max_devices": Term("devices at once", _most(lambda one: one.max_devices), lambda one: _number(one.max_devices),
+                        counted=True),
     "attempts": Term("attempts", lambda one, other: one.policy.attempts <= other.policy.attempts,
                       lambda one: str(one.attempts)),
     "claims_per_hour": Term("claims an hour", _most(lambda one: one.claims_per_hour),
-                             lambda one: _number(one.claims_per_hour)),
-    "lease": Term("a credential is given again for", lambda one, other: one.policy.lease == other.policy.lease,
+                            lambda one: _number(one.claims_per_hour), counted=True),
+    "lease": Term("a credential is given again for", lambda one, other: one.policy.lease <= other.policy.lease,
                    lambda one: _lasting(one.lease)),
 }
-"""By the field that says it. A lease is looser either way: a longer one gives the same credential for longer, a
-shorter one gives a place and a tag free for the next sooner."""
+"""By the field that says it. A longer lease gives the same credential for longer; a shorter one, whose places and tags
+are free sooner, is left to the limits of devices and attempts."""
 INCLUDED = {"domains": "networks", "own_anywhere": "networks"}
 """Fields that are judged with another one."""
 FIELDS = frozenset({*TERMS, *INCLUDED})
@@ -156,9 +159,12 @@ def loosened(before: Sequence[Applied], after: Sequence[Applied], but: str = "")
     """All policies must agree, so a term is kept as soon as one of those after covers it."""
     if not all(one.policy.custom_operations for one in after):
         return []
-    return [f"{term.name}: {term.said(old.policy)} -> {said(term, after)}" for old in before
+    return [f"{term.name}: {said(term, (old,))} -> {said(term, after)}" for old in before
             for field, term in TERMS.items() if field != but and not any(term.covers(new, old) for new in after)]
 
 
 def said(term: Term, policies: Sequence[Applied]) -> str:
-    return " and ".join(dict.fromkeys(term.said(one.policy) for one in policies))
+    """What policies ask by a term, each thing once; of a limit also whose devices it counts."""
+    return " and ".join(dict.fromkeys(
+        f"{told} of {one.holder.replace('/', ' ')}" if term.counted and one.holder and told.isdigit() else told
+        for one in policies for told in (term.said(one.policy),)))

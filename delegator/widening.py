@@ -58,7 +58,7 @@ class Gate:
         """What it asks of a device, in words."""
         bare = Policy(attempts=1_000_000, identity=IdentityRule.EITHER, shared_by_domain=True)
         asked = [f"{term.name} {said(term, self.policies)}" for field, term in TERMS.items()
-                if field not in ("custom_operations", "lease", "callbacks")
+                if field not in ("custom_operations", "lease", "callbacks", "shared_by_domain")
                 and any(term.said(one.policy) != term.said(bare) for one in self.policies)]
         return ", ".join(asked)
 

@@ -75,7 +75,9 @@ async def _add(store: Store, delegate: Delegate) -> Output:
     await store.add_delegate(delegate)
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback)))
-    return changing.also(output, await changing.let_in(store, DELEGATE, delegate.name, None, delegate))
+    lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
+    alone = sum(one.customer == delegate.customer for one in await store.delegates()) == 1
+    return changing.plainly(output, lets_in) if alone else changing.also(output, lets_in)
 
 
 @verb(group, "change", "delegator delegates change acme-berlin --address 192.0.2.7 --policy night\n"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, forms, listing
+from delegator.cli import changing, console, forms, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import settings, stored
 from delegator.cli.shapes import Shape
@@ -95,15 +95,22 @@ async def add(store: Store, name: str, since: Month | None, **said: Any) -> Outp
 @stored
 async def change(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Change the plan NAME from a month on: what is not said stays. What was billed before keeps its version."""
-    last = (await store.plans.versions(name))[-1]
     general, by_kind = _prices(said["prices"])
     wanted = {"currency": said["currency"], "included": said["included"], "base_fee": said["base_fee"],
-              "price": general, "prices": {**last.prices, **by_kind} if by_kind else None}
+              "price": general, "prices": by_kind or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change: --price, --included, --base-fee or --currency")
-    plan = _valid(lambda: replace(last, since=since or this_month().after(1), **changes))
-    return _told(await store.plans.change(plan, datetime.now(UTC)), "is changed")
+    begins = since or this_month().after(1)
+
+    def how(last: Plan) -> Plan:
+        prices = {**last.prices, **by_kind}
+        return _valid(lambda: replace(last, **{**changes, "since": begins, "prices": prices}))
+    before, after = await store.plans.amend(name, how, datetime.now(UTC))
+    fields = [one for one in changing.differences(shape(before), shape(after)) if one["field"] != "version"]
+    output = _told(after, "is changed")
+    words = [f"  {one['field']}: {console.short(one['old'])} -> {console.short(one['new'])}" for one in fields]
+    return replace(output, words=(*output.words, *words))
 
 
 def _prices(said: Sequence[tuple[CallbackKind | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackKind, Decimal]]:

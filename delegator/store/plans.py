@@ -8,7 +8,7 @@ Must not live here: what a plan makes of events (delegator.billing), closing mon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -73,7 +73,7 @@ def add(plan: Plan, now: datetime, by: By) -> Transaction[Plan]:
     """Raises DelegatorError: CONFLICT when there is one of that name, or its month is closed."""
     if (yield Query("SELECT 1 FROM plans WHERE name = $1", (plan.name,))):
         raise DelegatorError(Kind.CONFLICT, f"there is a plan named {plan.name} already",
-                             hint=f"see: delegator plans show {plan.name}")
+                             hint=f"change it with: delegator plans change {plan.name}")
     return (yield from _keep(replace(plan, version=1), Act.PLAN_ADDED, now, by))
 
 
@@ -81,6 +81,13 @@ def change(plan: Plan, now: datetime, by: By) -> Transaction[Plan]:
     """One version more. Raises DelegatorError: NOT_FOUND, or CONFLICT when its month is closed."""
     known = yield from versions(plan.name)
     return (yield from _keep(replace(plan, version=known[-1].version + 1), Act.PLAN_CHANGED, now, by))
+
+
+def amend(name: str, how: Callable[[Plan], Plan], now: datetime, by: By) -> Transaction[tuple[Plan, Plan]]:
+    """One version more, made of the last one as it stands at that moment; both. Raises DelegatorError as `change`, and
+    what `how` raises."""
+    last = (yield from versions(name))[-1]
+    return last, (yield from change(how(last), now, by))
 
 
 def _keep(plan: Plan, act: Act, now: datetime, by: By) -> Transaction[Plan]:
@@ -175,6 +182,9 @@ class Plans:
 
     async def change(self, plan: Plan, now: datetime) -> Plan:
         return await self._driver.run(lambda: change(plan, now, self._by))
+
+    async def amend(self, name: str, how: Callable[[Plan], Plan], now: datetime) -> tuple[Plan, Plan]:
+        return await self._driver.run(lambda: amend(name, how, now, self._by))
 
     async def assign(self, customer: str, plan: str | None, since: Month, now: datetime) -> None:
         await self._driver.run(lambda: assign(customer, plan, since, now, self._by))

@@ -412,3 +412,11 @@ def test_a_confirmed_claim_stands_for_the_done(acme: Console) -> None:
         await store.confirm(claim.claim_id, claim.binding, Result.DEPLOYED, None, datetime.now(UTC))
     acme.store(confirm)
     assert "lets in: " in acme.run("claims", "release", TAG).err
+
+
+def test_a_plan_tells_what_changed_and_keeps_the_rest(acme: Console) -> None:
+    acme.ok("plans", "add", "p", "--currency", "EUR", "--price", "0.25", "--price", "ssh=0.5", "--from", "2026-01")
+    done = acme.run("plans", "change", "p", "--price", "hosted=0.1", "--from", "2099-01", "--json")
+    assert done.json["prices"] == {"ssh": "0.5", "hosted": "0.1"}
+    assert done.err.splitlines()[1:] == ["  since: 2026-01 -> 2099-01", "  prices.hosted: - -> 0.1"]
+    assert "plans change p" in acme.refused(6, "plans", "add", "p", "--currency", "EUR", "--price", "1")
