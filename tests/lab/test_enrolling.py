@@ -4,6 +4,7 @@ that key, and from then on the shared one is refused for its tag (6.2)."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from delegator.enrolment import fingerprint_of
 from delegator.model import IdentityRule
 from pki import Authority
 from pki.keys import PrivateKey
@@ -32,9 +33,14 @@ def request_of(key: PrivateKey, name: str = "whatever") -> str:
     return base64.b64encode(made.public_bytes(Encoding.DER)).decode()
 
 
+def spki_sha256(key: CertificatePublicKeyTypes) -> str:
+    """How a key is told from any other: the hash of its SubjectPublicKeyInfo."""
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
 KEY, OTHER_KEY = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 REQUEST, OTHER_REQUEST = request_of(KEY), request_of(OTHER_KEY)
-FINGERPRINT = fingerprint_of(KEY.public_key())
+FINGERPRINT = spki_sha256(KEY.public_key())
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ async def test_6_2_a_device_gets_a_certificate_for_its_key_and_its_tag(
         reply = await enrolling.ask(TAG, shown=SHARED, request=request_of(KEY, "XYZ9999"))
     made = read(reply.text("HandshakeCertificate"))
     assert made.subject.rfc4514_string() == f"CN={TAG}", "and nothing that the request says"
-    assert fingerprint_of(made.public_key()) == FINGERPRINT  # type: ignore[arg-type]
+    assert spki_sha256(made.public_key()) == FINGERPRINT
     made.verify_directly_issued_by(authority.certificate)
     assert START - timedelta(days=1) <= made.not_valid_before_utc <= START
     assert timedelta(days=29) < made.not_valid_after_utc - START <= timedelta(days=30)
@@ -169,7 +175,7 @@ async def test_6_2_of_two_keys_at_once_one_is_enrolled_and_the_other_gets_nothin
     enrolling.store.footing = then_another_key  # type: ignore[method-assign]
     reply = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     (kept,) = await enrolling.store.enrolments.of_tag(TAG)
-    assert kept.key_fingerprint == fingerprint_of(OTHER_KEY.public_key())
+    assert kept.key_fingerprint == spki_sha256(OTHER_KEY.public_key())
     assert (reply.fault, reply.trail.reasons) == ("NotEntitled", (f"{TAG} is enrolled already, serial {kept.serial}",))
     assert reply.texts("HandshakeCertificate") == []
 

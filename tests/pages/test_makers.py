@@ -135,14 +135,13 @@ def test_readme(place: Scene) -> None:
             said = json.loads(demo.stdout.readline())
             place.port = said["delegator"]["port"]
             place.words[":4433"] = f":{place.port}"
-            with reading(place, "README.md", test_readme) as page:
-                given = re.findall("<UserName>(.*?)<", page.run("curl"))
             own = said["devices"][0]
-            (place.folder / "var/pki").mkdir(parents=True)
+            (place.folder / "var/pki/devices").mkdir(parents=True)
             (place.folder / "var/pki/ca.crt").symlink_to(said["delegator"]["ca"])
             for name, file in (("crt", own["cert"]), ("key", own["key"])):
-                (place.folder / "var/pki/devices").mkdir(exist_ok=True)
                 (place.folder / f"var/pki/devices/{own['tag']}.{name}").symlink_to(file)
-            assert [place.activated(own["tag"], document=own["tag"])["user_name"]] == given
+            with reading(place, "README.md", test_readme) as page:
+                given = re.findall("<UserName>(.*?)<", page.run("curl"))
+                assert [place.activated(own["tag"], document=own["tag"])["user_name"]] == given
         finally:
             demo.terminate()
