@@ -38,8 +38,8 @@ def group() -> None:
                     "delegator devices add --serial SN-0042 --order 4711")
 @click.argument("tag", type=forms.tag, required=False)
 @click.option("--customer", type=forms.name, help="Who owns it; else whoever --order belongs to, or will.")
-@click.option("--serial", type=forms.serial, help="Its serial number.")
-@click.option("--mac", type=forms.mac, multiple=True, help="A MAC address of it; may be repeated.")
+@click.option("--serial", type=forms.own_serial, help="Its serial number.")
+@click.option("--mac", type=forms.own_mac, multiple=True, help="A MAC address of it; may be repeated.")
 @click.option("--model", type=forms.model_name, help="Its model.")
 @click.option("--order", type=forms.words, help="The order it was sold with.")
 @click.option("--delegate", type=forms.name, help="Its delegate; else rules choose among the customer's.")
@@ -69,8 +69,8 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
 @click.argument("device", type=forms.identifier)
 @click.option("--customer", type=forms.name, help="Who owns it, where nobody does by its own registration.")
 @click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
-@click.option("--serial", "serial_number", type=forms.serial, help="Its serial number.")
-@click.option("--mac", "mac_addresses", type=forms.mac, multiple=True,
+@click.option("--serial", "serial_number", type=forms.own_serial, help="Its serial number.")
+@click.option("--mac", "mac_addresses", type=forms.own_mac, multiple=True,
               help="A MAC address of it, instead of those that it has; may be repeated.")
 @click.option("--model", type=forms.model_name, help="Its model.")
 @click.option("--order", type=forms.words, help="The order it was sold with.")

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from delegator.cli import forms
-from delegator.model import SERIAL_NUMBER, SERVICE_TAG
+from delegator.model import SERIAL_NUMBER, SERVICE_TAG, is_placeholder_mac, is_placeholder_serial
 from delegator.store.spool import Refused, Said
 from pki.tables import ABSENT, Record, Values
 
 COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
 IDENTIFIERS = COLUMNS[:3]
 _FORMS: dict[str, Callable[[str], str]] = {
-    "service_tag": forms.tag, "serial_number": forms.serial, "model": forms.model_name, "order": forms.words,
+    "service_tag": forms.tag, "serial_number": forms.own_serial, "model": forms.model_name, "order": forms.words,
     "delegate": forms.name, "customer": forms.name}
 _MAC = "(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}"
 _NAMES = re.compile(rf"({SERVICE_TAG.pattern})?\n({SERIAL_NUMBER.pattern})?\n({_MAC}(?:;{_MAC})*)?").fullmatch
@@ -69,6 +69,8 @@ class Rows:
         if found is None:
             return None
         tag, serial, macs = found.groups()
+        if serial and is_placeholder_serial(serial):
+            return None
         if macs:
             macs = macs.upper().replace("-", ":")
             if len(macs) > _ONE:
@@ -76,6 +78,8 @@ class Rows:
                 if len(set(parts)) < len(parts):
                     return None
                 macs = ",".join(parts)
+            if any(map(is_placeholder_mac, macs.split(","))):
+                return None
         return _said((line, owner, tag, serial, macs, *rest)) if tag or serial or macs else None
 
     def _said(self, line: int, values: Values) -> Said:
@@ -84,7 +88,7 @@ class Rows:
         wrong: list[str] = []
         good = {name: converted(name, form, fields[name], wrong) for name, form in _FORMS.items()}
         parts = _parts(fields["mac_addresses"])
-        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.mac, part, wrong)) is not None]
+        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.own_mac, part, wrong)) is not None]
         owner = self._owner(fields, good, wrong)
         wrong += [f"{name}: {value} is a MAC address; several of them in one cell are quoted, or parted by spaces"
                   for name in ("model", "order") if (value := good[name]) and _ONE_MAC(value)]

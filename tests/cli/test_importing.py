@@ -160,3 +160,13 @@ def test_reading_alone_refuses_with_the_kind_for_bad_input() -> None:
     with pytest.raises(DelegatorError) as caught:
         _rows(b"nonsense")
     assert caught.value.kind is Kind.MALFORMED
+
+
+def test_g_what_thousands_of_machines_say_registers_nobody(acme: Console) -> None:
+    """The second device of such a row would be in conflict with the first, and none would ever be found by it."""
+    code, facts = _import(acme, "service_tag,serial_number,mac_addresses\nPLA0001,Default string,\n"
+                          "PLA0002,,FF:FF:FF:FF:FF:FF\nPLA0003,SN-7,00:1A:2B:3C:4D:77\nPLA0004,None,\n")
+    assert (code, facts["refused_rows"]) == (5, 3)
+    assert all("identifies no device" in str(one) for one in facts["refused"])  # type: ignore[attr-defined]
+    assert "identifies no device" in acme.refused(
+        2, "devices", "add", "PLA0004", "--customer", "acme", "--serial", "None")
