@@ -183,16 +183,18 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     with Spool() as spool:
         with feeding.opened(file, stages) as (source, step):
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
-            spool.fill(Rows(customer).read(unnamed.noted(table)))
+            rows = Rows(customer)
+            spool.fill(rows.read(unnamed.noted(table)))
         wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts
         output = feeding.result(
             {"rows": counts.rows, "new": counts.new, "changed": counts.changed, "unchanged": counts.unchanged,
-             "refused_rows": counts.refused, "sha256": table.sha256},
+             "refused_rows": counts.refused, "placeholders": rows.placeholders, "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
-        return changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
+        output = changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
+        return replace(output, words=(*output.words, *rows.words))
 
 
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"

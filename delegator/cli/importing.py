@@ -20,7 +20,7 @@ from pki.tables import ABSENT, Record, Values
 COLUMNS = ("service_tag", "serial_number", "mac_addresses", "model", "order", "delegate", "customer")
 IDENTIFIERS = COLUMNS[:3]
 _FORMS: dict[str, Callable[[str], str]] = {
-    "service_tag": forms.tag, "serial_number": forms.own_serial, "model": forms.model_name, "order": forms.words,
+    "service_tag": forms.tag, "serial_number": forms.serial, "model": forms.model_name, "order": forms.words,
     "delegate": forms.name, "customer": forms.name}
 _MAC = "(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}"
 _NAMES = re.compile(rf"({SERVICE_TAG.pattern})?\n({SERIAL_NUMBER.pattern})?\n({_MAC}(?:;{_MAC})*)?").fullmatch
@@ -43,6 +43,16 @@ class Rows:
     def __init__(self, customer: str | None) -> None:
         self._customer = customer
         self._owned: dict[tuple[object, ...], _Owned] = {}
+        self.placeholders = 0
+        """Rows with an identifier that thousands of machines say."""
+        self._first = 0
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is to be said of rows that were taken."""
+        return () if not self.placeholders else (
+            f"rows with a serial number or MAC address that is a placeholder: {self.placeholders}, the first on line "
+            f"{self._first}; it identifies no device, and none will be found by it",)
 
     def read(self, records: Iterable[Record]) -> Iterator[Said | Refused]:
         for line, values in records:
@@ -69,8 +79,6 @@ class Rows:
         if found is None:
             return None
         tag, serial, macs = found.groups()
-        if serial and is_placeholder_serial(serial):
-            return None
         if macs:
             macs = macs.upper().replace("-", ":")
             if len(macs) > _ONE:
@@ -78,8 +86,7 @@ class Rows:
                 if len(set(parts)) < len(parts):
                     return None
                 macs = ",".join(parts)
-            if any(map(is_placeholder_mac, macs.split(","))):
-                return None
+        self._note(line, serial, macs)
         return _said((line, owner, tag, serial, macs, *rest)) if tag or serial or macs else None
 
     def _said(self, line: int, values: Values) -> Said:
@@ -88,7 +95,7 @@ class Rows:
         wrong: list[str] = []
         good = {name: converted(name, form, fields[name], wrong) for name, form in _FORMS.items()}
         parts = _parts(fields["mac_addresses"])
-        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.own_mac, part, wrong)) is not None]
+        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.mac, part, wrong)) is not None]
         owner = self._owner(fields, good, wrong)
         wrong += [f"{name}: {value} is a MAC address; several of them in one cell are quoted, or parted by spaces"
                   for name in ("model", "order") if (value := good[name]) and _ONE_MAC(value)]
@@ -98,8 +105,16 @@ class Rows:
             raise ValueError("; ".join(wrong))
         owned = (owner, good["model"], good["order"], good["delegate"])
         self._remember(tuple(values[3:]), owned)
-        return Said(line, owner, good["service_tag"], good["serial_number"], ",".join(dict.fromkeys(macs)) or None,
-                    *owned[1:])
+        addresses = ",".join(dict.fromkeys(macs)) or None
+        self._note(line, good["serial_number"], addresses)
+        return Said(line, owner, good["service_tag"], good["serial_number"], addresses, *owned[1:])
+
+    def _note(self, line: int, serial: str | None, macs: str | None) -> None:
+        """A placeholder is registered as it stands there, so that what an export wrote comes back; but it finds no
+        device, which is to be told."""
+        if (serial and is_placeholder_serial(serial)) or (macs and any(map(is_placeholder_mac, macs.split(",")))):
+            self.placeholders += 1
+            self._first = self._first or line
 
     def _remember(self, raw: tuple[object, ...], owned: _Owned) -> None:
         if len(self._owned) >= _REMEMBERED:
