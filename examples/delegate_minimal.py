@@ -19,6 +19,7 @@ import argparse
 import base64
 import hmac
 import secrets
+import socket
 import sqlite3
 import ssl
 from contextlib import closing
@@ -123,6 +124,17 @@ class Delegate(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """At an IPv6 address too; `::` is everywhere, IPv4 included."""
+
+    def __init__(self, place: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        super().__init__(place, handler)
+
+    def server_bind(self) -> None:
+        if self.address_family is socket.AF_INET6 and socket.has_dualstack_ipv6():
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
     def handle_error(self, _: object, address: tuple[str, int]) -> None:
         """One line for a peer that hangs up or speaks no TLS, instead of a traceback."""
         print(f"{address[0]}: {sys.exc_info()[1]!r}", file=sys.stderr)
@@ -134,7 +146,8 @@ if __name__ == "__main__":
         parser.add_argument(option, required=True)
     parser.add_argument("--data", type=Path, default=Path("provisioning"), help="the folder with <TAG>.xml")
     parser.add_argument("--database", default="claims.db")
-    parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - devices come from outside
+    parser.add_argument("--host", default="::" if socket.has_dualstack_ipv6() else "0.0.0.0",  # noqa: S104
+                        help="where to listen; built in is everywhere: devices come from outside")
     parser.add_argument("--port", type=int, default=8443)
     OPTIONS = parser.parse_args()
     sqlite3.connect(OPTIONS.database).execute(TABLE).connection.close()

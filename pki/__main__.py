@@ -41,7 +41,8 @@ _key_type = click.option(
 _csr = click.option("--csr", type=click.File("rb"), help="Certify the key of this PKCS#10 request instead.")
 _LIFE = click.IntRange(1, 36_500)
 _days = click.option("--days", type=_LIFE, help="A shorter life than the profile's.")
-_renew = click.option("--renew", is_flag=True, help="Replace; the old pair is kept under retired/.")
+_renew = click.option("--renew", is_flag=True, help="Replace; the old pair is kept under retired/. It is for the same "
+                      "hosts, unless --alt names others.")  # fmt: skip
 _alt = click.option("--alt", "names", multiple=True, help="A further host name or address; may be repeated.")
 
 
@@ -206,9 +207,14 @@ def _issue(
     renew: bool, passphrase: Passphrase, names: Sequence[str] = (),
 ) -> Values:  # fmt: skip
     request = csr.read(REQUEST_LIMIT + 1) if csr else None
-    made = Folder.open(place).issue(profile, name, names=names, key_type=key_type, csr=request, days=days,
-                                    renew=renew, passphrase=passphrase.read())  # fmt: skip
-    return {"lines": _issued_lines(made), **_issued(made)}
+    folder = Folder.open(place)
+    before = folder.hosts(profile, name) if renew and names else ()
+    made = folder.issue(profile, name, names=names, key_type=key_type, csr=request, days=days, renew=renew,
+                        passphrase=passphrase.read())  # fmt: skip
+    ended = [one for one in before if one not in folder.hosts(profile, name)]
+    if ended:
+        click.echo(f"it is no longer for {', '.join(ended)}: say --alt for each that shall stay", err=True)
+    return {"lines": _issued_lines(made), **_issued(made), **({"no_longer_for": ended} if ended else {})}
 
 
 def _issued(made: Issued) -> Values:

@@ -27,7 +27,7 @@ from pki import disk, keys, pem, revocation
 from pki.authority import Authority
 from pki.errors import Kind, PkiError
 from pki.ledger import Entry, Event, Ledger, issued, serial_text, stamp
-from pki.profiles import FACTORY_CA, Profile, profile_named
+from pki.profiles import FACTORY_CA, AltNames, Profile, profile_named
 from pki.request import Requested, requested
 from pki.revocation import Reason
 
@@ -159,6 +159,7 @@ class Folder:
     ) -> Issued:
         """One certificate under its fixed path; `csr` is a PKCS#10 request whose key is certified.
 
+        With `renew` and no `names` it is for the hosts that the one before was for.
         CONFLICT if the name has a certificate already and `renew` is not set; REFUSED for bad names, weak
         or unproven keys and lint findings; `authority` saves unlocking the key again.
         """
@@ -167,12 +168,24 @@ class Folder:
         stem = row.stem(name)
         if not renew:
             _require_free(place, stem, csr is not None)
+        names = names or (self.hosts(row, name) if renew else ())
         wanted, key_pem = _key_for(place / f"{stem}.key", key_type, csr, renew)
         signer = authority or self.authority(passphrase)
         token = signer.prepare(row, name, wanted, names=names, days=days, now=now)
         minted = Minted(row, token.name, signer.issue(token), key_pem)
         with disk.Staging(place) as staging:
             return self.publish(staging, [minted], retire=renew)[0]
+
+    def hosts(self, profile: Profile, name: str) -> tuple[str, ...]:
+        """The further hosts that the certificate of this name is for now; none where there is none, or where its
+        profile has none."""
+        path = self.certificate_path(profile, name)
+        if profile.alt_names not in (AltNames.HOSTS, AltNames.HOST_NAMES) or not path.exists():
+            return ()
+        leaf = pem.read(disk.read_regular(path), pem.CERTIFICATE)[0]
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+        return tuple(one for one in found if one != profile.common_name(name))
 
     def publish(self, staging: disk.Staging, group: Sequence[Minted], *, retire: bool = False) -> list[Issued]:
         """Files under staging, made durable; then the ledger; then the key; last the certificate's name.

@@ -38,8 +38,8 @@ def group() -> None:
                     "delegator devices add --serial SN-0042 --order 4711")
 @click.argument("tag", type=forms.tag, required=False)
 @click.option("--customer", type=forms.name, help="Who owns it; else whoever --order belongs to, or will.")
-@click.option("--serial", type=forms.serial, help="Its serial number.")
-@click.option("--mac", type=forms.mac, multiple=True, help="A MAC address of it; may be repeated.")
+@click.option("--serial", type=forms.own_serial, help="Its serial number.")
+@click.option("--mac", type=forms.own_mac, multiple=True, help="A MAC address of it; may be repeated.")
 @click.option("--model", type=forms.model_name, help="Its model.")
 @click.option("--order", type=forms.words, help="The order it was sold with.")
 @click.option("--delegate", type=forms.name, help="Its delegate; else rules choose among the customer's.")
@@ -69,8 +69,8 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
 @click.argument("device", type=forms.identifier)
 @click.option("--customer", type=forms.name, help="Who owns it, where nobody does by its own registration.")
 @click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
-@click.option("--serial", "serial_number", type=forms.serial, help="Its serial number.")
-@click.option("--mac", "mac_addresses", type=forms.mac, multiple=True,
+@click.option("--serial", "serial_number", type=forms.own_serial, help="Its serial number.")
+@click.option("--mac", "mac_addresses", type=forms.own_mac, multiple=True,
               help="A MAC address of it, instead of those that it has; may be repeated.")
 @click.option("--model", type=forms.model_name, help="Its model.")
 @click.option("--order", type=forms.words, help="The order it was sold with.")
@@ -183,16 +183,18 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     with Spool() as spool:
         with feeding.opened(file, stages) as (source, step):
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
-            spool.fill(Rows(customer).read(unnamed.noted(table)))
+            rows = Rows(customer)
+            spool.fill(rows.read(unnamed.noted(table)))
         wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts
         output = feeding.result(
             {"rows": counts.rows, "new": counts.new, "changed": counts.changed, "unchanged": counts.unchanged,
-             "refused_rows": counts.refused, "sha256": table.sha256},
+             "refused_rows": counts.refused, "placeholders": rows.placeholders, "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
-        return changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
+        output = changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
+        return replace(output, words=(*output.words, *rows.words))
 
 
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"

@@ -64,6 +64,23 @@ def serial(text: str) -> str:
     return matching(model.SERIAL_NUMBER, text, _SERIAL_WORDS)
 
 
+def own_serial(text: str) -> str:
+    """One to register a device by: thousands of machines say a placeholder, and it finds none of them."""
+    found = serial(text)
+    if model.is_placeholder_serial(found):
+        raise click.BadParameter(f"{found!a} is what firmware says where nobody wrote a serial number, and identifies "
+                                 "no device: leave it away")
+    return found
+
+
+def own_mac(text: str) -> str:
+    """The same of an address."""
+    found = mac(text)
+    if model.is_placeholder_mac(found):
+        raise click.BadParameter(f"{found} is no interface's own address, and identifies no device: leave it away")
+    return found
+
+
 def identifier(text: str) -> str:
     """A service tag, a serial number or a MAC address, whichever it fits."""
     for pattern in (model.SERVICE_TAG, model.SERIAL_NUMBER):

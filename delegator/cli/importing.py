@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import click
 
 from delegator.cli import forms
-from delegator.model import SERIAL_NUMBER, SERVICE_TAG
+from delegator.model import SERIAL_NUMBER, SERVICE_TAG, is_placeholder_mac, is_placeholder_serial
 from delegator.store.spool import Refused, Said
 from pki.tables import ABSENT, Record, Values
 
@@ -43,6 +43,16 @@ class Rows:
     def __init__(self, customer: str | None) -> None:
         self._customer = customer
         self._owned: dict[tuple[object, ...], _Owned] = {}
+        self.placeholders = 0
+        """Rows with an identifier that thousands of machines say."""
+        self._first = 0
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is to be said of rows that were taken."""
+        return () if not self.placeholders else (
+            f"rows with a serial number or MAC address that is a placeholder: {self.placeholders}, the first on line "
+            f"{self._first}; it identifies no device, and none will be found by it",)
 
     def read(self, records: Iterable[Record]) -> Iterator[Said | Refused]:
         for line, values in records:
@@ -76,6 +86,7 @@ class Rows:
                 if len(set(parts)) < len(parts):
                     return None
                 macs = ",".join(parts)
+        self._note(line, serial, macs)
         return _said((line, owner, tag, serial, macs, *rest)) if tag or serial or macs else None
 
     def _said(self, line: int, values: Values) -> Said:
@@ -94,8 +105,16 @@ class Rows:
             raise ValueError("; ".join(wrong))
         owned = (owner, good["model"], good["order"], good["delegate"])
         self._remember(tuple(values[3:]), owned)
-        return Said(line, owner, good["service_tag"], good["serial_number"], ",".join(dict.fromkeys(macs)) or None,
-                    *owned[1:])
+        addresses = ",".join(dict.fromkeys(macs)) or None
+        self._note(line, good["serial_number"], addresses)
+        return Said(line, owner, good["service_tag"], good["serial_number"], addresses, *owned[1:])
+
+    def _note(self, line: int, serial: str | None, macs: str | None) -> None:
+        """A placeholder is registered as it stands there, so that what an export wrote comes back; but it finds no
+        device, which is to be told."""
+        if (serial and is_placeholder_serial(serial)) or (macs and any(map(is_placeholder_mac, macs.split(",")))):
+            self.placeholders += 1
+            self._first = self._first or line
 
     def _remember(self, raw: tuple[object, ...], owned: _Owned) -> None:
         if len(self._owned) >= _REMEMBERED:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from delegator.delegate import provisioning
 from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic
@@ -62,14 +61,14 @@ class Server:
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """Answer one HTTP request. Never raises for anything a peer can send."""
-        target = urlsplit(request.target) if request.target.startswith("/") else urlsplit("/")
-        if request.method == "POST" and target.path == "/":
+        path, _, query = request.target.partition("?") if request.target.startswith("/") else ("/", "", "")
+        if request.method == "POST" and path == "/":
             return await self._call(request, connection)
         if request.method != "GET":
             return _text(405, "POST SOAP to /, GET /?wsdl, GET /provisioning", {b"Allow": b"GET, POST"})
-        if target.path == DATA or target.path.startswith(DATA + "/"):
-            return await self._provide(request, target.path[len(DATA) + 1:], connection)
-        if target.path == "/" and target.query.lower() in ("wsdl", "singlewsdl"):
+        if path == DATA or path.startswith(DATA + "/"):
+            return await self._provide(request, path[len(DATA) + 1:], connection)
+        if path == "/" and query.lower() in ("wsdl", "singlewsdl"):
             address = self._url or f"https://{request.authority or self._here()}/"
             return Response(200, {b"Content-Type": b"text/xml; charset=utf-8"}, wsdl.delegate_wsdl(address))
         return _text(404, "there is /?wsdl and /provisioning")

@@ -31,7 +31,8 @@ def _tags(console: Console) -> list[str]:
 
 def test_a9_a_shipment_is_registered_and_again_changes_nothing(acme: Console) -> None:
     assert _import(acme, GOOD) == (0, {
-        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "refused": [], "registered": True,
+        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "placeholders": 0, "refused": [],
+        "registered": True,
         "dry_run": False, "sha256": hashlib.sha256(GOOD.encode()).hexdigest()})
     assert acme.ok("devices", "show", "ABC1235") == {
         "service_tag": "ABC1235", "serial_number": "SN-1",
@@ -160,3 +161,15 @@ def test_reading_alone_refuses_with_the_kind_for_bad_input() -> None:
     with pytest.raises(DelegatorError) as caught:
         _rows(b"nonsense")
     assert caught.value.kind is Kind.MALFORMED
+
+
+def test_g_what_thousands_of_machines_say_finds_nobody_and_that_is_told(acme: Console) -> None:
+    """It is kept, as an export must come back whole; a command that names it by hand is refused."""
+    text = ("service_tag,serial_number,mac_addresses\nPLA0001,Default string,\nPLA0002,,FF:FF:FF:FF:FF:FF\n"
+            "PLA0003,SN-7,00:1A:2B:3C:4D:77\nPLA0004,SN-8,\n")
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin=text)
+    assert (done.code, done.json["new"], done.json["placeholders"]) == (0, 4, 2)
+    assert "a placeholder: 2, the first on line 2; it identifies no device" in done.err
+    for option, value in (("--serial", "None"), ("--mac", "FF:FF:FF:FF:FF:FF")):
+        assert "identifies no device" in acme.refused(
+            2, "devices", "add", "PLA0005", "--customer", "acme", option, value)

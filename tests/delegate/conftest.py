@@ -54,7 +54,7 @@ class Party:
 
 @pytest.fixture(scope="session")
 def party(factory: Folder, customer_ca: Folder) -> Party:
-    served = customer_ca.issue("delegate-server", "delegate.test", names=("localhost", "127.0.0.1"))
+    served = customer_ca.issue("delegate-server", "delegate.test", names=("localhost", "127.0.0.1"), renew=True)
     caller = factory.certificate_path("delegate-client", NAME)
     assert served.key_path is not None
     return Party(factory.ca_path, customer_ca.ca_path, (served.certificate_path, served.key_path),

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 import pki.folder
-from pki import DEVICE, Folder, Kind, PkiError, Reason, disk, keys
+from pki import DELEGATOR_SERVER, DEVICE, Folder, Kind, PkiError, Reason, disk, keys
 from pki.ledger import Event, serial_text
 
 ISSUED = [
@@ -171,6 +171,16 @@ def test_a2_a_renewal_takes_the_place_and_keeps_the_old_pair(folder: Folder) -> 
     assert (attic / f"d.example.com.{old.serial}.crt").exists()
     assert new.key_path is not None
     assert keys.from_pem(new.key_path.read_bytes()).public_key() == new.certificate.public_key()
+
+
+def test_a2_a_renewal_is_for_the_hosts_that_the_one_before_was_for(folder: Folder) -> None:
+    """The page renewed a server's certificate, which lost its address, and no device called it by that any more."""
+    folder.issue("delegator-server", "d.example.com", names=("127.0.0.1", "alias.example.com"))
+    folder.issue("delegator-server", "d.example.com", renew=True)
+    assert set(folder.hosts(DELEGATOR_SERVER, "d.example.com")) == {"127.0.0.1", "alias.example.com"}
+    folder.issue("delegator-server", "d.example.com", names=("127.0.0.1",), renew=True)
+    assert folder.hosts(DELEGATOR_SERVER, "d.example.com") == ("127.0.0.1",)
+    assert folder.hosts(DEVICE, "ABC1234") == ()
 
 
 def test_a2_renewing_what_does_not_exist_just_issues_it(folder: Folder) -> None:
