@@ -7,12 +7,11 @@ Must not live here: who has which policy and where that leads (widening), judgin
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from delegator.model import IdentityRule, Policy
+from delegator.model import IdentityRule, Policy, places
 from delegator.model.hours import Opening
 from delegator.policy import Applied
 
@@ -55,9 +54,9 @@ def _located(one: Applied, other: Applied) -> bool:
 
 
 def _inside(network: str, networks: Iterable[str]) -> bool:
-    one = ipaddress.ip_network(network)
+    one = places.network(network)
     return any(one.version == wide.version and one.subnet_of(wide)  # type: ignore[arg-type]
-               for wide in map(ipaddress.ip_network, networks))
+               for wide in map(places.network, networks))
 
 
 def _hours(one: Applied, other: Applied) -> bool:

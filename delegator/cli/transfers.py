@@ -18,6 +18,7 @@ from delegator.cli import changing, console, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
 from delegator.cli.session import stored
+from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
 from delegator.store import Store, milliseconds
@@ -143,6 +144,9 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
         open_ones = await store.ownership.transfers(customer=customer, state=TransferState.OFFERED, order=order,
                                                     most=owning.MOST + 1)
         found = owning.at_most([one.transfer_id for one in open_ones if one.whose(to) == customer])
+        if not found:
+            raise DelegatorError(Kind.NOT_FOUND, f"nothing of order {order} is offered that {customer} could end so",
+                                 hint=f"see: delegator transfers list --order {order}")
     sign = owning.signed_by(key_file, signature_file, len(found))
     progress = console.Progress(len(found), "devices")
     ended = await store.ownership.end(to, found, datetime.now(UTC), customer=customer, sign=sign, because=because,

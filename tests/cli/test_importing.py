@@ -165,7 +165,7 @@ def test_reading_alone_refuses_with_the_kind_for_bad_input() -> None:
 
 def test_g_what_thousands_of_machines_say_finds_nobody_and_that_is_told(acme: Console) -> None:
     """It is kept, as an export must come back whole; a command that names it by hand is refused."""
-    text = ("service_tag,serial_number,mac_addresses\nPLA0001,Default string,\nPLA0002,,FF:FF:FF:FF:FF:FF\n"
+    text = ("service_tag,serial_number,mac_addresses\nPLA0001,None,\nPLA0002,,FF:FF:FF:FF:FF:FF\n"
             "PLA0003,SN-7,00:1A:2B:3C:4D:77\nPLA0004,SN-8,\n")
     done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin=text)
     assert (done.code, done.json["new"], done.json["placeholders"]) == (0, 4, 2)
