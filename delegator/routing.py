@@ -210,18 +210,19 @@ _CONDITIONS: dict[str, _Condition] = {
 
 def catches_all(rule: Rule) -> bool:
     """Whether a rule leads any device whatsoever to a delegate: nothing it asks keeps anybody out, as a network that
-    holds a quarter of all addresses that there are does not."""
+    is wider than anybody's does not."""
     return rule.delegate is not None and not any(
         name != "network" or not _everywhere(wanted) for name, wanted in _conditions(rule) if wanted != "")
 
 
 def _everywhere(wanted: str) -> bool:
-    """Of IPv6, half of the addresses that are given out (2000::/3) are as good as all."""
+    """A network that holds more than anybody's own: 10.0.0.0/8 is the widest that a company has, and no provider has a
+    /16 of IPv6."""
     try:
         held = network(wanted, strict=False)
     except ValueError:
         return False  # what is no network holds nobody
-    return held.prefixlen <= (2 if held.version == 4 else 4)
+    return held.prefixlen < (8 if held.version == 4 else 16)
 
 
 def _conditions(rule: Rule) -> list[tuple[str, str]]:

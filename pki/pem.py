@@ -143,11 +143,18 @@ def blocks(content: bytes) -> Iterator[Block]:
             block, at = _block(lines, at, number)
             yield block
             continue
-        if _LIKE_AN_EDGE.search(line) or (at == len(lines) - 1 and line and not line.strip(b"-")):
+        if _LIKE_AN_EDGE.search(line) or (_is_dashes(line) and (
+                at == len(lines) - 1 or lines[at + 1].lstrip().startswith(b"-----BEGIN "))):
             raise PemFault(f"line {at + 1} is a piece of the line that begins or ends a block: something was cut off")
         if _LIKE_BASE64.fullmatch(line):
             raise PemFault(f"line {at + 1} belongs to a block whose BEGIN line is missing")
         at += 1
+
+
+def _is_dashes(line: bytes) -> bool:
+    """What a cut leaves of the last line of a file, or of the END line in front of the next block. `openssl s_client`
+    parts what it prints by three of them, but never right in front of a block."""
+    return 0 < len(line) <= len(b"-----") and not line.strip(b"-")
 
 
 def _block(lines: list[bytes], start: int, number: int) -> tuple[Block, int]:

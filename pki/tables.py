@@ -16,6 +16,7 @@ import io
 import itertools
 import json
 import operator
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import IO, Any, Final
 
@@ -248,7 +249,7 @@ def _in_order(places: Sequence[int]) -> Callable[[Sequence[object]], Values]:
 
 def _must_be_objects(first: str) -> None:
     """Raises NotText for what begins like another notation than JSON, an object a line."""
-    if first.startswith("["):
+    if re.match(r"\[\s*(?:[\[{\"\]]|$)", first):
         raise NotText("is a JSON array, and an object a line is wanted", "cut it into lines: jq -c '.[]' FILE")
     if first.startswith("<"):
         raise NotText("is a page of XML or HTML, and no table", "save the table as CSV, not the page that shows it")

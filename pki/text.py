@@ -110,4 +110,7 @@ def secret_in(content: bytes) -> str:
         raise NotText("is empty", "put the secret there, on one line")
     if any(unicodedata.category(character) == "Cc" for character in line):
         raise NotText("holds a control character", "put the secret there as plain text, on one line")
+    if any(unicodedata.category(character) == "Cf" for character in line):
+        raise NotText("holds a character that nobody sees, such as a second byte-order mark or a zero-width space",
+                      "type the secret anew, as plain text on one line")
     return line

@@ -133,7 +133,8 @@ def test_what_is_no_authority_is_none(text: str) -> None:
 
 @pytest.mark.parametrize(("said", "told"), [
     ("2001:DB8::7", "[2001:db8::7]"), ("[2001:db8::7]:4434", "[2001:db8::7]:4434"), ("B.Example.", "b.example"),
-    ("b.example.:4433", "b.example:4433"), ("https://b.example:4433/", "https://b.example:4433/")])
+    ("b.example.:4433", "b.example:4433"), ("https://b.example:4433/", "https://b.example:4433/"),
+    ("https://Host.Example.:443/x", "https://host.example:443/x")])
 def test_another_delegator_is_told_as_devices_can_dial_it(said: str, told: str) -> None:
     assert Rule("r", delegator=said).delegator == forms.delegator(said) == told
     of_devices.parse_alternate(told)

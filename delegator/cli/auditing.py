@@ -32,9 +32,9 @@ WRONG = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 _COLUMNS = ("row", "at", "act", "outcome", "service_tag", "customer", "actor", "peer", "repeated", "reasons")
 _EXPORTED = ("chain", "number", "at", "until", "repeated", "act", "actor", "peer", "outcome", "service_tag", "customer",
              "delegate", "claim_id", "reasons", "detail", "hash")
-_HEAD = re.compile(r"(?P<chain>[^:\s]{1,200}):(?P<number>\d{1,18}):(?P<hash>[0-9a-f]{64})")
-_ROW = re.compile(r"((?P<chain>[^:\s]{1,200}):)?(?P<number>\d{1,18})")
-_AGE = re.compile(r"(\d{1,5})d")
+_HEAD = re.compile(r"(?P<chain>[^:\s]{1,200}):(?P<number>\d{1,18}):(?P<hash>[0-9a-f]{64})", re.ASCII)
+_ROW = re.compile(r"((?P<chain>[^:\s]{1,200}):)?(?P<number>\d{1,18})", re.ASCII)
+_AGE = re.compile(r"(\d{1,5})d", re.ASCII)
 
 
 def head(text: str) -> Known:

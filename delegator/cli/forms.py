@@ -24,12 +24,12 @@ _SERIAL_WORDS = "1 to 64 of letters, digits and . _ / -"
 _MODEL_WORDS = "1 to 64 of letters, digits, spaces and . _ / + ( ) -"
 _HOST_WORDS = "letters, digits and '-' between dots"
 _LONGEST_LEASE = timedelta(days=366)
-_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SSH = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)"
-                  r"(:(?P<port>\d{1,5}))?")
+                  r"(:(?P<port>[0-9]{1,5}))?")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>\d{1,5}))?(?P<path>/[!-~]*)?")
+_SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>[0-9]{1,5}))?(?P<path>/[!-~]*)?")
 
 
 def matching(pattern: re.Pattern[str], text: str, words: str) -> str:
@@ -256,7 +256,7 @@ def webhook_url(text: str) -> str:
 def moment(text: str) -> datetime:
     """ISO 8601 with its zone, or a date, which is its first moment in UTC."""
     try:
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return datetime.combine(date.fromisoformat(text), time(), UTC)
         found = datetime.fromisoformat(text)
         if found.tzinfo is not None:

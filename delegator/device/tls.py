@@ -74,14 +74,16 @@ def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:
     """Load every certificate that stands in a text, or raise ValueError or OSError: of some files that are cut off
     OpenSSL takes what is left, without a word. One that stands there twice is taken once."""
     begun, found = len(_BEGIN.findall(pem)), _WHOLE.findall(pem)
-    if len(found) != begun:
-        raise ValueError(f"a certificate in it is cut off: {begun} begin there, {len(found)} end")
+    if len(found) != begun or _PIECE.search(_WHOLE.sub("", pem)):
+        raise ValueError(f"a certificate in it is cut off: {begun} begin there, {len(found)} are whole")
     context.load_verify_locations(**source)
     if context.cert_store_stats()["x509"] != len({"".join(one.split()) for one in found}):
         raise ValueError(f"a certificate in it is damaged: of {begun} not all could be read")
 
 
 _BEGIN = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE")
+_PIECE = re.compile(r"-----[BE]|(?m:^-{1,5}\s*$)")
+"""What is left of the line that begins or ends a block, once whole ones are taken away."""
 _WHOLE = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]+-----END [A-Z0-9 ]*CERTIFICATE-----")
 
 

@@ -196,4 +196,4 @@ def normal_delegator(text: str) -> str:
     found = read_authority(parts.netloc if parts else authority(text) if is_address(text) else text)
     if found is None or any(not "!" <= character <= "~" for character in text):
         raise ValueError(f"{text[:80]!a} is no delegator: HOST, HOST:PORT, [IPv6]:PORT or an https address")
-    return authority(*found) if parts is None else text
+    return authority(*found) if parts is None else parts._replace(netloc=authority(*found)).geturl()

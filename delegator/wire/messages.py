@@ -71,6 +71,13 @@ class Part:
     cut: int = 0
     """Of words for people: how many characters are kept of too many."""
 
+    @property
+    def hint(self) -> bool:
+        """Whether it proves nothing and asks for nothing, so that whatever is wrong with it costs it alone."""
+        if isinstance(self.type, Record):
+            return not self.least and all(part.hint for part in self.type.parts)
+        return not self.least and (self.judge is not None or self.cut > 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

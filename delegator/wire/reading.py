@@ -43,10 +43,19 @@ def read_record(record: Record, element: Element, left_out: list[str]) -> Any:
         part = by_name.get(child[1])
         if part is None or child[0] != namespace:
             raise malformed(record.name, f"no element {child.name[:64]!a} of {child.namespace[:64]!a} here")
-        value = _read_part(record, part, child, left_out)
+        try:
+            value = _read_part(record, part, child, left_out)
+        except DelegatorError:
+            if not part.hint:
+                raise
+            _note(left_out, f"{record.name}/{part.name} is not of its form")
+            continue
         if part.most == 1:
             if part.field in found:
-                raise malformed(record.name, f"{part.name} stands there twice")
+                if not part.hint:
+                    raise malformed(record.name, f"{part.name} stands there twice")
+                _note(left_out, f"{record.name}/{part.name} stands there twice, the first counts")
+                continue
             found[part.field] = value
         else:
             found[part.field] = (*found.get(part.field, ()), value)

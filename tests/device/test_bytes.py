@@ -165,6 +165,17 @@ def test_other_ends_of_a_connection():
     assert tls.answer_failure(reset, "TLSv1.2", True).reason is reasons.NO_ANSWER
 
 
+def test_c_an_anchor_that_is_cut_anywhere_is_none(lab):
+    """Of a file that ends within the next certificate, be it in its first dash, the first alone used to be believed."""
+    whole = lab.pki.owner.pem.strip() + "\n"
+    both = whole + lab.pki.factory.file.read_text(encoding="ascii").strip() + "\n"
+    for end in range(len(whole) + 1, len(both) - 1):
+        with pytest.raises(Failure) as told:
+            tls.delegate_context(both[:end])
+        assert told.value.reason is reasons.DELEGATE_NOT_TRUSTED
+    tls.delegate_context(both)
+
+
 def test_no_way_to_turn_checking_off(lab):
     """Both contexts demand chain and name, TLS 1.2 at least, and know no system anchors."""
     device = lab.pki.device

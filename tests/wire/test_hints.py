@@ -264,3 +264,46 @@ def test_beside_a_placeholder_a_real_address_counts() -> None:
 
 def test_every_hint_is_a_scalar() -> None:
     assert all(isinstance(part.type, Scalar) for _, part in PARTS)
+
+
+ODD_HINTS = {
+    "an element inside": "<SerialNumber><b/></SerialNumber>",
+    "twice": "<SerialNumber>SN-1</SerialNumber><SerialNumber>SN-2</SerialNumber>",
+}
+ODD_PLACES = {
+    "a word": "<Location>unknown</Location>",
+    "twice": "<Location><IPAddress>192.0.2.1</IPAddress></Location><Location><Domain>b.example</Domain></Location>",
+    "two addresses": "<Location><IPAddress>192.0.2.1</IPAddress><IPAddress>2001:db8::1</IPAddress></Location>",
+    "an element that is none of ours": "<Location><Rack>7</Rack></Location>",
+}
+
+
+def _told(device: str = "", place: str = "") -> tuple[CredentialRequest, list[str]]:
+    asked = (f'<s:Envelope xmlns:s="{Version.V11.value}"><s:Body><GetProvisioningCredential xmlns="{NS}"><Device>'
+             f"<ServiceTag>ABC1234</ServiceTag>{device}</Device>{place}<TransactionId>{SECRET}</TransactionId>"
+             "</GetProvisioningCredential></s:Body></s:Envelope>")
+    left_out: list[str] = []
+    found = messages.read(parse(asked.encode()).operation, Service.DELEGATOR, left_out)
+    assert isinstance(found, CredentialRequest)
+    return found, left_out
+
+
+@pytest.mark.parametrize("odd", ODD_HINTS)
+def test_g_whatever_is_wrong_with_a_hint_costs_it_alone(odd: str) -> None:
+    found, left_out = _told(device=ODD_HINTS[odd])
+    assert found.device.service_tag == "ABC1234"
+    assert found.device.serial_number in (None, "SN-1")
+    assert left_out
+
+
+@pytest.mark.parametrize("odd", ODD_PLACES)
+def test_g_so_does_whatever_is_wrong_with_where_it_says_it_is(odd: str) -> None:
+    found, left_out = _told(place=ODD_PLACES[odd])
+    assert found.location.ip_address in (None, "192.0.2.1")
+    assert left_out
+
+
+def test_g_what_is_proven_or_asked_for_stays_strict() -> None:
+    for device in ("<ServiceTag>ABC1234</ServiceTag>", "<Unknown/>"):
+        with pytest.raises(DelegatorError):
+            _told(device=device)
