@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -14,18 +11,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
-from delegator.cli import main as delegator
 from delegator.config import Settings
 from pki import Folder
-from pki.__main__ import main as pki
 
 from .conftest import ROOT, process
 
 pytestmark = pytest.mark.slow
 
-MANUALS = ("operators.md", "customers.md")
 
 
 def test_a_console_session_from_nothing(place: Path) -> None:
@@ -111,46 +104,6 @@ def test_the_words_of_device_activate_reach_the_device_client(place: Path) -> No
     assert done.returncode == 3
     assert json.loads(done.stdout)["outcome"] == "failed"
     assert process("device", "activate", "--frobnicate", cwd=place).returncode == 2
-
-
-def _shell_blocks(manual: str) -> str:
-    text = (ROOT / "docs" / manual).read_text(encoding="utf-8")
-    return "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-
-
-PROGRAMS = {("delegator",): delegator, ("python", "-m", "pki"): pki}
-OF_THE_SHELL = ("cat", "mkdir", "mv")
-
-
-def _typed(line: str) -> None:
-    """Runs one line of a manual in this process, as a shell would: words, and perhaps a file for the output."""
-    words = shlex.split(line)
-    target = words[-1] if words[-2:-1] == [">"] else None
-    if words[0] in OF_THE_SHELL:
-        subprocess.run(["/bin/sh", "-c", line], check=True, timeout=10)
-        return
-    for start, program in PROGRAMS.items():
-        if tuple(words[:len(start)]) == start:
-            done = CliRunner().invoke(program, words[len(start):-2 if target else None])
-            assert done.exit_code == 0, (line, done.output)
-            if target:
-                Path(target).write_text(done.stdout)
-            return
-    pytest.fail(f"what is {line!r}?")
-
-
-@pytest.mark.parametrize("manual", MANUALS)
-def test_the_commands_of_the_manual_work_from_top_to_bottom(place: Path, customer_ca: Folder, manual: str) -> None:
-    Path("acme-ca.crt").write_bytes(customer_ca.ca_path.read_bytes())
-    if manual != "operators.md":
-        _typed("delegator config new-key var/sealing.key")
-    lines = iter(_shell_blocks(manual).splitlines())
-    for line in filter(None, lines):
-        here = re.fullmatch(r"cat > (\S+) <<'END'", line)
-        if here:
-            Path(here[1]).write_text("\n".join(itertools.takewhile(lambda each: each != "END", lines)) + "\n")
-        else:
-            _typed(line)
 
 
 def test_the_manual_knows_every_setting() -> None:
