@@ -103,9 +103,6 @@ def _changed(one: Registration, fields: dict[str, Any]) -> Registration:
     if tag is not None and one.service_tag not in (None, tag):
         raise DelegatorError(Kind.CONFLICT, f"that device has the service tag {one.service_tag}, which its certificate "
                              "proves", hint="remove it and register the other one")
-    if fields.get("customer") and one.customer not in (None, fields["customer"]):
-        raise DelegatorError(Kind.CONFLICT, "that device is registered to another customer",
-                             hint="offer it: delegator transfers offer DEVICE --to CUSTOMER")
     try:
         after = replace(one, **fields)
     except ValueError as error:
@@ -185,7 +182,8 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
-        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
+        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns,
+                     whose=True)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts
