@@ -29,7 +29,8 @@ from delegator.store.importing import How
 from delegator.store.spool import Spool
 
 
-@click.group("devices", epilog=console.as_example("delegator devices import shipment.csv --customer acme"))
+@click.group("devices", cls=console.Verbs,
+             epilog=console.as_example("delegator devices import shipment.csv --customer acme"))
 def group() -> None:
     """Which device is whose."""
 
@@ -154,10 +155,18 @@ async def show(store: Store, device: str) -> Output:
 @click.argument("device", type=forms.identifier)
 @stored
 async def remove(store: Store, device: str) -> Output:
-    """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record."""
+    """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record.
+
+    A claim that stands goes on: it counts as a place and holds the tag until it is released. Says so."""
     one = only(await store.fleet.called(device), device)
     await store.fleet.remove(one, datetime.now(UTC))
-    output = Output({"removed": device, "device": shapes.registration(one)}, words=(f"device {device} is removed",))
+    claim = None if one.service_tag is None else await store.standing(one.service_tag)
+    output = Output({"removed": device, "device": shapes.registration(one),
+                     "claim": None if claim is None else shapes.claim(claim)},
+                    words=(f"device {device} is removed", *([] if claim is None else [
+                        f"its claim stands ({claim.state.value}): it counts as a place of customer {claim.customer} "
+                        f"and holds the tag {one.service_tag}; free both with: delegator claims release "
+                        f"{one.service_tag}"])))
     return changing.also(output, await changing.let_in_device(store, one, None))
 
 

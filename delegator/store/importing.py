@@ -52,8 +52,8 @@ WAITING = imports.ALIVE / 1000 + 5
 class How:
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
     not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
-    fields rows do not name: those of a device that is registered stay. `whose`: whether a refusal may say whose something
-    is, which an operator may read."""
+    fields rows do not name: those of a device that is registered stay. `whose`: whether a refusal says whose something
+    is, for operators alone."""
 
     replace: bool = False
     keep_good: bool = False

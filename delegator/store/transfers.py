@@ -98,6 +98,8 @@ def stated(transfer: Transfer, step: TransferState) -> bytes:
 def offer(name: str, transfer_id: str, to: str, until: int, step: Step) -> Transaction[Transfer]:
     """The owner of a device offers it to another customer. Raises DelegatorError."""
     device = yield from find(name)
+    if step.customer != device.customer:
+        yield from must_exist("customer", step.customer)
     made = planned(device, transfer_id, to, moment(until), step)
     yield from must_exist("customer", to)
     yield from _must_be_free(device, step.now)
@@ -138,7 +140,7 @@ def _must_be_free(device: Registration, now: int) -> Transaction[None]:
                        (device.device_id,))
     for standing in map(transfer_of, rows):
         if milliseconds(standing.until) > now:
-            raise DelegatorError(Kind.CONFLICT, f"device {devices.label(device)} is offered to {standing.offered_to} already",
+            raise DelegatorError(Kind.CONFLICT, f"device {standing.device} is offered to {standing.offered_to} already",
                                  hint=f"delegator transfers withdraw {standing.transfer_id} "
                                       f"--as {standing.offered_by}")
         yield from _lapse(standing, now)
@@ -170,6 +172,7 @@ def _due(which: str, to: TransferState, step: Step) -> Transaction[Transfer]:
     is over."""
     offered = the_one((yield named(which)), which)
     if step.customer != offered.whose(to):
+        yield from must_exist("customer", step.customer)
         raise DelegatorError(Kind.NOT_ENTITLED, f"transfer {offered.transfer_id} of {offered.device} is not "
                              f"{step.customer}'s to end like this", hint=f"it is {offered.whose(to)}'s")
     if offered.state is not TransferState.OFFERED or milliseconds(offered.until) <= step.now:
