@@ -68,7 +68,7 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
                        "delegator devices change ABC1234 --unset delegate")
 @click.argument("device", type=forms.identifier)
-@click.option("--customer", type=forms.name, help="Who owns it, where nobody does by its own registration.")
+@click.option("--customer", type=forms.name, help="Who owns it, where nobody does.")
 @click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
 @click.option("--serial", "serial_number", type=forms.own_serial, help="Its serial number.")
 @click.option("--mac", "mac_addresses", type=forms.own_mac, multiple=True,
@@ -182,8 +182,9 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     CSV begins with a header, some of service_tag, serial_number, mac_addresses (several: with ; or spaces), model,
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
-    unchanged. With --replace those that are registered differently change; of columns that the file does not have, they
-    keep what they have. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
+    unchanged. With --replace those that are registered differently change, found by their tag where the row has one; of
+    columns that the file does not have, they keep what they have. None moves to another customer. A delegator that runs
+    meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
     with Spool() as spool:

@@ -92,7 +92,8 @@ def test_a9_it_moves_by_its_own_roads(shop: Console) -> None:
     assert _owner(shop, "FAC0003") == "acme"
 
 
-@pytest.mark.parametrize("row", ["service_tag,order,customer\nREP0001,7001,\n", "service_tag,order,model\nREP0001,7001,R9\n"])
+@pytest.mark.parametrize("row", ["service_tag,order,customer\nREP0001,7001,\n",
+                                 "service_tag,order,model\nREP0001,7001,R9\n"])
 def test_a9_a_row_that_leaves_the_owner_changes_the_rest(shop: Console, row: str) -> None:
     """Also where a device's delegate was its customer's, and its order's customer is the same."""
     shop.ok("devices", "change", "REP0001", "--delegate", "acme-small", "--order", "7001")
