@@ -82,3 +82,12 @@ class Missing(DelegatorError):
         super().__init__(Kind.NOT_FOUND, detail, hint=hint)
         self.noun = noun
         self.name = name
+
+
+class Owned(DelegatorError):
+    """What was wanted is another customer's. `detail` does not tell whose, since whoever asks may be a customer too;
+    `told` does, for a face that only operators see."""
+
+    def __init__(self, detail: str, whose: str, *, hint: str) -> None:
+        super().__init__(Kind.CONFLICT, detail, hint=hint)
+        self.told = f"{detail}: {whose}"

@@ -20,7 +20,7 @@ from delegator.model import Customer, Delegate, IdentityRule, Policy, Registrati
 from delegator.policy import Applied, applied
 from delegator.routing import Directory
 
-__all__ = ["FIELDS", "Gate", "gate", "let_in", "looser", "of_device"]
+__all__ = ["FIELDS", "Gate", "gate", "let_in", "looser", "of_device", "taken_over"]
 
 
 class Small(Protocol):
@@ -98,6 +98,18 @@ def let_in(before: Small, after: Small, *, by_domain: bool = False) -> tuple[str
         if _leading(before, name) != _leading(after, name):
             found |= dict.fromkeys(_undirected(before, after, name))
     return tuple(found)
+
+
+def taken_over(tables: Small, added: Delegate) -> tuple[str, ...]:
+    """Which devices a delegate takes at once that was added to others: those that name none, of its customer, where
+    none of the others is asked before it."""
+    pool, way = tables.directory.delegates_of.get(added.customer, ()), gate(tables, added)
+    if way.closed or added not in pool or added.priority > min(one.priority for one in pool):
+        return ()
+    shared = any(one.priority == added.priority for one in pool if one.name != added.name)
+    return (f"devices registered to customer {added.customer} that name no delegate, at delegate {added.name}, which "
+            f"takes {'its share of them' if shared else 'all of them'} at once where no rule leads them: they are "
+            f"answered, with {way.asks}",)
 
 
 def _assigned(one: Gate) -> object:

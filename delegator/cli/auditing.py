@@ -77,7 +77,7 @@ def wanted(function: F) -> F:
     return function
 
 
-@click.group("audit", epilog=console.as_example("delegator audit list --tag ABC1234"))
+@click.group("audit", cls=console.Verbs, epilog=console.as_example("delegator audit list --tag ABC1234"))
 def group() -> None:
     """Who did what, when, from where, and why it ended so."""
 

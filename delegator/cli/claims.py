@@ -20,7 +20,7 @@ from delegator.store import Store
 _COLUMNS = ("claim_id", "service_tag", "customer", "delegate", "state", "attempt", "asked_at", "peer")
 
 
-@click.group("claims", epilog=console.as_example("delegator claims list --state issued"))
+@click.group("claims", cls=console.Verbs, epilog=console.as_example("delegator claims list --state issued"))
 def group() -> None:
     """What devices asked for, and what became of it."""
 

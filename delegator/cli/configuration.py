@@ -16,7 +16,7 @@ from delegator.errors import APPEARANCES, DelegatorError, Kind
 _CONFIGURATION = APPEARANCES[Kind.CONFIGURATION].exit_code
 
 
-@click.group("config", epilog=console.as_example("delegator config check"))
+@click.group("config", cls=console.Verbs, epilog=console.as_example("delegator config check"))
 def group() -> None:
     """The settings, and whether what they name is in order."""
 

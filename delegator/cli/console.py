@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import functools
 import json
@@ -52,6 +53,29 @@ class Problem:
 
 
 # --- commands -----------------------------------------------------------------------------------------------------
+
+
+_MEANT = {"revoke": "disapprove", "unapprove": "disapprove", "reject": "disapprove", "deny": "disapprove",
+          "create": "add", "new": "add", "register": "add", "edit": "change", "modify": "change", "set": "change",
+          "update": "change", "get": "show", "info": "show", "ls": "list"}
+"""Words that people say for a verb, where a group has that one."""
+_GONE = frozenset(("forget", "prune", "remove", "restore", "revoke"))
+"""Verbs that are never guessed: what they take away does not come back, and the word meant something else."""
+
+
+class Verbs(click.Group):
+    """A noun's group: a verb that it does not have is answered with what may have been meant, and with those it has."""
+
+    def resolve_command(self, ctx: click.Context,
+                        args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in self.commands and not word.startswith("-") and not ctx.resilient_parsing:
+            meant = _MEANT.get(word.lower())
+            near = [meant] if meant in self.commands else difflib.get_close_matches(
+                word.lower(), [each for each in self.commands if each not in _GONE], 1, 0.6)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            ctx.fail(f"there is no command {word[:64]!a} among {', '.join(self.commands)}{guess}")
+        return super().resolve_command(ctx, args)
 
 
 def verb(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Output | None]], click.Command]:

@@ -22,7 +22,7 @@ from delegator.store.ownership import set_key
 from delegator.store.transaction import Transaction
 
 
-@click.group("customers", epilog=console.as_example("delegator customers list"))
+@click.group("customers", cls=console.Verbs, epilog=console.as_example("delegator customers list"))
 def group() -> None:
     """Who owns devices: the tenants of this delegator."""
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from delegator.cli.console import Verbs
+
 if TYPE_CHECKING:
     from delegator.delegate.entries import Entry
     from delegator.delegate.settings import Settings
@@ -87,7 +89,8 @@ def _settings(path: Path | None, flags: dict[str, Any]) -> Settings:
     return validation.judge(load(path, flags=tree), Source(path, os.environ, PREFIX, options))
 
 
-@click.group("delegate", epilog="\b\nExample:\n  delegator delegate serve --delegator delegator.example.com")
+@click.group("delegate", cls=Verbs,
+             epilog="\b\nExample:\n  delegator delegate serve --delegator delegator.example.com")
 def group() -> None:
     """Run a delegate: the customer's server that devices are sent to.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from delegator import widening
 from delegator.cli import changing, console, files, forms, listing, reaching, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
@@ -26,7 +27,7 @@ Fields = dict[str, Any]
 _UNSET = ("url", "trust-anchor", "policy", *reaching.UNSET)
 
 
-@click.group("delegates", epilog=console.as_example("delegator delegates list --customer acme"))
+@click.group("delegates", cls=console.Verbs, epilog=console.as_example("delegator delegates list --customer acme"))
 def group() -> None:
     """The customers' provisioning servers, or what stands for them."""
 
@@ -77,8 +78,10 @@ async def _add(store: Store, delegate: Delegate) -> Output:
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback)))
     lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
-    alone = sum(one.customer == delegate.customer for one in await store.delegates()) == 1
-    return changing.plainly(output, lets_in) if alone else changing.also(output, lets_in)
+    directory = (await store.tables()).directory
+    if sum(one.customer == delegate.customer for one in directory.delegates.values()) == 1:
+        return changing.plainly(output, lets_in)
+    return changing.plainly(changing.also(output, lets_in), widening.taken_over(await store.tables(), delegate))
 
 
 @verb(group, "change", "delegator delegates change acme-berlin --address 192.0.2.7 --policy night\n"

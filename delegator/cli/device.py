@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import click
 
-from delegator.cli.console import as_example
+from delegator.cli.console import Verbs, as_example
 
 _EXAMPLE = """delegator device activate --delegator 127.0.0.1:4433 --tag ABC1234 --ca var/pki/ca.crt \\
     --certificate var/pki/devices/ABC1234.crt --key var/pki/devices/ABC1234.key --state var/device"""
 
 
-@click.group("device", epilog=as_example("delegator device activate --help"))
+@click.group("device", cls=Verbs, epilog=as_example("delegator device activate --help"))
 def group() -> None:
     """Play the device's side: what runs inside a device at its first power-on."""
 

@@ -29,7 +29,8 @@ from delegator.store.importing import How
 from delegator.store.spool import Spool
 
 
-@click.group("devices", epilog=console.as_example("delegator devices import shipment.csv --customer acme"))
+@click.group("devices", cls=console.Verbs,
+             epilog=console.as_example("delegator devices import shipment.csv --customer acme"))
 def group() -> None:
     """Which device is whose."""
 
@@ -67,7 +68,7 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
                        "delegator devices change ABC1234 --unset delegate")
 @click.argument("device", type=forms.identifier)
-@click.option("--customer", type=forms.name, help="Who owns it, where nobody does by its own registration.")
+@click.option("--customer", type=forms.name, help="Who owns it, where nobody does.")
 @click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
 @click.option("--serial", "serial_number", type=forms.own_serial, help="Its serial number.")
 @click.option("--mac", "mac_addresses", type=forms.own_mac, multiple=True,
@@ -103,9 +104,6 @@ def _changed(one: Registration, fields: dict[str, Any]) -> Registration:
     if tag is not None and one.service_tag not in (None, tag):
         raise DelegatorError(Kind.CONFLICT, f"that device has the service tag {one.service_tag}, which its certificate "
                              "proves", hint="remove it and register the other one")
-    if fields.get("customer") and one.customer not in (None, fields["customer"]):
-        raise DelegatorError(Kind.CONFLICT, "that device is registered to another customer",
-                             hint="offer it: delegator transfers offer DEVICE --to CUSTOMER")
     try:
         after = replace(one, **fields)
     except ValueError as error:
@@ -157,10 +155,18 @@ async def show(store: Store, device: str) -> Output:
 @click.argument("device", type=forms.identifier)
 @stored
 async def remove(store: Store, device: str) -> Output:
-    """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record."""
+    """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record.
+
+    A claim that stands goes on: it counts as a place and holds the tag until it is released. Says so."""
     one = only(await store.fleet.called(device), device)
     await store.fleet.remove(one, datetime.now(UTC))
-    output = Output({"removed": device, "device": shapes.registration(one)}, words=(f"device {device} is removed",))
+    claim = None if one.service_tag is None else await store.standing(one.service_tag)
+    output = Output({"removed": device, "device": shapes.registration(one),
+                     "claim": None if claim is None else shapes.claim(claim)},
+                    words=(f"device {device} is removed", *([] if claim is None else [
+                        f"its claim stands ({claim.state.value}): it counts as a place of customer {claim.customer} "
+                        f"and holds the tag {one.service_tag}; free both with: delegator claims release "
+                        f"{one.service_tag}"])))
     return changing.also(output, await changing.let_in_device(store, one, None))
 
 
@@ -176,8 +182,9 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     CSV begins with a header, some of service_tag, serial_number, mac_addresses (several: with ; or spaces), model,
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
-    unchanged. With --replace those that are registered differently change; of columns that the file does not have, they
-    keep what they have. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
+    unchanged. With --replace those that are registered differently change, found by their tag where the row has one; of
+    columns that the file does not have, they keep what they have. None moves to another customer. A delegator that runs
+    meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
     with Spool() as spool:
@@ -185,7 +192,8 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
-        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
+        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns,
+                     whose=True)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts

@@ -27,7 +27,7 @@ _STATES = ("issued", "used", "revoked", "forgotten")
 _LEDGER = "put it on the list of all delegators with: delegator enrolments export | python -m pki adopt -"
 
 
-@click.group("enrolments", epilog=console.as_example("delegator enrolments show ABC1234"))
+@click.group("enrolments", cls=console.Verbs, epilog=console.as_example("delegator enrolments show ABC1234"))
 def group() -> None:
     """Certificates given to devices that came with the shared one."""
 

@@ -57,20 +57,31 @@ def owner(text: str) -> str:
 
 
 def tag(text: str) -> str:
-    return matching(model.SERVICE_TAG, text, _TAG_WORDS)
+    return _identifying(model.SERVICE_TAG, text, _TAG_WORDS)
 
 
 def serial(text: str) -> str:
-    return matching(model.SERIAL_NUMBER, text, _SERIAL_WORDS)
+    return _identifying(model.SERIAL_NUMBER, text, _SERIAL_WORDS)
+
+
+def _identifying(pattern: re.Pattern[str], text: str, words: str) -> str:
+    """An identifier. What firmware says where nobody wrote one is not guessed at: no spelling of it identifies a
+    device."""
+    return text if pattern.fullmatch(text) else matching(pattern, _no_placeholder(text), words)
+
+
+def _no_placeholder(text: str) -> str:
+    if any(map(str.isalnum, text)) and model.is_placeholder_serial(text.strip()):
+        raise click.BadParameter(f"{text[:64]!a} is a placeholder, leave the cell empty: it identifies no device")
+    return text
 
 
 def own_serial(text: str) -> str:
     """One to register a device by: thousands of machines say a placeholder, and it finds none of them."""
-    found = serial(text)
-    if model.is_placeholder_serial(found):
-        raise click.BadParameter(f"{found!a} is what firmware says where nobody wrote a serial number, and identifies "
-                                 "no device: leave it away")
-    return found
+    if any(map(str.isalnum, text)) and model.is_placeholder_serial(text.strip()):
+        raise click.BadParameter(f"{text[:64]!a} is what firmware says where nobody wrote a serial number, and "
+                                 "identifies no device: leave it away")
+    return serial(text)
 
 
 def own_mac(text: str) -> str:
@@ -89,6 +100,7 @@ def identifier(text: str) -> str:
     try:
         return model.normal_mac(text)
     except ValueError:
+        _no_placeholder(text)
         near = _guess(model.SERVICE_TAG, text) or _guess(model.SERIAL_NUMBER, text)
         raise click.BadParameter(f"{text[:64]!a} must be a service tag ({_TAG_WORDS}), a serial number "
                                  f"({_SERIAL_WORDS}) or a MAC address{near}") from None
@@ -113,6 +125,7 @@ def mac(text: str) -> str:
     try:
         return model.normal_mac(text)
     except ValueError as error:
+        _no_placeholder(text)
         near = _near_mac(text)
         raise click.BadParameter(f"{error}, such as 00:1A:2B:3C:4D:5E" + near) from None
 

@@ -19,7 +19,8 @@ from delegator.store import Store
 _COLUMNS = ("created_at", "kind", "service_tag", "customer", "delegate", "state", "attempts", "last_error", "claim_id")
 
 
-@click.group("notifications", epilog=console.as_example("delegator notifications list --state 'given up'"))
+@click.group("notifications", cls=console.Verbs,
+             epilog=console.as_example("delegator notifications list --state 'given up'"))
 def group() -> None:
     """Who was told of what, by mail or webhook."""
 

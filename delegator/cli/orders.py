@@ -30,7 +30,7 @@ _FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": for
 _PAGE = 1000
 
 
-@click.group("orders", epilog=console.as_example("delegator orders add 4711 --customer acme"))
+@click.group("orders", cls=console.Verbs, epilog=console.as_example("delegator orders add 4711 --customer acme"))
 def group() -> None:
     """Which order is whose: everything with its number belongs to that customer."""
 

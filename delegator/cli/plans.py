@@ -65,7 +65,7 @@ def plan_options(function: F) -> F:
     return function
 
 
-@click.group("plans", epilog=console.as_example("delegator plans list"))
+@click.group("plans", cls=console.Verbs, epilog=console.as_example("delegator plans list"))
 def group() -> None:
     """What customers pay: included events, price per event, base fee."""
 

@@ -32,7 +32,7 @@ from delegator.store import Store
 from delegator.store.changing import POLICY
 
 
-@click.group("policies", epilog=console.as_example("delegator policies show rollout"))
+@click.group("policies", cls=console.Verbs, epilog=console.as_example("delegator policies show rollout"))
 def group() -> None:
     """What a customer allows: when, to which devices, how many, by which proof of identity."""
 
@@ -40,6 +40,8 @@ def group() -> None:
 group.add_command(trying.command)
 
 
+_SHOWN = 5
+"""Tags that are named in a note; of more only their number is told."""
 _FILE = click.option("--file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
                      help="As this file says, where no option says otherwise: what `show --json` prints; - is standard "
                           "input.")
@@ -60,7 +62,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
     policy = policy_options.changed(base, said)
     await store.add_policy(policy)
     where = settings().domains
-    return changing.also(_stated(policy, "is registered"), [
+    return changing.also(_noted(_stated(policy, "is registered"), policy), [
         f"policy {name} is what [domains] policy names: devices that reverse DNS leads to an owner are judged by it"]
         if where.enabled and where.policy == name else [])
 
@@ -85,9 +87,15 @@ async def change(store: Store, name: str, file: Path | None, unset: tuple[str, .
     output = await changing.change(store, POLICY, name, how, _shape)
     assert isinstance(output.data, dict)
     says = output.data["says"]
-    return replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
+    return _noted(replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
                    words=(*(word for word in output.words if not word.startswith("  says: ")),
-                          f"policy {name} says: {'; '.join(says)}"))
+                          f"policy {name} says: {'; '.join(says)}")), (await store.tables()).policies[name])
+
+
+def _noted(output: Output, policy: Policy) -> Output:
+    """With what of a policy is in vain by the settings: it asks reverse DNS, which is not asked."""
+    notes = () if settings().domains.enabled else policy_words.in_vain(policy)
+    return replace(output, words=(*output.words, *(f"note: {one}" for one in notes)))
 
 
 def _fields(changed: list[changing.Difference]) -> list[changing.Difference]:
@@ -100,7 +108,8 @@ def _fields(changed: list[changing.Difference]) -> list[changing.Difference]:
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 def validate(file: Path) -> Output:
     """Check the policy in FILE and say what it means. Changes nothing."""
-    return _stated(_written(file).policy, "makes sense")
+    policy = _written(file).policy
+    return _noted(_stated(policy, "makes sense"), policy)
 
 
 def _written(file: Path, name: str | None = None) -> policy_file.Written:
@@ -174,8 +183,11 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
     """Put service TAGS on the approved list of the policy NAME: all of them, or none if one is wrong."""
     wanted = _all_tags(tags, from_file)
     new = await store.approve(name, wanted)
-    output = Output({"policy": name, "tags": len(wanted), "new": new},
-                    words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}",))
+    strangers = await store.fleet.unregistered(wanted)
+    some = ", ".join(strangers[:_SHOWN]) + (", ..." if len(strangers) > _SHOWN else "")
+    output = Output({"policy": name, "tags": len(wanted), "new": new, "not_registered": len(strangers)},
+                    words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}", *([
+                        f"note: {len(strangers)} of them are not registered: {some}"] if strangers else [])))
     asked = (await store.tables()).policies[name].approved_only
     return changing.also(output, [f"policy {name}: {new} more devices are on its list"] if new and asked else [])
 

@@ -29,6 +29,20 @@ def _whence(policy: Policy) -> str | None:
     return f"from {' or '.join(places)}" + (", unless with its own certificate" if policy.own_anywhere else "")
 
 
+def in_vain(policy: Policy) -> tuple[str, ...]:
+    """What a policy says of domains that allows nothing while reverse DNS is not asked."""
+    off = "while reverse DNS is off ([domains] enabled = false)"
+    found = []
+    if policy.domains:
+        left = [*(["addresses in its networks"] if policy.networks else []),
+                *(["devices with a certificate of their own"] if policy.own_anywhere else [])]
+        found.append(f"{off} no address is confirmed in {', '.join(policy.domains)}, so this policy allows " + (
+            f"{' and '.join(left)} only" if left else "nothing"))
+    if policy.shared_by_domain:
+        found.append(f"{off} it leads no device here, so --shared-by-domain allows nothing")
+    return tuple(found)
+
+
 _WORDS: dict[str, Callable[[Policy], str | None]] = {
     "custom_operations": lambda one: None if one.custom_operations else "nothing is allowed",
     "identity": lambda one: _IDENTITY[one.identity],

@@ -32,7 +32,7 @@ _CONDITIONS = ("order", "model", "tag_prefix", "mac_prefix", "network", "domain"
 _DEFAULT = "always (the default rule)"
 
 
-@click.group("rules", epilog=console.as_example("delegator rules list"))
+@click.group("rules", cls=console.Verbs, epilog=console.as_example("delegator rules list"))
 def group() -> None:
     """Facts about a device that lead to a delegate, where its registration does not name one."""
 

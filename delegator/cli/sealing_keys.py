@@ -17,7 +17,7 @@ from delegator.store import Store
 from delegator.store.resealing import Held
 
 
-@click.group("sealing", epilog=console.as_example("delegator sealing status"))
+@click.group("sealing", cls=console.Verbs, epilog=console.as_example("delegator sealing status"))
 def group() -> None:
     """The keys that seal secrets at rest, and their rotation."""
 

@@ -17,7 +17,7 @@ import click
 
 from delegator.cli import operator
 from delegator.cli.console import Output
-from delegator.errors import Missing
+from delegator.errors import DelegatorError, Missing, Owned
 
 if TYPE_CHECKING:
     from delegator.config import Settings, Source
@@ -88,5 +88,7 @@ async def _with_store(function: Callable[..., Awaitable[Output | None]], setting
         from delegator.cli import nearest
 
         raise await nearest.suggested(store, error) from error
+    except Owned as error:
+        raise DelegatorError(error.kind, error.told, hint=error.hint) from error
     finally:
         await store.close()

@@ -32,7 +32,7 @@ _order = click.option("--order", type=forms.words, help="All devices of this ord
 _because = click.option("--because", type=forms.words, help="The reason, for the audit.")
 
 
-@click.group("transfers", epilog=console.as_example("delegator transfers offer ABC1234 --to globex"))
+@click.group("transfers", cls=console.Verbs, epilog=console.as_example("delegator transfers offer ABC1234 --to globex"))
 def group() -> None:
     """Devices that change hands: offered by their owner, accepted by another customer."""
 
@@ -79,6 +79,10 @@ async def _offer(store: Store, found: list[str], order: str | None, customer: st
         raise click.UsageError("--until is in the past")
     if order is not None and customer is not None:
         found = owning.at_most(await store.ownership.in_order(order, customer))
+        if not found:
+            await listing.must_know(store, {"customer": customer, "order": order})
+            raise DelegatorError(Kind.NOT_FOUND, f"no device of order {order} is {customer}'s",
+                                 hint=f"see: delegator devices list --order {order}")
     progress = console.Progress(len(found), "devices")
     sign = owning.signed_by(key_file, signature_file, len(found))
     made = await store.ownership.offer(((name, number(now)) for name in found), to, until, now, customer=customer,
@@ -145,6 +149,7 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
                                                     most=owning.MOST + 1)
         found = owning.at_most([one.transfer_id for one in open_ones if one.whose(to) == customer])
         if not found:
+            await listing.must_know(store, {"customer": customer})
             raise DelegatorError(Kind.NOT_FOUND, f"nothing of order {order} is offered that {customer} could end so",
                                  hint=f"see: delegator transfers list --order {order}")
     sign = owning.signed_by(key_file, signature_file, len(found))
@@ -225,6 +230,7 @@ async def _statement(store: Store, step: TransferState, which: str, to: str | No
     from delegator.store.transfers import stated
 
     if step is TransferState.OFFERED and to is not None and until is not None:
+        await listing.must_know(store, {"customer": to})
         text = stated(await store.ownership.planned(which, to, _whole(until)), step)
     else:
         text = stated(await store.ownership.transfer(which), step)

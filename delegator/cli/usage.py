@@ -38,7 +38,7 @@ COLUMNS = ("month", "customer", "title", "item", "quantity", "confirmed", "inclu
 _SHOWN = (*COLUMNS[1:2], *COLUMNS[3:12])
 
 
-@click.group("usage", invoke_without_command=True, epilog=console.as_example(
+@click.group("usage", cls=console.Verbs, invoke_without_command=True, epilog=console.as_example(
     "delegator usage --month 2026-11 --csv > usage-2026-11.csv\ndelegator usage --customer acme --json"))
 @click.option("--month", type=month_form, metavar="MONTH", help="Such as 2026-11; the current one unless said.")
 @click.option("--customer", type=forms.owner, help="Only this customer, or domain:<domain>.")

@@ -288,6 +288,12 @@ class Store:
         return [claim_of(row) for row in
                 await self._driver.read(Query(query, (most, *(value for _, value in said))))]
 
+    async def standing(self, service_tag: str) -> Claim | None:
+        """The claim that holds a tag and its place."""
+        found = await self._driver.read(Query(
+            f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (service_tag,)))
+        return claim_of(found[0]) if found else None
+
     async def claim(self, claim_id: str) -> Claim | None:
         found = await self._driver.read(
             Query(f"SELECT {claims.COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,)))

@@ -3,7 +3,8 @@
 Devices are read afresh at each handshake by their keys (flat to ten million rows), so a change needs no mark for
 running servers. They are read through the view `registrations`, which leaves out what an import has not shown yet.
 The invariants: an identifier belongs to one registration, as its row in device_names says, which is written and
-removed with the device; whose it is stays untold to anybody else.
+removed with the device; nothing here gives a device that has an owner to another one, or an identifier of a device
+with a service tag to another device; whose something is, only an operator is told.
 Must not live here: claims, the small tables, many devices at once (store.imports).
 """
 
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 
-from delegator.errors import DelegatorError, Kind, Missing
+from delegator.errors import DelegatorError, Kind, Missing, Owned
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Device, Registration, normal_mac
-from delegator.store.bulk import places
+from delegator.store.bulk import listed, places
 from delegator.store.registry import must_exist
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.transaction import Query, Transaction, Value
@@ -104,18 +105,104 @@ def same(registered: Registration, said: Registration) -> bool:
     return own == changed(said.itself, device_id=0, mac_addresses=tuple(sorted(said.mac_addresses)))
 
 
-def obstacle(said: Registration, known: Sequence[Registration], replace: bool) -> DelegatorError | None:
-    """Why a device that shares identifiers with `known` cannot be registered like this."""
-    name = said.service_tag or said.serial_number or ", ".join(said.mac_addresses)
-    if any(one.itself.customer not in (None, said.customer) for one in known):
-        return DelegatorError(Kind.CONFLICT, f"device {name}: an identifier is registered to another customer")
-    if len(known) > 1:
-        return DelegatorError(Kind.CONFLICT, f"device {name}: its identifiers belong to several registered devices")
+def label(device: Registration) -> str:
+    """What a device is called: its tag, else its serial number, else a MAC address."""
+    return device.service_tag or device.serial_number or device.mac_addresses[0]
+
+
+def _may_be(said: Registration, one: Registration) -> bool:
+    """Whether a row that shares an identifier with a registered device can be about that one: what says most of a
+    device, of what both say, is the same. So a shared serial number or address never renames a device with a tag."""
+    for mine, theirs in ((said.service_tag, one.service_tag), (said.serial_number, one.serial_number)):
+        if mine is not None and theirs is not None:
+            return mine == theirs
+    return True
+
+
+def _meant(said: Registration, known: Sequence[Registration]) -> Registration | None:
+    """Which of the registered devices that share an identifier with a row this is about: the one with its tag."""
+    tagged_so = [one for one in known if said.service_tag is not None and one.service_tag == said.service_tag]
+    return next(iter(tagged_so or [one for one in known if _may_be(said, one)]), None)
+
+
+def owner_of(one: Registration, sold: Mapping[str, str]) -> str | None:
+    """Whose a device is: its own row's customer, or its order's, where `sold` says which orders are whose."""
+    return one.itself.customer or sold.get(one.order or "")
+
+
+def obstacle(said: Registration, known: Sequence[Registration], replace: bool, sold: Mapping[str, str],
+             unnamed: Iterable[str] = ()) -> DelegatorError | None:
+    """Why a device that shares identifiers with `known` cannot be registered like this; `sold` says whose orders are,
+    `unnamed` what the row does not name."""
+    one = _meant(said, known)
+    after = said if one is None else amended(said, one, unnamed)
+    owner = owner_of(after, sold)
+    others = [each for each in known if each is not one]
+    if others:
+        return taken(said, others, owner, also=one)
+    if one is None:
+        return None
+    if one.customer not in (None, owner):
+        return _moving(said, one, owner)
     if not replace:
-        return DelegatorError(Kind.CONFLICT, f"device {name} is registered already, differently",
-                              hint=f"change it with: delegator devices change {name.split(',')[0]}; an import, with "
+        tag = f" --tag {said.service_tag}" if said.service_tag is not None and one.service_tag is None else ""
+        return DelegatorError(Kind.CONFLICT, f"device {label(one)} is registered already, differently",
+                              hint=f"change it with: delegator devices change {label(one)}{tag}; an import, with "
                                    "--replace")
     return None
+
+
+def _shared(said: Registration, one: Registration) -> str:
+    theirs = names_of(one)
+    return ", ".join(spoken(name) for name in names_of(said) if name in theirs)
+
+
+def _whose(one: Registration) -> str:
+    return f"{label(one)} is {one.customer}'s" + (f" by its order {one.order}" if one.by_order else "")
+
+
+def taken(said: Registration, others: Sequence[Registration], owner: str | None,
+          also: Registration | None = None) -> DelegatorError:
+    """Identifiers of a device that is `owner`'s belong to others; `also` is the registered device that it is."""
+    called = label(said)
+    foreign = [one for one in others if one.customer not in (None, owner)]
+    if foreign:
+        one = foreign[0]
+        return Owned(f"device {called}: {_shared(said, one)} is registered to another customer", _whose(one),
+                     hint="correct the identifier, or see which of the two it is: delegator devices list")
+    whose = ", ".join(f"{_shared(said, one)} belongs to {label(one)}" for one in others)
+    several = len(others) + (also is not None) > 1
+    return DelegatorError(
+        Kind.CONFLICT, f"device {called}: {whose}" + (
+            "; its identifiers belong to several registered devices" if several else ""),
+        hint=f"correct it, or look at the other one: delegator devices show {label(others[0])}")
+
+
+def _moving(said: Registration, one: Registration, owner: str | None) -> DelegatorError:
+    """A device that has an owner would be somebody else's, or nobody's."""
+    name = next((name for name in names_of(said) if name in names_of(one)), names_of(said)[0])
+    text = spoken(name).rpartition(" ")[2]
+    back = f"delegator devices return {text}" + (f" --order {said.order}" if said.order and owner is None else "")
+    if owner is None:
+        return Owned(f"{spoken(name)} is registered to a customer, and by this it would be nobody's", _whose(one),
+                     hint=f"take it back to stock: {back}")
+    return Owned(f"{spoken(name)} is registered to another customer", _whose(one),
+                 hint=f"it moves by: delegator transfers offer {text} --to {owner}; back to stock by: {back}")
+
+
+def sold_orders(numbers: Iterable[str | None]) -> Query | None:
+    """Orders among these that are somebody's, with whose; None where there are none to ask for."""
+    wanted = sorted({number for number in numbers if number is not None})
+    if not wanted:
+        return None
+    some, values = listed(wanted)
+    return Query(f"SELECT order_number, customer FROM orders WHERE order_number IN ({some})", values)
+
+
+def _sold(some: Iterable[Registration]) -> Transaction[dict[str, str]]:
+    query = sold_orders(one.order for one in some if one.itself.customer is None)
+    rows = () if query is None else (yield query)
+    return {str(row[0]): str(row[1]) for row in rows}
 
 
 def successor(said: Registration, before: Registration) -> Registration:
@@ -128,6 +215,8 @@ def amended(said: Registration, before: Registration, unnamed: Iterable[str]) ->
     """What a registered device becomes by a row that says nothing of the `unnamed` fields: these stay."""
     own = successor(said, before)
     stay = {name: getattr(before.itself, name) for name in unnamed if not getattr(said, name)}
+    if own.customer is None and stay.get("customer") is None:
+        stay.pop("delegate", None)  # it was the customer's that the row takes away
     return changed(own, **stay) if stay else own
 
 
@@ -144,7 +233,7 @@ def add_device(device: Registration, replace: bool) -> Transaction[bool]:
     if len(known) == 1 and same(known[0], device):
         return False
     if known:
-        refusal = obstacle(device, known, replace)
+        refusal = obstacle(device, known, replace, (yield from _sold([device])))
         if refusal is not None:
             raise refusal
         after = successor(device, known[0])
@@ -167,11 +256,12 @@ def alter(known: Sequence[str], text: str, how: Callable[[Registration], Registr
     after = how(before.itself)
     yield from must_exist("customer", after.customer)
     yield from must_be_of_customer(after)
-    others = yield from settled(names_of(after))
-    if before.itself.customer not in (None, after.customer) or len(others) > 1:
-        refusal = obstacle(after, others, True)
-        assert refusal is not None
-        raise refusal
+    owner = owner_of(after, (yield from _sold([after])))
+    if before.customer not in (None, owner):
+        raise _moving(after, before, owner)
+    others = [one for one in (yield from settled(names_of(after))) if one.device_id != before.device_id]
+    if others:
+        raise taken(after, others, owner, also=before)
     if not same(before, after) or after.itself != before.itself:
         yield from change(after, before)
     return before, (yield from settled(names_of(after)))[0]

@@ -29,6 +29,8 @@ __all__ = ["Fleet", "Read", "View", "only", "snapshot_of"]
 PAGE = 1000
 _TIDIED = 500
 """Rows in one commit of clearing up, about 10 ms."""
+_TOGETHER = 500
+"""Names looked up at once."""
 Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
@@ -142,6 +144,14 @@ class Fleet:
         """The registrations that have this text as their service tag, serial number or MAC address."""
         known = devices.readings(text)
         return [registration_of(row) for row in await self._driver.read(devices.called(known))] if known else []
+
+    async def unregistered(self, tags: Sequence[str]) -> list[str]:
+        """Those of some service tags under which no device is registered, in their order."""
+        found: set[str] = set()
+        for at in range(0, len(tags), _TOGETHER):
+            rows = await self._driver.read(devices.called([f"T{tag}" for tag in tags[at:at + _TOGETHER]]))
+            found |= {str(registration_of(row).service_tag) for row in rows}
+        return [tag for tag in tags if tag not in found]
 
     async def change(self, text: str, how: Callable[[Registration], Registration],
                      at: datetime | None = None) -> tuple[Registration, Registration]:

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, Owned
 from delegator.model import Registration
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store import audit, imports
 from delegator.store.bulk import listed
 from delegator.store.claims import milliseconds
-from delegator.store.devices import amended, obstacle, same
+from delegator.store.devices import amended, obstacle, same, sold_orders
 from delegator.store.imports import Slot
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
@@ -52,13 +52,15 @@ WAITING = imports.ALIVE / 1000 + 5
 class How:
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
     not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
-    fields rows do not name: those of a device that is registered stay."""
+    fields rows do not name: those of a device that is registered stay. `whose`: whether a refusal says whose something
+    is, for operators alone."""
 
     replace: bool = False
     keep_good: bool = False
     dry_run: bool = False
     source: Mapping[str, object] | None = None
     unnamed: frozenset[str] = frozenset()
+    whose: bool = False
 
 
 Stage = Callable[[str, int], Callable[[int], None]]
@@ -167,9 +169,11 @@ class Importer:
         for lines in spool.known(lambda: _LOOKED_AT):
             numbers = sorted({number for _, known in lines for number in known})
             rows = await self._rows(numbers)
+            sold = await self._sold([*(said for said, _ in lines)], rows.values())
             matched, refused = [], []
             for said, known in lines:
-                verdict = _verdict(said, [rows[number] for number in known if number in rows], len(known), how)
+                verdict = _verdict(said, [rows[number] for number in known if number in rows], len(known), how,
+                                   sold)
                 if isinstance(verdict, str):
                     refused.append(Refused(said.line, verdict))
                 else:
@@ -182,6 +186,14 @@ class Importer:
         found = await self._driver.read(Query(
             f"SELECT {REGISTRATION} FROM registrations WHERE device_id IN ({these})", values))
         return {int(str(row[0])): row for row in found}
+
+    async def _sold(self, lines: Sequence[Said], rows: Iterable[Row]) -> dict[str, str]:
+        """Whose the orders are that lines without a customer name, or their devices have."""
+        unsaid = [one.order for one in lines if one.customer is None]
+        orders = [None if row[5] is None else str(row[5]) for row in rows] if unsaid else []
+        query = sold_orders([*unsaid, *orders])
+        found = () if query is None else await self._driver.read(query)
+        return {str(row[0]): str(row[1]) for row in found}
 
     # --- writing ---
 
@@ -236,6 +248,10 @@ class Importer:
     async def _change(self, spool: Spool, slot: Slot, how: How, step: Callable[[int], None]) -> None:
         for lines in spool.changing(lambda: _TIDIED):
             rows = await self._rows([number for number, _ in lines])
+            sold = await self._sold([said for _, said in lines], rows.values())
+            if any(isinstance(_verdict(said, [rows[number]], 1, how, sold), str)
+                   for number, said in lines if number in rows):
+                raise DelegatorError(Kind.CONFLICT, "whose a device is has changed")
             pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before, how.unnamed))
                      for number, said in lines if number in rows]
             if len(pairs) < len(lines):
@@ -274,7 +290,8 @@ def registration_said(said: Said) -> Registration:
                         said.delegate)
 
 
-def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How) -> str | int | None:
+def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How,
+             sold: Mapping[str, str]) -> str | int | None:
     """Why the line is refused; or the number of the device that it changes; or None for what is so already."""
     if len(known) < wanted:
         return "another import under way is about this device"
@@ -285,8 +302,10 @@ def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How) -> str | i
         return None
     if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0], how.unnamed)):
         return None
-    error = obstacle(one, registered, how.replace)
-    return registered[0].device_id if error is None else error.detail
+    error = obstacle(one, registered, how.replace, sold, how.unnamed)
+    if error is None:
+        return registered[0].device_id
+    return f"{error.told}; {error.hint}" if isinstance(error, Owned) and how.whose else error.detail
 
 
 def _just_so(said: Said, row: Row) -> bool:

@@ -58,7 +58,7 @@ def give_back(name: str, order: str, now: int, by: By) -> Transaction[Registrati
     yield from audit.append(Entry(
         Act.DEVICE_RETURNED, moment(now), by.actor, service_tag=device.service_tag, customer=device.customer,
         peer=by.peer, reasons=_reasons(by),
-        detail={"device": transfers.label(device), "order": order, "order_before": device.order,
+        detail={"device": devices.label(device), "order": order, "order_before": device.order,
                 "claims": len(released)}))
     return device
 
@@ -163,7 +163,7 @@ class Ownership:
     async def in_order(self, order: str, customer: str) -> list[str]:
         """The names of a customer's devices of an order."""
         rows = await self._driver.read(transfers.in_order(order, customer))
-        return [transfers.label(registration_of(row)) for row in rows]
+        return [devices.label(registration_of(row)) for row in rows]
 
     async def offer(self, offers: Iterable[tuple[str, str]], to: str, until: datetime, now: datetime, *,
                     customer: str | None = None, sign: Sign | None = None, because: str | None = None,

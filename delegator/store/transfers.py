@@ -55,11 +55,6 @@ def transfer_of(row: Row) -> Transfer:
 # --- devices ------------------------------------------------------------------------------------------------------
 
 
-def label(device: Registration) -> str:
-    """What a device is called: its tag, else its serial number, else a MAC address."""
-    return device.service_tag or device.serial_number or device.mac_addresses[0]
-
-
 def find(name: str) -> Transaction[Registration]:
     """The registered device of this tag, or else of this serial number or MAC address. Raises DelegatorError
     (NOT_FOUND, or TRY_LATER while an import is about it)."""
@@ -103,6 +98,8 @@ def stated(transfer: Transfer, step: TransferState) -> bytes:
 def offer(name: str, transfer_id: str, to: str, until: int, step: Step) -> Transaction[Transfer]:
     """The owner of a device offers it to another customer. Raises DelegatorError."""
     device = yield from find(name)
+    if step.customer != device.customer:
+        yield from must_exist("customer", step.customer)
     made = planned(device, transfer_id, to, moment(until), step)
     yield from must_exist("customer", to)
     yield from _must_be_free(device, step.now)
@@ -120,20 +117,20 @@ def planned(device: Registration, transfer_id: str, to: str, until: datetime, st
     """The offer of a device as it would be made. Raises DelegatorError."""
     owner = _owner(device, step.customer)
     if owner == to:
-        raise DelegatorError(Kind.CONFLICT, f"device {label(device)} is {to}'s already",
+        raise DelegatorError(Kind.CONFLICT, f"device {devices.label(device)} is {to}'s already",
                              hint="see: delegator transfers list")
-    return Transfer(transfer_id, label(device), device.device_id, device.service_tag, device.order, owner, to,
+    return Transfer(transfer_id, devices.label(device), device.device_id, device.service_tag, device.order, owner, to,
                     TransferState.OFFERED, moment(step.now), until, because=step.by.because)
 
 
 def _owner(device: Registration, said: str | None) -> str:
     """Who owns it. Raises DelegatorError: CONFLICT for nobody, NOT_ENTITLED when somebody else was said to."""
     if device.customer is None:
-        raise DelegatorError(Kind.CONFLICT, f"device {label(device)} is in stock: nobody owns it",
+        raise DelegatorError(Kind.CONFLICT, f"device {devices.label(device)} is in stock: nobody owns it",
                              hint="register it to its customer with: delegator devices add")
     if said not in (None, device.customer):
-        raise DelegatorError(Kind.NOT_ENTITLED, f"device {label(device)} is not {said}'s",
-                             hint=f"see: delegator devices show {label(device)}")
+        raise DelegatorError(Kind.NOT_ENTITLED, f"device {devices.label(device)} is not {said}'s",
+                             hint=f"see: delegator devices show {devices.label(device)}")
     return device.customer
 
 
@@ -143,7 +140,7 @@ def _must_be_free(device: Registration, now: int) -> Transaction[None]:
                        (device.device_id,))
     for standing in map(transfer_of, rows):
         if milliseconds(standing.until) > now:
-            raise DelegatorError(Kind.CONFLICT, f"device {label(device)} is offered to {standing.offered_to} already",
+            raise DelegatorError(Kind.CONFLICT, f"device {standing.device} is offered to {standing.offered_to} already",
                                  hint=f"delegator transfers withdraw {standing.transfer_id} "
                                       f"--as {standing.offered_by}")
         yield from _lapse(standing, now)
@@ -175,6 +172,7 @@ def _due(which: str, to: TransferState, step: Step) -> Transaction[Transfer]:
     is over."""
     offered = the_one((yield named(which)), which)
     if step.customer != offered.whose(to):
+        yield from must_exist("customer", step.customer)
         raise DelegatorError(Kind.NOT_ENTITLED, f"transfer {offered.transfer_id} of {offered.device} is not "
                              f"{step.customer}'s to end like this", hint=f"it is {offered.whose(to)}'s")
     if offered.state is not TransferState.OFFERED or milliseconds(offered.until) <= step.now:

@@ -420,3 +420,22 @@ def test_a_plan_tells_what_changed_and_keeps_the_rest(acme: Console) -> None:
     assert done.json["prices"] == {"ssh": "0.5", "hosted": "0.1"}
     assert done.err.splitlines()[1:] == ["  since: 2026-01 -> 2099-01", "  prices.hosted: - -> 0.1"]
     assert "plans change p" in acme.refused(6, "plans", "add", "p", "--currency", "EUR", "--price", "1")
+
+
+@pytest.mark.parametrize(("options", "takes"), [
+    (("--priority", "50"), "all of them"), ((), "its share of them"), (("--priority", "200"), None),
+    (("--disabled",), None), (("--policy", "closed"), None)])
+def test_a_second_delegate_that_takes_devices_at_once_says_so_like_the_first(
+        console: Console, options: Words, takes: str | None) -> None:
+    console.ok("customers", "add", "acme", "--title", "Acme")
+    console.ok("policies", "add", "closed", "--max-devices", "0")
+    assert "lets in: " in console.run("delegates", "add", "one", "--customer", "acme", "--hosted", "u").err
+    console.ok("devices", "add", TAG, "--customer", "acme")
+    done = console.run("delegates", "add", "two", "--customer", "acme", "--hosted", "two-{tag}", *options)
+    if options == ("--policy", "closed"):
+        assert "lets in: " in done.err, "a limit of its own is not told apart from one that lets somebody in"
+    elif takes is None:
+        assert "lets in: " not in done.err
+    else:
+        assert f"takes {takes} at once" in done.err
+        assert "lets in: devices registered to customer acme" in done.err

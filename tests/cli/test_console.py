@@ -142,3 +142,37 @@ def test_data_and_words_keep_apart(acme: Console) -> None:
 
 def test_the_version_is_told(place: object) -> None:
     assert Console().run("--version").out.startswith("delegator 0.")
+
+
+def _groups(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield (*path, name), command
+            yield from _groups(command, *path, name)
+
+
+GROUPS = dict(_groups(main))
+REMOVING = ("remove", "forget", "prune", "restore", "revoke")
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=" ".join)
+def test_a_verb_that_is_not_there_is_never_taken_for_one_that_removes(console: Console, path: tuple[str, ...]) -> None:
+    assert len(GROUPS) > 15
+    for word in ("revoke", "unapprove", "remov", "removed", "delete", "forgt", "prun", "rm", "revok", "approv", "lst"):
+        if word in GROUPS[path].commands:
+            continue
+        said = console.refused(2, *path, word, "x")
+        assert f"there is no command '{word}' among {', '.join(GROUPS[path].commands)}" in said
+        guess = said.partition("did you mean ")[2].partition("?")[0]
+        assert guess not in REMOVING
+        assert guess in ("", *GROUPS[path].commands)
+
+
+@pytest.mark.parametrize(("words", "meant"), [
+    (("policies", "revoke", "rollout", "ABC1234"), "disapprove"), (("policies", "unapprove", "rollout"), "disapprove"),
+    (("devices", "update", "ABC1234"), "change"), (("customers", "lst"), "list")])
+def test_a_verb_that_is_not_there_is_answered_with_what_was_meant(console: Console, words: tuple[str, ...],
+                                                                 meant: str) -> None:
+    assert f"did you mean {meant}?" in console.refused(2, *words)

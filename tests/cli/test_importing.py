@@ -173,3 +173,20 @@ def test_g_what_thousands_of_machines_say_finds_nobody_and_that_is_told(acme: Co
     for option, value in (("--serial", "None"), ("--mac", "FF:FF:FF:FF:FF:FF")):
         assert "identifies no device" in acme.refused(
             2, "devices", "add", "PLA0005", "--customer", "acme", option, value)
+
+
+@pytest.mark.parametrize(("column", "text"), [
+    *((column, text) for column in ("service_tag", "serial_number")
+      for text in ("To Be Filled By O.E.M.", "Default string", "Not Specified", "System Serial Number")),
+    ("service_tag", "N/A"), ("mac_addresses", "N/A"), ("mac_addresses", "unknown")])
+def test_g_a_placeholder_in_a_cell_is_called_one_and_no_spelling_of_it_is_guessed(acme: Console, column: str,
+                                                                                 text: str) -> None:
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin=f"{column},model\n{text},R750\n")
+    (refused,) = done.json["refused"]
+    assert "is a placeholder, leave the cell empty" in refused["error"]
+    assert "did you mean" not in refused["error"]
+
+
+def test_g_a_spelling_that_nobody_calls_a_placeholder_is_still_guessed(acme: Console) -> None:
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin="service_tag\nabc-1299\n")
+    assert "did you mean ABC1299?" in done.json["refused"][0]["error"]

@@ -309,3 +309,40 @@ def test_a6_a_trial_of_many_devices_needs_no_more_memory_than_of_few(console: Co
             tracemalloc.stop()
         assert tried["verdicts"]["try later"]["changed"] == tried["devices"] == last
     assert peaks[1] < peaks[0] + 2**20, peaks
+
+
+def test_a6_tags_that_nobody_registered_are_approved_and_counted(acme: Console) -> None:
+    acme.ok("policies", "add", "listed", "--approved-only")
+    done = acme.run("policies", "approve", "listed", "ABC1234", "ZZZ0001", "ZZZ0002", "--json")
+    assert (done.json["new"], done.json["not_registered"]) == (3, 2)
+    assert "note: 2 of them are not registered: ZZZ0001, ZZZ0002" in done.err
+    assert acme.ok("policies", "show", "listed")["approved"] == ["ABC1234", "ZZZ0001", "ZZZ0002"]
+    many = [f"YYY{number:04}" for number in range(1200)]
+    Path("tags.txt").write_text("\n".join(["ABC1234", *many]))
+    done = acme.run("policies", "approve", "listed", "--from-file", "tags.txt", "--json")
+    assert done.json["not_registered"] == 1200
+    assert "YYY0004, ..." in done.err
+    known = acme.run("policies", "approve", "listed", "ABC1234", "--json")
+    assert known.json["not_registered"] == 0
+    assert "not registered" not in known.err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--domain", "acme.example"), "so this policy allows nothing"),
+    (("--domain", "acme.example", "--network", "192.0.2.0/24"), "allows addresses in its networks only"),
+    (("--domain", "acme.example", "--own-anywhere"), "allows devices with a certificate of their own only"),
+    (("--shared-by-domain",), "--shared-by-domain allows nothing")])
+def test_b4_what_a_policy_asks_of_reverse_dns_is_in_vain_while_that_is_off(acme: Console, words: tuple[str, ...],
+                                                                           said: str) -> None:
+    acme.ok("policies", "add", "plain")
+    Path("p.json").write_text(json.dumps(acme.ok("policies", "show", "plain")))
+    for verb in (("add", "p", *words), ("change", "plain", *words)):
+        done = acme.run("policies", *verb)
+        assert done.code == 0
+        assert "note: while reverse DNS is off" in done.err
+        assert said in done.err
+    assert "note:" not in acme.run("policies", "validate", "p.json").err
+    Path("p.json").write_text(json.dumps(acme.ok("policies", "show", "p")))
+    assert said in acme.run("policies", "validate", "p.json").err
+    Path("delegator.toml").write_text("[domains]\nenabled = true\n")
+    assert "note:" not in acme.run("policies", "change", "p", "--attempts", "3").err

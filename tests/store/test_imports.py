@@ -108,7 +108,7 @@ class Watched:
 
 CHANGED = [
     replace(OLD, serial_number="S-NEW", mac_addresses=("00:00:00:00:AA:02", "00:00:00:00:AA:09"), model="R2"),
-    replace(OLDER, service_tag="OLD9999", order="O-2", mac_addresses=())]
+    replace(OLDER, serial_number="S-OLD-9", order="O-2", mac_addresses=())]
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ async def test_a9_replace_changes_everything_and_frees_what_was_given_up(shop: S
     assert not (await imported(shop, CHANGED)).kept
     assert (await imported(shop, CHANGED, How(replace=True))).counts.changed == 2
     assert await registered(shop) == by_name(*CHANGED)
-    free = Registration("umbra", "OLD0002", "S-OLD-1", ("00:00:00:00:AA:01", "00:00:00:00:AA:03"))
+    free = Registration("umbra", "NEW0002", "S-OLD-2", ("00:00:00:00:AA:01", "00:00:00:00:AA:03"))
     assert (await imported(shop, [free])).counts.new == 1
 
 
