@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives import hashes
 from pki import disk
 from pki.errors import Kind, PkiError
 
-
 LEDGER = "ledger.jsonl"
 """What it is called in an authority's folder, beside `ca.crt`."""
 
@@ -104,7 +103,7 @@ class Ledger:
         return (entry for entry in self.lines() if isinstance(entry, Entry))
 
     def issued_to(self, name: str) -> list[Entry]:
-        """What was issued under a name, oldest first. Only lines that hold the name are read: a ledger has a million."""
+        """What was issued under a name, oldest first. Other lines are not parsed: there may be a million."""
         wanted = json.dumps(name).encode()
         try:
             with self.path.open("rb") as file:

@@ -67,8 +67,9 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     delegate = None if explanation.judgement is None else explanation.judgement.route.delegate.name
     before = await lately(store, tag, delegate)
     revoked = await _revoked(store, tag, before)
-    return Output({**_data(explanation), "certificate": _certificate(before, revoked), "last_time": _last_time(before.callback)},
-                  [*_lines(explanation), *_before(before, revoked)], words,
+    data = {**_data(explanation), "certificate": _certificate(before, revoked),
+            "last_time": _last_time(before.callback)}
+    return Output(data, [*_lines(explanation), *_before(before, revoked)], words,
                   _REFUSED if explanation.verdict.error else 0)
 
 

@@ -78,7 +78,8 @@ async def _health(store: Store, delegate: str) -> Event | None:
 
 
 def _refused(record: Record, rows: Sequence[Record]) -> Event | None:
-    let_in = next((one for one in rows if one.entry.actor == "device" and one.entry.detail.get("identity") == "own"), None)
+    let_in = next((one for one in rows
+                   if one.entry.actor == "device" and one.entry.detail.get("identity") == "own"), None)
     if let_in is not None and _when(let_in) > _when(record):
         return None
     return Event(_when(record), "; ".join(record.entry.reasons), record.name,

@@ -26,7 +26,7 @@ from delegator.model import Secret
 from delegator.model.places import authority, is_loopback, normal_host
 from delegator.net.aside import aside
 from pki import PkiError
-from pki.trust import read_certificates
+from pki.trust import read_anchors
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -127,7 +127,7 @@ def _context(ca: str) -> ssl.SSLContext:
 def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:
     """Raises DelegatorError (CONFIGURATION)."""
     try:
-        return read_certificates(Path(ca), "name the authorities of your relay in [mail] ca")
+        return read_anchors(Path(ca), "name the authorities of your relay in [mail] ca")
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"$.mail.ca: {error.detail}", hint=error.hint) from None
 

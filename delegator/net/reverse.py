@@ -23,7 +23,7 @@ from delegator.model import HOST_NAME, Customer, Delegate
 from delegator.model.places import Address, Network, networks, normal_name
 from delegator.net.walk import Walk
 from pki import PkiError
-from pki.trust import read_certificates
+from pki.trust import read_anchors
 
 if TYPE_CHECKING:
     from delegator.net.dns import Resolver
@@ -197,7 +197,7 @@ def _anchor(setting: str) -> str | None:
     path = next((Path(file) for file in files if Path(file).exists()), Path(files[0]))
     try:
         hint = 'name a file with authorities, "system", or "" for the factory'
-        found = read_certificates(path, hint, twice=setting == SYSTEM)
+        found = read_anchors(path, hint, twice=setting == SYSTEM)
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"$.domains.trust_anchor: {error.detail}", hint=error.hint) from None
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
