@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.ssh_command import command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
 from delegator.model.places import authority
 from delegator.outbound import Outbound
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 CONNECTING = 8
 """Connections being opened to one delegate at once: OpenSSH drops some at random from the tenth on (MaxStartups)."""
 MISSING = "the extra `ssh` is not installed here"
-HINT = "pip install 'secure-service-delegator[ssh]'"
+HINT = extra("ssh")
 
 
 async def library(kind: Kind = Kind.UNREACHABLE) -> ModuleType:

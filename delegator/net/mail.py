@@ -21,7 +21,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import Secret
 from delegator.model.places import authority, is_loopback, normal_host
 from delegator.net.aside import aside
@@ -70,7 +70,7 @@ def smtp_library() -> ModuleType:
         import aiosmtplib
     except ImportError:
         raise DelegatorError(Kind.CONFIGURATION, "mail needs aiosmtplib, which is not installed",
-                             hint="install the extra: pip install 'secure-service-delegator[mail]'") from None
+                             hint=extra("mail")) from None
     return aiosmtplib
 
 

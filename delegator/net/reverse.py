@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
 from delegator.domains import DnsTrouble, Finding, Naming, Registrable, asked_about, domain_of
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import HOST_NAME, Customer, Delegate
 from delegator.model.places import Address, Network, networks, normal_name
 from delegator.net.walk import Walk
@@ -169,7 +169,7 @@ def load_domains(settings: config.Domains) -> Domains | None:
         from delegator.net.dns import Resolver
     except ModuleNotFoundError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"[domains] is enabled, but package {error.name} is not installed",
-                             hint="install the extra `dns`, or set [domains] enabled = false") from None
+                             hint=f"{extra('dns')}; or set [domains] enabled = false") from None
     try:
         key = "nameservers"
         resolver = Resolver(settings.nameservers, settings.budget / TRIES, settings.budget)

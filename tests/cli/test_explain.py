@@ -11,7 +11,6 @@ import pytest
 from delegator.errors import DelegatorError
 from delegator.model import Result
 from delegator.model.audited import Act, Entry
-
 from pki.folder import Folder
 from pki.revocation import Reason
 

@@ -67,7 +67,7 @@ def server(factory: Folder) -> Iterator[Callable[[int], int]]:
 
 @pytest.fixture
 def allowed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DELEGATOR_OUTBOUND__ALLOW", '["127.0.0.0/8"]')
+    monkeypatch.setenv("DELEGATOR_OUTBOUND__ALLOW", "127.0.0.0/8")
 
 
 # --- trying -------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_a7a_what_keeps_a_server_from_being_reached_is_told_with_what_to_do(
     assert "delegates show x" in acme.refused(4, "delegates", "test", "x")
     monkeypatch.delenv("DELEGATOR_OUTBOUND__ALLOW")
     assert "[outbound] allow" in acme.refused(4, "delegates", "test", "x")
-    assert "there is no delegate y" in acme.refused(1, "delegates", "test", "y")
+    assert "there is no delegate named y" in acme.refused(1, "delegates", "test", "y")
 
 
 def test_a7c_of_settings_that_are_kept_here_there_is_nobody_to_reach(acme: Console) -> None:
@@ -159,7 +159,7 @@ def test_b8_a_certificate_that_vouches_for_nobody_is_refused(acme: Console, fact
     leaf = Path("leaf.crt")
     leaf.write_text((factory.path / "delegates" / "localhost.crt").read_text().partition("-----END CERTIFICATE-----")[0]
                     + "-----END CERTIFICATE-----\n")
-    reached = HOSTED + ("u",) if option == "--webhook-anchor" else SOAP + ("d.example",)
+    reached = (*HOSTED, "u") if option == "--webhook-anchor" else (*SOAP, "d.example")
     assert "is no authority's" in acme.refused(3, *reached, option, leaf)
     acme.ok(*reached, option, factory.path / "delegates" / "localhost.crt")
 
