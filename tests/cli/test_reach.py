@@ -1,4 +1,4 @@
-"""A delegate is tried before a device does: `delegates test`, and what is refused or warned of when it is registered."""
+"""A delegate is tried before a device does: `delegates test`, and what is refused or warned of when it is added."""
 
 from __future__ import annotations
 
