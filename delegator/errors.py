@@ -36,6 +36,13 @@ class Appearance:
     exit_code: int
 
 
+def extra(name: str) -> str:
+    """What to do where an optional part is missing: an extra of this package, which comes from no index, so from the
+    checkout or the wheel that this one came from."""
+    return f"install the extra `{name}`: pip install '.[{name}]' in the checkout, or the wheel with [{name}]; see " \
+           "Install in docs/operators.md"
+
+
 _UNAVAILABLE = ("Unavailable", "The service is not available.", None, logging.ERROR)
 
 APPEARANCES: dict[Kind, Appearance] = {

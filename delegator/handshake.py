@@ -52,7 +52,7 @@ from delegator.shared import SharedDoor, contest, veiled
 from delegator.store import Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
 from delegator.store.claims import moment
 from delegator.store.footing import no_ask
-from delegator.trail import Step, Trail
+from delegator.trail import CALLBACK_FAILED, Step, Trail
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,12 @@ class Handshake:
                          trail: Trail) -> Claim:
         """Ask the delegate, or who stands in for it, and make the answer durable."""
         failures: list[DelegatorError] = []
-        for delegate in self._candidates(judgement.route):
+        passed: list[str] = []
+        candidates = self._candidates(judgement.route)
+        for delegate in (judgement.route.delegate, *judgement.route.others):
+            if delegate not in candidates:
+                passed.append(_passed(trail, delegate, f"delegate {delegate.name}: left alone after its failures"))
+        for delegate in candidates:
             within = None if delegate.name == claim.delegate else stand_in(delegate, judgement, self._now())
             telling = self._telling(request, delegate)
             try:
@@ -179,6 +184,7 @@ class Handshake:
                                                           lent_until(claim, within))
             except DelegatorError as error:
                 failures.append(error)
+                passed.append(_passed(trail, delegate, error.detail, isinstance(error, OverLimit)))
                 continue
             trail.facts["delegate"] = delegate.name  # who answered, where another was asked first
             mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
@@ -187,13 +193,17 @@ class Handshake:
                                                  telling, within, trail.as_kept, delegate.kind)
             except OverLimit as error:  # another device was faster; what the delegate answered is not used
                 failures.append(error)
+                passed.append(_passed(trail, delegate, error.detail, ours=True))
                 continue
             if issued is None:
                 raise DelegatorError(Kind.TRY_LATER, f"claim {claim.claim_id} was ended while its delegate was asked")
             self._wake_for(telling)
+            if passed:
+                log.warning("delegate %s answered for device %s, as others gave nothing: %s", delegate.name,
+                            claim.service_tag, "; ".join(passed))
             return issued
         await self._store.pause(claim.claim_id)
-        reasons = tuple(f"callback failed: {error.detail}" for error in failures)
+        reasons = tuple(f"{CALLBACK_FAILED}{error.detail}" for error in failures)
         raise DelegatorError(Kind.TRY_LATER, "; ".join(reasons), reasons=reasons,
                              retry_after=max(error.retry_after or 0 for error in failures) or None)
 
@@ -305,6 +315,14 @@ _CERTIFICATES = {IdentityKind.OWN: "own handshake certificate", IdentityKind.SHA
 _TO_ASK = (Outcome.OPENED, Outcome.RESUMED)
 _GOOD = (*_TO_ASK, Outcome.ISSUED, Outcome.SAME_AGAIN)
 OBSTACLES = {Outcome.BUSY: Kind.TRY_LATER, Outcome.TAKEN: Kind.NOT_ENTITLED, Outcome.DONE: Kind.NOT_ENTITLED}
+
+
+def _passed(trail: Trail, delegate: Delegate, why: str, ours: bool = False) -> str:
+    """A delegate gave nothing, for this reason: so it stands in the trail. A limit of ours is no failure of its own."""
+    mark(trail, Step.PASSED_OVER, why)
+    if not ours:
+        trail.unanswered.append(delegate.name)
+    return why
 
 
 def _unnamed(route: Route) -> int | None:

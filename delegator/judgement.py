@@ -71,7 +71,7 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
         route = await _by_domain(facts, route, domains, trail)
     if isinstance(route, NoRoute):
         raise DelegatorError(Kind.NOT_ENTITLED, f"{facts.device.service_tag}: {route.because}",
-                             hint="register it with: delegator devices add", alternates=route.delegators)
+                             hint=route.hint, alternates=route.delegators)
     customer = _customer(route.delegate.customer, tables, domains)
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
     by_tag = route.registration is not None and route.registration.service_tag is not None
@@ -98,7 +98,7 @@ async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trai
     if finding.late:
         raise DelegatorError(Kind.TRY_LATER, f"{facts.device.service_tag}: {route.because}; {finding.because}")
     if finding.domain is None:
-        return NoRoute(f"{route.because}; {finding.because}")
+        return replace(route, because=f"{route.because}; {finding.because}", delegators=())
     return Route(domains.found(finding), finding.because, by_domain=True)
 
 

@@ -45,6 +45,9 @@ class Metrics:
         self.breaker = Gauge(
             "delegator_delegate_breaker", "1 for the state a delegate's circuit breaker is in.",
             ("delegate", "state"), registry=self.registry)
+        self._failures = _ByLabel(Counter(
+            "delegator_delegate_failures", "Devices that asked and to which this delegate gave no credential.",
+            ("delegate",), registry=self.registry))
         self.not_after = Gauge(
             "delegator_certificate_not_after_timestamp_seconds", "When a certificate or revocation list ends.",
             ("file",), registry=self.registry)
@@ -70,9 +73,13 @@ class Metrics:
             if mark.step is Step.CLAIMED:
                 claimed = mark
                 self._claims.inc(mark.note)
+            elif mark.step is Step.PASSED_OVER:  # the next call begins now
+                claimed = mark
             elif mark.step is Step.CALLED_BACK and claimed is not None:
                 seconds = (mark.at - claimed.at) / 1e9
                 self.callback_duration.labels(_delegate(trail.facts["delegate"])).observe(seconds)
+        for delegate in trail.unanswered:
+            self._failures.inc(_delegate(delegate))
         if "refusal" in trail.facts:
             self._refused.inc(trail.facts["refusal"])
 

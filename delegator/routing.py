@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from delegator.model import (
     Delegate,
@@ -51,10 +51,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class NoRoute:
-    """Nobody here is known to own the device; `because` says how far the search came, `delegators` who may know."""
+    """Nobody here is known to own the device; `because` says how far the search came, `delegators` who may know,
+    `hint` what an operator can do about it."""
 
     because: str
     delegators: tuple[str, ...] = ()
+    hint: str = field(default="register it with: delegator devices add", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,17 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
     if registration.customer in tables.delegates_of:
         first, *others = by_preference(tables.delegates_of[registration.customer], facts.device.service_tag)
         return Route(first, owned, registration, tuple(others))
-    return NoRoute(f"{owned}, which has no delegate")
+    return NoRoute(f"{owned}, which has no delegate",
+                   hint=f"give it one with: delegator delegates add NAME --customer {registration.customer}")
 
 
 def _in_stock(registration: Registration, by: str, facts: Facts, tables: Directory) -> NoRoute:
     """Nobody owns it yet, so nobody answers for it; which other delegator to ask it is told as if it were unknown."""
     order = "" if registration.order is None else f": order {registration.order} belongs to no customer yet"
-    return NoRoute(f"its {by} is registered, in stock{order}", elsewhere(facts, tables))
+    sold = (f"orders add {registration.order}" if registration.order is not None else
+            f"devices change {registration.service_tag or 'DEVICE'}")
+    return NoRoute(f"its {by} is registered, in stock{order}", elsewhere(facts, tables),
+                   f"say whose it is with: delegator {sold} --customer NAME")
 
 
 def elsewhere(facts: Facts, tables: Directory) -> tuple[str, ...]:

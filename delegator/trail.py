@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+CALLBACK_FAILED = "callback failed: "
+"""How a reason begins that tells why a delegate gave no credential."""
 LEFT_OUT = "left_out"
 """The fact that holds hints of the device that were not of their form (wire.reading), in words."""
 CONNECTION: ContextVar[str] = ContextVar("connection", default="")
@@ -31,6 +33,7 @@ class Step(enum.Enum):
     ROUTED = (6, 213, "The delegator found the customer that owns it")
     DECIDED = (7, 214, "The customer's policy was checked")
     CLAIMED = (8, 214, "The claim was written down before anything left the house")
+    PASSED_OVER = (9, 215, "A delegate gave no credential")
     CALLED_BACK = (9, 215, "The customer's delegate gave the credential")
     ISSUED = (10, 215, "The credential was sealed and made durable")
     CONFIRMED = (11, 218, "The device told how provisioning ended")
@@ -63,6 +66,8 @@ class Trail:
     reasons: tuple[str, ...] = ()
     on_record: bool = False
     """Whether a row of audit, that of a claim's change, holds it already."""
+    unanswered: list[str] = field(default_factory=list)
+    """Delegates that were to give the credential and did not, as often as they did not."""
 
     def mark(self, step: Step, at: int, note: str = "") -> None:
         """Take a step. Raises ValueError when it would go back: a step out of order is a bug, not a record."""

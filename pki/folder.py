@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from pki import disk, keys, pem, revocation
 from pki.authority import Authority
 from pki.errors import Kind, PkiError
-from pki.ledger import Entry, Event, Ledger, issued, serial_text, stamp
+from pki.ledger import LEDGER, Entry, Event, Ledger, issued, serial_text, stamp
 from pki.profiles import FACTORY_CA, AltNames, Profile, profile_named
 from pki.request import Requested, requested
 from pki.revocation import Reason
@@ -74,7 +74,7 @@ class Folder:
     def __init__(self, path: Path, ca_certificate: x509.Certificate) -> None:
         self.path = path
         self.ca_certificate = ca_certificate
-        self.ledger = Ledger(path / "ledger.jsonl")
+        self.ledger = Ledger(path / LEDGER)
 
     @classmethod
     def create(
@@ -281,7 +281,7 @@ def _furnish(place: Path, authority: Authority, passphrase: bytes | None, now: d
         disk.write_new(place / name, content)
         disk.make_durable(place / name)
     common_name = authority.certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
-    Ledger(place / "ledger.jsonl").append([issued(authority.certificate, FACTORY_CA.name, str(common_name))])
+    Ledger(place / LEDGER).append([issued(authority.certificate, FACTORY_CA.name, str(common_name))])
     disk.make_durable(place)
 
 

@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives import hashes
 from pki import disk
 from pki.errors import Kind, PkiError
 
+LEDGER = "ledger.jsonl"
+"""What it is called in an authority's folder, beside `ca.crt`."""
+
 
 class Event(enum.StrEnum):
     """What a line records."""
@@ -98,6 +101,16 @@ class Ledger:
     def __iter__(self) -> Iterator[Entry]:
         """All readable entries, oldest first, one at a time."""
         return (entry for entry in self.lines() if isinstance(entry, Entry))
+
+    def issued_to(self, name: str) -> list[Entry]:
+        """What was issued under a name, oldest first. Other lines are not parsed: there may be a million."""
+        wanted = json.dumps(name).encode()
+        try:
+            with self.path.open("rb") as file:
+                found = [_parse(number, line) for number, line in enumerate(file, 1) if wanted in line]
+        except OSError as error:
+            raise disk.unusable(self.path, error) from error
+        return [one for one in found if isinstance(one, Entry) and one.event is Event.ISSUED and one.name == name]
 
     def lines(self) -> Iterator[Entry | TornLine]:
         """All lines, unreadable ones as `TornLine`."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from pki import disk, pem
 from pki.errors import Kind, PkiError
 from pki.keys import Locked, any_key, key_text
-from pki.trust import shown
+from pki.trust import is_authority, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ def order_fault(chain: Sequence[x509.Certificate], key: PrivateKeyTypes | None =
     """What is wrong with the order of a chain; None for nothing. With the key it is told which one must be first."""
     places = [place for place, one in enumerate(chain) if key is not None and _fits(one, key)]
     if places and places[0] > 0:
-        first = "an authority's" if _is_authority(chain[0]) else "another's"
+        first = "an authority's" if is_authority(chain[0]) else "another's"
         return (f"certificate {places[0] + 1} ({shown(chain[places[0]])}) belongs to the key and must stand first; "
                 f"before it stands {first} ({shown(chain[0])})")
-    leaf = next((place for place, one in enumerate(chain) if not _is_authority(one)), None)
+    leaf = next((place for place, one in enumerate(chain) if not is_authority(one)), None)
     if not places and leaf is None and (len(chain) > 1 or key is not None):
         return f"the leaf is missing, or the key is another's: it holds authorities only ({shown(chain[0])})"
     if not places and leaf:
@@ -111,13 +111,6 @@ def _unlinked(chain: Sequence[x509.Certificate]) -> str | None:
         if signed.issuer != signer.subject:
             return f"certificate {place + 1} ({shown(signer)}) is not who signed certificate {place} ({shown(signed)})"
     return None
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return False
 
 
 def _fits(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:

@@ -116,7 +116,7 @@ class TrustStore:
         devices could not be revoked. So is a missing, damaged or foreign file. A stale list loads; `refuse`
         then turns everyone away until a fresh one is loaded.
         """
-        anchors = read_certificates(Path(ca_file))
+        anchors = read_anchors(Path(ca_file))
         signers = anchors if issuers_file is None else read_certificates(Path(issuers_file))
         pinned = None if issuers_file is None else frozenset(map(_der, signers))
         return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
@@ -245,6 +245,36 @@ def shown(certificate: x509.Certificate) -> str:
 
 def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it says that it may sign others (RFC 5280 section 4.2.1.9)."""
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+
+
+def anchors_fault(found: Sequence[x509.Certificate]) -> str | None:
+    """Why nobody can be verified by these: none is an authority's, nor signed by itself. The usual slip is to give a
+    server's own certificate where its authority's is wanted; every call then ends with "unknown authority"."""
+    if any(is_authority(one) or one.issuer == one.subject for one in found):
+        return None
+    return (
+        f"the certificate of {shown(found[0])} is no authority's (basicConstraints) and not signed by itself, so it "
+        "vouches for nobody; wanted is that of who signed it"
+    )
+
+
+def read_anchors(
+    path: Path, hint: str = "name the authority's ca.crt", *, twice: bool = False
+) -> tuple[x509.Certificate, ...]:
+    """All certificates of a PEM file that others are to be verified by; CONFIGURATION as below, and if none can."""
+    found = read_certificates(path, hint, twice=twice)
+    fault = anchors_fault(found)
+    if fault:
+        raise PkiError(Kind.CONFIGURATION, f"{path}: {fault}", hint)
+    return found
 
 
 def read_certificates(

@@ -26,6 +26,24 @@ MOST_ENDPOINTS = 1000
 """Kept at once: reverse DNS can lead to any number of domains. What is let go of is made anew."""
 
 
+_STATUS = {
+    401: "it does not let us in; it wants a password, where [callbacks] certificate is all that is shown",
+    403: "it does not let us in; is the name in [callbacks] certificate the one that it expects?",
+    404: "there is nothing at that path; see --soap HOST:PORT/path",
+    405: "it takes no POST at that path; see --soap HOST:PORT/path",
+    429: "it is asked too often",
+    502: "its proxy cannot reach the server behind it", 503: "it is there and cannot now",
+    504: "its proxy cannot reach the server behind it"}
+_CLASSES = {3: "it sends us elsewhere, where a delegate is never followed", 4: "it does not take the request",
+            5: "it failed by itself; see its own log"}
+
+
+def status_words(status: int) -> str:
+    """What a status says where no SOAP comes with it."""
+    why = _STATUS.get(status) or _CLASSES.get(status // 100)
+    return f"HTTP {status}" + (f": {why}" if why else "")
+
+
 class SoapCaller:
     """Calls delegates' servers. Keeps one endpoint, with its context and connections, per delegate."""
 
@@ -52,6 +70,15 @@ class SoapCaller:
         """Tell a delegate how provisioning ended. Raises DelegatorError (UNREACHABLE)."""
         await self._call(delegate, deployment)
 
+    async def reach(self, delegate: Delegate) -> str:
+        """Whether it is there, shows the certificate that it must and takes ours, in words; it is asked for nothing but
+        a page. Raises DelegatorError as `obtain` does."""
+        assert isinstance(delegate.callback, SoapCallback)
+        response = await call(self._endpoint(delegate.name, delegate.callback), delegate.callback.path, {}, b"",
+                              self._budget, "GET")
+        said = f"; to a GET it answers {status_words(response.status)}" if response.status in (401, 403) else ""
+        return f"it is there, its certificate is in order, and it took ours{said}"
+
     async def _call(self, delegate: Delegate, message: DelegateRequest | Deployment) -> object:
         assert isinstance(delegate.callback, SoapCallback)
         asked = messages.write(message)
@@ -63,9 +90,12 @@ class SoapCaller:
             envelope = soap.parse(response.body)
             if envelope.fault is None:
                 if response.status != 200:
-                    raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: HTTP {response.status}")
+                    raise DelegatorError(Kind.UNREACHABLE, "no fault, and no success")
                 return messages.read_answer(asked, envelope.operation)
         except DelegatorError as error:
+            if response.status != 200:  # a proxy's page, or none: that it is no SOAP is not what is wrong
+                raise DelegatorError(Kind.UNREACHABLE, f"delegate {delegate.name}: {status_words(response.status)}"
+                                     ) from None
             raise DelegatorError(Kind.UNREACHABLE,
                                  f"delegate {delegate.name}, HTTP {response.status}: {error.detail}") from None
         raise DelegatorError(Kind.NOT_ENTITLED,

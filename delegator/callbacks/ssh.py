@@ -1,6 +1,6 @@
 """Callback `ssh`: the customer's command on the customer's machine, `getCred <service tag> <ip>`; its output is read.
 
-The library behind it is an extra (`pip install secure-service-delegator[ssh]`) and loaded at the first call, so the
+The library behind it is an extra (`ssh`) and loaded at the first call, so the
 delegator starts without it. There is nothing to tell such a delegate when provisioning has ended: its command was
 told the claim, if it asked for it, and the credential it gave ends by itself.
 The invariants: a changed host key is refused, reported and never learned; what goes to the trail is the exit code and
@@ -11,9 +11,11 @@ Must not live here: SSH itself (ssh_session), how an answer is written (answers)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.ssh_command import command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
 from delegator.model.places import authority
 from delegator.outbound import Outbound
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 CONNECTING = 8
 """Connections being opened to one delegate at once: OpenSSH drops some at random from the tenth on (MaxStartups)."""
 MISSING = "the extra `ssh` is not installed here"
-HINT = "pip install 'secure-service-delegator[ssh]'"
+HINT = extra("ssh")
 
 
 async def library(kind: Kind = Kind.UNREACHABLE) -> ModuleType:
@@ -59,24 +61,21 @@ class SshCaller:
         assert isinstance(delegate.callback, SshCallback)
         name, settings = delegate.name, delegate.callback
         session = await library()
-        try:
+        with _told(session, delegate.name, settings):
             command = command_for(settings.command, request)
             turn = self._turns.setdefault(name, asyncio.Semaphore(CONNECTING))
             done: Finished = await session.run(self._login(session, name, settings), command, self._outbound, turn)
             _check(done)
             return credential_in(done.output, request.device.service_tag)
-        except session.HostKeyChanged as changed:
-            raise _changed(name, settings, changed.shown) from None
-        except NotAnAnswer as error:
-            raise _failed(name, f"exit 0, but {error}") from None
-        except SaysNo as error:
-            raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {name} says no: {error}") from None
-        except (session.SshFailure, ValueError) as error:
-            raise _failed(name, str(error)) from None
-        except OSError as error:
-            raise _failed(name, f"{authority(settings.host, settings.port)}: {reason(error)}") from None
-        except DelegatorError as error:
-            raise _failed(name, error.detail) from None
+
+    async def reach(self, delegate: Delegate) -> str:
+        """Whether it is there, with its host key, and lets us in with our key, in words; nothing is run. Raises
+        DelegatorError as `obtain` does."""
+        assert isinstance(delegate.callback, SshCallback)
+        session = await library()
+        with _told(session, delegate.name, delegate.callback):
+            await session.log_in(self._login(session, delegate.name, delegate.callback), self._outbound)
+        return "it is there, its host key is the pinned one, and it lets us in; its command was not run"
 
     def _login(self, session: ModuleType, name: str, settings: SshCallback) -> Login:
         known = self._logins.get(name)
@@ -89,6 +88,25 @@ class SshCaller:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+@contextlib.contextmanager
+def _told(session: ModuleType, name: str, settings: SshCallback) -> Iterator[None]:
+    """Whatever goes wrong on the way to a delegate, as an error of this delegate."""
+    try:
+        yield
+    except session.HostKeyChanged as changed:
+        raise _changed(name, settings, changed.shown) from None
+    except NotAnAnswer as error:
+        raise _failed(name, f"exit 0, but {error}") from None
+    except SaysNo as error:
+        raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {name} says no: {error}") from None
+    except (session.SshFailure, ValueError) as error:
+        raise _failed(name, str(error)) from None
+    except OSError as error:
+        raise _failed(name, f"{authority(settings.host, settings.port)}: {reason(error)}") from None
+    except DelegatorError as error:
+        raise _failed(name, error.detail) from None
 
 
 def reason(error: OSError) -> str:

@@ -79,6 +79,13 @@ async def run(login: Login, command: str, outbound: Outbound, turn: asyncio.Sema
         connection.close()
 
 
+async def log_in(login: Login, outbound: Outbound) -> None:
+    """Only that, and out again. Raises as `run` does."""
+    settings = login.settings
+    (await _connected(settings.address or settings.host, settings.port, outbound, login.options,
+                      login.pinned)).close()
+
+
 async def scan(host: str, port: int, outbound: Outbound) -> HostKey:
     """The host key that a machine shows, the best of its kinds. Raises SshFailure, OSError, DelegatorError."""
     try:

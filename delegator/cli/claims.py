@@ -12,10 +12,13 @@ import click
 
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
+from delegator.cli.lately import passed_over
 from delegator.cli.session import stored
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
+from delegator.model.audited import Act
 from delegator.store import Store
+from delegator.store.inspection import Wanted
 
 _COLUMNS = ("claim_id", "service_tag", "customer", "delegate", "state", "attempt", "asked_at", "peer")
 
@@ -45,11 +48,12 @@ async def list_(store: Store, customer: str | None, delegate: str | None, tag: s
 @click.argument("claim_id", type=forms.claim_id)
 @stored
 async def show(store: Store, claim_id: str) -> Output:
-    """Show the claim CLAIM_ID, without its credential."""
+    """Show the claim CLAIM_ID, without its credential; where a delegate stood in for others, why they gave nothing."""
     found = await store.claim(claim_id)
     if found is None:
         raise DelegatorError(Kind.NOT_FOUND, f"there is no claim {claim_id}", hint="see: delegator claims list")
-    data = shapes.claim(found)
+    issued = await store.audit.list(Wanted(claim_id=claim_id, act=Act.CLAIM_ISSUED.value), 1)
+    data = {**shapes.claim(found), "passed_over": [why for one in issued for why in passed_over(one)]}
     return Output(data, console.pairs(data))
 
 

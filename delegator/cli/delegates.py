@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from delegator import widening
-from delegator.cli import changing, console, files, forms, listing, reaching, shapes
+from delegator.cli import changing, console, files, forms, listing, reach, reaching, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
 from delegator.cli.session import stored
@@ -33,6 +33,7 @@ def group() -> None:
 
 
 group.add_command(scan_host_key)
+group.add_command(reach.test)
 
 
 @verb(group, "add", "delegator delegates add acme-berlin --customer acme --soap delegate.acme.example:8443/soap "
@@ -76,7 +77,8 @@ def _named(url: str | None, trust_anchor: Path | None, policy: str | None, prior
 async def _add(store: Store, delegate: Delegate) -> Output:
     await store.add_delegate(delegate)
     output = Output(shapes.delegate(delegate),
-                    words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback)))
+                    words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback),
+                           *reach.forbidden(delegate.name, delegate.callback)))
     lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
     directory = (await store.tables()).directory
     if sum(one.customer == delegate.customer for one in directory.delegates.values()) == 1:
@@ -123,7 +125,8 @@ async def _change(store: Store, name: str, said: Fields, fields: Fields, back: l
             raise DelegatorError(Kind.CONFLICT, f"delegate {name} was changed meanwhile", hint="look, and run it again")
         callback = reaching.made(kind, reached, one.callback) if reached or kind is not one.kind else one.callback
         return dataclasses.replace(one, callback=callback, **fields)
-    pinned = _pinned(how(standing).callback)  # tried before anything is written, on what stands there now
+    would_be = how(standing).callback  # tried before anything is written, on what stands there now
+    pinned = (*_pinned(would_be), *reach.forbidden(name, would_be))
     output = await changing.change(store, DELEGATE, name, how, shapes.delegate)
     return dataclasses.replace(output, words=(*output.words, *pinned)) if reached else output
 

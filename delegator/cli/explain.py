@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,17 +16,21 @@ import click
 from delegator.cli import console, forms, policy_words, shapes
 from delegator.cli.console import Output
 from delegator.cli.session import settings, stored
-from delegator.errors import APPEARANCES, Kind
+from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model import Device, IdentityKind, Location
 from delegator.routing import registered
 from delegator.store import Store
+from pki.errors import PkiError
 
 if TYPE_CHECKING:
     from delegator.cli.explanation import Counts, Explanation, Question
+    from delegator.cli.lately import Event, Lately
     from delegator.policy import Applied
 
 _NOWHERE = ""
 """An address that is not known: it stands in no network."""
+_DEVICE = "device"
+"""The profile of pki.profiles that a device's own certificate has."""
 _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 
 
@@ -48,6 +53,7 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     to an owner, the DNS is asked about the address given with --from.
     """
     from delegator.cli.explanation import Question, explain
+    from delegator.cli.lately import lately
     from delegator.net.reverse import load_domains
 
     domains = load_domains(settings().domains)
@@ -58,7 +64,61 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     unsaid = peer is None and any(rule.network for rule in await store.rules())
     words = (*await _meant(store, explanation),
              *_asked_dns(explanation, domains is not None), *_not_located(explanation), *_words(explanation, unsaid))
-    return Output(_data(explanation), _lines(explanation), words, _REFUSED if explanation.verdict.error else 0)
+    delegate = None if explanation.judgement is None else explanation.judgement.route.delegate.name
+    before = await lately(store, tag, delegate)
+    revoked = await _revoked(store, tag, before)
+    data = {**_data(explanation), "certificate": _certificate(before, revoked),
+            "last_time": _last_time(before.callback)}
+    return Output(data, [*_lines(explanation), *_before(before, revoked)], words,
+                  _REFUSED if explanation.verdict.error else 0)
+
+
+async def _revoked(store: Store, tag: str, before: Lately) -> tuple[str, ...]:
+    """The serials that are known to be of this tag, and that the revocation list of the settings names; none where it
+    cannot be read here. It holds serials alone, so what else it names is nobody's to say."""
+    from delegator.parts import load_trust
+    from pki.trust import Refusal
+
+    known = {one.serial for one in await store.enrolments.of_tag(tag)} | _in_ledger(tag)
+    known |= {before.refused.serial} if before.refused is not None else set()
+    try:
+        trust = load_trust(settings())
+    except DelegatorError:
+        return ()
+    now = datetime.now(UTC)
+    return tuple(sorted(one for one in known if one and trust.refuse(int(one, 16), now) is Refusal.REVOKED))
+
+
+def _in_ledger(tag: str) -> set[str]:
+    """The serials of this device's certificates, where the factory's own folder is on this machine."""
+    from pki.ledger import LEDGER, Ledger
+
+    try:
+        issued = Ledger(Path(settings().server.ca).parent / LEDGER).issued_to(tag)
+    except PkiError:
+        return set()
+    return {one.serial for one in issued if one.profile == _DEVICE}
+
+
+def _certificate(before: Lately, revoked: tuple[str, ...]) -> shapes.Shape:
+    """What can be said of the device's certificate, which is judged by TLS before a device can ask."""
+    return {"judged": False, "revoked": list(revoked), "last_refused": _last_time(before.refused)}
+
+
+def _last_time(event: Event | None) -> shapes.Shape | None:
+    return None if event is None else {"at": shapes.at(event.at), "words": event.words, "row": event.row or None}
+
+
+def _before(before: Lately, revoked: tuple[str, ...]) -> list[str]:
+    """What the audit and the list say of what no question can answer."""
+    said = ["certificate is not judged here: TLS does that, before the device can ask"]
+    if before.refused is not None:
+        said.append(f"refused     by TLS at {shapes.at(before.refused.at)}, so it did not come to ask: "
+                    f"{console.plain(before.refused.words)}")
+    said += [f"revoked     serial {one} of this tag stands in the revocation list" for one in revoked]
+    if before.callback is not None:
+        said.append(f"last time   {console.plain(before.callback.words)}, at {shapes.at(before.callback.at)}")
+    return said
 
 
 async def _meant(store: Store, explanation: Explanation) -> tuple[str, ...]:

@@ -104,8 +104,9 @@ def host_key(path: Path) -> str:
 
 
 def certificates(path: Path) -> str:
-    """The certificates in a PEM file and nothing else of it. A file with a private key is refused: what is kept
-    here goes out to devices. Raises DelegatorError (CONFIGURATION)."""
+    """The certificates in a PEM file that others are verified by, and nothing else of it. A file with a private key is
+    refused: what is kept here goes out to devices. So is one that vouches for nobody, such as a server's own
+    certificate. Raises DelegatorError (CONFIGURATION)."""
     content = read(path, "certificate file")
     if b"PRIVATE KEY-----" in content:
         raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds a private key",
@@ -113,10 +114,15 @@ def certificates(path: Path) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from pki import pem
+    from pki.trust import anchors_fault
 
     try:
         found = pem.read(content, pem.CERTIFICATE)
     except pem.PemFault as error:
         raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {error}",
                              hint=f"look at it with: openssl storeutl -noout -text -certs {path}") from None
+    fault = anchors_fault(found)
+    if fault:
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {fault}",
+                             hint="ask for the certificate of the authority, often called ca.crt or root.pem")
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from delegator.cli import files, forms
+from delegator.cli import console, files, forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CALLBACKS,
@@ -31,6 +32,7 @@ from delegator.model import (
 
 SOAP, SSH, HOSTED, LOCAL = CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.HOSTED, CallbackKind.LOCAL
 Fields = dict[str, Any]
+_GAP = re.compile(r"\{[^{}]*\}")
 _LONGEST = {"{tag}": "T" * 20, "{random}": "r" * 20}
 
 
@@ -192,8 +194,21 @@ def made(kind: CallbackKind, fields: Fields, before: Callback | None) -> Callbac
         if missing:
             raise click.UsageError(f"missing {', '.join(map(_setting_for, missing))}")
         callback = CALLBACKS[kind](**fields)
-    _check(callback)
+    check(callback)
+    if isinstance(callback, HostedCallback):
+        _check_gaps(fields)
     return callback
+
+
+def _check_gaps(fields: Fields) -> None:
+    """What is said now names no gap that nobody fills: it would stand in every device as it is. In a password, which
+    may hold any brace, only what is a gap in another spelling. What was registered once is served as it stands."""
+    wrong = [one for one in _GAP.findall(fields.get("user_name", "")) if one not in _LONGEST]
+    if "password" in fields:
+        wrong += [one for one in _GAP.findall(fields["password"].reveal())
+                  if one not in _LONGEST and re.sub(r"\s", "", one).lower() in _LONGEST]
+    if wrong:
+        raise click.UsageError(f"{console.plain(wrong[0][:40])} is not known; there are {' and '.join(_LONGEST)}")
 
 
 def _setting_for(field: str) -> str:
@@ -204,7 +219,8 @@ def _listed(options: Any) -> str:
     return " or ".join(dict.fromkeys(options))
 
 
-def _check(callback: Callback) -> None:
+def check(callback: Callback) -> None:
+    """What can be known of it here. Raises UsageError, DelegatorError (CONFIGURATION) for one that cannot work."""
     match callback:
         case HostedCallback():
             _check_hosted(callback)

@@ -27,6 +27,8 @@ PER_USER = 5
 """Misses of one user name. A device is handed its password by machine, so it does not mistype."""
 PER_ADDRESS = 30
 """Misses from one address: many devices may stand behind one."""
+_NAMES = 5
+"""Names of a certificate that a refusal shows."""
 LONGEST = 64
 """Characters of a user name that count here; ours have 12."""
 REMEMBERED = 4096
@@ -38,11 +40,15 @@ def check_delegator(certificate: bytes | None, allowed: frozenset[str]) -> str:
     if certificate is None:
         raise DelegatorError(Kind.IDENTITY, "no certificate was shown")
     try:
-        found = allowed.intersection(map(normal_name, dns_names(certificate)))
+        shown = dns_names(certificate)
+        found = allowed.intersection(map(normal_name, shown))
     except ValueError as error:
         raise DelegatorError(Kind.IDENTITY, f"a certificate that cannot be read: {error}") from None
     if not found:
-        raise DelegatorError(Kind.IDENTITY, f"the certificate of {subject(certificate)} carries no delegator's name")
+        carried = ascii(", ".join(shown[:_NAMES]))[1:-1][:200] or "no name of a host"
+        raise DelegatorError(Kind.IDENTITY, f"the certificate of {subject(certificate)} carries no delegator's name: "
+                             f"shown is {carried}, expected {' or '.join(sorted(allowed))}",
+                             hint="name it with --delegator, if that is your maker's")
     return min(found)
 
 

@@ -140,10 +140,10 @@ class _Stream:
 
 
 async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], body: bytes,
-               budget: float) -> Response:
-    """POST to an endpoint, on a kept connection where there is one. A kept connection that turns out dead is
-    replaced once, so the call must be idempotent. Raises DelegatorError (UNREACHABLE)."""
-    request = render_request("POST", path, authority(endpoint.name, endpoint.port), headers, body)
+               budget: float, method: str = "POST") -> Response:
+    """Call an endpoint, on a kept connection where there is one. A kept one that turns out dead is replaced once,
+    so the call must be idempotent. Raises DelegatorError (UNREACHABLE)."""
+    request = render_request(method, path, authority(endpoint.name, endpoint.port), headers, body)
     try:
         async with asyncio.timeout(budget):
             return await _call(endpoint, request)

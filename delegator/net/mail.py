@@ -21,12 +21,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import Secret
 from delegator.model.places import authority, is_loopback, normal_host
 from delegator.net.aside import aside
 from pki import PkiError
-from pki.trust import read_certificates
+from pki.trust import read_anchors
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -70,7 +70,7 @@ def smtp_library() -> ModuleType:
         import aiosmtplib
     except ImportError:
         raise DelegatorError(Kind.CONFIGURATION, "mail needs aiosmtplib, which is not installed",
-                             hint="install the extra: pip install 'secure-service-delegator[mail]'") from None
+                             hint=extra("mail")) from None
     return aiosmtplib
 
 
@@ -127,7 +127,7 @@ def _context(ca: str) -> ssl.SSLContext:
 def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:
     """Raises DelegatorError (CONFIGURATION)."""
     try:
-        return read_certificates(Path(ca), "name the authorities of your relay in [mail] ca")
+        return read_anchors(Path(ca), "name the authorities of your relay in [mail] ca")
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"$.mail.ca: {error.detail}", hint=error.hint) from None
 

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
 from delegator.domains import DnsTrouble, Finding, Naming, Registrable, asked_about, domain_of
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import HOST_NAME, Customer, Delegate
 from delegator.model.places import Address, Network, networks, normal_name
 from delegator.net.walk import Walk
 from pki import PkiError
-from pki.trust import read_certificates
+from pki.trust import read_anchors
 
 if TYPE_CHECKING:
     from delegator.net.dns import Resolver
@@ -169,7 +169,7 @@ def load_domains(settings: config.Domains) -> Domains | None:
         from delegator.net.dns import Resolver
     except ModuleNotFoundError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"[domains] is enabled, but package {error.name} is not installed",
-                             hint="install the extra `dns`, or set [domains] enabled = false") from None
+                             hint=f"{extra('dns')}; or set [domains] enabled = false") from None
     try:
         key = "nameservers"
         resolver = Resolver(settings.nameservers, settings.budget / TRIES, settings.budget)
@@ -197,7 +197,7 @@ def _anchor(setting: str) -> str | None:
     path = next((Path(file) for file in files if Path(file).exists()), Path(files[0]))
     try:
         hint = 'name a file with authorities, "system", or "" for the factory'
-        found = read_certificates(path, hint, twice=setting == SYSTEM)
+        found = read_anchors(path, hint, twice=setting == SYSTEM)
     except PkiError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"$.domains.trust_anchor: {error.detail}", hint=error.hint) from None
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

@@ -65,6 +65,11 @@ class Auditing:
         """How many devices with a certificate of their own were refused since then because nobody knew them."""
         return int(str((await self._driver.read(inspection.strangers(since)))[0][0]))
 
+    async def last_refused(self, tag: str) -> Record | None:
+        """When TLS last refused a certificate whose subject names this tag."""
+        rows = await self._driver.read(inspection.refused_by_tls(tag))
+        return record_of(rows[0]) if rows else None
+
     async def chains(self) -> dict[str, int]:
         """How many rows each chain has."""
         return {str(row[0]): int(str(row[1])) for row in await self._driver.read(inspection.CHAINS)}

@@ -105,6 +105,20 @@ def strangers(since: datetime) -> Query:
                  (milliseconds(since), Act.HANDSHAKE.value, f"%{NOBODY}%"))
 
 
+LOOKED_THROUGH = 10_000
+"""Refusals by TLS, the newest, among which that of one device is looked for: they have no tag, so each is read."""
+
+
+def refused_by_tls(tag: str) -> Query:
+    """The newest refusal of a certificate whose subject names this tag. The tag is of A-Z and 0-9, so it stands for
+    itself in a pattern and in JSON; the ends keep a longer tag out."""
+    patterns = [f'%"certificate":"{before}CN={tag}{after}%' for before in ("", "%,") for after in ('"', ",")]
+    named = " OR ".join(f"detail LIKE ${place}" for place in range(2, 2 + len(patterns)))
+    return Query(f"SELECT {COLUMNS} FROM (SELECT * FROM audit WHERE outcome = 'TlsRefused' AND outcome <> 'done' "
+                 f"ORDER BY at DESC LIMIT $1) AS audit WHERE {named} ORDER BY at DESC, chain, number DESC LIMIT 1",
+                 (LOOKED_THROUGH, *patterns))
+
+
 CHAINS = Query("SELECT chain, count(*) FROM audit GROUP BY chain ORDER BY chain")
 NAMES = Query("SELECT chain FROM audit_marks ORDER BY chain")
 """Of all chains, by their marks: no need to read their rows."""

@@ -5,12 +5,12 @@ Must not live here: anything that uses it.
 
 from __future__ import annotations
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, extra
 
 try:
     import asyncpg
 except ModuleNotFoundError:
     raise DelegatorError(Kind.CONFIGURATION, "[store] url needs asyncpg, which is not installed",
-                         hint="pip install 'secure-service-delegator[postgres]'") from None
+                         hint=extra("postgres")) from None
 
 __all__ = ["asyncpg"]

@@ -142,6 +142,7 @@ ELSEWHERE = {
 NEVER = {
     "reads only": (
         "customers list", "customers show", "delegates list", "delegates show", "delegates scan-host-key",
+        "delegates test",
         "devices list", "devices show", "devices export", "orders list", "orders show", "orders export", "rules list",
         "rules show", "policies list", "policies show", "policies try", "policies validate", "claims list",
         "claims show", "claims contested", "enrolments list", "enrolments show", "enrolments export", "transfers list",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from delegator.errors import DelegatorError
 from delegator.model import Result
+from delegator.model.audited import Act, Entry
+from pki.folder import Folder
+from pki.revocation import Reason
 
 from .conftest import Console
 
@@ -226,3 +230,117 @@ def test_explain_and_the_server_agree(acme: Console, case: str) -> None:
         assert (told["fault"], told["retry_after"]) == (answer.appearance.fault, answer.retry_after)
     else:
         assert told["fault"] is None
+
+
+# --- what no question can answer, and the audit knows -------------------------------------------------------------
+
+AGO = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+
+
+def _happened(console: Console, *entries: Entry) -> None:
+    console.store(lambda store: store.audit.append(entries))
+
+
+def _tls_refused(subject: str, serial: str, at: datetime = AGO) -> Entry:
+    words = f"revoked (revoked): certificate {subject} serial {serial} depth 0"
+    return Entry(Act.HANDSHAKE, at, "device", "TlsRefused", peer="192.0.2.7", reasons=(words,),
+                 detail={"refusal": "revoked", "certificate": subject, "serial": serial, "connection": "1-1",
+                         "steps": [["connected", 0.0, ""]]})
+
+
+def _failed(*reasons: str, at: datetime = AGO, tag: str = "ABC1234") -> Entry:
+    return Entry(Act.HANDSHAKE, at, "device", "TryLater", tag, "acme", "acme-small", peer="192.0.2.7",
+                 reasons=reasons, detail={"identity": "own"})
+
+
+def test_a4_that_a_certificate_is_not_judged_here_is_said_whatever_the_answer(acme: Console) -> None:
+    for tag in ("ABC1234", "ZZZ9999"):
+        assert _explained(acme, tag)["certificate"] == {"judged": False, "revoked": [], "last_refused": None}
+        assert "certificate is not judged here" in acme.run("explain", tag).out
+
+
+@pytest.mark.parametrize("subject", ["CN=ABC1234", "CN=ABC1234,O=Example", "O=Example,CN=ABC1234",
+                                     "O=Example,CN=ABC1234,C=DE"])
+def test_a4_a_refusal_by_tls_of_the_devices_certificate_is_told_with_its_time(acme: Console, subject: str) -> None:
+    _happened(acme, _tls_refused(subject, "0b", AGO - timedelta(hours=1)), _tls_refused(subject, "0a"))
+    refused = _explained(acme, "ABC1234")["certificate"]["last_refused"]
+    assert refused["at"] == AGO.isoformat().replace("+00:00", "Z")
+    assert refused["words"] == f"revoked (revoked): certificate {subject} serial 0a depth 0"
+    assert acme.ok("audit", "show", refused["row"])["outcome"] == "TlsRefused"
+    text = acme.run("explain", "ABC1234").out
+    assert refused["at"] in text
+    assert refused["words"] in text
+
+
+@pytest.mark.parametrize("subject", ["CN=ABC12345", "CN=XABC1234", "O=ABC1234", "CN=NOBODY1"])
+def test_a4_another_devices_refusal_is_not_this_ones(acme: Console, subject: str) -> None:
+    _happened(acme, _tls_refused(subject, "0a"))
+    assert _explained(acme, "ABC1234")["certificate"]["last_refused"] is None
+
+
+def test_a4_a_refusal_is_past_once_a_certificate_of_the_device_was_let_in_again(acme: Console) -> None:
+    _happened(acme, _tls_refused("CN=ABC1234", "0a"), _failed("policy x: closed", at=AGO + timedelta(minutes=1)))
+    assert _explained(acme, "ABC1234")["certificate"]["last_refused"] is None
+
+
+def test_a4_a_serial_of_the_device_that_the_revocation_list_names_is_told(acme: Console) -> None:
+    """Known by the refusal that the audit holds, or by the factory's ledger, where that is on this machine."""
+    folder = Folder.create(Path("var/pki"), common_name="Factory CA")
+    authority = folder.authority()
+    ours, others = (folder.issue("device", tag).serial for tag in ("ABC1234", "ABC12345"))
+    folder.revoke([others], Reason.SUPERSEDED, authority)
+    assert _explained(acme, "ABC1234")["certificate"]["revoked"] == []
+    folder.revoke([ours], Reason.KEY_COMPROMISE, authority)
+    assert _explained(acme, "ABC1234")["certificate"]["revoked"] == [ours]
+    assert f"serial {ours} of this tag stands in the revocation list" in acme.run("explain", "ABC1234").out
+    Path("var/pki/ledger.jsonl").unlink()
+    assert _explained(acme, "ABC1234")["certificate"]["revoked"] == []
+    _happened(acme, _tls_refused("CN=ABC1234", ours))
+    assert _explained(acme, "ABC1234")["certificate"]["revoked"] == [ours]
+
+
+@pytest.mark.parametrize("words", ["TLS: unknown CA", "delegate acme-small, HTTP 403: it does not let us in",
+                                   "127.0.0.1 is this machine; [outbound] allow can permit its network"])
+def test_a4_how_a_callback_last_failed_is_told_with_its_time(acme: Console, words: str) -> None:
+    _happened(acme, _failed(f"callback failed: {words}"), _failed("policy p: closed", at=AGO + timedelta(minutes=1)))
+    last = _explained(acme, "ABC1234")["last_time"]
+    assert (last["words"], last["at"]) == (f"callback failed: {words}", AGO.isoformat().replace("+00:00", "Z"))
+    assert f"last time   callback failed: {words}, at {last['at']}" in acme.run("explain", "ABC1234").out
+
+
+def test_a4_a_callback_that_went_well_since_is_no_trouble_any_more(acme: Console) -> None:
+    _happened(acme, _failed("callback failed: HTTP 500"), Entry(
+        Act.CLAIM_ISSUED, AGO + timedelta(minutes=1), "device", service_tag="ABC1234", detail={"identity": "own"}))
+    assert _explained(acme, "ABC1234")["last_time"] is None
+
+
+def test_a10_one_that_another_delegate_made_up_for_is_told_by_explain_and_by_its_claim(acme: Console) -> None:
+    acme.serve("ABC1234")
+    (claim,) = acme.ok("claims", "list", "--tag", "ABC1234")
+    assert acme.ok("claims", "show", claim["claim_id"])["passed_over"] == []
+    _happened(acme, Entry(
+        Act.CLAIM_ISSUED, datetime.now(UTC) + timedelta(seconds=1), "device", service_tag="ABC1234",
+        claim_id=claim["claim_id"], detail={"identity": "own", "trail": {
+            "connection": "1-1", "steps": [["passed_over", 1.0, "delegate fo-a: connection refused"]]}}))
+    assert acme.ok("claims", "show", claim["claim_id"])["passed_over"] == ["delegate fo-a: connection refused"]
+    assert acme.ok("explain", "ABC1234")["last_time"]["words"] == "callback failed: delegate fo-a: connection refused"
+
+
+def test_a4_what_other_devices_made_a_delegate_left_alone_for_is_told(acme: Console) -> None:
+    acme.store(lambda store: store.note_health("acme-small", "open", "delegate acme-small: HTTP 403", AGO))
+    assert "HTTP 403" in _explained(acme, "ABC1234")["last_time"]["words"]
+    assert "another device" in _explained(acme, "ABC1234")["last_time"]["words"]
+
+
+# --- what to do next ----------------------------------------------------------------------------------------------
+
+
+def test_a4_what_to_do_next_fits_what_is_missing(console: Console) -> None:
+    console.ok("customers", "add", "empty", "--title", "Empty")
+    console.ok("devices", "add", "ABC1234", "--customer", "empty")
+    console.ok("devices", "add", "ABC1235", "--order", "4711")
+    console.ok("devices", "add", "--serial", "SN-6", "--order", "4712")
+    for tag, hint in (("ABC1234", "delegator delegates add NAME --customer empty"),
+                      ("ABC1235", "delegator orders add 4711 --customer NAME"),
+                      ("ZZZ9999", "delegator devices add")):
+        assert hint in console.run("explain", tag).err

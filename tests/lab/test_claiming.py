@@ -109,7 +109,7 @@ async def test_a_failed_callback_leaves_its_claim_free_for_the_next_try(lab: Lab
     reply = await lab.ask(TAG)
     assert (reply.fault, reply.retry_after, reply.level) == ("TryLater", 30, 20)
     assert reply.trail.reasons == ("callback failed: delegate acme-1: connection refused",)
-    assert reply.steps[-2:] == ["claimed", "refused"]
+    assert reply.steps[-3:] == ["claimed", "passed_over", "refused"]
     claim = await lab.claim(TAG)
     assert (claim.state, claim.sealed) == (ClaimState.ASKING, None)
     lab.servers.broken.clear()

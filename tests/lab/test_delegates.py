@@ -45,6 +45,45 @@ async def test_a10_when_a_delegate_fails_the_next_one_is_asked_and_answers_for_i
     assert again.delegate == reply.delegate
 
 
+async def test_a10_who_was_passed_over_stands_in_log_trail_audit_and_metric(
+        lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    await several(lab)
+    await lab.own(TAG)
+    lab.servers.broken |= {"acme-1": "connection refused", "acme-2": "HTTP 403"}
+    reply = await lab.ask(TAG)
+    causes = ["delegate acme-1: connection refused", "delegate acme-2: HTTP 403"]
+    assert reply.credential[0] == "user of acme-3"
+    assert [mark.note for mark in reply.trail.marks if mark.step.called == "passed_over"] == causes
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [
+        f"delegate acme-3 answered for device {TAG}, as others gave nothing: {'; '.join(causes)}"]
+    (row,) = await lab.audit(service_tag=TAG, act="claim.issued")
+    assert [note for name, _, note in row.detail["trail"]["steps"] if name == "passed_over"] == causes  # type: ignore[index]
+    assert [lab.counted("delegator_delegate_failures_total", delegate=f"acme-{n}") for n in (1, 2, 3)] == [1, 1, 0]
+    assert lab.counted("delegator_delegate_call_duration_seconds_count", delegate="acme-3") == 1
+
+
+async def test_a10_who_rests_is_told_of_as_passed_over_too(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    await several(lab)
+    tags = [f"ABC{number}" for number in range(1000, 1000 + OPEN_AFTER + 1)]
+    await lab.own(*tags)
+    lab.servers.broken["acme-1"] = "down"
+    for tag in tags:
+        reply = await lab.ask(tag)
+    assert lab.servers.names[-2:] == ["acme-2", "acme-2"], "the last one asks acme-1 no more"
+    assert reply.note("passed_over") == "delegate acme-1: left alone after its failures"
+    assert "left alone" in caplog.records[-1].getMessage()
+    assert lab.counted("delegator_delegate_failures_total", delegate="acme-1") == len(tags)
+
+
+async def test_a10_where_nobody_is_passed_over_nothing_is_said_of_it(
+        lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    await several(lab)
+    await lab.own(TAG)
+    assert "passed_over" not in (await lab.ask(TAG)).steps
+    assert not [one for one in caplog.records if one.levelname == "WARNING"]
+    assert b"delegator_delegate_failures_total{" not in lab.metrics.text()
+
+
 async def test_a10_when_all_fail_every_failure_is_told_and_the_device_comes_again(lab: Lab) -> None:
     await several(lab)
     await lab.own(TAG)

@@ -56,6 +56,9 @@ PLAN: dict[str, dict[str, How]] = {
         "delegator customers add small": CUSTOMERS,
     },
     "docs/operators.md": {
+        "python3 -m venv": Left("fetches all it is built on; what a wheel installs as: tests/test_supply.py"),
+        "make wheel": Proven(
+            "tests/test_supply.py::test_the_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built"),
         "python -m pki init --name": OPERATORS,
         "delegator serve": OPERATORS,
         "delegator policies add rollout": OPERATORS,
@@ -79,7 +82,7 @@ PLAN: dict[str, dict[str, How]] = {
         "[server]\nca": OPERATORS,
         "python -m pki server delegator --alt delegator.example.com --alt 127.0.0.1 --dir": OPERATORS,
         "cat var/pki-2/ca.crt": OPERATORS,
-        "delegator device activate": OPERATORS,
+        "python -m pki device ABC1234": OPERATORS,
     },
     "docs/policies.md": {
         "delegator policies add rollout": POLICIES,
@@ -118,7 +121,7 @@ PLAN: dict[str, dict[str, How]] = {
         "cat issuing-1.crt": Left("python -m pki makes no such authorities; trees: tests/pki/test_trust.py"),
     },
     "docs/device-makers.md": {
-        "make device": DEVICES,
+        "python3 scripts/build_device.py": DEVICES,
         "#!/bin/sh": DEVICES,
         "[Unit]": Proven("tests/pages/test_samples.py::test_the_unit_of_the_page_starts_the_client"),
     },

@@ -36,7 +36,7 @@ def _further(place: Scene) -> None:
     rows = "\n".join(f"{tag},acme,acme-berlin" for tag in MORE)
     old = "\n".join(tag for tag in MORE if not tag.startswith("NEW"))
     place.run(f"delegator devices import - <<'END'\nservice_tag,customer,delegate\n{rows}\nEND\n"
-              f"delegator policies approve rollout {' '.join(MORE)} ABC1235 ABC1236\n"
+              f"delegator policies approve rollout {' '.join(MORE)}\n"
               f"python -m pki device --from - <<'END'\n{old}\nEND\n")
 
 
@@ -45,8 +45,7 @@ def _registering(place: Scene, page: Reader) -> None:
     page.run("delegator rules add berlin")
     page.run("delegator explain ABC1234")
     place.words["127.0.0.1:4433"] = f"127.0.0.1:{place.port}"
-    place.run("python -m pki device ABC1234\nmkdir -m 700 var/device")
-    page.run("delegator device activate")
+    page.run("python -m pki device ABC1234")
     assert OURS in (place.folder / "var/device/provisioning.xml").read_text()
     page.run("delegator rules add asia")
     page.run("cat > shipment.csv")

@@ -33,7 +33,7 @@ def test_notifications(place: Scene, first_start: Path, delegate_authority: Fold
           webhook_receiver(delegate_authority, place.folder, secret) as receiver,
           reading(place, "docs/notifications.md", test_notifications) as page):
         relay.start()
-        place.words |= {"pip install 'secure-service-delegator[mail]'": ":", "relay.factory.example": "localhost",
+        place.words |= {"pip install '.[mail]'": ":", "relay.factory.example": "localhost",
                         "port = 587": f"port = {relay.port}",
                         "https://hooks.acme.example/": f"https://localhost:{receiver.port}/"}
         page.run("pip install")
