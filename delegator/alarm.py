@@ -47,7 +47,8 @@ class Alarm:
         self._add(contest)
         if self._noting is None:
             # Of many connections: what it logs is none of the first one's.
-            self._noting = asyncio.get_running_loop().create_task(guarded(self._soon, "second claimants"), context=contextvars.Context())
+            self._noting = asyncio.get_running_loop().create_task(
+                guarded(self._soon, "second claimants"), context=contextvars.Context())
 
     def _add(self, contest: Contest) -> None:
         which = (contest.service_tag, contest.identity)

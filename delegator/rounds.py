@@ -27,7 +27,7 @@ async def guarded(work: Callable[[], Awaitable[object]], what: str = "housekeepi
 
 async def kept(work: Callable[[], Awaitable[object]], what: str) -> None:
     """Work that makes its rounds itself, begun anew where an error got through its guards."""
-    while not await _went_well(work, what):
+    while not await _went_well(work, what):  # noqa: ASYNC110
         await asyncio.sleep(AGAIN)
 
 

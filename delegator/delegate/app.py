@@ -80,7 +80,8 @@ def _load(settings: Delegate) -> Loaded:
     return Loaded(_trust(settings), _shown(settings))
 
 
-async def _reloaded(before: Loaded, settings: Delegate, late: Callable[[], None]) -> tuple[Loaded, tuple[DelegatorError, ...]]:
+async def _reloaded(before: Loaded, settings: Delegate,
+                    late: Callable[[], None]) -> tuple[Loaded, tuple[DelegatorError, ...]]:
     """Each of the two as far as it is in order, else as it was, and what is not; revocations count all the same. `late`
     is called where a file that did not answer in time does so after all."""
     wrong: list[DelegatorError] = []

@@ -55,7 +55,7 @@ async def test_b_what_hangs_costs_one_thread_however_often_it_is_tried_and_keeps
             with pytest.raises(DelegatorError, match="reading a key has not ended since an earlier try"):
                 await aside(free.wait, "reading a key", 30)
         assert threading.active_count() == before + 1
-        assert [await aside(lambda: number, f"other {number}") for number in range(50)] == list(range(50))
+        assert [await aside(lambda number=number: number, f"other {number}") for number in range(50)] == list(range(50))
     finally:
         free.set()
     await until(lambda: "reading a key" not in module._under_way)
