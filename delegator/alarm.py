@@ -19,6 +19,7 @@ from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
 from delegator.model import Delegate, HostedCallback, IdentityKind, Telling
 from delegator.model.enrolled import Contest
+from delegator.rounds import guarded
 from delegator.store import Store
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Alarm:
         self._add(contest)
         if self._noting is None:
             # Of many connections: what it logs is none of the first one's.
-            self._noting = asyncio.get_running_loop().create_task(self._soon(), context=contextvars.Context())
+            self._noting = asyncio.get_running_loop().create_task(
+                guarded(self._soon, "second claimants"), context=contextvars.Context())
 
     def _add(self, contest: Contest) -> None:
         which = (contest.service_tag, contest.identity)

@@ -35,10 +35,12 @@ from delegator.model.places import authority
 from delegator.net.aside import aside
 from delegator.net.listening import Place
 from delegator.net.serve import Listener
+from delegator.net.stamps import Stamp, require_answers, stamp_of
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, Stamp, files_stamp, open_store_to_serve, prepare, withdrawing
+from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
 from delegator.reloading import changed, in_effect
+from delegator.rounds import guarded, kept
 from delegator.server import Server
 from delegator.trail import Trail
 from delegator.watching import Watching
@@ -46,6 +48,7 @@ from delegator.watching import Watching
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 5.0
 """Seconds between rounds: delegates are told of confirmations, lapsed claims end, changed certificates are read."""
+READING = "reading the settings' files"
 Reread = Callable[[], Settings]
 Sockets = dict[str, list[socket.socket]]
 
@@ -80,7 +83,8 @@ class App:
         """Check everything, open the store, listen; `sockets` are those that listen already. Raises DelegatorError
         (CONFIGURATION)."""
         given = sockets or {}
-        self._stamp, parts = await aside(self._first, "reading settings' files")
+        self._stamp: Stamp | None = await stamp_of(watched(self._settings))
+        parts = await aside(partial(prepare, self._settings, now), READING)
         self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed_elsewhere)
@@ -105,9 +109,6 @@ class App:
         except BaseException:
             await self._store.close()
             raise
-
-    def _first(self) -> tuple[Stamp, Parts]:
-        return files_stamp(self._settings), prepare(self._settings, now)
 
     def _heed_signals(self) -> None:
         """Before anybody is told that we listen: a signal that nobody heeds ends the process."""
@@ -169,7 +170,7 @@ class App:
         self._in_background(lambda: self._store.note_health(delegate, state.value, why, now()), self._notes)
 
     def _in_background(self, work: Callable[[], Awaitable[object]], among: set[asyncio.Task[None]]) -> None:
-        among.add(task := asyncio.get_running_loop().create_task(_guarded(work)))
+        among.add(task := asyncio.get_running_loop().create_task(guarded(work)))
         task.add_done_callback(among.discard)
 
     # --- what is done once for all processes ---
@@ -197,9 +198,10 @@ class App:
         """Serve until SIGTERM, SIGINT or `stop`; SIGHUP reloads. Then drain and close everything."""
         loop = asyncio.get_running_loop()
         gc.freeze()  # what is there for good is not walked again and again: 2 % of a handshake's instructions
-        upkeep = [loop.create_task(work) for work in (
-            self._housekeeping(), self._look_for_withdrawn(), self._look_for_changes(), self._notify(),
-            self._watchdog())]
+        upkeep = [loop.create_task(kept(work, what)) for work, what in (
+            (self._housekeeping, "housekeeping"), (self._look_for_withdrawn, "looking for revocations"),
+            (self._look_for_changes, "looking for changed files"), (self._notify, "notifications"),
+            (self._watchdog, "telling the service manager that we live"))]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain
         self._manager.stopping(f"requests under way have {drain:g} s")
@@ -219,7 +221,7 @@ class App:
         self._callbacks.close()
         if self._parts.domains is not None:
             self._parts.domains.close()
-        await _guarded(self._auditor.stopped)
+        await guarded(self._auditor.stopped)
         await self._store.close()
         self._manager.close()
 
@@ -236,15 +238,17 @@ class App:
 
     def reload(self) -> None:
         """Read settings, certificates, anchors and revocation lists again; connections that stand go on."""
-        self._in_background(lambda: self.exchange(self._reread), self._reloads)
+        if not self._stopping.is_set():
+            self._in_background(lambda: self.exchange(self._reread, self.reload), self._reloads)
 
-    async def exchange(self, reread: Reread) -> str:
+    async def exchange(self, reread: Reread, late: Callable[[], None] | None = None) -> str:
         """Make new parts beside the old ones, then exchange them; "" when all was in order. Else what is not in order
-        is said, settings stay as they are, and of the files those count that are in order by themselves."""
+        is said, settings stay as they are, and of the files those count that are in order by themselves. `late` is
+        called where the settings could not be read in time, and can be now."""
         async with self._exchanging:
             self._manager.reloading()
             try:
-                await self._exchange_parts(await aside(reread, "reading the settings"))
+                await self._exchange_parts(await aside(reread, "reading the settings", late=late))
             except DelegatorError as error:
                 self.metrics.reload_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
@@ -266,8 +270,9 @@ class App:
         settings, waiting = in_effect(self._settings, wanted)
         if wanted is not self._settings:  # else only files are read again
             self._waiting = waiting
-        stamp, parts = await aside(lambda: (files_stamp(settings), prepare(settings, now, before, self._withdrawn)),
-                                   "reading the settings' files")
+        stamp = await stamp_of(watched(settings))
+        require_answers(stamp)
+        parts = await aside(lambda: prepare(settings, now, before, self._withdrawn), READING, late=self._read_anew)
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
@@ -280,12 +285,12 @@ class App:
         for name in waiting:
             log.warning("setting %s was changed, which takes effect at the next start", name)
         # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
-        await _guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
+        await guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
 
     async def _salvage(self) -> None:
         """A revocation counts at once, also where another file of the same reload is not in order."""
         before = self._parts
-        found = await salvaged(before, self._withdrawn, now)
+        found = await salvaged(before, self._withdrawn, now, self._read_anew)
         if found is not None:
             self._serve_with(self._without_withdrawn(found.parts))
             self._retired.add(before, found.parts)
@@ -293,10 +298,18 @@ class App:
 
     async def _reload_if_changed(self) -> None:
         """A revocation takes effect without anybody sending a signal."""
-        stamp = await aside(partial(files_stamp, self._settings), "looking at the settings' files")
+        stamp = await stamp_of(watched(self._settings))
         if stamp != self._stamp:
             self._stamp = stamp
-            await self.exchange(lambda: self._settings)
+            try:
+                await self.exchange(lambda: self._settings)
+            except Exception:
+                self._read_anew()
+                raise
+
+    def _read_anew(self) -> None:
+        """A disk that did not answer in time does so now: whatever lies on it counts from the next round on."""
+        self._stamp = None
 
     # --- enrolment ---
 
@@ -327,11 +340,11 @@ class App:
         while True:
             self._wake.clear()  # whoever calls while this round is under way is heard in the next
             if self._duties.ours.is_set():
-                await _guarded(lambda: self._handshake.notify_delegates())
-                await _guarded(lambda: self._store.expire_lapsed(now()))
-                await _guarded(lambda: self._store.ownership.lapse(now()))
-                await _guarded(self._tidy_imports)
-                await _guarded(self._auditor.upkeep)
+                await guarded(lambda: self._handshake.notify_delegates())
+                await guarded(lambda: self._store.expire_lapsed(now()))
+                await guarded(lambda: self._store.ownership.lapse(now()))
+                await guarded(self._tidy_imports)
+                await guarded(self._auditor.upkeep)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
                     await self._wake.wait()
@@ -341,14 +354,14 @@ class App:
         may: a revocation waits for nobody."""
         while True:
             self._changed.clear()
-            await _guarded(self._withdraw)
+            await guarded(self._withdraw)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
                     await self._changed.wait()
 
     async def _look_for_changes(self) -> None:
         while True:
-            await _guarded(self._reload_if_changed)
+            await guarded(self._reload_if_changed)
             self.watching.remind()
             await asyncio.sleep(HOUSEKEEPING)
 
@@ -356,16 +369,6 @@ class App:
         """Another process changed something that we keep a copy of, or that is to be done."""
         self._changed.set()
         self._wake.set()
-
-
-async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
-    """A round that fails is logged, and the next one comes all the same."""
-    try:
-        await work()
-    except DelegatorError as error:
-        log.error("housekeeping: %s", error.detail)
-    except Exception:
-        log.exception("housekeeping: a fault of ours")
 
 
 @dataclass(frozen=True, slots=True)

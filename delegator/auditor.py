@@ -83,7 +83,7 @@ class Auditor:
 
 async def _in_use(settings: Settings) -> dict[str, object]:
     """Read beside the loop."""
-    return await aside(partial(_hashes, settings), "reading the settings' files")
+    return await aside(partial(_hashes, settings), "reading the files that devices are judged by")
 
 
 def _hashes(settings: Settings) -> dict[str, object]:

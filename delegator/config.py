@@ -19,6 +19,7 @@ import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.private import located
+from pki.disk import read_given
 from pki.text import NotText, decoded
 
 PREFIX = "DELEGATOR_"
@@ -316,8 +317,7 @@ def read_file(path: Path | None, hint: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_given(path, _LARGEST + 1)
         if len(content) > _LARGEST:
             raise NotText(f"is longer than {_LARGEST} bytes", "name the settings file")
         return tomllib.loads(decoded(content))

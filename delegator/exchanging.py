@@ -48,13 +48,54 @@ class Salvaged:
     taken: tuple[str, ...]
 
 
-async def salvaged(before: Parts, withdrawn: frozenset[int], now: Clock) -> Salvaged | None:
-    """What can be taken, with the settings that are in effect; None where that is nothing."""
-    settings = before.settings
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reads the files of the settings in effect, each on its own; `late` is called where one answers after all."""
+
+    before: Parts
+    late: Callable[[], None]
+
+    async def read(self, load: Callable[[], T], what: str) -> T | None:
+        """None for what is not in order, or does not answer; why was told of the reload as a whole."""
+        try:
+            return await aside(load, f"reading {what} again", BRIEFLY, self.late)
+        except DelegatorError:
+            return None
+
+    async def trust(self) -> TrustStore:
+        """Anchors and lists anew, else the lists alone, else those that are in order. The lists are read beside the
+        anchors, so that they wait for no disk but their own."""
+        trust, tightened = await asyncio.gather(
+            self.read(partial(load_trust, self.before.settings), "anchors and revocation lists"), self.tightened())
+        return tightened if trust is None else trust
+
+    async def tightened(self) -> TrustStore:
+        crl = self.before.settings.server.crl
+        trust = await self.read(partial(self.before.trust.tightened, crl), "revocation lists") if crl else None
+        return trust or self.before.trust
+
+    async def believed(self, newest: TrustStore) -> tuple[TrustStore, Authority | None]:
+        """Anchors, and an authority that signs online whose certificates they believe."""
+        before = self.before
+        if not before.settings.enrolment.enabled:
+            return newest, None
+        enrolment = await self.read(partial(load_enrolment, before.settings, newest),
+                                    "the authority of [enrolment]") or before.enrolment
+        if enrolment is None or may_sign(enrolment, newest):
+            return newest, enrolment
+        return await self.tightened(), before.enrolment
+
+
+async def salvaged(before: Parts, withdrawn: frozenset[int], now: Clock,
+                   late: Callable[[], None] = lambda: None) -> Salvaged | None:
+    """What can be taken, with the settings that are in effect; None where that is nothing. `late` is called in the loop
+    where a file that did not answer in time does so after all."""
+    settings, reading = before.settings, _Reading(before, late)
     newest, shown, called_with, key = await asyncio.gather(
-        _trust(before), _read(partial(load_shown, settings)), _read(partial(load_called_with, settings, before)),
-        _read(partial(load_key, settings)))
-    trust, enrolment = await _believed(before, newest)
+        reading.trust(), reading.read(partial(load_shown, settings), "the server's certificate and key"),
+        reading.read(partial(load_called_with, settings, before), "the certificate and key for delegates"),
+        reading.read(partial(load_key, settings), "sealing keys"))
+    trust, enrolment = await reading.believed(newest)
     trust = replace(trust, withdrawn=trust.withdrawn | withdrawn)
     wanted = replace(before, trust=trust, enrolment=enrolment, key=key or before.key, shown=shown or before.shown,
                      called_with=called_with or before.called_with)
@@ -73,33 +114,3 @@ def _with_names(before: Parts, parts: Parts) -> Salvaged | None:
            "sealing keys": parts.key.known != before.key.known}
     names = tuple(name for name, is_new in new.items() if is_new)
     return Salvaged(parts, names) if names else None
-
-
-async def _trust(before: Parts) -> TrustStore:
-    """Anchors and lists anew, else the lists alone, else those that are in order."""
-    trust = await _read(partial(load_trust, before.settings))
-    return await _tightened(before) if trust is None else trust
-
-
-async def _tightened(before: Parts) -> TrustStore:
-    crl = before.settings.server.crl
-    trust = await _read(partial(before.trust.tightened, crl)) if crl else None
-    return trust or before.trust
-
-
-async def _believed(before: Parts, newest: TrustStore) -> tuple[TrustStore, Authority | None]:
-    """Anchors, and an authority that signs online whose certificates they believe."""
-    if not before.settings.enrolment.enabled:
-        return newest, None
-    enrolment = await _read(partial(load_enrolment, before.settings, newest)) or before.enrolment
-    if enrolment is None or may_sign(enrolment, newest):
-        return newest, enrolment
-    return await _tightened(before), before.enrolment
-
-
-async def _read(load: Callable[[], T]) -> T | None:
-    """None for what is not in order; why was told of the reload as a whole."""
-    try:
-        return await aside(load, "reading it again", BRIEFLY)
-    except DelegatorError:
-        return None

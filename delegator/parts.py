@@ -258,21 +258,8 @@ async def open_settings_store(settings: Settings) -> Store:
     return await open_named(settings.store, await aside(partial(load_key, settings), "reading the sealing keys"))
 
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-
-
-def files_stamp(settings: Settings) -> Stamp:
-    """Changes when a file that we serve with is changed, so that nobody has to say so."""
+def watched(settings: Settings) -> tuple[str, ...]:
+    """The files that we serve with: who changes one of them does not have to say so."""
     server, callbacks, enrolment = settings.server, settings.callbacks, settings.enrolment
-    names = (server.certificate, server.key, server.ca, server.crl, server.issuers,
-             callbacks.certificate, callbacks.key, enrolment.certificate, enrolment.key, enrolment.passphrase_file)
-    return tuple(_stamp(Path(name)) for name in names if name)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """A file that is moved into another's place may be older than that, and of the same time."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return (server.certificate, server.key, server.ca, server.crl, server.issuers,
+            callbacks.certificate, callbacks.key, enrolment.certificate, enrolment.key, enrolment.passphrase_file)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
-from pki.disk import read_regular
+from pki.disk import read_regular, require_regular
 from pki.text import NotText, secret_in
 
 PREFIX = "credential:"
@@ -42,12 +42,14 @@ def located(name: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 def is_private(path: Path) -> bool:
-    """Whether nobody but us can read it. Raises OSError when it is not there.
+    """Whether nobody but us can read it. Raises OSError when it is not there, or no file: of a pipe or a folder the
+    mode says nothing that would help.
 
     What systemd hands over belongs to root and is opened to us by an access control list, whose mask is shown
     where the group's bits are: there a bit for reading by the group says nothing about a group.
     """
     found = path.stat()
+    require_regular(path, found)
     mode = stat.S_IMODE(found.st_mode)
     if not mode & 0o077:
         return True

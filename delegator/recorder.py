@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 
 from delegator.errors import DelegatorError
 from delegator.model.audited import Act, Entry
+from delegator.rounds import kept
 from delegator.trail import Trail
 
 log = logging.getLogger(__name__)
@@ -155,7 +156,8 @@ class Recorder:
             return
         if self._task is None:
             # For all connections: what it logs is none of the first one's.
-            self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+            self._task = asyncio.get_running_loop().create_task(
+                kept(self._run, "audit of handshakes"), context=contextvars.Context())
         now, kind = self._now(), _kind(trail)
         group = self._groups.get(kind)
         if group is not None:

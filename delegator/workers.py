@@ -14,10 +14,10 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
@@ -33,6 +33,7 @@ from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
 from delegator.reloading import changed, in_effect
+from delegator.rounds import kept
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
@@ -122,7 +123,7 @@ class Workers:
             await self._end()
             raise _first(errors) from None
         for number in self._hands:
-            self._in_background(self._watch(number))
+            self._in_background(partial(self._watch, number), f"watching over worker {number}")
         return Listening(tuple(map(place_of, self._sockets)), self._port.number,
                          tuple(self._hands[number].process.pid for number in sorted(self._hands)))
 
@@ -139,10 +140,15 @@ class Workers:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload(), self._rereading))
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
 
-    def _in_background(self, work: Coroutine[Any, Any, None], also: set[asyncio.Task[None]] | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def reload(self) -> None:
+        if not self._stopping.is_set():
+            self._in_background(self._reload, "reload", self._rereading)
+
+    def _in_background(self, work: Callable[[], Awaitable[None]], what: str,
+                       also: set[asyncio.Task[None]] | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(kept(work, what))
         for among in (self._tasks, also):
             if among is not None:
                 among.add(task)
@@ -178,8 +184,12 @@ class Workers:
         """One place among the workers: whoever dies there is followed by another."""
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
+            if number not in self._hands:  # this very watch broke off as one was to follow
+                await self._follow(number, pause)
+                continue
             began, hand = time.monotonic(), self._hands[number]
-            looking = asyncio.get_running_loop().create_task(self._look_after(hand))
+            looking = asyncio.get_running_loop().create_task(
+                kept(partial(self._look_after, hand), f"looking after worker {number}"))
             code = await hand.gone()
             looking.cancel()
             del self._hands[number]
@@ -262,7 +272,7 @@ class Workers:
             self._manager.reloading()
             self._refuser = None
             try:
-                await self._exchange(await aside(self._reread, "reading the settings"))
+                await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
             except DelegatorError as error:
                 self._tell_refused()
                 log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
@@ -283,7 +293,7 @@ class Workers:
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
         settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
-        await aside(partial(prepare, settings, now), "reading the settings' files")
+        await aside(partial(prepare, settings, now), "reading the settings' files", late=self.reload)
         await self._port.move(settings.ops)
         done: list[Hand] = []
         for hand in [self._hands[number] for number in sorted(self._hands)]:
@@ -317,7 +327,7 @@ class Workers:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reloads. Then let all workers drain, and end."""
-        self._in_background(self._watchdog())
+        self._in_background(self._watchdog, "telling the service manager that we live")
         await self._stopping.wait()
         self._manager.stopping(f"requests under way have {self._settings.limits.drain:g} s")
         await self._end()

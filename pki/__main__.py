@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from pki import minting, show, streams
+from pki import disk, minting, show, streams
 from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
 from pki.console import Passphrase, Values, command, unlocking
@@ -38,7 +38,8 @@ from pki.revocation import DEFAULT_DAYS, Reason
 _key_type = click.option(
     "--key-type", type=click.Choice([kind.value for kind in KeyType]), default="ec", show_default=True,
     help="ECDSA P-256, or RSA-2048.")  # fmt: skip
-_csr = click.option("--csr", type=click.File("rb"), help="Certify the key of this PKCS#10 request instead.")
+_csr = click.option("--csr", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+                    metavar="FILE", help="Certify the key of this PKCS#10 request instead.")
 _LIFE = click.IntRange(1, 36_500)
 _days = click.option("--days", type=_LIFE, help="A shorter life than the profile's.")
 _renew = click.option("--renew", is_flag=True, help="Replace; the old pair is kept under retired/. It is for the same "
@@ -203,10 +204,10 @@ def check(place: Path, days: int, passphrase: Passphrase) -> Values:
 
 
 def _issue(
-    profile: Profile, name: str, *, place: Path, key_type: str, csr: IO[bytes] | None, days: int | None,
+    profile: Profile, name: str, *, place: Path, key_type: str, csr: Path | None, days: int | None,
     renew: bool, passphrase: Passphrase, names: Sequence[str] = (),
 ) -> Values:  # fmt: skip
-    request = csr.read(REQUEST_LIMIT + 1) if csr else None
+    request = None if csr is None else _request(csr)
     folder = Folder.open(place)
     before = folder.hosts(profile, name) if renew and names else ()
     made = folder.issue(profile, name, names=names, key_type=key_type, csr=request, days=days, renew=renew,
@@ -215,6 +216,13 @@ def _issue(
     if ended:
         click.echo(f"it is no longer for {', '.join(ended)}: say --alt for each that shall stay", err=True)
     return {"lines": _issued_lines(made), **_issued(made), **({"no_longer_for": ended} if ended else {})}
+
+
+def _request(path: Path) -> bytes:
+    """Or standard input; as much of it as shows that it is too large."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read(REQUEST_LIMIT + 1)
+    return disk.read_given(path, REQUEST_LIMIT + 1)
 
 
 def _issued(made: Issued) -> Values:

@@ -103,14 +103,32 @@ def link_new(source: Path, target: Path) -> None:
 def read_regular(path: Path, limit: int = LIMIT) -> bytes:
     """The content of a file that is one. OSError, with words of its own, for a pipe, a device or a folder, which
     might never end or begin, and for more than `limit` bytes. It waits for nobody who would have to write."""
+    content = read_start(path, limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit // 1024} KiB", str(path))
+    return content
+
+
+def read_start(path: Path, most: int) -> bytes:
+    """The same, but of a larger one its first `most` bytes."""
     require_regular(path, path.stat())  # before it is opened: to open a device may already do something
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         require_regular(path, os.fstat(descriptor))
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"is larger than {limit // 1024} KiB", str(path))
-    return content
+        return file.read(most)
+
+
+def read_given(path: Path, most: int) -> bytes:
+    """The same of what a person names: who writes `<(command)` in a shell hands over a pipe that is open already, and
+    has somebody write to it. A named pipe is waited for by nobody here either."""
+    if path.parent not in _OPEN_ALREADY and path != _INPUT:
+        return read_start(path, most)
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+_OPEN_ALREADY: Final = (Path("/dev/fd"), Path("/proc/self/fd"))
+_INPUT: Final = Path("/dev/stdin")
 
 
 def require_regular(path: Path, found: os.stat_result) -> None:
@@ -127,6 +145,9 @@ _KINDS: Final = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_
 def read_private(path: Path) -> bytes:
     """The content of a private file; CONFIGURATION if it is missing, unreadable or open to others."""
     try:
+        found = path.lstat()
+        if not stat.S_ISLNK(found.st_mode):  # of a link its own words say more
+            require_regular(path, found)
         require_private(path)
         return read_regular(path)
     except FileNotFoundError as error:

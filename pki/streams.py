@@ -4,7 +4,8 @@ Lives here: what a program does about an 8-bit terminal, a full disk, a pipe who
 closed before it started. Used by `python -m pki`, by `delegator` and by the scripts of the repository.
 Invariants: a letter that the terminal does not have is shown as an escape and stops nothing; what could not be written
 to standard output is said on standard error and the program does not end with 0; what could not be said on standard
-error changes nothing; a file that the program opens never becomes one of the three streams.
+error changes nothing but what whoever said it makes of that (`unheard`); a file that the program opens never becomes
+one of the three streams.
 Must not live here: what is written; the device client, which is shipped alone, has its own (delegator.device.command).
 """
 
@@ -62,9 +63,13 @@ class _Written(io.RawIOBase):
 class _Said(_Written):
     """Standard error: words that nobody can hear are no reason to stop, and the next ones are tried again."""
 
+    unheard = 0
+
     def write(self, content: Any) -> int:
-        with contextlib.suppress(OSError):
+        try:
             return _write(self._number, content)
+        except OSError:
+            self.unheard += 1
         return len(content)
 
 
@@ -100,6 +105,14 @@ def program(run: Callable[[], object]) -> NoReturn:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.exit(_told(code, output.lost))
+
+
+def unheard() -> int:
+    """How often standard error took nothing, for whoever has something to say that must not be lost."""
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    return raw.unheard if isinstance(raw, _Said) else 0
 
 
 def _told(code: Any, lost: Unwritten | None) -> Any:

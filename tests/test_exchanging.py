@@ -9,9 +9,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,12 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import exchanging, parts
 from delegator.app import App
-from delegator.config import Store
+from delegator.config import Settings, Store
 from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
 from delegator.model import Customer, HostedCallback, Notification, NotificationKind, NotificationState, Secret
-from delegator.parts import Parts, files_stamp, prepare, withdrawing
+from delegator.net.stamps import HANGS, stamp_of
+from delegator.parts import Parts, prepare, watched, withdrawing
 from pki import Folder, Refusal
+from pki import disk as pki_disk
 from pki.ledger import serial_text
 from pki.pair import Pair
 from pki.revocation import Reason, build_list
@@ -178,13 +181,13 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_every_file_that_is_read_again_is_watched(shop: Shop, how: str) -> None:
-    watched = [("server", name) for name in ("certificate", "key", "ca", "crl", "issuers")] + [
+async def test_every_file_that_is_read_again_is_watched(shop: Shop, how: str) -> None:
+    files = [("server", name) for name in ("certificate", "key", "ca", "crl", "issuers")] + [
         (section, name) for section in ("callbacks", "enrolment") for name in ("certificate", "key")]
-    for setting in watched:
-        before = files_stamp(shop.settings)
+    for setting in files:
+        before = await stamp_of(watched(shop.settings))
         CHANGES[how](shop.file(*setting))
-        assert files_stamp(shop.settings) != before, setting
+        assert await stamp_of(watched(shop.settings)) != before, setting
 
 
 @contextlib.asynccontextmanager
@@ -263,3 +266,116 @@ def a_mail() -> tuple[Notification, Customer, HostedCallback]:
     return (Notification(7, "0f" * 16, NotificationKind.MAIL, "acme", "d", "delegator.example", "ABC1234", "192.0.2.7",
                          "10.0.0.5", at, at, 3, NotificationState.WAITING), Customer("acme", "Acme"),
             HostedCallback("u", Secret("p"), mail_to="a@b.example"))
+
+
+class Disk:
+    """One that does not answer about some files, for a look, for opening or for both, until it is `well` again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.silent: set[str] = set()
+        self.well = threading.Event()
+        self.asked = 0
+        look, open_it = Path.stat, os.open
+
+        def stat(path: Path, **how: bool) -> os.stat_result:
+            self.wait(path)
+            return look(path, **how)
+
+        def opened(path: Path, *arguments: Any, **how: Any) -> int:
+            self.wait(path)
+            return open_it(path, *arguments, **how)
+        monkeypatch.setattr(Path, "stat", stat)
+        monkeypatch.setattr(os, "open", opened)
+
+    def wait(self, path: object) -> None:
+        if str(path) in self.silent:
+            self.asked += 1
+            self.well.wait()
+            self.silent.clear()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    for name in ("delegator.exchanging.BRIEFLY", "delegator.net.stamps.BRIEFLY"):
+        monkeypatch.setattr(name, 1.0)
+    monkeypatch.setattr("delegator.net.aside.PATIENCE", 2.0)
+    monkeypatch.setattr("delegator.app.HOUSEKEEPING", 0.05)
+    made = Disk(monkeypatch)
+    yield made
+    made.well.set()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(8):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+BESIDE_THE_LIST = [(section, key) for section, key in OTHERS if section != "sealing"]
+
+
+@pytest.mark.parametrize("hangs", BESIDE_THE_LIST, ids="-".join)
+async def test_b_a_revocation_counts_whatever_other_file_hangs_and_however_long(
+        shop: Shop, disk: Disk, hangs: tuple[str, str]) -> None:
+    async with serving(shop) as app:
+        threads = threading.active_count()
+        disk.silent = {str(shop.file(*hangs))}
+        await until(lambda: disk.asked > 0)
+        await asyncio.sleep(1.5)  # thirty rounds of its hanging
+        shop.revoke()
+        await until(lambda: shop.refuses(app._parts))
+        await asyncio.sleep(1.5)
+        assert threading.active_count() - threads <= 6, "one for each work that needs the file, however often"
+        disk.well.set()
+        await until(lambda: app._stamp is not None and HANGS not in app._stamp.values())
+        await until(lambda: "delegator_reload_successful 1.0" in app.metrics.text().decode())
+
+
+async def test_b_a_signal_takes_what_answers_where_another_file_hangs(shop: Shop, disk: Disk) -> None:
+    async with serving(shop) as app:
+        disk.silent = {str(shop.file("server", "key"))}
+        await until(lambda: disk.asked > 0)
+        for _ in range(20):
+            assert "does not answer about" in await app.exchange(lambda: shop.settings)
+        shop.revoke()
+        app.reload()
+        await until(lambda: shop.refuses(app._parts))
+
+
+async def test_b_settings_that_hang_keep_no_revocation_from_counting_and_are_read_once_they_answer(
+        shop: Shop, disk: Disk) -> None:
+    free = threading.Event()
+    wanted: list[Settings] = []
+
+    def reread() -> Settings:
+        free.wait()
+        return wanted[0]
+    async with serving(shop) as app:
+        wanted.append(msgspec.structs.replace(shop.settings, limits=msgspec.structs.replace(
+            shop.settings.limits, idle=3.0)))
+        app._reread = reread
+        app.reload()
+        shop.revoke()
+        await until(lambda: shop.refuses(app._parts))
+        await asyncio.sleep(2.2)
+        assert app._parts.settings.limits.idle != 3.0
+        free.set()
+        await until(lambda: app._parts.settings.limits.idle == 3.0)
+
+
+async def test_b_lists_that_are_read_too_slowly_count_once_they_are_there(shop: Shop, disk: Disk,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at them is quick; opening them is not, neither for the reload nor for what is taken of it."""
+    free, reading = threading.Event(), pki_disk.read_regular
+    lists = shop.file("server", "crl")
+    monkeypatch.setattr(pki_disk, "read_regular", lambda path, *more: reading(
+        path, *more) if path != lists or free.wait() else b"")
+    async with contextlib.AsyncExitStack() as life:
+        free.set()
+        app = await life.enter_async_context(serving(shop))
+        free.clear()
+        shop.revoke()
+        await asyncio.sleep(4)
+        assert not shop.refuses(app._parts)
+        free.set()
+        await until(lambda: shop.refuses(app._parts))

@@ -85,7 +85,7 @@ def told(data: Mapping[str, object], what: str, changed: Sequence[Difference], l
     fields = [f"  {one['field']}: {console.short(one['old'])} -> {console.short(one['new'])}" for one in changed]
     said = f"{what} is changed:" if fields else f"{what} stays as it is: it was like that already"
     return Output({**data, "changed": list(changed), "lets_in": list(lets_in)},
-                  words=(said, *fields, *words, *loudly(lets_in)))
+                  words=(said, *fields, *words, *loudly(lets_in)), grave=bool(lets_in))
 
 
 def loudly(lets_in: Sequence[str]) -> tuple[str, ...]:
@@ -103,12 +103,13 @@ def also(output: Output, lets_in: Sequence[str]) -> Output:
         return output
     assert isinstance(output.data, Mapping)
     return dataclasses.replace(output, data={**output.data, "lets_in": list(lets_in)},
-                               words=(*output.words, *loudly(lets_in)))
+                               words=(*output.words, *loudly(lets_in)), grave=True)
 
 
 def plainly(output: Output, lets_in: Sequence[str]) -> Output:
     """The output of a verb that is there to let something in, which it says without alarm."""
-    return dataclasses.replace(output, words=(*output.words, *(f"lets in: {console.plain(one)}" for one in lets_in)))
+    return dataclasses.replace(output, words=(*output.words, *(f"lets in: {console.plain(one)}" for one in lets_in)),
+                               grave=output.grave or bool(lets_in))
 
 
 def imported(what: str, new: int, changed: int, kept: bool) -> tuple[str, ...]:

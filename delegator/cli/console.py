@@ -23,7 +23,7 @@ import click
 
 from delegator.errors import APPEARANCES, DelegatorError, Kind, Missing
 from pki.errors import EXIT_CODES, PkiError, system_words
-from pki.streams import Unwritten
+from pki.streams import FAILED, Unwritten, unheard
 
 JSON_HELP = "Print one JSON document on standard output."
 
@@ -32,13 +32,15 @@ JSON_HELP = "Print one JSON document on standard output."
 class Output:
     """What a command has to say: `data` for --json, `lines` for people, `words` about it for standard error.
 
-    Lines that are `exact` are read back by programs: they are UTF-8 whatever the terminal can show."""
+    Lines that are `exact` are read back by programs: they are UTF-8 whatever the terminal can show. Words that are
+    `grave` tell what lets devices in: where nobody could hear them, the command does not end with 0."""
 
     data: object
     lines: Iterable[str] = ()
     words: tuple[str, ...] = ()
     exit_code: int = 0
     exact: bool = False
+    grave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,14 @@ def show(output: Output, as_json: bool) -> None:
             click.echo(line.encode() if output.exact else line)
     except Unwritten as error:
         lost = error
+    before = unheard()
     for word in output.words:
         click.echo(word, err=True)
     if lost is not None:
         raise lost
-    if output.exit_code:
-        click.get_current_context().exit(output.exit_code)
+    exit_code = output.exit_code or (FAILED if output.grave and unheard() > before else 0)
+    if exit_code:
+        click.get_current_context().exit(exit_code)
 
 
 # --- text ---------------------------------------------------------------------------------------------------------

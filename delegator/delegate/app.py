@@ -28,6 +28,8 @@ from delegator.model.places import authority
 from delegator.net.aside import aside
 from delegator.net.listening import Place
 from delegator.net.serve import Deadlines, Listener
+from delegator.net.stamps import Stamp, stamp_of
+from delegator.rounds import guarded, kept
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
@@ -40,6 +42,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 15.0
 """Seconds between rounds: passwords that nobody may use any more are forgotten, changed certificates are read."""
+BRIEFLY = 10.0
+"""Seconds for each file of a reload: revocation lists wait for anchors that lie on a disk that does not answer."""
 DEADLINES = Deadlines(writing=60.0)
 """Provisioning data may have megabytes and a device a slow link."""
 
@@ -76,13 +80,15 @@ def _load(settings: Delegate) -> Loaded:
     return Loaded(_trust(settings), _shown(settings))
 
 
-async def _reloaded(before: Loaded, settings: Delegate) -> tuple[Loaded, tuple[DelegatorError, ...]]:
-    """Each of the two as far as it is in order, else as it was, and what is not; revocations count all the same."""
+async def _reloaded(before: Loaded, settings: Delegate,
+                    late: Callable[[], None]) -> tuple[Loaded, tuple[DelegatorError, ...]]:
+    """Each of the two as far as it is in order, else as it was, and what is not; revocations count all the same. `late`
+    is called where a file that did not answer in time does so after all."""
     wrong: list[DelegatorError] = []
 
     async def read(load: Callable[[], T], what: str, otherwise: T) -> T:
         try:
-            return await aside(load, what)
+            return await aside(load, what, BRIEFLY, late)
         except DelegatorError as error:
             wrong.append(error)
             return otherwise
@@ -141,7 +147,8 @@ async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, keeper.wake)
-    keeping = [asyncio.create_task(keeper.run()), asyncio.create_task(_keep_house(ledger))]
+    keeping = [asyncio.create_task(kept(keeper.run, "reload")),
+               asyncio.create_task(kept(partial(_keep_house, ledger), "wiping"))]
     try:
         listener.listen(settings.host, settings.port)
         ready(listener.places)
@@ -161,30 +168,30 @@ class Keeper:
     def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded) -> None:
         self._listener, self._settings, self._loaded = listener, settings, loaded
         self._told = asyncio.Event()
+        self._stamp: Stamp | None = None
 
     def wake(self) -> None:
         self._told.set()
 
     async def run(self) -> None:
-        stamp = await self._stamp(None)
+        """A look that fails is told in the log, and the next one comes all the same."""
         while True:
+            await guarded(self._look, "reload")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
                     await self._told.wait()
-            before, stamp = stamp, await self._stamp(stamp)
-            if self._told.is_set() or before != stamp:
-                self._told.clear()
-                await self._reload()
 
-    async def _stamp(self, before: Stamp | None) -> Stamp | None:
-        try:
-            return await aside(partial(_stamp, self._settings), "looking at the settings' files")
-        except DelegatorError as error:
-            log.error("reload: %s", error.detail)
-            return before
+    async def _look(self) -> None:
+        seen = await stamp_of(_watched(self._settings))
+        due = self._told.is_set() or self._stamp not in (None, seen)
+        self._told.clear()
+        if due:
+            self._stamp = {}  # where reading breaks off, the next round reads again
+            await self._reload()
+        self._stamp = seen
 
     async def _reload(self) -> None:
-        self._loaded, wrong = await _reloaded(self._loaded, self._settings)
+        self._loaded, wrong = await _reloaded(self._loaded, self._settings, self.wake)
         self._listener.context = self._loaded.context
         for error in wrong:
             log.error("reload: %s; what was loaded before stays; next: %s", error.detail, error.hint)
@@ -192,18 +199,11 @@ class Keeper:
             log.info("reload: certificates, anchors and revocation lists are fresh")
 
 
-Stamp = tuple[tuple[int, int] | None, ...]
-
-
-def _stamp(settings: Delegate) -> Stamp:
-    paths = [Path(name) for name in (settings.certificate, settings.key, settings.ca, settings.crl) if name]
-    return tuple((path.stat().st_mtime_ns, path.stat().st_ino) if path.exists() else None for path in paths)
+def _watched(settings: Delegate) -> tuple[str, ...]:
+    return settings.certificate, settings.key, settings.ca, settings.crl
 
 
 async def _keep_house(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING)
-        try:
-            await ledger.wipe(now())
-        except DelegatorError as error:
-            log.error("wiping: %s", error.detail)
+        await guarded(lambda: ledger.wipe(now()), "wiping")

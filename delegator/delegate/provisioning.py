@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import SERVICE_TAG, Device
+from pki.disk import read_start
 from pki.text import MARK, NotText, decoded
 
 ROOT = "{urn:delegator:provisioning:1}Provisioning"
@@ -59,8 +60,7 @@ def _read(path: Path) -> bytes | None:
     """The file's content without a byte-order mark, which is no device's business; None where there is no such file.
     """
     try:
-        with path.open("rb") as file:
-            body = file.read(LARGEST + 1)
+        body = read_start(path, LARGEST + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,12 +13,12 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from delegator.device import enrolling, messages, tls
 from delegator.device.addresses import Address
 from delegator.device.certificate import common_names
+from delegator.device.contents import contents
 from delegator.device.envelope import HttpAnswer
 from delegator.device.exchange import Limit, Request, exchange
 from delegator.device.reasons import Failure
@@ -41,7 +41,7 @@ def certificate_request(settings: Settings, state: State) -> str | None:
 
 def _names(certificate: str) -> list[str]:
     try:
-        return common_names(Path(certificate).read_text(encoding="ascii"))
+        return common_names(contents(certificate).decode("ascii"))
     except (OSError, ValueError):
         return []  # tls says what is wrong with it
 

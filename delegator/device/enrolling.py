@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from delegator.device.certificate import common_names
+from delegator.device.contents import contents
 from delegator.device.reasons import Misconfigured, system_words
 from delegator.device.settings import Own
 from delegator.device.state import HANDSHAKE_CERTIFICATE, HANDSHAKE_KEY, Folder
@@ -36,7 +37,7 @@ def is_usable(own: Own, service_tag: str) -> bool:
     """Whether there is a certificate for this tag that fits the key."""
     path = own.folder / HANDSHAKE_CERTIFICATE
     try:
-        names = common_names(path.read_text(encoding="ascii"))
+        names = common_names(contents(path).decode("ascii"))
         return names == [service_tag] and _fits(path, own.key)
     except (OSError, ValueError):
         return False
@@ -44,6 +45,7 @@ def is_usable(own: Own, service_tag: str) -> bool:
 
 def _fits(certificate: Path, key: Path) -> bool:
     try:
+        contents(key)
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         return False
@@ -66,7 +68,7 @@ def drop_foreign(own: Own, service_tag: str) -> None:
 def request(own: Own, service_tag: str) -> str:
     """A PKCS#10 request as xs:base64Binary: the one that was given, or one made now. Raises Misconfigured."""
     if own.request:
-        return _encoded(own.request, Path(own.request).read_bytes)
+        return _encoded(own.request, lambda: contents(own.request))
     made = _by_openssl(own, service_tag) if own.command == OPENSSL else _by_command(own, service_tag)
     return _encoded(own.command[0], lambda: made)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from delegator.device.addresses import Address
 from delegator.device.answers import Credential
+from delegator.device.contents import contents
 from delegator.device.reasons import Busy, Misconfigured, system_words
 
 log = logging.getLogger("delegator.device")
@@ -113,7 +114,7 @@ class Folder:
     def read(self, name: str) -> bytes | None:
         """The file's content, or None where there is none."""
         try:
-            return (self.path / name).read_bytes()
+            return contents(self.path / name)
         except FileNotFoundError:
             return None
 

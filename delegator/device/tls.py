@@ -11,9 +11,9 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 from delegator.device import built, reasons
+from delegator.device.contents import contents
 from delegator.device.reasons import Failure, Misconfigured, Reason, system_words
 
 _NO_CHECK_TIME = 0x200000
@@ -42,13 +42,12 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     """Mutual TLS with the delegator: the factory CA alone is believed (207), the device's certificate shown (208)."""
     context = _context()
     try:
-        _believe(context, Path(ca).read_text(encoding="utf-8", errors="replace"), cafile=ca)
+        _believe(context, contents(ca).decode("utf-8", "replace"), cafile=ca)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the factory CA {ca} cannot be used: {system_words(error)}") from None
     try:
         for name in (certificate, key):
-            with Path(name).open("rb"):  # the library would not say which of the two it cannot read
-                pass
+            contents(name)  # the library would not say which of the two it cannot read, and wait for who writes a pipe
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: "

@@ -24,6 +24,7 @@ from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.listening import Hosts, Place, opened, place_of
+from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
 
@@ -135,7 +136,7 @@ class Listener:
         self._admissions[sock.fileno()] = Admission()
         self.loop.add_reader(sock.fileno(), self._accept, sock)
         if self._sweeper is None:
-            self._sweeper = self.loop.create_task(self._sweep())
+            self._sweeper = self.loop.create_task(kept(self._sweep, "closing overdue connections"))
         return place_of(sock)
 
     def _accept(self, listening: socket.socket) -> None:
@@ -228,7 +229,15 @@ class Listener:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
             for connection in [one for one in self._connections if one.deadline < now]:
-                connection.overdue()
+                self._overdue(connection)
+
+    def _overdue(self, connection: Connection) -> None:
+        """One that cannot be told off in order goes all the same, and keeps none behind it from its end."""
+        try:
+            connection.overdue()
+        except Exception:
+            log.exception("closing an overdue connection: a fault of ours")
+            connection.abort()
 
     async def close(self, grace: float = 10.0) -> None:
         """Stop accepting, let requests in hand be answered for up to `grace` seconds, then close the rest."""

@@ -49,7 +49,8 @@ def signature(secret: Secret, body: bytes, at: datetime) -> str:
 async def post(webhook: Webhook, body: bytes, outbound: Outbound, now: Callable[[], datetime]) -> int:
     """Make the call; its status. Raises DelegatorError (UNREACHABLE, CONFIGURATION)."""
     parts = urlsplit(webhook.url)
-    context = await aside(partial(_context, webhook.anchor, now), "reading whom to trust")
+    context = await aside(partial(_context, webhook.anchor, now), "reading the system's authorities"
+                          if webhook.anchor is None else "reading a webhook's trust anchor")
     endpoint = Endpoint(parts.hostname or "", parts.port or 443, context, None, outbound)
     headers = {b"Content-Type": b"application/json",
                b"Delegator-Signature": signature(webhook.secret, body, now()).encode()}

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer, HostedCallback, Notification, NotificationKind
+from delegator.rounds import guarded
 from delegator.store import Store
 from delegator.store.outbox import Queue, Taken
 
@@ -85,7 +86,7 @@ class Notifier:
         try:
             while True:
                 self._wake.clear()
-                await self._look()
+                await guarded(self._look, "notifications")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ROUND):  # wait_for may swallow a cancellation (gh-86296)
                         await self._wake.wait()
@@ -93,16 +94,10 @@ class Notifier:
             await self._let_go()
 
     async def _look(self) -> None:
-        """A look that fails is logged, and the next one comes all the same."""
-        try:
-            await self.look()
-            if self._now() >= self._upkeep_at:
-                self._upkeep_at = self._now() + UPKEEP
-                await self._store.outbox.forget(self._now() - KEPT)
-        except DelegatorError as error:
-            log.error("notifications: %s", error.detail)
-        except Exception:
-            log.exception("notifications: a fault of ours")
+        await self.look()
+        if self._now() >= self._upkeep_at:
+            self._upkeep_at = self._now() + UPKEEP
+            await self._store.outbox.forget(self._now() - KEPT)
 
     async def look(self) -> None:
         """Start work on every queue that is due, as far as there is room."""
@@ -124,7 +119,8 @@ class Notifier:
         which = (queue.kind, queue.delegate)
         if which in self._working:
             return
-        self._working[which] = task = asyncio.get_running_loop().create_task(self._work(queue))
+        self._working[which] = task = asyncio.get_running_loop().create_task(
+            guarded(lambda: self._work(queue), f"notifications to {queue.delegate}"))
         task.add_done_callback(lambda _: self._done(which))
 
     def _done(self, which: tuple[NotificationKind, str]) -> None:
@@ -148,12 +144,9 @@ class Notifier:
     async def _work(self, queue: Queue) -> None:
         """Send what is in a queue, one after the other, until it is empty or its target fails."""
         left: Queue | None = queue
-        try:
-            while left is not None:
-                taken = await self._store.outbox.take(left, self._now() + HOLD)
-                left = None if taken is None else await self._one(taken)
-        except DelegatorError as error:
-            log.error("notifications to %s: %s", queue.delegate, error.detail)
+        while left is not None:
+            taken = await self._store.outbox.take(left, self._now() + HOLD)
+            left = None if taken is None else await self._one(taken)
 
     async def _one(self, taken: Taken) -> Queue | None:
         """Deliver one; the queue if it is still held and worth going on with."""

@@ -27,6 +27,7 @@ from delegator.store.migrate import APPLIED, still_missing
 from delegator.store.rehearsal import reading, rehearse
 from delegator.store.resealing import SEALED, Column
 from delegator.store.soundness import RESTORE, is_broken, troubles
+from pki.disk import require_regular
 
 PAGES = 2048
 """Copied at a time, 8 MiB: between two steps the progress is told and other threads run."""
@@ -117,11 +118,15 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
 def _reading(path: Path, called: Path | None = None, hint: str = _EARLIER) -> Iterator[sqlite3.Connection]:
     """One view of a database, as it is now, for as long as the connection is open; see `examine`."""
     try:
+        require_regular(path, path.stat())  # SQLite would open a pipe, and wait for somebody who writes to it
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True,
                                                 isolation_level=None)) as connection:
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             yield connection
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{called or path}: {error.strerror}", hint="check the path and who "
+                             "owns it") from None
     except sqlite3.Error as error:
         if is_broken(error):
             raise _damaged(called or path, str(error), hint) from None

@@ -45,8 +45,8 @@ def is_broken(error: BaseException) -> bool:
 
 def require_sound(path: Path) -> None:
     """Raises DelegatorError (CONFIGURATION) for a damaged file, with the way back."""
-    if not path.exists() or not path.stat().st_size:
-        return
+    if not path.is_file() or not path.stat().st_size:
+        return  # opening it tells what else it is
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             found = _found(connection)

@@ -28,6 +28,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
 from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
+from pki.disk import require_regular
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -302,6 +303,7 @@ def _connect(path: Path, timeout: float = BUSY_TIMEOUT, *, check_same_thread: bo
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
+    require_regular(path, path.stat())  # SQLite would open a pipe, and wait for somebody who writes to it
 
 
 async def open_sqlite(path: Path) -> SqliteDriver:

@@ -15,6 +15,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from delegator.rounds import kept
+
 log = logging.getLogger(__name__)
 CHANNEL = "delegator_revision"
 BEAT = 0.4
@@ -32,7 +34,7 @@ class Watch:
         self.changed: Callable[[], None] = lambda: None
         self._gaps = 0
         self._connect, self._question, self._reached = connect, question, reached
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(kept(self._run, "hearing of changes"))
 
     async def _run(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Writing is expected to fail: an 8-bit terminal, a full disk, a reader that left, a stream that was closed before.
 
 The laws, for every program and every way to write: no traceback; what could not be written does not end with 0; what
-was done is said all the same; what cannot be said changes nothing.
+was done is said all the same; what cannot be said changes nothing, unless it tells what lets devices in.
 """
 
 from __future__ import annotations
@@ -162,3 +162,22 @@ def test_what_programs_read_is_utf_8_on_any_terminal(house: Path) -> None:
     logged = _shell("$PY -m delegator device activate --delegator 127.0.0.1:1 --tag Ł --ca x --certificate x --key x "
                     "--state st --once --json", house, PYTHONIOENCODING="latin-1", LC_ALL="C.UTF-8")
     json.loads(logged.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", UNHEARD)
+def test_what_lets_devices_in_and_nobody_could_hear_of_does_not_end_with_0(house: Path, how: str) -> None:
+    """It was done all the same: whoever runs it has to look."""
+    name = f"u{len(how)}"
+    before = _shell(f"""set -e; D="$PY -m delegator"; $D customers add {name} --title x
+        $D delegates add {name}-d --customer {name} --hosted 'u-{{tag}}'
+        $D devices add UNH{len(how)}234 --customer {name} --model R750; $D customers disable {name}""", house)
+    assert before.returncode == 0, before.stderr
+    done = _shell(f"$PY -m delegator customers enable {name} {how}", house)
+    assert done.returncode == 1
+    assert json.loads(_shell(f"$PY -m delegator customers show {name} --json", house).stdout)["enabled"] is True
+    heard = _shell(f"""D="$PY -m delegator"; $D customers disable {name} && $D customers enable {name}""", house)
+    assert heard.returncode == 0
+    assert b"WARNING" in heard.stderr
+    unmoved = _shell(f"$PY -m delegator customers enable {name} {how}", house)
+    assert unmoved.returncode == 0, "nothing was let in, so nothing was lost"

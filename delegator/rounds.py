@@ -1,0 +1,43 @@
+"""Work that goes on for as long as the program does: it must not end without anybody knowing.
+
+A task of asyncio that raises is silent until somebody asks for its outcome, and of one that is meant to run for ever
+nobody asks. One stray error would then keep revocations from being read until the next start.
+The invariant: what is kept here ends only by returning or by being cancelled; every error is told in the log, and the
+work comes again.
+Must not live here: what the work is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from delegator.errors import DelegatorError
+
+log = logging.getLogger(__name__)
+AGAIN = 1.0
+"""Seconds until work that broke off is begun anew: an error that comes at once each time must not use up the core."""
+
+
+async def guarded(work: Callable[[], Awaitable[object]], what: str = "housekeeping") -> None:
+    """One round. One that fails is logged, and the next one comes all the same."""
+    await _went_well(work, what)
+
+
+async def kept(work: Callable[[], Awaitable[object]], what: str) -> None:
+    """Work that makes its rounds itself, begun anew where an error got through its guards."""
+    while not await _went_well(work, what):  # noqa: ASYNC110
+        await asyncio.sleep(AGAIN)
+
+
+async def _went_well(work: Callable[[], Awaitable[object]], what: str) -> bool:
+    try:
+        await work()
+    except DelegatorError as error:
+        log.error("%s: %s", what, error.detail)
+    except Exception:
+        log.exception("%s: a fault of ours", what)
+    else:
+        return True
+    return False

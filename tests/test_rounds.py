@@ -1,0 +1,175 @@
+"""Work that goes on for as long as the program does never ends without anybody knowing. B.
+
+The law is looked up in the code: whoever begins a task somewhere new is caught.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from delegator import rounds
+from delegator.delegate import app as delegate
+from delegator.errors import DelegatorError, Kind
+from delegator.net import stamps
+
+ROOT = Path(__file__).parents[1]
+BEGIN = {"create_task", "ensure_future"}
+KEEP = {"kept", "guarded"}
+AWAITED = {
+    "delegator/net/client.py": "each call that waits for the look-up gets its outcome",
+    "delegator/net/reverse.py": "each request that waits for the look-up gets its outcome",
+    "delegator/net/connection.py": "the listener answers for what is raised, and an overdue connection is swept",
+    "delegator/net/channel.py": "a call gets its outcome, also a fault of ours",
+    "delegator/worker.py": "its end is the end of the process, which the parent sees",
+    "delegator/crew.py": "its end is an end of all answers, so the worker is found to hang",
+    "delegator/workers.py": "group: a worker that cannot be started fails the start",
+    "delegator/store/sqlite.py": "each transaction waits for its outcome",
+    "delegator/store/connecting.py": "all are waited for on the spot"}
+"""Tasks that somebody waits for, or whose end somebody notices: why nobody has to keep them."""
+
+
+def name_of(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def begun(tree: ast.AST) -> Iterator[tuple[int, bool]]:
+    """Lines at which a task is begun, and whether it is kept or guarded."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and name_of(node.func) in BEGIN:
+            work = node.args[0]
+            yield node.lineno, isinstance(work, ast.Call) and name_of(work.func) in KEEP
+
+
+def alone() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for path in sorted((ROOT / "delegator").rglob("*.py")):
+        lines = [line for line, is_kept in begun(ast.parse(path.read_text(encoding="utf-8"))) if not is_kept]
+        if lines:
+            found[str(path.relative_to(ROOT))] = lines
+    return found
+
+
+def test_every_task_is_kept_or_somebody_waits_for_it() -> None:
+    assert set(alone()) == set(AWAITED)
+
+
+def test_the_law_sees_what_it_forbids() -> None:
+    code = "loop.create_task(self.run())\nloop.create_task(kept(self.run, 'x'))\nasyncio.ensure_future(work)"
+    assert list(begun(ast.parse(code))) == [(1, False), (2, True), (3, False)]
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (DelegatorError(Kind.UNAVAILABLE, "no disk"), "looking: no disk"), (PermissionError(13, "denied"), "denied"),
+    (RuntimeError("a race"), "a race")])
+async def test_work_that_breaks_off_is_told_of_and_begun_anew(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, words: str) -> None:
+    monkeypatch.setattr(rounds, "AGAIN", 0)
+    tries: list[int] = []
+
+    async def work() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise error
+    with caplog.at_level(logging.ERROR):
+        await rounds.kept(work, "looking")
+    assert len(tries) == 3
+    assert caplog.text.count(words) >= 2
+
+
+async def test_an_end_that_was_asked_for_is_one() -> None:
+    task = asyncio.ensure_future(rounds.kept(asyncio.Event().wait, "waiting"))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- the reference delegate's files ---
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
+    monkeypatch.setattr(delegate, "HOUSEKEEPING", 0.02)
+    for name in "ckal":
+        (tmp_path / name).write_text("1")
+    files: Any = SimpleNamespace(certificate=f"{tmp_path}/c", key=f"{tmp_path}/k", ca=f"{tmp_path}/a",
+                                 crl=f"{tmp_path}/l")
+    listener: Any = SimpleNamespace(context=None)
+    loaded: Any = SimpleNamespace(context="before")
+    return delegate.Keeper(listener, files, loaded)
+
+
+async def until(holds: Any) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("where", ["looking", "reading"])
+async def test_a_delegate_reads_again_after_whatever_error(keeper: delegate.Keeper, tmp_path: Path, where: str,
+                                                           monkeypatch: pytest.MonkeyPatch,
+                                                           caplog: pytest.LogCaptureFixture) -> None:
+    wrong = [PermissionError(13, "denied"), RuntimeError("a race")]
+    look, read = Path.stat, 0
+
+    def stat(path: Path, **how: bool) -> Any:
+        if where == "looking" and path.name == "l" and wrong:
+            raise wrong.pop()
+        return look(path, **how)
+
+    async def reloaded(*_: object) -> Any:
+        nonlocal read
+        if where == "reading" and wrong:
+            raise wrong.pop()
+        read += 1
+        return SimpleNamespace(context="after"), ()
+    monkeypatch.setattr(delegate, "_reloaded", reloaded)
+    life = asyncio.ensure_future(rounds.kept(keeper.run, "reload"))
+    if where == "reading":
+        await until(lambda: keeper._stamp)
+        monkeypatch.setattr(Path, "stat", stat)
+        (tmp_path / "l").write_text("another")
+    else:
+        monkeypatch.setattr(Path, "stat", stat)
+    await until(lambda: not wrong)
+    (tmp_path / "l").write_text("the newest")
+    await until(lambda: read > 0 and keeper._listener.context == "after")
+    assert not life.done()
+    life.cancel()
+    assert where == "looking" or "reload: a fault of ours" in caplog.text
+
+
+async def test_a_delegate_sees_a_new_list_while_another_file_hangs(keeper: delegate.Keeper, tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamps, "BRIEFLY", 0.1)
+    look, read, hangs, free = Path.stat, 0, False, asyncio.Event()
+
+    def stat(path: Path, **how: bool) -> Any:
+        import time
+        while hangs and path.name == "k" and not free.is_set():
+            time.sleep(0.01)
+        return look(path, **how)
+
+    async def reloaded(*_: object) -> Any:
+        nonlocal read
+        read += 1
+        return SimpleNamespace(context="after"), ()
+    monkeypatch.setattr(delegate, "_reloaded", reloaded)
+    monkeypatch.setattr(Path, "stat", stat)
+    life = asyncio.ensure_future(keeper.run())
+    await until(lambda: keeper._stamp)
+    hangs = True
+    await until(lambda: stamps.HANGS in (keeper._stamp or {}).values())
+    before = read
+    (tmp_path / "l").write_text("another")
+    await until(lambda: read > before)
+    life.cancel()
+    free.set()
