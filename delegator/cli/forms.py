@@ -71,7 +71,7 @@ def _identifying(pattern: re.Pattern[str], text: str, words: str) -> str:
 
 
 def _no_placeholder(text: str) -> str:
-    if any(map(str.isalnum, text)) and model.is_placeholder_serial(text.strip()):
+    if len(set(filter(str.isalnum, text))) > 1 and model.is_placeholder_serial(text.strip()):
         raise click.BadParameter(f"{text[:64]!a} is a placeholder, leave the cell empty: it identifies no device")
     return text
 

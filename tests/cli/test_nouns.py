@@ -151,7 +151,7 @@ def test_a6_the_approved_list_grows_and_shrinks(console: Console) -> None:
     console.ok("policies", "add", "p")
     Path("tags.txt").write_text("# first batch\nABC1234\n\nABC1235  # spare\nABC1234\n")
     assert console.ok("policies", "approve", "p", "ABC1236", "--from-file", "tags.txt") == {
-        "policy": "p", "tags": 3, "new": 3}
+        "policy": "p", "tags": 3, "new": 3, "not_registered": 3}
     assert console.ok("policies", "approve", "p", "--from-file", "-", stdin="ABC1234\n")["new"] == 0
     assert console.ok("policies", "disapprove", "p", "ABC1236", "ABC1299")["removed"] == 1
     assert console.ok("policies", "show", "p")["approved"] == ["ABC1234", "ABC1235"]
