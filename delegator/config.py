@@ -229,7 +229,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read settings: environment over file over defaults. Relative paths are relative to the working folder.
     Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
-    tree = _overridden(read_file(path, "write one with: delegator config show > delegator.toml"), environment)
+    tree = _overridden(read_file(path, f"write one with: delegator config write {path}"), environment)
     try:
         return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -9,6 +9,7 @@ Must not live here: the store's connections, sockets, anything that must not be 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,8 +36,8 @@ from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
 from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
-from delegator.sealing import SealingKey, read_key_file
-from delegator.store import Store, open_named
+from delegator.sealing import SealingKey
+from delegator.store import Store, keyring, open_named
 from delegator.store.soundness import require_sound
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
@@ -45,6 +46,7 @@ from pki import Authority, PkiError
 from pki.pair import Pair
 from pki.trust import TrustStore
 
+log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
@@ -233,8 +235,7 @@ def load_trust(settings: Settings) -> TrustStore:
 
 def load_key(settings: Settings) -> SealingKey:
     """The sealing keys. Raises DelegatorError (CONFIGURATION)."""
-    files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return SealingKey(*(read_key_file(Path(file)) for file in files))
+    return keyring.load(settings.sealing, settings.store)
 
 
 def load_outbound(settings: Settings) -> Outbound:
@@ -248,9 +249,14 @@ def load_outbound(settings: Settings) -> Outbound:
 async def open_store_to_serve(settings: Settings) -> Store:
     """The store that settings name, for a server: a file that is damaged is served by none, and not written to. What
     this comes to store.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
+    path = Path(settings.store.path)
+    new = not settings.store.url and not path.exists()
     if not settings.store.url:
-        await asyncio.to_thread(require_sound, Path(settings.store.path))
-    return await open_settings_store(settings)
+        await asyncio.to_thread(require_sound, path)
+    store = await open_settings_store(settings)
+    if new:
+        log.warning("made a new, empty database at %s", path.absolute())
+    return store
 
 
 async def open_settings_store(settings: Settings) -> Store:
