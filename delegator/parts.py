@@ -166,7 +166,22 @@ def withdrawing(before: Parts, withdrawn: frozenset[int], now: Clock) -> Parts:
 def load_shown(settings: Settings) -> Pair:
     """What devices see of us. Raises DelegatorError (CONFIGURATION)."""
     server = settings.server
-    return presented(Path(server.certificate), Path(server.key))
+    hint = minting(server.certificate, "server", server.ca)
+    return presented(Path(server.certificate), Path(server.key), hint)
+
+
+def minting(certificate: str, section: str, ca: str) -> str:
+    """What to do for a pair that is not there: the command that makes it, for the hosts that it must be for, or the very
+    first step of all where there is no authority either."""
+    if not Path(ca).exists():
+        return FIRST
+    return (f"python -m pki {_MINTED[section]} {Path(certificate).stem} --alt HOST; or name yours in [{section}] "
+            "certificate and key")
+
+
+FIRST = "begin with: python -m pki init; the steps after it are in docs/operators.md, First start"
+_MINTED = {"server": "server", "callbacks": "delegate --client"}
+"""How `python -m pki` is asked for the pair of a section."""
 
 
 def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
@@ -175,7 +190,7 @@ def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | 
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),
-                         "python -m pki delegate --client NAME; or name yours in [callbacks] certificate and key")
+                         minting(said.certificate, "callbacks", settings.server.ca))
     except DelegatorError as error:
         if before is not None and isinstance(before.called_with, Pair):
             raise
@@ -230,7 +245,8 @@ def load_trust(settings: Settings) -> TrustStore:
         trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
         return trust if server.issuers else trust.beneath_anchors()
     except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
+        hint = error.hint if Path(server.ca).exists() else f"name the authority's ca.crt in [server] ca; or {FIRST}"
+        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 
 def load_key(settings: Settings) -> SealingKey:
@@ -249,13 +265,12 @@ def load_outbound(settings: Settings) -> Outbound:
 async def open_store_to_serve(settings: Settings) -> Store:
     """The store that settings name, for a server: a file that is damaged is served by none, and not written to. What
     this comes to store.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
-    path = Path(settings.store.path)
-    new = not settings.store.url and not path.exists()
+    new = await aside(partial(keyring.unmade, settings.store), "looking for the database")
     if not settings.store.url:
-        await asyncio.to_thread(require_sound, path)
+        await asyncio.to_thread(require_sound, Path(settings.store.path))
     store = await open_settings_store(settings)
     if new:
-        log.warning("made a new, empty database at %s", path.absolute())
+        log.warning("made a new, empty database at %s", new)
     return store
 
 

@@ -22,8 +22,8 @@ from delegator.private import read_secret
 
 ID_BYTES = 4
 _ID, _NONCE, _KEY = ID_BYTES, 12, 32
-_OTHER = ("put the file of that key back as [sealing] key_file, or beside it in older_key_files; which key is needed for "
-          "what tells: delegator sealing status")
+_OTHER = ("put the file of that key back as [sealing] key_file, or beside it in older_key_files; which key is needed "
+          "for what tells: delegator sealing status")
 RESTORE = "restore it from your copy; a new one opens nothing that is sealed already"
 
 
@@ -55,9 +55,11 @@ class SealingKey:
         """Open what was sealed for `row`. Raises DelegatorError and tells neither key nor text: CONFIGURATION where it
         is another key, UNAVAILABLE where the value is not what it was."""
         cipher = self._ciphers.get(sealed[:_ID])
-        if cipher is None:
+        if cipher is None and len(sealed) > _ID + _NONCE:
             raise DelegatorError(Kind.CONFIGURATION, self._unknown(sealed, row), hint=_OTHER)
         try:
+            if cipher is None:
+                raise ValueError("cut off")
             return cipher.decrypt(sealed[_ID:_ID + _NONCE], sealed[_ID + _NONCE:], row.encode()).decode()
         except (InvalidTag, ValueError):  # ValueError: cut off within the nonce
             raise DelegatorError(Kind.UNAVAILABLE,

@@ -62,9 +62,9 @@ class Finding:
 class _Wrong(Exception):
     """What a check found to be wrong, and what to do."""
 
-    def __init__(self, detail: str, hint: str) -> None:
+    def __init__(self, detail: str, hint: str, setting: str = "") -> None:
         super().__init__(detail)
-        self.detail, self.hint = detail, hint
+        self.detail, self.hint, self.setting = detail, hint, setting
 
 
 def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
@@ -127,11 +127,12 @@ def _checks(settings: Settings, source: Source) -> Iterator[_Check]:
     if not folder.exists() or (folder / "ledger.jsonl").exists():
         yield "PKI folder", str(folder), lambda: _pki_folder(folder)
     yield "factory anchors", server.ca, lambda: _trust(server)
-    yield from _pair("server", server.certificate, server.key, "server")
-    yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
+    yield from _pair("server", server.certificate, server.key, server.ca)
+    yield from _pair("callbacks", callbacks.certificate, callbacks.key, server.ca)
+    ops = settings.ops
     yield "devices' port", ", ".join(each(server.host)), lambda: _port(settings, source, server, "server")
-    if settings.ops.enabled:
-        yield "operators' port", ", ".join(each(settings.ops.host)), lambda: _port(settings, source, settings.ops, "ops")
+    if ops.enabled:
+        yield "operators' port", ", ".join(each(ops.host)), lambda: _port(settings, source, ops, "ops")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name, settings)
     if settings.domains.enabled:
@@ -238,8 +239,10 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
-    mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
+def _pair(section: str, certificate: str, key: str, ca: str) -> Iterator[_Check]:
+    from delegator.parts import minting
+
+    mint = minting(certificate, section, ca)
     yield f"{section} certificate", certificate, lambda: _certificate(certificate, key, mint)
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
@@ -248,7 +251,8 @@ def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> 
     try:
         return Finding(what, path, True, check(), setting=setting)
     except (PkiError, DelegatorError, _Wrong) as error:
-        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", setting)
+        blamed = getattr(error, "setting", "") or setting
+        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", blamed)
     except OSError as error:
         return Finding(what, path, False, system_words(error), "check the path and who owns it", setting)
 
@@ -302,8 +306,8 @@ def _port(settings: Settings, source: Source, where: Server | OpsSettings, secti
     try:
         return checking_ports.told(settings, source, where.host, where.port)
     except checking_ports.Taken as taken:
-        raise _Wrong(taken.detail, "fine if that is your delegator; else stop it, or choose another port in "
-                     f"[{section}] port") from None
+        raise _Wrong(taken.detail, "fine if that is your delegator; else stop it, or choose another port",
+                     f"[{section}] port, {source.of(section, 'port')}") from None
 
 
 def _sealing(name: str, settings: Settings) -> str:

@@ -51,8 +51,8 @@ def _not_into_what_is_read(path: Path | None) -> None:
         if os.path.samestat(read, written) and read.st_size == 0:
             raise DelegatorError(Kind.CONFLICT, f"standard output is {path}, the settings file that would be read, and "
                                  "the shell has emptied it: settings that it held are gone from it",
-                                 hint=f"put your copy back, if it held any; else remove it, then: delegator config write "
-                                      f"{path}")
+                                 hint="put your copy back, if it held any; else remove it, then: delegator config "
+                                 f"write {path}")
 
 
 @verb(group, "write", "delegator config write")
@@ -83,7 +83,7 @@ def _in_effect(file: Path) -> Settings:
 
 def _taken(file: Path) -> DelegatorError:
     return DelegatorError(Kind.CONFLICT, f"{file} exists, and settings are never overwritten",
-                          hint="choose another name, or move it away first; what is in effect shows: delegator config show")
+                          hint="choose another name, or move it away; see what is in effect: delegator config show")
 
 
 @verb(group, "check", "delegator --config delegator.toml config check")

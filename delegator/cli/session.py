@@ -66,19 +66,18 @@ async def open_named(settings: Settings, *, writes: bool = True) -> Store:
     delegator's it would be the wrong one. Raises DelegatorError (CONFIGURATION)."""
     from delegator.store import keyring, open_named
 
-    path = Path(settings.store.path)
-    new = not settings.store.url and not path.exists()
+    new = keyring.unmade(settings.store)
     if new and not writes:
-        raise DelegatorError(Kind.CONFIGURATION, f"there is no database at {path.absolute()}", hint=_NO_DATABASE)
+        raise DelegatorError(Kind.CONFIGURATION, f"there is no database at {new}", hint=_NO_DATABASE)
     store = await open_named(settings.store, keyring.load(settings.sealing, settings.store), actor=operator.actor(),
                              peer=operator.place())
     if new:
-        click.echo(f"made a new, empty database at {path.absolute()}", err=True)
+        click.echo(f"made a new, empty database at {new}", err=True)
     return store
 
 
-_NO_DATABASE = ("is this the delegator's folder, or are its settings named with --config? The first command that writes, such "
-                "as delegator customers add, makes a new one, and so does delegator serve")
+_NO_DATABASE = ("go to the delegator's folder, or name its settings with --config; delegator serve makes a new "
+                "database, and so does the first command that writes, such as delegator customers add")
 _Function = Callable[..., Awaitable[Output | None]]
 
 

@@ -220,7 +220,7 @@ def statement(step: str, which: str, to: str | None, until: datetime | None) -> 
     return _statement(step=_STEPS[step], which=which, to=to, until=until)
 
 
-@stored
+@looking
 async def _statement(store: Store, step: TransferState, which: str, to: str | None, until: datetime | None) -> Output:
     from delegator.store.transfers import stated
 

@@ -64,7 +64,7 @@ def group(context: click.Context, month: Month | None, customer: str | None, as_
     console.show(output, as_json)
 
 
-@stored
+@looking
 async def _usage(store: Store, month: Month | None, customer: str | None) -> Output:
     now = datetime.now(UTC)
     month = month or this_month()

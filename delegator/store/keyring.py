@@ -40,6 +40,12 @@ def _of_missing(name: str, sealing: config.Sealing, where: config.Store) -> str:
     return RESTORE if holds_sealed(Path(where.path)) else making(name)
 
 
+def unmade(where: config.Store) -> Path | None:
+    """Where the database is to be that is not there yet; None where there is one, or a server that has it."""
+    path = Path(where.path)
+    return None if where.url or path.exists() else path.absolute()
+
+
 def holds_sealed(path: Path) -> bool:
     """Whether something is sealed in a database file. One that cannot be read may hold anything."""
     if not path.exists() or not path.stat().st_size:

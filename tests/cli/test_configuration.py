@@ -16,8 +16,9 @@ from .conftest import Console
 
 
 @pytest.fixture
-def mother(console: Console) -> Console:
-    """A console whose factory has everything the built-in settings name."""
+def mother(console: Console, monkeypatch: pytest.MonkeyPatch) -> Console:
+    """A console whose factory has everything the built-in settings name, but for a port that may be taken here."""
+    monkeypatch.setenv("DELEGATOR_SERVER__PORT", "0")
     folder = Folder.create("var/pki", common_name="Test Factory CA")
     folder.issue("delegator-server", "delegator", names=("localhost",))
     folder.issue("delegate-client", "delegator")
@@ -131,8 +132,39 @@ def test_a_sealing_key_is_made_once_and_never_overwritten(place: Path) -> None:
 
 
 def test_without_a_sealing_key_the_way_to_make_one_is_told(place: Path) -> None:
-    said = Console().refused(3, "customers", "list")
+    said = Console().refused(3, "customers", "add", "acme", "--title", "Acme")
     assert "delegator config new-key var/sealing.key" in said
+
+
+@pytest.mark.parametrize("words", [("customers", "list"), ("customers", "add", "globex", "--title", "G"), ("serve",),
+                                   ("config", "check"), ("sealing", "rotate")])
+def test_a_sealing_key_is_not_to_be_made_anew_where_it_seals_something(mother: Console, words: tuple[str, ...]) -> None:
+    """A new one would be made in a minute, and open nothing."""
+    mother.ok("customers", "add", "acme", "--title", "Acme")
+    Path("var/sealing.key").unlink()
+    said = mother.run(*words)
+    assert said.code == 3
+    assert "restore it from your copy; a new one opens nothing that is sealed already" in said.err
+    assert "new-key" not in said.err
+
+
+def test_an_older_key_that_is_gone_is_not_to_be_made_anew(mother: Console) -> None:
+    Path("delegator.toml").write_text('[sealing]\nolder_key_files = ["var/old.key"]\n')
+    said = mother.refused(3, "customers", "list")
+    assert "take it out of [sealing] older_key_files" in said
+    assert "new-key" not in said
+
+
+@pytest.mark.parametrize("words", [("customers", "list"), ("customers", "add", "globex", "--title", "G"), ("serve",)])
+def test_a_sealing_key_that_is_another_ends_with_3_and_is_named_by_its_file(mother: Console,
+                                                                            words: tuple[str, ...]) -> None:
+    mother.ok("customers", "add", "acme", "--title", "Acme")
+    mother.ok("delegates", "add", "small", "--customer", "acme", "--hosted", "u")
+    Path("var/sealing.key").unlink()
+    mother.ok("config", "new-key", "var/sealing.key")
+    done = mother.run(*words)
+    if words[-1] != "list":
+        assert (done.code, "var/sealing.key is key" in done.err) == (3, True), done.err
 
 
 def test_a_database_that_is_none_is_a_configuration_error(console: Console) -> None:
