@@ -232,23 +232,26 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
     said = read_file(path, f"write one with: delegator config write {path}")
     tree = _with_paths(_overridden(said, environment), environment)
-    return typed(said, tree, Settings, Source(path, environment), "what there is: delegator config show --defaults")
+    return typed(but(said, _overridden({}, environment)), tree, Settings, Source(path, environment),
+                 "what there is: delegator config show --defaults")
 
 
 def typed(said: Mapping[str, Any], tree: Mapping[str, Any], kind: type[Tree], source: Source, hint: str) -> Tree:
-    """A tree as settings. What the environment and the command line say is text, whatever it stands for; in the file
-    that `said` it a number is a number and `"25433"` none. Raises DelegatorError (CONFIGURATION)."""
+    """A tree as settings. What the environment and the command line say is text, whatever it stands for; in the file,
+    of which `said` is what nothing overrides, a number is a number and `"25433"` none. Raises DelegatorError
+    (CONFIGURATION)."""
     try:
         settings = msgspec.convert(tree, kind, strict=False)
-        msgspec.convert({section: _as_said(values, tree[section]) for section, values in said.items()}, kind)
+        msgspec.convert(said, kind)
     except msgspec.ValidationError as error:
         raise DelegatorError(Kind.CONFIGURATION, source.of_mistake(str(error), kind), hint=hint) from None
     return settings
 
 
-def _as_said(values: Any, put: Any) -> Any:
-    """The values of one section that stand in the file and that nothing overrides."""
-    return {key: value for key, value in values.items() if value is put[key]} if isinstance(values, dict) else values
+def but(tree: Mapping[str, Any], over: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+    """What a tree says of its own, where something is said over it."""
+    return {section: {key: value for key, value in values.items() if key not in over.get(section, ())}
+            if isinstance(values, dict) else values for section, values in tree.items()}
 
 
 class Source(NamedTuple):

@@ -166,20 +166,17 @@ def withdrawing(before: Parts, withdrawn: frozenset[int], now: Clock) -> Parts:
 def load_shown(settings: Settings) -> Pair:
     """What devices see of us. Raises DelegatorError (CONFIGURATION)."""
     server = settings.server
-    hint = minting(server.certificate, "server", server.ca)
-    return presented(Path(server.certificate), Path(server.key), hint)
+    return presented(Path(server.certificate), Path(server.key), minting(server.certificate, "server"))
 
 
-def minting(certificate: str, section: str, ca: str) -> str:
-    """What to do for a pair that is not there: the command that makes it, for the hosts that it must be for, or the very
-    first step of all where there is no authority either."""
-    if not Path(ca).exists():
-        return FIRST
+def minting(certificate: str, section: str) -> str:
+    """What to do for a pair that is not there: the command that makes it, for the hosts that it must be for."""
     return (f"python -m pki {_MINTED[section]} {Path(certificate).stem} --alt HOST; or name yours in [{section}] "
             "certificate and key")
 
 
-FIRST = "begin with: python -m pki init; the steps after it are in docs/operators.md, First start"
+_FIRST = ("begin with: python -m pki init; the steps after it are in docs/operators.md, First start; or name your "
+          "authority's certificate in [server] ca")
 _MINTED = {"server": "server", "callbacks": "delegate --client"}
 """How `python -m pki` is asked for the pair of a section."""
 
@@ -190,7 +187,7 @@ def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | 
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),
-                         minting(said.certificate, "callbacks", settings.server.ca))
+                         minting(said.certificate, "callbacks"))
     except DelegatorError as error:
         if before is not None and isinstance(before.called_with, Pair):
             raise
@@ -245,7 +242,7 @@ def load_trust(settings: Settings) -> TrustStore:
         trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
         return trust if server.issuers else trust.beneath_anchors()
     except PkiError as error:
-        hint = error.hint if Path(server.ca).exists() else f"name the authority's ca.crt in [server] ca; or {FIRST}"
+        hint = error.hint if Path(server.ca).exists() else _FIRST
         raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 

@@ -124,13 +124,14 @@ _KINDS: Final = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_
                  stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}  # fmt: skip
 
 
-def read_private(path: Path) -> bytes:
-    """The content of a private file; CONFIGURATION if it is missing, unreadable or open to others."""
+def read_private(path: Path, hint: str = "restore it from a backup") -> bytes:
+    """The content of a private file; CONFIGURATION if it is missing, for which `hint` is what to do, unreadable or open
+    to others."""
     try:
         require_private(path)
         return read_regular(path)
     except FileNotFoundError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} is missing", "restore it from a backup") from error
+        raise PkiError(Kind.CONFIGURATION, f"{path} is missing", hint) from error
     except OSError as error:
         raise unusable(path, error) from error
 

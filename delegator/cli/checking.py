@@ -127,8 +127,8 @@ def _checks(settings: Settings, source: Source) -> Iterator[_Check]:
     if not folder.exists() or (folder / "ledger.jsonl").exists():
         yield "PKI folder", str(folder), lambda: _pki_folder(folder)
     yield "factory anchors", server.ca, lambda: _trust(server)
-    yield from _pair("server", server.certificate, server.key, server.ca)
-    yield from _pair("callbacks", callbacks.certificate, callbacks.key, server.ca)
+    yield from _pair("server", server.certificate, server.key)
+    yield from _pair("callbacks", callbacks.certificate, callbacks.key)
     ops = settings.ops
     yield "devices' port", ", ".join(each(server.host)), lambda: _port(settings, source, server, "server")
     if ops.enabled:
@@ -239,10 +239,10 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _pair(section: str, certificate: str, key: str, ca: str) -> Iterator[_Check]:
+def _pair(section: str, certificate: str, key: str) -> Iterator[_Check]:
     from delegator.parts import minting
 
-    mint = minting(certificate, section, ca)
+    mint = minting(certificate, section)
     yield f"{section} certificate", certificate, lambda: _certificate(certificate, key, mint)
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 

@@ -114,7 +114,10 @@ def _check(settings: Delegate) -> None:
     if not settings.delegators:
         raise DelegatorError(Kind.CONFIGURATION, "no delegator is named, so nobody could call",
                              hint='set [delegate] delegators = ["delegator.example"], or --delegator NAME')
-    provisioning.check(Path(settings.data))
+    if settings.data == Delegate().data and not Path(settings.data).exists():
+        log.warning("there is no folder %s: each device is told its tag alone; put default.xml into it", settings.data)
+    else:
+        provisioning.check(Path(settings.data))
 
 
 async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) -> None:

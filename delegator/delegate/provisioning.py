@@ -101,8 +101,8 @@ def document(folder: Path, device: Device) -> bytes:
 
 def check(folder: Path) -> None:
     """At the start: the folder can be read and its template makes a document. Raises DelegatorError
-    (CONFIGURATION); for a folder that is not there too: every device would be given next to nothing, and told so by
-    nobody."""
+    (CONFIGURATION); for a folder that is not there too, as every device would be given next to nothing, and nobody
+    would hear of it."""
     if not folder.exists():
         raise DelegatorError(Kind.CONFIGURATION, f"provisioning data {folder}: there is no such folder",
                              hint=f"mkdir -p {folder}; then put default.xml into it, or a <TAG>.xml for each device: "

@@ -142,3 +142,16 @@ def test_data_and_words_keep_apart(acme: Console) -> None:
 
 def test_the_version_is_told(place: object) -> None:
     assert Console().run("--version").out.startswith("delegator 0.")
+
+
+@pytest.mark.parametrize(("words", "meant"), [
+    (("serv",), "did you mean serve?"), (("customer", "add"), "did you mean customers?"),
+    (("Devices",), "did you mean devices?"), (("customers", "ad"), "mean 'add'?"), (("config", "shw"), "mean 'show'?")])
+def test_a_command_that_is_nearly_one_is_answered_with_it(place: object, words: tuple[str, ...], meant: str) -> None:
+    assert meant in Console().refused(2, *words)
+
+
+def test_a_command_that_is_near_to_none_is_answered_with_all(place: object) -> None:
+    said = Console().refused(2, "frobnicate")
+    assert "did you mean" not in said
+    assert all(noun in said for noun in NOUNS)
