@@ -62,7 +62,8 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ,
     """Read settings; `flags` holds values by section and key. Raises DelegatorError (CONFIGURATION)."""
     said = read_file(path, "start from examples/delegate/delegate.toml, see docs/customers.md")
     over = _merged(_of_environment(environment), flags or {})
-    return typed(but(said, over), _merged(said, over), Settings, Source(path, environment, PREFIX), "see: delegator delegate serve --help")
+    return typed(but(said, over), _merged(said, over), Settings, Source(path, environment, PREFIX),
+                 "see: delegator delegate serve --help")
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:
