@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -23,6 +23,7 @@ from pki.disk import read_given
 from pki.text import NotText, decoded
 
 PREFIX = "DELEGATOR_"
+Tree = TypeVar("Tree", bound=msgspec.Struct)
 _LARGEST = 1 << 20
 """Bytes of a settings file: hundreds of times what all settings take."""
 _PASSWORD = re.compile(r"^[^/?]*//[^/?@]*:[^/?]*@|[?&]password=")
@@ -230,12 +231,28 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read settings: environment over file over defaults. Relative paths are relative to the working folder.
     Raises DelegatorError (CONFIGURATION) with the path to the key in its message."""
-    tree = _overridden(read_file(path, "write one with: delegator config show > delegator.toml"), environment)
+    said = read_file(path, f"write one with: delegator config write {path}")
+    tree = _with_paths(_overridden(said, environment), environment)
+    return typed(but(said, _overridden({}, environment)), tree, Settings, Source(path, environment),
+                 "what there is: delegator config show --defaults")
+
+
+def typed(said: Mapping[str, Any], tree: Mapping[str, Any], kind: type[Tree], source: Source, hint: str) -> Tree:
+    """A tree as settings. What the environment and the command line say is text, whatever it stands for; in the file,
+    of which `said` is what nothing overrides, a number is a number and `"25433"` none. Raises DelegatorError
+    (CONFIGURATION)."""
     try:
-        return msgspec.convert(_with_paths(tree, environment), Settings, strict=False)
+        settings = msgspec.convert(tree, kind, strict=False)
+        msgspec.convert(said, kind)
     except msgspec.ValidationError as error:
-        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment).of_mistake(str(error)),
-                             hint="what there is: delegator config show --defaults") from None
+        raise DelegatorError(Kind.CONFIGURATION, source.of_mistake(str(error), kind), hint=hint) from None
+    return settings
+
+
+def but(tree: Mapping[str, Any], over: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
+    """What a tree says of its own, where something is said over it."""
+    return {section: {key: value for key, value in values.items() if key not in over.get(section, ())}
+            if isinstance(values, dict) else values for section, values in tree.items()}
 
 
 class Source(NamedTuple):
@@ -252,22 +269,25 @@ class Source(NamedTuple):
         return (self.options.get((section, key)) or self.variable(section, key)
                 or (str(self.path) if self.path else "built in"))
 
-    def behind(self, words: str) -> str | None:
-        """The variable that sets what words are about: a key that they name, or a value that they show."""
+    def behind(self, words: str) -> tuple[str, ...]:
+        """The variables that set what words are about: the keys that they name, else the values that they show."""
+        named, shown = [], []
         for name, value in sorted(self.environment.items()):
             section, parted, key = name.removeprefix(self.prefix).lower().partition("__")
-            ours = name.startswith(self.prefix) and (parted or name == f"{self.prefix}CONFIG") and name not in words
-            named = f"[{section}] {key}" in words or f"$.{section}.{key}" in words
-            if ours and (named or ((key == "port" or _telling(value)) and _shown(value, words))):
-                return name
-        return None
+            if not name.startswith(self.prefix) or not (parted or name == f"{self.prefix}CONFIG") or name in words:
+                continue
+            if f"[{section}] {key}" in words or f"$.{section}.{key}" in words:
+                named.append(name)
+            elif _shown(f"port {value}" if key == "port" else value, words) and (key == "port" or _telling(value)):
+                shown.append(name)
+        return tuple(named or shown)
 
     def variable(self, section: str, key: str = "") -> str | None:
         """The variable that sets a key, or any key of a section."""
         return next((name for name in sorted(self.environment) if name.startswith(self.prefix)
                      and re.fullmatch(f"{section}__{key or '.*'}", name.removeprefix(self.prefix).lower())), None)
 
-    def of_mistake(self, words: str) -> str:
+    def of_mistake(self, words: str, kind: type[msgspec.Struct]) -> str:
         """What msgspec tells of a value or a name by the path to it, in an operator's words and with where it was
         set."""
         at, unknown = _AT.search(words), _UNKNOWN.search(words)
@@ -276,7 +296,16 @@ class Source(NamedTuple):
             section, key = (section, unknown["name"]) if section else (unknown["name"], "")
         variable = self.variable(re.escape(section), re.escape(key or "")) if section else None
         where = variable or self.path
-        return (f"{where}: " if where else "") + _PLAIN.sub(lambda found: _TYPES[found[0]], words)
+        form = f"[{section}] {key}: " if section and key and unknown is None else ""
+        choices = _choices(kind, section, key) if words.startswith("Invalid enum value") else ()
+        there = f"; there are: {', '.join(choices)}" if choices else ""
+        return (f"{where}: " if where else "") + form + _PLAIN.sub(lambda found: _TYPES[found[0]], words) + there
+
+
+def _choices(kind: type[msgspec.Struct], section: str | None, key: str | None) -> tuple[str, ...]:
+    """What a setting of a few words may be."""
+    there = get_type_hints(get_type_hints(kind).get(section or ""), include_extras=False)
+    return tuple(map(str, get_args(there.get(key or ""))))
 
 
 _TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`bool`": "true or false",
@@ -285,7 +314,8 @@ _TYPES = {"`int`": "a whole number", "`float`": "a number", "`str`": "text", "`b
 _PLAIN = re.compile("|".join(map(re.escape, _TYPES)))
 def _telling(value: str) -> bool:
     """Whether it is a path, an address or a name with dots: another word may stand anywhere."""
-    return any(mark in value for mark in "/.:@") and not value.replace(".", "").isdigit()
+    number = value.replace(".", "").isdigit() and value.count(".") < 3  # with three dots it is an address
+    return any(mark in value for mark in "/.:@") and not number
 
 
 def _shown(value: str, words: str) -> bool:

@@ -9,6 +9,7 @@ Must not live here: the store's connections, sockets, anything that must not be 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,8 +36,8 @@ from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
 from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
-from delegator.sealing import SealingKey, read_key_file
-from delegator.store import Store, open_named
+from delegator.sealing import SealingKey
+from delegator.store import Store, keyring, open_named
 from delegator.store.soundness import require_sound
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
@@ -45,6 +46,7 @@ from pki import Authority, PkiError
 from pki.pair import Pair
 from pki.trust import TrustStore
 
+log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
@@ -164,7 +166,19 @@ def withdrawing(before: Parts, withdrawn: frozenset[int], now: Clock) -> Parts:
 def load_shown(settings: Settings) -> Pair:
     """What devices see of us. Raises DelegatorError (CONFIGURATION)."""
     server = settings.server
-    return presented(Path(server.certificate), Path(server.key))
+    return presented(Path(server.certificate), Path(server.key), minting(server.certificate, "server"))
+
+
+def minting(certificate: str, section: str) -> str:
+    """What to do for a pair that is not there: the command that makes it, for the hosts that it must be for."""
+    return (f"python -m pki {_MINTED[section]} {Path(certificate).stem} --alt HOST; or name yours in [{section}] "
+            "certificate and key")
+
+
+_FIRST = ("begin with: python -m pki init; the steps after it are in docs/operators.md, First start; or name your "
+          "authority's certificate in [server] ca")
+_MINTED = {"server": "server", "callbacks": "delegate --client"}
+"""How `python -m pki` is asked for the pair of a section."""
 
 
 def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
@@ -173,7 +187,7 @@ def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | 
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),
-                         "python -m pki delegate --client NAME; or name yours in [callbacks] certificate and key")
+                         minting(said.certificate, "callbacks"))
     except DelegatorError as error:
         if before is not None and isinstance(before.called_with, Pair):
             raise
@@ -228,13 +242,13 @@ def load_trust(settings: Settings) -> TrustStore:
         trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
         return trust if server.issuers else trust.beneath_anchors()
     except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
+        hint = error.hint if Path(server.ca).exists() else _FIRST
+        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 
 def load_key(settings: Settings) -> SealingKey:
     """The sealing keys. Raises DelegatorError (CONFIGURATION)."""
-    files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return SealingKey(*(read_key_file(Path(file)) for file in files))
+    return keyring.load(settings.sealing, settings.store)
 
 
 def load_outbound(settings: Settings) -> Outbound:
@@ -248,9 +262,13 @@ def load_outbound(settings: Settings) -> Outbound:
 async def open_store_to_serve(settings: Settings) -> Store:
     """The store that settings name, for a server: a file that is damaged is served by none, and not written to. What
     this comes to store.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
+    new = await aside(partial(keyring.unmade, settings.store), "looking for the database")
     if not settings.store.url:
         await asyncio.to_thread(require_sound, Path(settings.store.path))
-    return await open_settings_store(settings)
+    store = await open_settings_store(settings)
+    if new:
+        log.warning("made a new, empty database at %s", new)
+    return store
 
 
 async def open_settings_store(settings: Settings) -> Store:

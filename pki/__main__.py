@@ -17,7 +17,7 @@ import click
 from pki import disk, minting, show, streams
 from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
-from pki.console import Passphrase, Values, command, unlocking
+from pki.console import Commands, Passphrase, Values, command, unlocking
 from pki.errors import Kind, PkiError
 from pki.folder import Folder, Issued
 from pki.keys import KeyType
@@ -54,7 +54,7 @@ def _issuing(function: Callable[..., Values]) -> Callable[..., None]:
     return unlocking(command(function))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """The factory's certificate authority: mint, revoke, examine."""
 
@@ -118,7 +118,8 @@ def mail(address: str, **options: Any) -> Values:
 def device(tag: str | None, source: IO[bytes] | None, out: Path | None, **options: Any) -> Values:
     """Issue the handshake certificate of the device TAG, or of every tag in a list."""
     if (tag is None) == (source is None) or (tag is not None and out is not None):
-        raise PkiError(Kind.USAGE, "give either a TAG, or --from FILE (and --out DIR)", "see --help")
+        raise PkiError(Kind.USAGE, "give either a TAG, or --from FILE (and --out DIR)",
+                       "see: python -m pki device --help")
     if tag is not None:
         return _issue(DEVICE, tag, **options)
     return minting.mint(source or sys.stdin.buffer, out, **options)
@@ -137,7 +138,8 @@ def revoke(
 ) -> Values:
     """Revoke the certificate with serial or file TARGET, or all of a device, and write the list."""
     if (target is None) == (tag is None):
-        raise PkiError(Kind.USAGE, "give either a serial, a certificate file, or --tag", "see --help")
+        raise PkiError(Kind.USAGE, "give either a serial, a certificate file, or --tag",
+                       "see: python -m pki revoke --help")
     folder = Folder.open(place)
     serials = show.serials_of_tag(folder, tag) if tag else show.serials(target or "")
     done = folder.revoke(serials, Reason(reason), folder.authority(passphrase.read()), days)

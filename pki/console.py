@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +29,8 @@ from pki.text import NotText, secret_in
 
 PASSPHRASE_VARIABLE = "PKI_PASSPHRASE"  # noqa: S105 - the name of a variable
 
+_MISSING = "name the file that holds the passphrase, mode 600; or use --passphrase-prompt"
+
 Values = Mapping[str, object]
 
 
@@ -42,7 +44,7 @@ class Passphrase:
     def read(self, *, confirm: bool = False) -> bytes | None:
         """None if there is none; CONFIGURATION for an exposed or empty one, USAGE for a prompt without a terminal."""
         if self.file is not None:
-            return _passphrase(disk.read_private(self.file), str(self.file))
+            return _passphrase(disk.read_private(self.file, _MISSING), str(self.file))
         if PASSPHRASE_VARIABLE in os.environ:
             return _passphrase(os.environb[PASSPHRASE_VARIABLE.encode()], PASSPHRASE_VARIABLE)
         return self._ask(confirm) if self.prompt else None
@@ -61,6 +63,26 @@ def _passphrase(content: bytes, source: str) -> bytes:
         return secret_in(content).encode()
     except NotText as error:
         raise PkiError(Kind.CONFIGURATION, error.of(f"the passphrase in {source}"), error.hint) from None
+
+
+class Commands(click.Group):
+    """The outermost group: a word that does not fit is told as every other error is, with what to do next."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+             standalone_mode: bool = True, windows_expand_args: bool = True, **extra: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        try:
+            code = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as bare:
+            bare.show()
+            code = bare.exit_code
+        except click.UsageError as error:
+            place = error.ctx.command_path if error.ctx else "python -m pki"
+            _fail(PkiError(Kind.USAGE, error.format_message(), f"see: {place} --help"), "--json" in words)
+        except click.Abort:
+            click.echo("error: stopped", err=True)
+            sys.exit(EXIT_CODES[Kind.FAILED])
+        sys.exit(code if isinstance(code, int) else 0)
 
 
 Command = Callable[..., None]

@@ -142,8 +142,9 @@ _KINDS: Final = {stat.S_IFIFO: "a named pipe", stat.S_IFDIR: "a folder", stat.S_
                  stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}  # fmt: skip
 
 
-def read_private(path: Path) -> bytes:
-    """The content of a private file; CONFIGURATION if it is missing, unreadable or open to others."""
+def read_private(path: Path, hint: str = "restore it from a backup") -> bytes:
+    """The content of a private file; CONFIGURATION if it is missing, for which `hint` is what to do, unreadable or open
+    to others."""
     try:
         found = path.lstat()
         if not stat.S_ISLNK(found.st_mode):  # of a link its own words say more
@@ -151,7 +152,7 @@ def read_private(path: Path) -> bytes:
         require_private(path)
         return read_regular(path)
     except FileNotFoundError as error:
-        raise PkiError(Kind.CONFIGURATION, f"{path} is missing", "restore it from a backup") from error
+        raise PkiError(Kind.CONFIGURATION, f"{path} is missing", hint) from error
     except OSError as error:
         raise unusable(path, error) from error
 

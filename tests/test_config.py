@@ -90,7 +90,7 @@ def test_8_a_broken_file_is_named(tmp_path, text):
 def test_8_a_missing_file_is_named_with_the_way_to_write_one(tmp_path):
     error = refusal(tmp_path / "nowhere.toml")
     assert error.detail == f"configuration {tmp_path / 'nowhere.toml'}: No such file or directory"
-    assert "config show" in error.hint
+    assert error.hint.startswith("write one with: delegator config write ")
     assert "directory" in refusal(tmp_path).detail
 
 

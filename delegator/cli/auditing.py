@@ -17,7 +17,7 @@ import click
 
 from delegator.cli import console, exporting, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings, stored
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model.audited import Act, Record
 from delegator.store import Store
@@ -85,7 +85,7 @@ def group() -> None:
 @verb(group, "list", "delegator audit list --customer acme --outcome NotEntitled --from 2026-03-01")
 @wanted
 @listing.most(100)
-@stored
+@looking
 async def list_(store: Store, most: int, **chosen: Any) -> Output:
     """List what happened, newest first. What is equal within a quarter of an hour is one row: see REPEATED."""
     found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
@@ -95,7 +95,7 @@ async def list_(store: Store, most: int, **chosen: Any) -> Output:
 
 @verb(group, "show", "delegator audit show 4711")
 @click.argument("number", type=row, metavar="NUMBER")
-@stored
+@looking
 async def show(store: Store, number: tuple[str, int]) -> Output:
     """Show the row NUMBER (CHAIN:NUMBER where there are several chains), with the whole trail of a handshake."""
     found = await store.audit.record(*number)
@@ -117,7 +117,7 @@ async def show(store: Store, number: tuple[str, int]) -> Output:
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True,
               help="As CSV with a header, or as JSON lines.")
 @wanted
-@stored
+@looking
 async def export(store: Store, file: Path, form: str, **chosen: Any) -> Output | None:
     """Write rows to FILE, or to standard output, oldest first. Memory does not grow with their number."""
     which = Wanted(**chosen)
@@ -133,7 +133,7 @@ async def export(store: Store, file: Path, form: str, **chosen: Any) -> Output |
 @verb(group, "verify", "delegator audit verify")
 @click.option("--head", "heads", type=head, multiple=True, metavar="CHAIN:NUMBER:HASH",
               help="A head that you know from the log or an earlier run: it must still be in its chain.")
-@stored
+@looking
 async def verify(store: Store, heads: tuple[Known, ...]) -> Output:
     """Check every row against the one before it, and every chain against what is known of it.
 
@@ -143,6 +143,8 @@ async def verify(store: Store, heads: tuple[Known, ...]) -> Output:
     try:
         verification = store.audit.verification(heads)
     except DelegatorError as error:
+        if error.kind is Kind.CONFIGURATION:  # another sealing key says nothing of the rows
+            raise
         return _without_key(error)
     progress = console.Progress(sum((await store.audit.chains()).values()), "verifying")
     async for rows in verification.run():

@@ -21,16 +21,16 @@ from pathlib import Path
 
 from cryptography import x509
 
-from delegator.cli import checking_postgres
-from delegator.config import Server, Settings, Source, Store
+from delegator.cli import checking_ports, checking_postgres
+from delegator.config import OpsSettings, Server, Settings, Source, Store
 from delegator.errors import DelegatorError
 from delegator.model import Policy
 from delegator.model.hours import is_known
-from delegator.model.places import authority
-from delegator.net.listening import Hosts, each, opened, place_of
+from delegator.net.listening import each
 from delegator.net.reverse import SYSTEM, load_domains
 from delegator.private import read_secret
-from delegator.sealing import SealingKey, read_key_file
+from delegator.sealing import SealingKey
+from delegator.store import keyring
 from delegator.store.registry import ALL_POLICIES
 from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.rows import policy_of
@@ -62,24 +62,25 @@ class Finding:
 class _Wrong(Exception):
     """What a check found to be wrong, and what to do."""
 
-    def __init__(self, detail: str, hint: str) -> None:
+    def __init__(self, detail: str, hint: str, setting: str = "") -> None:
         super().__init__(detail)
-        self.detail, self.hint = detail, hint
+        self.detail, self.hint, self.setting = detail, hint, setting
 
 
 def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
     return [_made(what, path, check, _setting(settings, what, path, source))
-            for what, path, check in (*_checks(settings), ("all together", "", lambda: _together(settings)))]
+            for what, path, check in (*_checks(settings, source),
+                                      ("all together", "", lambda: _together(settings, source)))]
 
 
-def _together(settings: Settings) -> str:
+def _together(settings: Settings, source: Source) -> str:
     """What `serve` will do: made by what a start makes it by, so that what is refused is told in the same words."""
     from delegator.parts import load_key, prepare
 
     prepare(settings, lambda: datetime.now(UTC))
     rehearsed(settings.store, load_key(settings))
-    return "a delegator would start with it"
+    return checking_ports.together(settings, source) or "a delegator would start with it"
 
 
 def rehearsed(where: Store, key: SealingKey | None) -> str:
@@ -120,19 +121,20 @@ def _setting(settings: Settings, what: str, path: str, source: Source) -> str:
     return f"[{section}] {key}, {source.of(section, key)}" if name else ""
 
 
-def _checks(settings: Settings) -> Iterator[_Check]:
+def _checks(settings: Settings, source: Source) -> Iterator[_Check]:
     server, callbacks = settings.server, settings.callbacks
     folder = Path(server.ca).parent
     if not folder.exists() or (folder / "ledger.jsonl").exists():
         yield "PKI folder", str(folder), lambda: _pki_folder(folder)
     yield "factory anchors", server.ca, lambda: _trust(server)
-    yield from _pair("server", server.certificate, server.key, "server")
-    yield from _pair("callbacks", callbacks.certificate, callbacks.key, "delegate --client")
-    yield "devices' port", ", ".join(each(server.host)), lambda: _listening(server.host)
-    if settings.ops.enabled:
-        yield "operators' port", ", ".join(each(settings.ops.host)), lambda: _listening(settings.ops.host)
+    yield from _pair("server", server.certificate, server.key)
+    yield from _pair("callbacks", callbacks.certificate, callbacks.key)
+    ops = settings.ops
+    yield "devices' port", ", ".join(each(server.host)), lambda: _port(settings, source, server, "server")
+    if ops.enabled:
+        yield "operators' port", ", ".join(each(ops.host)), lambda: _port(settings, source, ops, "ops")
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
-        yield "sealing key", name, partial(_sealing, name)
+        yield "sealing key", name, partial(_sealing, name, settings)
     if settings.domains.enabled:
         yield "reverse DNS", settings.domains.label, lambda: _domains(settings)
     if settings.enrolment.enabled:
@@ -237,8 +239,10 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
-def _pair(section: str, certificate: str, key: str, what: str) -> Iterator[_Check]:
-    mint = f"python -m pki {what} {Path(certificate).stem}; or name yours in [{section}] certificate and key"
+def _pair(section: str, certificate: str, key: str) -> Iterator[_Check]:
+    from delegator.parts import minting
+
+    mint = minting(certificate, section)
     yield f"{section} certificate", certificate, lambda: _certificate(certificate, key, mint)
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
@@ -247,7 +251,8 @@ def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> 
     try:
         return Finding(what, path, True, check(), setting=setting)
     except (PkiError, DelegatorError, _Wrong) as error:
-        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", setting)
+        blamed = getattr(error, "setting", "") or setting
+        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", blamed)
     except OSError as error:
         return Finding(what, path, False, system_words(error), "check the path and who owns it", setting)
 
@@ -296,18 +301,17 @@ def _key(path: str, certificate: str, mint: str) -> str:
     return "private, and belongs to the certificate"
 
 
-def _listening(hosts: Hosts) -> str:
-    """Whether this machine has these addresses, asked of the kernel; whoever serves there now is not disturbed."""
-    made = opened(hosts, 0)
+def _port(settings: Settings, source: Source, where: Server | OpsSettings, section: str) -> str:
+    """Whether a start would have it; one that a delegator of these settings has is in order."""
     try:
-        return f"{' and '.join(authority(place_of(one)[0]) for one in made)} can be listened on"
-    finally:
-        for one in made:
-            one.close()
+        return checking_ports.told(settings, source, where.host, where.port)
+    except checking_ports.Taken as taken:
+        raise _Wrong(taken.detail, "fine if that is your delegator; else stop it, or choose another port",
+                     f"[{section}] port, {source.of(section, 'port')}") from None
 
 
-def _sealing(name: str) -> str:
-    read_key_file(Path(name))
+def _sealing(name: str, settings: Settings) -> str:
+    keyring.read(name, settings.sealing, settings.store)
     return "private, 32 bytes"
 
 

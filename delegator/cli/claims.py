@@ -13,7 +13,7 @@ import click
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.lately import passed_over
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
 from delegator.model.audited import Act
@@ -34,7 +34,7 @@ def group() -> None:
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
 @click.option("--state", type=click.Choice([state.value for state in ClaimState]), help="Only those in this state.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, delegate: str | None, tag: str | None, state: str | None,
                 most: int) -> Output:
     """List claims, newest first."""
@@ -46,7 +46,7 @@ async def list_(store: Store, customer: str | None, delegate: str | None, tag: s
 
 @verb(group, "show", "delegator claims show 0f3c7a1b2d4e5f60718293a4b5c6d7e8")
 @click.argument("claim_id", type=forms.claim_id)
-@stored
+@looking
 async def show(store: Store, claim_id: str) -> Output:
     """Show the claim CLAIM_ID, without its credential; where a delegate stood in for others, why they gave nothing."""
     found = await store.claim(claim_id)
@@ -61,7 +61,7 @@ async def show(store: Store, claim_id: str) -> Output:
 @click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
 @listing.most()
-@stored
+@looking
 async def contested(store: Store, customer: str | None, tag: str | None, most: int) -> Output:
     """List second claimants: who asked for a device that another holds, by tag and day, the latest first."""
     found = await store.contests.list(customer=customer, tag=tag, most=most + 1)

@@ -253,14 +253,14 @@ def _pki(error: Exception) -> Problem | None:
 
 
 def blamed(problem: Problem) -> Problem:
-    """With the variable that set what the problem is about: it is looked for in the file otherwise."""
-    from delegator.config import Source
+    """With the variables that set what the problem is about: it is looked for in the file otherwise."""
+    from delegator.config import PREFIX, Source
 
-    variable = Source(None, os.environ).behind(problem.detail) or Source(None, os.environ, "DELEGATE_").behind(
-        problem.detail)
-    if variable is None:
+    variables = [name for prefix in (PREFIX, "DELEGATE_")
+                 for name in Source(None, os.environ, prefix).behind(problem.detail)]
+    if not variables:
         return problem
-    return dataclasses.replace(problem, hint=f"{problem.hint} (it was set by {variable})".lstrip())
+    return dataclasses.replace(problem, hint=f"{problem.hint} (it was set by {' and '.join(variables)})".lstrip())
 
 
 def missing(noun: str, name: str, group: str) -> DelegatorError:

@@ -14,7 +14,7 @@ import click
 
 from delegator.cli import changing, console, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.model import Customer
 from delegator.store import Store, milliseconds
 from delegator.store.changing import CUSTOMER
@@ -135,7 +135,7 @@ async def _signing_key(store: Store, name: str) -> str | None:
 @click.option("--policy", type=forms.name, help="Only those that have this policy.")
 @listing.enabled
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, policy: str | None, enabled: bool | None, most: int) -> Output:
     """List customers by name."""
     wanted = listing.filters(policy=policy, enabled=enabled)
@@ -146,7 +146,7 @@ async def list_(store: Store, policy: str | None, enabled: bool | None, most: in
 
 @verb(group, "show", "delegator customers show acme")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def show(store: Store, name: str) -> Output:
     """Show the customer NAME and its delegates."""
     tables = await store.tables()

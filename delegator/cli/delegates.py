@@ -16,7 +16,7 @@ from delegator import widening
 from delegator.cli import changing, console, files, forms, listing, reach, reaching, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, CallbackKind, Delegate, SshCallback
 from delegator.model.places import authority
@@ -164,7 +164,7 @@ def _pinned(callback: Callback) -> tuple[str, ...]:
 @click.option("--callback", type=click.Choice([kind.value for kind in CallbackKind]), help="Only those reached so.")
 @listing.enabled
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, policy: str | None, callback: str | None, enabled: bool | None,
                 most: int) -> Output:
     """List delegates by name; passwords and private keys are never shown."""
@@ -179,7 +179,7 @@ async def list_(store: Store, customer: str | None, policy: str | None, callback
 
 @verb(group, "show", "delegator delegates show acme-berlin --json")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def show(store: Store, name: str) -> Output:
     """Show the delegate NAME, without its password, and the state of its circuit breaker."""
     found = (await store.tables()).directory.delegates.get(name)

@@ -19,7 +19,7 @@ from delegator.cli import changing, console, exporting, feeding, forms, listing,
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
 from delegator.cli.records import Table
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.store import Store
@@ -123,7 +123,7 @@ def _changed(one: Registration, fields: dict[str, Any]) -> Registration:
 @click.option("--delegate", type=forms.name, help="Only those that name this delegate, or whose order does.")
 @click.option("--model", type=forms.model_name, help="Only those of this model.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, most: int, **chosen: str | None) -> Output:
     """List devices, in the order in which they were registered. All of them, however many: delegator devices export."""
     wanted = listing.filters(**chosen)
@@ -134,7 +134,7 @@ async def list_(store: Store, customer: str | None, most: int, **chosen: str | N
 
 @verb(group, "show", "delegator devices show ABC1234\ndelegator devices show 00:1A:2B:3C:4D:5E")
 @click.argument("device", type=forms.identifier)
-@stored
+@looking
 async def show(store: Store, device: str) -> Output:
     """Show how DEVICE is registered, and its claims: a service tag, serial number or MAC address."""
     found = await store.fleet.called(device)
@@ -208,7 +208,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"
                        "delegator devices export all.jsonl --format jsonl")
 @exporting.options("Only those of this customer, by themselves or by their order.")
-@stored
+@looking
 async def export(store: Store, file: Path, customer: str | None, form: str) -> Output | None:
     """Write all devices to FILE, or to standard output, as `devices import` takes them.
 

@@ -15,7 +15,7 @@ import click
 
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import Missing
 from delegator.model.enrolled import Enrolled
 from delegator.model.owned import By
@@ -36,7 +36,7 @@ def group() -> None:
 @click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--tag", type=forms.tag, help="Only those of this device.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, state: str | None, tag: str | None, most: int) -> Output:
     """List enrolments by serial number: issued, used (the device has shown it), revoked, forgotten."""
     async def shaped() -> AsyncIterator[shapes.Shape]:
@@ -59,7 +59,7 @@ async def _all(store: Store) -> AsyncIterator[Enrolled]:
 
 @verb(group, "show", "delegator enrolments show ABC1234")
 @click.argument("tag", type=forms.tag)
-@stored
+@looking
 async def show(store: Store, tag: str) -> Output:
     """Show every certificate that the device TAG was given here, the newest first."""
     found = [shapes.enrolled(one) for one in await store.enrolments.of_tag(tag)]
@@ -112,7 +112,7 @@ async def forget(store: Store, tag: str, reason: str, because: str | None) -> Ou
 
 
 @verb(group, "export", "delegator enrolments export > enrolled.jsonl")
-@stored
+@looking
 async def export(store: Store) -> Output:
     """Write all enrolments as JSON lines, for the ledger of the authority: python -m pki adopt."""
     found = [_entry(one) async for one in _all(store)]

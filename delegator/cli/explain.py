@@ -15,7 +15,7 @@ import click
 
 from delegator.cli import console, forms, policy_words, shapes
 from delegator.cli.console import Output
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model import Device, IdentityKind, Location
 from delegator.routing import registered
@@ -44,7 +44,7 @@ _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 @click.option("--serial", type=forms.serial, help="The serial number it says; else the registered one.")
 @click.option("--mac", type=forms.mac, multiple=True, help="A MAC address it says; else the registered ones.")
 @click.option("--domain", type=forms.domain, help="The domain it says it is in.")
-@stored
+@looking
 async def command(store: Store, tag: str, at: datetime | None, peer: str | None, identity: str, model: str | None,
                   serial: str | None, mac: tuple[str, ...], domain: str | None) -> Output:
     """Why the device TAG would, or would not, be given a credential.

@@ -22,10 +22,10 @@ _ALIKE = str.maketrans("OI", "01")
 
 async def suggested(store: Store, error: Missing) -> DelegatorError:
     """The error, with what may have been meant where there is something."""
-    near = await _NEAR[error.noun](store, error.name) if error.noun in _NEAR else None
-    if near is None:
+    found = await _NEAR[error.noun](store, error.name) if error.noun in _NEAR else None
+    if found is None:
         return error
-    return Missing(error.noun, error.name, f"{error.detail}; did you mean {near}?", hint=error.hint)
+    return Missing(error.noun, error.name, f"{error.detail}; did you mean {found}?", hint=error.hint)
 
 
 def spellings(text: str) -> list[str]:
@@ -42,39 +42,39 @@ async def _device(store: Store, name: str) -> str | None:
     return None
 
 
-def _of(names: Iterable[str], name: str) -> str | None:
+def near(names: Iterable[str], name: str) -> str | None:
     """By letters, whatever their case; one that begins so where none is near."""
     known = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(name.lower(), known, 1, 0.6)
+    alike = difflib.get_close_matches(name.lower(), known, 1, 0.6)
     begun = sorted(each for each in known if each.startswith(name.lower()))
-    return known[(near or begun)[0]] if near or begun else None
+    return known[(alike or begun)[0]] if alike or begun else None
 
 
 async def _customer(store: Store, name: str) -> str | None:
-    return _of((await store.tables()).customers, name)
+    return near((await store.tables()).customers, name)
 
 
 async def _delegate(store: Store, name: str) -> str | None:
-    return _of((await store.tables()).directory.delegates, name)
+    return near((await store.tables()).directory.delegates, name)
 
 
 async def _policy(store: Store, name: str) -> str | None:
-    return _of((await store.tables()).policies, name)
+    return near((await store.tables()).policies, name)
 
 
 async def _rule(store: Store, name: str) -> str | None:
-    return _of((one.name for one in await store.rules()), name)
+    return near((one.name for one in await store.rules()), name)
 
 
 async def _plan(store: Store, name: str) -> str | None:
-    return _of((one.name for one in await store.plans.all()), name)
+    return near((one.name for one in await store.plans.all()), name)
 
 
 async def _order(store: Store, number: str) -> str | None:
     for one in spellings(number):
         if await store.orders.get(one) is not None:
             return one
-    return _of((one.number for one in await store.orders.page(None, "", _ORDERS)), number)
+    return near((one.number for one in await store.orders.page(None, "", _ORDERS)), number)
 
 
 _NEAR: dict[str, Callable[[Store, str], Awaitable[str | None]]] = {

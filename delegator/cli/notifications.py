@@ -12,7 +12,7 @@ import click
 
 from delegator.cli import console, forms, listing, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.model import NotificationState
 from delegator.store import Store
 
@@ -31,7 +31,7 @@ def group() -> None:
               help="Only those in this state.")
 @click.option("--delegate", type=forms.name, help="Only those of this delegate.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, state: str | None, delegate: str | None, most: int) -> Output:
     """List notifications, newest first; what was sent or given up is kept for 30 days."""
     found = await store.outbox.list(customer=customer, state=None if state is None else NotificationState(state),

@@ -17,7 +17,7 @@ from delegator.cli import changing, console, exporting, feeding, forms, listing,
 from delegator.cli.console import Output, verb
 from delegator.cli.importing import converted
 from delegator.cli.records import Table
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
 from delegator.store import Store
@@ -83,7 +83,7 @@ async def change(store: Store, order: str, delegate: str | None, unset: tuple[st
 @click.option("--customer", type=forms.name, help="Only those of this customer.")
 @click.option("--delegate", type=forms.name, help="Only those that name this delegate.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
     """List orders that belong to somebody, by number."""
     wanted = listing.filters(delegate=delegate)
@@ -102,7 +102,7 @@ async def _all(store: Store, customer: str | None) -> AsyncIterator[Order]:
 
 @verb(group, "show", "delegator orders show 4711")
 @click.argument("order", type=forms.words)
-@stored
+@looking
 async def show(store: Store, order: str) -> Output:
     """Show whose ORDER is, how many devices are registered with it, and how many of these name no customer of their
     own, which are the order's. An order with devices that is nobody's yet is in stock."""
@@ -196,7 +196,7 @@ def _order(values: Values | str, customer: str | None) -> Order:
 
 @verb(group, "export", "delegator orders export > orders.csv\ndelegator orders export orders.jsonl --format jsonl")
 @exporting.options("Only those of this customer.")
-@stored
+@looking
 async def export(store: Store, file: Path, customer: str | None, form: str) -> Output | None:
     """Write all orders that belong to somebody to FILE, or to standard output, as `orders import` takes them."""
     await listing.must_know(store, {"customer": customer})

@@ -16,7 +16,7 @@ import click
 
 from delegator.cli import changing, console, forms, listing
 from delegator.cli.console import Output, verb
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings, stored
 from delegator.cli.shapes import Shape
 from delegator.model import CallbackKind
 from delegator.model.billed import MOST_INCLUDED, Month, Plan, amount
@@ -137,7 +137,7 @@ def _told(plan: Plan, what: str) -> Output:
 @click.option("--customer", type=forms.owner, help="Only those that this customer has or had.")
 @click.option("--currency", metavar="CODE", help="Only those in this currency.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, currency: str | None, most: int) -> Output:
     """List every version of every plan, by name."""
     had = None if customer is None else {one.plan for one in await store.plans.assignments(customer)}
@@ -149,7 +149,7 @@ async def list_(store: Store, customer: str | None, currency: str | None, most: 
 
 @verb(group, "show", "delegator plans show standard")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def show(store: Store, name: str) -> Output:
     """Show the plan NAME as it holds this month, its other versions, and who has it from when on."""
     versions = await store.plans.versions(name)

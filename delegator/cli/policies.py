@@ -25,7 +25,7 @@ from delegator.cli import (
     trying,
 )
 from delegator.cli.console import Output, verb
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
 from delegator.model import Policy
 from delegator.store import Store
@@ -135,7 +135,7 @@ async def _known(store: Store, name: str) -> Policy:
 @verb(group, "list", "delegator policies list --customer acme --json")
 @click.option("--customer", type=forms.name, help="Only those that this customer, or a delegate of it, has.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, most: int) -> Output:
     """List policies by name."""
     tables = await store.tables()
@@ -157,7 +157,7 @@ def _whence(policy: Policy) -> str:
 
 @verb(group, "show", "delegator policies show rollout --json")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def show(store: Store, name: str) -> Output:
     """Show the policy NAME and the devices on its approved list."""
     data = {**_shape(await _known(store, name)), "approved": await store.approved(name)}

@@ -16,7 +16,7 @@ import click
 
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import IdentityRule, Rule
 from delegator.routing import catches_all
@@ -146,7 +146,7 @@ def _stays(rule: Rule, fields: dict[str, Any]) -> bool:
 @click.option("--customer", type=forms.name, help="Only those that lead to this customer's delegates.")
 @click.option("--delegate", type=forms.name, help="Only those that lead there.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
     """List rules in the order in which they are tried.
 
@@ -167,7 +167,7 @@ async def list_(store: Store, customer: str | None, delegate: str | None, most: 
 
 @verb(group, "show", "delegator rules show berlin")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def show(store: Store, name: str) -> Output:
     """Show the rule NAME."""
     found = await _known(store, name)

@@ -10,7 +10,7 @@ import click
 
 from delegator.cli import console, session
 from delegator.cli.console import Output, verb
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act
 from delegator.store import Store
@@ -23,7 +23,7 @@ def group() -> None:
 
 
 @verb(group, "status", "delegator sealing status")
-@stored
+@looking
 async def status(store: Store) -> Output:
     """Count what is sealed by key and table, and say which key file is needed for what.
 

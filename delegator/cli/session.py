@@ -17,7 +17,7 @@ import click
 
 from delegator.cli import operator
 from delegator.cli.console import Output
-from delegator.errors import DelegatorError, Missing, Owned
+from delegator.errors import DelegatorError, Kind, Missing, Owned
 
 if TYPE_CHECKING:
     from delegator.config import Settings, Source
@@ -61,27 +61,46 @@ def source() -> Source:
     return Source(settings_file(), os.environ)
 
 
-async def open_named(settings: Settings) -> Store:
-    """The store that the settings name. Raises DelegatorError (CONFIGURATION)."""
-    from delegator.sealing import SealingKey, read_key_file
-    from delegator.store import open_named
+async def open_named(settings: Settings, *, writes: bool = True) -> Store:
+    """The store that the settings name. Where there is none yet, who only reads makes none: in a folder that is not the
+    delegator's it would be the wrong one. Raises DelegatorError (CONFIGURATION)."""
+    from delegator.store import keyring, open_named
 
-    files = (settings.sealing.key_file, *settings.sealing.older_key_files)
-    return await open_named(settings.store, SealingKey(*(read_key_file(Path(name)) for name in files)),
-                            actor=operator.actor(), peer=operator.place())
+    new = keyring.unmade(settings.store)
+    if new and not writes:
+        raise DelegatorError(Kind.CONFIGURATION, f"there is no database at {new}", hint=_NO_DATABASE)
+    store = await open_named(settings.store, keyring.load(settings.sealing, settings.store), actor=operator.actor(),
+                             peer=operator.place())
+    if new:
+        click.echo(f"made a new, empty database at {new}", err=True)
+    return store
 
 
-def stored(function: Callable[..., Awaitable[Output | None]]) -> Callable[..., Output | None]:
-    """Gives the function an open store as its first argument, and runs it to its end."""
+_NO_DATABASE = ("go to the delegator's folder, or name its settings with --config; delegator serve makes a new "
+                "database, and so does the first command that writes, such as delegator customers add")
+_Function = Callable[..., Awaitable[Output | None]]
+
+
+def stored(function: _Function) -> Callable[..., Output | None]:
+    """Gives the function an open store as its first argument, and runs it to its end. For verbs that write; one that is
+    told `--dry-run` does not."""
+    return _with_store(function, writes=True)
+
+
+def looking(function: _Function) -> Callable[..., Output | None]:
+    """The same for verbs that only read, which make no database where there is none."""
+    return _with_store(function, writes=False)
+
+
+def _with_store(function: _Function, *, writes: bool) -> Callable[..., Output | None]:
     @functools.wraps(function)
     def run(**arguments: Any) -> Output | None:
-        return asyncio.run(_with_store(function, settings(), arguments))
+        return asyncio.run(_run(function, settings(), arguments, writes and not arguments.get("dry_run")))
     return run
 
 
-async def _with_store(function: Callable[..., Awaitable[Output | None]], settings: Settings,
-                      arguments: dict[str, Any]) -> Output | None:
-    store = await open_named(settings)
+async def _run(function: _Function, settings: Settings, arguments: dict[str, Any], writes: bool) -> Output | None:
+    store = await open_named(settings, writes=writes)
     try:
         return await function(store, **arguments)
     except Missing as error:

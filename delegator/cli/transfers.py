@@ -17,7 +17,7 @@ import click
 from delegator.cli import changing, console, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
@@ -178,7 +178,7 @@ def _told(made: list[Transfer], how: str) -> Output:
 @click.option("--device", type=forms.identifier, help="Only those of this device.")
 @click.option("--order", type=forms.words, help="Only those of this order.")
 @listing.most()
-@stored
+@looking
 async def list_(store: Store, customer: str | None, state: str | None, device: str | None, order: str | None,
                 most: int) -> Output:
     """List transfers, newest first."""
@@ -192,7 +192,7 @@ async def list_(store: Store, customer: str | None, state: str | None, device: s
 
 @verb(group, "show", "delegator transfers show ABC1234")
 @click.argument("which", metavar="DEVICE", type=forms.identifier)
-@stored
+@looking
 async def show(store: Store, which: str) -> Output:
     """Show the transfer of this number, or the open offer of DEVICE: each step, by whom, and its signature."""
     found = await store.ownership.transfer(which)
@@ -225,7 +225,7 @@ def statement(step: str, which: str, to: str | None, until: datetime | None) -> 
     return _statement(step=_STEPS[step], which=which, to=to, until=until)
 
 
-@stored
+@looking
 async def _statement(store: Store, step: TransferState, which: str, to: str | None, until: datetime | None) -> Output:
     from delegator.store.transfers import stated
 

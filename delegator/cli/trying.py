@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from delegator.cli import console, files, forms, policy_file, policy_options, policy_words, shapes
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings
 from delegator.cli.tags import tags_in
 from delegator.model import NAME, IdentityKind
 from delegator.store import Store
@@ -41,7 +41,7 @@ _LISTS = ("refused", "allowed", "otherwise", "all")
 @click.option("--from", "peer", type=forms.ip, metavar="IP", help="From this address; unknown unless said.")
 @click.option("--identity", type=click.Choice([kind.value for kind in IdentityKind]), default="own",
               show_default=True, help="With this certificate.")
-@stored
+@looking
 async def command(store: Store, policy: str, devices: Path | None, wanted: str | None, at: datetime | None,
                   peer: str | None, identity: str, **said: Any) -> None:
     """What POLICY would do to every registered device, before it is saved. Changes nothing.

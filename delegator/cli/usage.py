@@ -22,7 +22,7 @@ from delegator.cli.console import JSON_HELP, Output, verb
 from delegator.cli.listing import must_know
 from delegator.cli.plans import month as month_form
 from delegator.cli.plans import this_month, zone
-from delegator.cli.session import stored
+from delegator.cli.session import looking, stored
 from delegator.cli.shapes import Shape
 from delegator.errors import APPEARANCES, Kind
 from delegator.model.billed import Correction, Count, Line, Month, Period, Statement, Total
@@ -64,7 +64,7 @@ def group(context: click.Context, month: Month | None, customer: str | None, as_
     console.show(output, as_json)
 
 
-@stored
+@looking
 async def _usage(store: Store, month: Month | None, customer: str | None) -> Output:
     now = datetime.now(UTC)
     month = month or this_month()
@@ -132,7 +132,7 @@ async def close(store: Store, month: Month | None) -> Output:
 @verb(group, "reconcile", "delegator usage reconcile --month 2026-11 --verify")
 @click.option("--month", type=month_form, metavar="MONTH", help="The one before the current one unless said.")
 @click.option("--verify", is_flag=True, help="First check that the audit itself is as it was written.")
-@stored
+@looking
 async def reconcile(store: Store, month: Month | None, verify: bool) -> Output:
     """Prove a month by the audit: each event has its one row of audit, each row its event, and they agree.
 

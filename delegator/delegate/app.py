@@ -39,6 +39,9 @@ from pki.pair import Pair
 from pki.trust import TrustStore
 
 T = TypeVar("T")
+_YOURS = ("name your certificate and key in delegate.toml, [delegate] certificate and key, or by --certificate and "
+          "--key; docs/customers.md tells how to make them")
+_MAKERS = "name the factory's ca.crt that the maker gave you: ca in [delegate] of delegate.toml, or --ca"
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 15.0
 """Seconds between rounds: passwords that nobody may use any more are forgotten, changed certificates are read."""
@@ -69,11 +72,12 @@ def _trust(settings: Delegate) -> TrustStore:
     try:
         return TrustStore.load(settings.ca, settings.crl or None)
     except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=error.hint) from None
+        hint = error.hint if Path(settings.ca).exists() else _MAKERS
+        raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 
 def _shown(settings: Delegate) -> Pair:
-    return presented(Path(settings.certificate), Path(settings.key))
+    return presented(Path(settings.certificate), Path(settings.key), _YOURS)
 
 
 def _load(settings: Delegate) -> Loaded:
@@ -116,7 +120,10 @@ def _check(settings: Delegate) -> None:
     if not settings.delegators:
         raise DelegatorError(Kind.CONFIGURATION, "no delegator is named, so nobody could call",
                              hint='set [delegate] delegators = ["delegator.example"], or --delegator NAME')
-    provisioning.check(Path(settings.data))
+    if settings.data == Delegate().data and not Path(settings.data).exists():
+        log.warning("there is no folder %s: each device is told its tag alone; put default.xml into it", settings.data)
+    else:
+        provisioning.check(Path(settings.data))
 
 
 async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) -> None:

@@ -101,7 +101,12 @@ def document(folder: Path, device: Device) -> bytes:
 
 def check(folder: Path) -> None:
     """At the start: the folder can be read and its template makes a document. Raises DelegatorError
-    (CONFIGURATION). A folder that does not exist yet serves what is built in."""
-    if folder.exists() and not folder.is_dir():
+    (CONFIGURATION); for a folder that is not there too, as every device would be given next to nothing, and nobody
+    would hear of it."""
+    if not folder.exists():
+        raise DelegatorError(Kind.CONFIGURATION, f"provisioning data {folder}: there is no such folder",
+                             hint=f"mkdir -p {folder}; then put default.xml into it, or a <TAG>.xml for each device: "
+                                  "else devices are told their tag alone")
+    if not folder.is_dir():
         raise _broken(folder, "not a folder")
     _from_template(folder, _SAMPLE)

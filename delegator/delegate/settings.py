@@ -14,8 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from delegator.config import EVERYWHERE, Hosts, Log, Port, Source, read_file
-from delegator.errors import DelegatorError, Kind
+from delegator.config import EVERYWHERE, Hosts, Log, Port, Source, but, read_file, typed
 
 PREFIX = "DELEGATE_"
 _LISTS = frozenset(("delegators",))
@@ -61,13 +60,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def load(path: Path | None, environment: Mapping[str, str] = os.environ,
          flags: Mapping[str, Mapping[str, object]] | None = None) -> Settings:
     """Read settings; `flags` holds values by section and key. Raises DelegatorError (CONFIGURATION)."""
-    said = read_file(path, "start from examples/delegate/delegate.toml")
-    tree = _merged(_merged(said, _of_environment(environment)), flags or {})
-    try:
-        return msgspec.convert(tree, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise DelegatorError(Kind.CONFIGURATION, Source(path, environment, PREFIX).of_mistake(str(error)),
-                             hint="see: delegator delegate serve --help") from None
+    said = read_file(path, "start from examples/delegate/delegate.toml, see docs/customers.md")
+    over = _merged(_of_environment(environment), flags or {})
+    return typed(but(said, over), _merged(said, over), Settings, Source(path, environment, PREFIX),
+                 "see: delegator delegate serve --help")
 
 
 def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, object]]:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,12 @@ class State(NamedTuple):
         return f"State({self.service_tag}, {self.phase.value})"
 
 
+def _holds_state_alone(path: Path) -> bool:
+    """Whether there is nothing in a folder but what we put there: one that others use must not be closed to them."""
+    names = {one.name for one in path.iterdir()}
+    return STATE in names or names <= {_LOCK}
+
+
 def new_state(service_tag: str, now: float, own: bool = False) -> State:
     """A fresh activation with a transaction id that nobody can guess."""
     return State(secrets.token_urlsafe(_TRANSACTION_BYTES), service_tag, int(now), own=own)
@@ -76,11 +83,13 @@ class Folder:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            mode = path.stat().st_mode
+            found = path.stat()
+            ours = not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid() and _holds_state_alone(path)
         except OSError as error:
             raise Misconfigured(f"the state folder {path} cannot be used: {system_words(error)}") from None
-        if mode & 0o077:
-            raise Misconfigured(f"others can look into the state folder {path}: `chmod 700` it first")
+        if found.st_mode & 0o077:
+            cure = f"`chmod 700 {path}` first" if ours else "name a folder of its own, which need not be there yet"
+            raise Misconfigured(f"others can look into the state folder {path}: {cure}")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

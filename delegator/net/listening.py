@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
@@ -22,6 +22,7 @@ from delegator.model.places import authority, is_address, normal_host
 log = logging.getLogger(__name__)
 Hosts = str | Sequence[str]
 Place = tuple[str, int]
+Make = Callable[[int, tuple[Any, ...]], socket.socket]
 BACKLOG = 4096
 """A rack that powers up connects at once; the kernel caps this at net.core.somaxconn."""
 TRIES = 8
@@ -54,16 +55,35 @@ def each(hosts: Hosts) -> tuple[str, ...]:
 def opened(hosts: Hosts, port: int) -> list[socket.socket]:
     """Sockets that listen, in the order of the hosts. Port 0 takes a free one, the same for all. Raises
     DelegatorError (CONFIGURATION)."""
+    return _sockets(hosts, port, _listening)
+
+
+def bound(hosts: Hosts, port: int) -> list[socket.socket]:
+    """The same, but that they do not listen: for who only asks whether they could. A device that calls meanwhile finds
+    nobody, and who begins to listen there is not kept from it. Raises as `opened` does, in the same words."""
+    return _sockets(hosts, port, _bound)
+
+
+def _sockets(hosts: Hosts, port: int, made: Make) -> list[socket.socket]:
     for _ in range(TRIES if port == 0 else 1):
         try:
-            return _all(list(_wanted(each(hosts), port)))
+            return _all(list(_wanted(each(hosts), port)), made)
         except _Failed as failed:
             last = failed
             if failed.error.errno != errno.EADDRINUSE:
                 break
-    why = os.strerror(last.error.errno or 0)
-    raise DelegatorError(Kind.CONFIGURATION, f"cannot listen on {last.said} port {port}: {why}",
-                         hint=_HINTS.get(last.error.errno or 0, "see: ip address").format(port=port))
+    number = last.error.errno or 0
+    place = last.said if number in _ABSENT else f"{last.said} port {port}"  # no port is to blame for its address
+    raise Unlistenable(Kind.CONFIGURATION, f"cannot listen on {place}: {os.strerror(number)}",
+                       hint=_HINTS.get(number, "see: ip address").format(port=port), taken=number == errno.EADDRINUSE)
+
+
+class Unlistenable(DelegatorError):
+    """An address or a port that is not to be had; `taken` where another program has it."""
+
+    def __init__(self, kind: Kind, detail: str, *, hint: str, taken: bool) -> None:
+        super().__init__(kind, detail, hint=hint)
+        self.taken = taken
 
 
 class _Failed(Exception):
@@ -90,14 +110,14 @@ def _wanted(hosts: Sequence[str], port: int) -> Iterator[_Wanted]:
     yield from found.values()
 
 
-def _all(wanted: Sequence[_Wanted]) -> list[socket.socket]:
+def _all(wanted: Sequence[_Wanted], make: Make) -> list[socket.socket]:
     made: list[socket.socket] = []
     absent: list[_Failed] = []
     try:
         for one in wanted:
             number = made[0].getsockname()[1] if made else one.address[1]
             try:
-                made.append(_made(one.family, (one.address[0], number, *one.address[2:])))
+                made.append(make(one.family, (one.address[0], number, *one.address[2:])))
             except OSError as error:
                 failed = _Failed(one.said, error)
                 if not one.spare or error.errno not in _ABSENT:
@@ -114,8 +134,22 @@ def _all(wanted: Sequence[_Wanted]) -> list[socket.socket]:
     return made
 
 
-def _made(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _listening(family: int, address: tuple[Any, ...]) -> socket.socket:
     return socket.create_server(address, family=family, backlog=BACKLOG)
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """With what `create_server` sets before it binds."""
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def place_of(sock: socket.socket) -> Place:

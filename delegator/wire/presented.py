@@ -20,11 +20,11 @@ from pki import PkiError
 from pki.pair import Pair, locked, read_pair
 
 _lib = Binding.lib
-MINT = "mint one with: make pki"
+_NAME = "name a certificate and its key, two files in PEM"
 
 
-def presented(chain_file: Path, key_file: Path, hint: str = MINT) -> Pair:
-    """Read both. Raises DelegatorError (CONFIGURATION)."""
+def presented(chain_file: Path, key_file: Path, hint: str = _NAME) -> Pair:
+    """Read both; `hint` is for who has none. Raises DelegatorError (CONFIGURATION)."""
     try:
         private = is_private(key_file)
     except OSError as error:
@@ -63,7 +63,7 @@ def show(context: SSL.Context, pair: Pair) -> None:
         context.check_privatekey()
     except (SSL.Error, crypto.Error) as error:
         raise DelegatorError(Kind.CONFIGURATION, f"certificate and key cannot be used by OpenSSL: {said(error)}",
-                             hint="make both anew: python -m pki server NAME --renew") from None
+                             hint="make both anew, with a key of EC P-256 or RSA-2048") from None
 
 
 def _nobody_to_ask(*_: object) -> bytes:

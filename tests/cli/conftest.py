@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -130,11 +131,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sealing key and a database that holds nothing."""
+    folder = tmp_path_factory.mktemp("begun")
+    create_key_file(folder / "sealing.key")
+
+    async def made() -> None:
+        await (await open_store(folder / "delegator.db", SealingKey(read_key_file(folder / "sealing.key")))).close()
+    asyncio.run(made())
+    return folder
+
+
 @pytest.fixture
-def console(place: Path) -> Console:
+def console(place: Path, begun: Path) -> Console:
     """A console with a sealing key and nothing registered."""
-    Path("var").mkdir()
-    create_key_file(Path("var/sealing.key"))
+    shutil.copytree(begun, "var", copy_function=shutil.copy2)
     return Console()
 
 

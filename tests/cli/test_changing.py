@@ -155,7 +155,7 @@ NEVER = {
     "only takes away": ("customers disable", "policies disapprove", "devices return", "orders remove",
                         "enrolments revoke", "transfers offer", "transfers decline", "transfers withdraw"),
     "no device is judged by it": ("notifications retry", "audit prune", "plans add", "plans change", "plans assign",
-                                  "plans remove", "usage close", "sealing rotate", "config new-key"),
+                                  "plans remove", "usage close", "sealing rotate", "config new-key", "config write"),
     "puts back all that stood when the copy was made, which is asked for by its name": ("restore",),
     "runs the product as it is set up": ("serve", "demo", "delegate serve", "device activate"),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,15 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from delegator.cli.console import Problem
+from delegator.cli.console import blamed as blamed_for
 from delegator.config import Settings, load
 from pki import Folder
 
-from .conftest import Console
+from .conftest import ROOT, Console, process
 
 
 @pytest.fixture
-def mother(console: Console) -> Console:
-    """A console whose factory has everything the built-in settings name."""
+def mother(console: Console, monkeypatch: pytest.MonkeyPatch) -> Console:
+    """A console whose factory has everything the built-in settings name, but for a port that may be taken here."""
+    monkeypatch.setenv("DELEGATOR_SERVER__PORT", "0")
     folder = Folder.create("var/pki", common_name="Test Factory CA")
     folder.issue("delegator-server", "delegator", names=("localhost",))
     folder.issue("delegate-client", "delegator")
@@ -131,8 +137,42 @@ def test_a_sealing_key_is_made_once_and_never_overwritten(place: Path) -> None:
 
 
 def test_without_a_sealing_key_the_way_to_make_one_is_told(place: Path) -> None:
-    said = Console().refused(3, "customers", "list")
+    said = Console().refused(3, "customers", "add", "acme", "--title", "Acme")
     assert "delegator config new-key var/sealing.key" in said
+
+
+@pytest.mark.parametrize("words", [("customers", "list"), ("customers", "add", "globex", "--title", "G"), ("serve",),
+                                   ("config", "check"), ("sealing", "rotate")])
+def test_a_sealing_key_is_not_to_be_made_anew_where_it_seals_something(mother: Console, words: tuple[str, ...]) -> None:
+    """A new one would be made in a minute, and open nothing."""
+    mother.ok("customers", "add", "acme", "--title", "Acme")
+    Path("var/sealing.key").unlink()
+    done = process(*words, cwd=Path.cwd(), DELEGATOR_SERVER__PORT="0")
+    assert done.returncode == 3
+    assert "restore it from your copy; a new one opens nothing that is sealed already" in done.stderr
+    assert "new-key" not in done.stderr
+
+
+def test_an_older_key_that_is_gone_is_not_to_be_made_anew(mother: Console) -> None:
+    Path("delegator.toml").write_text('[sealing]\nolder_key_files = ["var/old.key"]\n')
+    said = mother.refused(3, "customers", "list")
+    assert "take it out of [sealing] older_key_files" in said
+    assert "new-key" not in said
+
+
+@pytest.mark.parametrize("words", [("customers", "add", "globex", "--title", "G"), ("serve",), ("sealing", "rotate"),
+                                   ("delegates", "show", "small"), ("audit", "verify")])
+def test_a_sealing_key_that_is_another_ends_with_3_and_is_named_by_its_file(mother: Console,
+                                                                            words: tuple[str, ...]) -> None:
+    mother.ok("customers", "add", "acme", "--title", "Acme")
+    mother.ok("delegates", "add", "small", "--customer", "acme", "--hosted", "u")
+    Path("var/sealing.key").unlink()
+    mother.ok("config", "new-key", "var/sealing.key")
+    done = process(*words, cwd=Path.cwd(), DELEGATOR_SERVER__PORT="0")
+    assert done.returncode == 3
+    assert "sealed with an unknown key" in done.stderr
+    assert "; var/sealing.key is key " in done.stderr
+    assert "delegator sealing status" in done.stderr
 
 
 def test_a_database_that_is_none_is_a_configuration_error(console: Console) -> None:
@@ -154,3 +194,108 @@ def test_a_policy_of_domains_that_is_not_there_is_found(mother: Console) -> None
     assert "[domains] policy: there is no policy named rollout" in _problems(mother)["reverse DNS"]["detail"]
     mother.ok("policies", "add", "rollout")
     assert _problems(mother, 0) == {}
+
+
+def test_settings_are_written_where_there_are_none_and_never_over_others(
+        console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELEGATOR_SERVER__PORT", "4434")
+    console.ok("config", "write")
+    monkeypatch.delenv("DELEGATOR_SERVER__PORT")
+    assert load(Path("delegator.toml"), {}).server.port == 4434
+    before = Path("delegator.toml").read_bytes()
+    for words in ((), ("--defaults",)):
+        assert "never overwritten" in console.refused(6, "config", "write", *words)
+    Path("delegator.toml").write_text("[sever]\n")
+    assert "never overwritten" in console.refused(6, "config", "write"), "though what is there cannot be read"
+    Path("delegator.toml").write_bytes(before)
+    console.ok("config", "write", "etc/other.toml")
+    assert load(Path("etc/other.toml"), {}) == load(Path("delegator.toml"), {})
+
+
+def test_who_names_a_settings_file_that_is_not_there_is_led_to_one(
+        console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELEGATOR_CONFIG", "mine.toml")
+    said = console.refused(3, "customers", "list")
+    assert "write one with: delegator config write mine.toml" in said
+    console.ok("config", "write", "mine.toml")
+    console.ok("customers", "list")
+
+
+@pytest.mark.parametrize("words", [(), ("--defaults",)])
+def test_settings_are_not_shown_into_the_file_that_they_are_read_from(console: Console, words: tuple[str, ...]) -> None:
+    """A shell empties it first: what is built in would take the place of what it held, and nobody would be told."""
+    Path("delegator.toml").write_text("[server]\nport = 4434\n")
+    with Path("delegator.toml").open("w") as emptied:
+        done = subprocess.run([sys.executable, "-m", "delegator", "config", "show", *words], stdout=emptied,
+                              stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                              timeout=30, check=False)
+    assert done.returncode == 6
+    assert "the shell has emptied it" in done.stderr
+    assert "delegator config write" in done.stderr
+    assert Path("delegator.toml").read_bytes() == b""
+    with Path("shown.toml").open("w") as another:
+        subprocess.run([sys.executable, "-m", "delegator", "config", "show", *words], stdout=another, timeout=30,
+                       env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    assert load(Path("shown.toml"), {}) == Settings()
+
+
+def test_serve_in_an_empty_folder_leads_to_the_first_step(place: Path) -> None:
+    done = process("serve", cwd=place)
+    assert done.returncode == 3
+    assert "next: begin with: python -m pki init" in done.stderr
+    assert list(place.iterdir()) == []
+
+
+def test_the_pairs_that_are_to_be_minted_are_for_the_hosts_that_call(place: Path) -> None:
+    found = _problems(Console())
+    assert all("--alt HOST" in found[f"{section} {what}"]["hint"] for section in ("server", "callbacks")
+               for what in ("certificate", "key"))
+
+
+SHOWN = sorted((section, key, value) for section, values in msgspec.to_builtins(Settings()).items()
+               for key, value in values.items())
+
+
+@pytest.mark.parametrize(("section", "key", "value"), [one for one in SHOWN if type(one[2]) in (int, float, bool)])
+def test_a_number_of_the_file_is_no_text_and_one_of_the_environment_is(
+        console: Console, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: object) -> None:
+    spelled = str(value).lower()
+    Path("delegator.toml").write_text(f'[{section}]\n{key} = "{spelled}"\n')
+    said = console.refused(3, "config", "show")
+    assert f"delegator.toml: [{section}] {key}: " in said
+    assert "got text" in said
+    monkeypatch.setenv(f"DELEGATOR_{section}__{key}".upper(), spelled)
+    assert console.ok("config", "show")[section][key] == value
+
+
+@pytest.mark.parametrize(("section", "key", "choices"), [
+    ("log", "level", ("debug", "info", "warning", "error", "critical")),
+    ("mail", "security", ("starttls", "tls", "none"))])
+def test_a_choice_that_there_is_not_is_answered_with_those_that_there_are(
+        console: Console, monkeypatch: pytest.MonkeyPatch, section: str, key: str, choices: tuple[str, ...]) -> None:
+    Path("delegator.toml").write_text(f'[{section}]\n{key} = "INFO"\n')
+    said = console.refused(3, "config", "show")
+    assert f"[{section}] {key}: there is no such choice as 'INFO'" in said
+    assert f"there are: {', '.join(choices)}" in said
+    Path("delegator.toml").unlink()
+    monkeypatch.setenv(f"DELEGATOR_{section}__{key}".upper(), "INFO")
+    assert f"there are: {', '.join(choices)}" in console.refused(3, "config", "show")
+
+
+@pytest.mark.parametrize(("detail", "blamed"), [
+    ("cannot listen on 10.99.99.99: Cannot assign requested address", ["DELEGATOR_SERVER__HOST"]),
+    ("cannot listen on 10.99.99.99 port 25433: Address already in use", ["DELEGATOR_SERVER__HOST",
+                                                                        "DELEGATOR_SERVER__PORT"]),
+    ("cannot listen on :: port 25433: Permission denied", ["DELEGATOR_SERVER__PORT"]),
+    ("[server] host: nonsense", ["DELEGATOR_SERVER__HOST"]), ("row 25433 is wrong", [])])
+def test_each_variable_is_blamed_for_its_own(monkeypatch: pytest.MonkeyPatch, detail: str, blamed: list[str]) -> None:
+    monkeypatch.setenv("DELEGATOR_SERVER__HOST", "10.99.99.99")
+    monkeypatch.setenv("DELEGATOR_SERVER__PORT", "25433")
+    hint = blamed_for(Problem("configuration", detail, "do", 3)).hint
+    assert hint == ("do" if not blamed else f"do (it was set by {' and '.join(blamed)})")
+
+
+def test_an_address_that_this_machine_has_not_is_blamed_on_the_host_alone(mother: Console) -> None:
+    done = process("serve", cwd=Path.cwd(), DELEGATOR_SERVER__HOST="192.0.2.99", DELEGATOR_SERVER__PORT="25433")
+    assert done.returncode == 3
+    assert "(it was set by DELEGATOR_SERVER__HOST)" in done.stderr

@@ -176,3 +176,16 @@ def test_a_verb_that_is_not_there_is_never_taken_for_one_that_removes(console: C
 def test_a_verb_that_is_not_there_is_answered_with_what_was_meant(console: Console, words: tuple[str, ...],
                                                                  meant: str) -> None:
     assert f"did you mean {meant}?" in console.refused(2, *words)
+
+
+@pytest.mark.parametrize(("words", "meant"), [
+    (("serv",), "did you mean serve?"), (("customer", "add"), "did you mean customers?"),
+    (("Devices",), "did you mean devices?"), (("customers", "ad"), "did you mean add?"), (("config", "shw"), "did you mean show?")])
+def test_a_command_that_is_nearly_one_is_answered_with_it(place: object, words: tuple[str, ...], meant: str) -> None:
+    assert meant in Console().refused(2, *words)
+
+
+def test_a_command_that_is_near_to_none_is_answered_with_all(place: object) -> None:
+    said = Console().refused(2, "frobnicate")
+    assert "did you mean" not in said
+    assert all(noun in said for noun in NOUNS)

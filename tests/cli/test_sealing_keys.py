@@ -68,7 +68,9 @@ def test_a_key_that_is_gone_is_told_before_it_hurts(rotating: Console) -> None:
     done = rotating.run("sealing", "status", "--json")
     assert done.code == 3
     assert done.json["missing"] == [key_id("var/sealing.key")]
-    assert "older_key_files" in rotating.refused(1, "sealing", "rotate")
+    said = rotating.refused(3, "sealing", "rotate")
+    assert "older_key_files" in said
+    assert f"var/new.key is key {key_id('var/new.key')}" in said, "the file, by the name that an operator knows"
     SETTINGS.write_text('[sealing]\nkey_file = "var/new.key"\nolder_key_files = ["var/sealing.key"]\n')
     assert rotating.ok("sealing", "rotate")["left"] == 0
 

@@ -48,7 +48,12 @@ def test_a_value_that_looks_like_a_mark_is_filled_in_once_at_most():
 
 def test_the_example_and_the_built_in_template_are_in_order(tmp_path):
     provisioning.check(ROOT / "examples" / "delegate")
-    provisioning.check(tmp_path / "not there")
+
+
+def test_a_folder_that_is_not_there_is_found_at_the_start(tmp_path):
+    with pytest.raises(DelegatorError, match="not there: there is no such folder") as error:
+        provisioning.check(tmp_path / "not there")
+    assert "mkdir -p" in error.value.hint
 
 
 def test_a_broken_template_is_found_at_the_start(tmp_path):

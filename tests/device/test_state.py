@@ -41,8 +41,26 @@ def test_modes(folder, tmp_path):
     assert stat.S_IMODE((folder.path / "x").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     (tmp_path / "open").mkdir(mode=0o755)
-    with pytest.raises(Misconfigured, match="chmod 700"):
-        Folder(tmp_path / "open")
+    for name in ("", "lock", state.STATE):
+        if name:
+            (tmp_path / "open" / name).touch()
+        with pytest.raises(Misconfigured, match=re.escape(f"`chmod 700 {tmp_path / 'open'}` first")):
+            Folder(tmp_path / "open")
+
+
+@pytest.mark.parametrize("kind", ["sticky", "full", "another user's"])
+def test_a_folder_that_is_not_for_us_alone_is_not_to_be_closed_to_others(tmp_path, monkeypatch, kind):
+    """`chmod 700 /tmp` would break the machine."""
+    place = tmp_path / "shared"
+    place.mkdir()
+    place.chmod(0o1777 if kind == "sticky" else 0o755)
+    if kind == "full":
+        (place / "of somebody").touch()
+    if kind == "another user's":
+        monkeypatch.setattr(os, "geteuid", lambda: place.stat().st_uid + 1)
+    with pytest.raises(Misconfigured, match="name a folder of its own") as refusal:
+        Folder(place)
+    assert "chmod" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from delegator import config
 from delegator.sealing import create_key_file
@@ -116,3 +121,47 @@ def test_a8_a_file_that_is_damaged_is_refused_by_both_however_many_serve_and_is_
     assert copied.returncode == 3
     assert "no copy was made" in copied.stderr
     assert not (world.root / "copy.db").exists()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a8_a_port_that_a_delegator_of_these_settings_has_is_in_order(
+        request: pytest.FixtureRequest, make_world: Make, engine: str, workers: int) -> None:
+    database = None
+    if engine == "postgresql":
+        cluster: Cluster = request.getfixturevalue("postgres")
+        database = config.Store(url=cluster.url(cluster.database()), connections=4)
+    world = make_world("port", database=database, server={"port": free_port(), "workers": workers})
+    assert checked(world) == (0, {"all together": "a delegator would start with it"})
+    world.start()
+    code, found = checked(world)
+    assert (code, list(found)) == (0, ["all together"])
+    assert re.fullmatch(r"delegator \(pid \d+\) serves with it already; a second one would be refused its port",
+                        found["all together"])
+    assert "Address already in use" in refused(world)
+    assert world.stop() == 0
+
+
+@pytest.mark.parametrize("section", ["server", "ops"])
+def test_a8_a_port_that_another_program_has_is_told_with_who_and_in_the_words_of_serve(
+        make_world: Make, section: str) -> None:
+    port = free_port()
+    world = make_world("taken")
+    changed = replace(getattr(world.settings, section), port=port, **({"enabled": True} if section == "ops" else {}))
+    (world.root / "delegator.toml").write_text(config.as_toml(replace(world.settings, **{section: changed})))
+    script = (f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); print('up', flush=True); "
+              "time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as held:
+        assert held.stdout is not None
+        held.stdout.readline()
+        (code, found), said = checked(world), refused(world)
+        held.kill()
+    assert "Address already in use" in said
+    what = {"server": "devices' port", "ops": "operators' port"}[section]
+    assert (code, found) == (3, {what: f"{said}: taken by {Path(sys.executable).name} (pid {held.pid})",
+                                 "all together": said})

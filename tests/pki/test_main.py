@@ -219,3 +219,27 @@ def test_a2_every_command_explains_itself(command: str) -> None:
     assert not command or "--json" in done.output
     assert not command or "--dir" in done.output
     assert json.dumps(done.output)
+
+
+@pytest.mark.parametrize("words", [
+    ("frobnicate",), ("server",), ("server", "d.example.com", "--frobnicate"), ("init", "--key-type", "dsa"),
+    ("server", "a", "b"), ("crl", "--days", "0"), ("device",), ("revoke",), ("adopt", "nofile")])
+def test_a2_a_word_that_does_not_fit_is_an_error_like_any_other(words: tuple[str, ...]) -> None:
+    from click.testing import CliRunner
+
+    from pki.__main__ import main
+
+    for as_json in ((), ("--json",)):
+        done = CliRunner().invoke(main, [*words, *as_json], prog_name="python -m pki")
+        assert done.exit_code == 2
+        assert done.stderr.startswith("error: ")
+        assert "\n  next: see: python -m pki" in done.stderr
+        assert not as_json or json.loads(done.stdout)["error"]["kind"] == "usage"
+
+
+def test_a2_a_passphrase_file_that_is_not_there_is_no_matter_of_a_backup(run: Run) -> None:
+    done = run("init", "--passphrase-file", "nofile")
+    assert done.code == 3
+    assert "nofile is missing" in done.err
+    assert "backup" not in done.err
+    assert "--passphrase-prompt" in done.err
