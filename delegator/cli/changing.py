@@ -7,7 +7,9 @@ Must not live here: what lets in more (delegator.widening), changing (store.chan
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from delegator.routing import directory
 from delegator.store import Store, Tables
 from delegator.store.changing import Noun
 from delegator.store.transaction import Work
-from pki.tables import ABSENT, Record
+from pki.tables import Absent, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", Customer, Delegate, Policy, Rule)
@@ -120,25 +122,41 @@ def imported(what: str, new: int, changed: int, kept: bool) -> tuple[str, ...]:
 
 
 class Unnamed:
-    """The columns that some row of a file does not have: what is registered there keeps what the file does not name."""
+    """The columns that each row of a file does not have: what is registered there keeps what its row does not name.
+    Of CSV all rows are alike; of JSON one may empty what another does not name. Kept is where they begin to differ
+    from the row before, ten bytes for each such row."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._named = list(enumerate(columns))
-        self._unnamed: set[str] = set()
+        self._columns = tuple(columns)
+        self._kinds: list[frozenset[str]] = [frozenset()]
+        self._lines, self._kind = array("q"), array("H")
 
-    @property
-    def columns(self) -> frozenset[str]:
-        return frozenset(self._unnamed)
+    def of(self, line: int) -> frozenset[str]:
+        """The columns that the row on this line does not have."""
+        at = bisect.bisect_right(self._lines, line) - 1
+        return self._kinds[self._kind[at]] if at >= 0 else self._kinds[0]
 
     def noted(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The rows as they come; only columns that all of them had so far are looked at."""
+        """The rows as they come."""
+        known: dict[tuple[type, ...], int] = {}
+        last = 0
         for line, values in records:
             if not isinstance(values, str):
-                for at, name in self._named:
-                    if values[at] is ABSENT:
-                        self._unnamed.add(name)
-                        self._named = [one for one in self._named if one[1] not in self._unnamed]
+                kinds = tuple(map(type, values))
+                kind = known.get(kinds)
+                if kind is None:
+                    kind = known[kinds] = self._place(kinds)
+                if kind != last:
+                    self._lines.append(line)
+                    self._kind.append(kind)
+                    last = kind
             yield line, values
+
+    def _place(self, kinds: tuple[type, ...]) -> int:
+        unnamed = frozenset(name for name, kind in zip(self._columns, kinds, strict=True) if kind is Absent)
+        if unnamed not in self._kinds:
+            self._kinds.append(unnamed)
+        return self._kinds.index(unnamed)
 
 
 # --- the small tables ---------------------------------------------------------------------------------------------

@@ -176,8 +176,8 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     CSV begins with a header, some of service_tag, serial_number, mac_addresses (several: with ; or spaces), model,
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
-    unchanged. With --replace those that are registered differently change; of columns that the file does not have, they
-    keep what they have. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
+    unchanged. With --replace those that are registered differently change; of columns that its row does not have, each
+    keeps what it has. A delegator that runs meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
     with Spool() as spool:
@@ -185,7 +185,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
-        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns)
+        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.of)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts

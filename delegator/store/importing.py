@@ -52,13 +52,13 @@ WAITING = imports.ALIVE / 1000 + 5
 class How:
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
     not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
-    fields rows do not name: those of a device that is registered stay."""
+    fields the row on a line does not name: those of a device that is registered stay."""
 
     replace: bool = False
     keep_good: bool = False
     dry_run: bool = False
     source: Mapping[str, object] | None = None
-    unnamed: frozenset[str] = frozenset()
+    unnamed: Callable[[int], frozenset[str]] = lambda line: frozenset()
 
 
 Stage = Callable[[str, int], Callable[[int], None]]
@@ -236,7 +236,8 @@ class Importer:
     async def _change(self, spool: Spool, slot: Slot, how: How, step: Callable[[int], None]) -> None:
         for lines in spool.changing(lambda: _TIDIED):
             rows = await self._rows([number for number, _ in lines])
-            pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before, how.unnamed))
+            pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before,
+                                                                         how.unnamed(said.line)))
                      for number, said in lines if number in rows]
             if len(pairs) < len(lines):
                 raise DelegatorError(Kind.CONFLICT, "a device was removed")
@@ -283,7 +284,8 @@ def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How) -> str | i
     one, registered = registration_said(said), [registration_of(row) for row in known]
     if wanted == 1 and same(registered[0], one):
         return None
-    if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0], how.unnamed)):
+    if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0],
+                                                                                    how.unnamed(said.line))):
         return None
     error = obstacle(one, registered, how.replace)
     return registered[0].device_id if error is None else error.detail
