@@ -163,25 +163,45 @@ class Unnamed:
 
 
 async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
-                 shape: Callable[[T], shapes.Shape], besides: Work[None] | None = None) -> Output:
-    """Change what stands under a name, and tell it; `besides` is done in the same transaction."""
-    before, after = await store.changing.change(noun, name, how, besides)
+                 shape: Callable[[T], shapes.Shape], besides: Work[object] | None = None) -> Output:
+    """Change what stands under a name, and tell it; `besides` is done in the same transaction. What it lets in is
+    worked out within that too: where that fails, nothing has changed that nobody was told of."""
+    now, lets_in = await store.tables(), Told()
+
+    def judged(one: T) -> T:
+        changed = how(one)
+        lets_in.are(_let_in(now, noun, name, one, changed))
+        return changed
+    before, after = await store.changing.change(noun, name, judged, besides)
     changed = differences(shape(before), shape(after))
     if isinstance(before, Delegate) and isinstance(after, Delegate):
         changed += secrets(before.callback, after.callback)
-    return told(shape(after), f"{noun.name} {name}", changed, await let_in(store, noun, name, before, after))
+    return told(shape(after), f"{noun.name} {name}", changed, lets_in.words)
 
 
 async def remove(store: Store, noun: Noun[T], name: str) -> Output:
     """Remove what stands under a name, and tell what that lets in."""
-    before = await store.changing.remove(noun, name)
-    return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)),
-                await let_in(store, noun, name, before, None))
+    now, lets_in = await store.tables(), Told()
+    await store.changing.remove(noun, name, lambda one: lets_in.are(_let_in(now, noun, name, one, None)))
+    return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)), lets_in.words)
+
+
+class Told:
+    """What is worked out within a transaction, which may be run again: the last time counts."""
+
+    def __init__(self) -> None:
+        self.words: tuple[str, ...] = ()
+
+    def are(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
 
 async def let_in(store: Store, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
-    """What this one change lets in, with everything else as it stands now."""
-    now = await store.tables()
+    """What this one change lets in, with everything else as it stands now. Ask before it is made."""
+    return _let_in(await store.tables(), noun, name, before, after)
+
+
+def _let_in(now: Tables, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
     return widening.let_in(_with(now, noun.name, name, before), _with(now, noun.name, name, after),
                            by_domain=settings().domains.enabled)
 
@@ -204,4 +224,6 @@ def _with(tables: Tables, noun: str, name: str, value: Any) -> Tables:
         if one.policy is not None:  # one that somebody has removed meanwhile counts as one that allows nothing
             policies.setdefault(one.policy, Policy(one.policy, custom_operations=False))
     delegates = [one for one in kept["delegate"].values() if one.customer in customers]
-    return Tables(tables.revision, customers, policies, directory(delegates, kept["rule"].values()))
+    known = {one.name for one in delegates}
+    rules = [one for one in kept["rule"].values() if one.delegate is None or one.delegate in known]
+    return Tables(tables.revision, customers, policies, directory(delegates, rules))

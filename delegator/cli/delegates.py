@@ -73,10 +73,10 @@ def _named(url: str | None, trust_anchor: Path | None, policy: str | None, prior
 
 @stored
 async def _add(store: Store, delegate: Delegate) -> Output:
+    lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
     await store.add_delegate(delegate)
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback)))
-    lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
     alone = sum(one.customer == delegate.customer for one in await store.delegates()) == 1
     return changing.plainly(output, lets_in) if alone else changing.also(output, lets_in)
 
