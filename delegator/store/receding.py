@@ -1,7 +1,7 @@
 """What a copy lets in that the database whose place it takes does not: a restore goes back behind what was closed since.
 
-Small tables are compared by the pure functions that every change asks (widening), everything else by what is in one of
-the two and not in the other. The invariants: both files are only read; what cannot be compared, because one is damaged
+Small tables are compared by the pure functions that every change asks (widening), everything else by what is in one
+of the two and not in the other. The invariants: both files are only read; what cannot be compared, because one is damaged
 or of an older schema, is said to be so and never taken to be the same.
 Must not live here: copies themselves (store.backup), words for who restores (cli).
 """
@@ -29,7 +29,8 @@ _MORE = (
      "b.policy = a.policy AND b.service_tag = a.service_tag) GROUP BY policy ORDER BY policy"),
     ("transfers: what customer {0} does had to be signed with its key, now it needs none or another",
      "SELECT k.customer FROM now.customer_keys AS k JOIN copy.customers AS o ON o.name = k.customer WHERE NOT EXISTS "
-     "(SELECT 1 FROM copy.customer_keys AS c WHERE c.customer = k.customer AND c.public_key = k.public_key) ORDER BY 1"),
+     "(SELECT 1 FROM copy.customer_keys AS c WHERE c.customer = k.customer AND c.public_key = k.public_key) "
+     "ORDER BY 1"),
     ("device {0}: its certificate {1} was revoked, now it is not",
      "SELECT e.service_tag, e.serial FROM now.enrolled AS e WHERE e.revoked_at IS NOT NULL AND NOT EXISTS (SELECT 1 "
      "FROM copy.enrolled AS c WHERE c.serial = e.serial AND c.revoked_at IS NOT NULL) ORDER BY 1, 2"),
@@ -79,7 +80,8 @@ def _small(now: Path, copy: Path, key: SealingKey, by_domain: bool) -> list[str]
     again = [*(f"customer {name}" for name in sorted(after.customers.keys() - before.customers.keys())),
              *(f"delegate {name}" for name in sorted(after.directory.delegates.keys()
                                                      - before.directory.delegates.keys()))]
-    return [*(f"{one} is there again, which was removed since" for one in again), *widening.let_in(before, after, by_domain=by_domain)]
+    return [*(f"{one} is there again, which was removed since" for one in again),
+            *widening.let_in(before, after, by_domain=by_domain)]
 
 
 def _tables(path: Path, key: SealingKey) -> Tables:

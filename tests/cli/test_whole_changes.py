@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
+import re
 import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from delegator.cli import changing
 from delegator.looser import looser
 from delegator.model import Policy
 from delegator.store import ownership
@@ -127,3 +130,19 @@ def test_networks_are_compared_as_devices_are_judged_by_them(old: str, new: str,
     before = Policy("one", networks=("192.0.2.0/24",))
     object.__setattr__(before, "networks", (old,))
     assert bool(looser(before, Policy("one", networks=(new,)))) is looser_than
+
+
+_WRITES = re.compile(r"^(store\.(add|approve|disapprove|remove|(\w+\.)(add|set|change|remove|offer|end|repair|release|"
+                     r"give|import|forget|revoke|close))|changing\.(change|remove)\()")
+
+
+def test_no_command_writes_in_two_transactions() -> None:
+    """Killed in between, such a command leaves something laxer than was asked."""
+    twice = []
+    for path in Path(changing.__file__).parent.glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.AsyncFunctionDef):
+                writes = [one for one in ast.walk(function)
+                          if isinstance(one, ast.Await) and _WRITES.search(ast.unparse(one.value))]
+                twice += [f"{path.name}: {function.name}"] if len(writes) > 1 else []
+    assert not twice
