@@ -54,9 +54,11 @@ def _located(one: Applied, other: Applied) -> bool:
 
 
 def _inside(network: str, networks: Iterable[str]) -> bool:
-    one = places.network(network)
-    return any(one.version == wide.version and one.subnet_of(wide)  # type: ignore[arg-type]
-               for wide in map(places.network, networks))
+    """Read as those are that devices are judged by: nobody is in what is no network."""
+    one = places.lenient(network)
+    return one is None or any(
+        wide is not None and one.version == wide.version and one.subnet_of(wide)  # type: ignore[arg-type]
+        for wide in map(places.lenient, networks))
 
 
 def _hours(one: Applied, other: Applied) -> bool:

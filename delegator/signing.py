@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pki import PkiError, pem
 from pki.keys import Locked, any_key
+from pki.twice import said_twice
 
 PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
@@ -41,12 +42,12 @@ class Signed:
     public_key: str
 
     def says(self, facts: Mapping[str, object]) -> bool:
-        """Whether it states nothing but what is among these facts."""
+        """Whether it states nothing but what is among these facts, each of them once."""
         try:
             said = msgspec.json.decode(self.statement, type=dict[str, object])
-        except msgspec.DecodeError:
+            return said_twice(self.statement, said) is None and said.items() <= facts.items()
+        except (msgspec.DecodeError, RecursionError):
             return False
-        return said.items() <= facts.items()
 
     @property
     def holds(self) -> bool:

@@ -63,10 +63,15 @@ class Tally:
         return self.minted + self.skipped + self.faults
 
 
-def rows(source: IO[bytes]) -> Iterator[Row | RowFault]:
-    """Tags from a table with a `service_tag` column, whatever else it has, or from a list, one tag a line. Raises
-    PkiError (REFUSED) for a file that is neither."""
-    for line, values in Table(source, (COLUMN,), (COLUMN,), others=True, alone=True):
+def rows(source: IO[bytes], say: Callable[[str], None] = lambda words: None) -> Iterator[Row | RowFault]:
+    """Tags from a table with a `service_tag` column, whatever else it has, or from a list, one tag a line; then `say`
+    is told, before the first, that this was no heading. Raises PkiError (REFUSED) for a file that is neither."""
+    table = Table(source, (COLUMN,), (COLUMN,), others=True, alone=True)
+    silent = True
+    for line, values in table:
+        if silent and table.headless is not None:
+            say(table.taken)
+        silent = False
         try:
             yield RowFault(line, values) if isinstance(values, str) else Row(line, _tag(values[0]))
         except PkiError as error:

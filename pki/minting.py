@@ -42,7 +42,7 @@ def mint(
     destination = disk.make_folder(out or folder.directory(DEVICE))
     with _Desk(Progress(_count(source))) as desk, _stoppable() as stop:
         line = batch.Line(folder, authority, destination, KeyType(key_type), days, desk.watch, stop)
-        tally = line.run(batch.rows(source))
+        tally = line.run(batch.rows(source, desk.progress.say))
     return _summary(tally, destination, desk.faults)
 
 

@@ -14,7 +14,6 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,21 +24,28 @@ import msgspec
 from pki.errors import Kind, PkiError
 from pki.headings import (
     SEPARATORS,
+    Beginning,
     Header,
     declared,
     header,
+    heads,
     must_begin_a_list,
     no_header,
     quotes_open,
+    repeated,
     spelling,
+    spellings,
 )
 from pki.text import MARK, NotText, bare_return, foreign, no_utf8, nul
+from pki.twice import said_twice
 
 LONGEST_LINE: Final = 1 << 20
 """Bytes: a thousand times what a device needs, and little enough to hold."""
 _AT_ONCE = 1 << 18
 _LONGEST_HEADER = 64
 """Lines: a heading of a spreadsheet may be broken into some, a quote that is never closed runs on."""
+
+_AGAIN = "reads as a heading and not as a row: a table has one, on top; give each of several tables by itself"
 
 
 class Absent(str):
@@ -86,6 +92,14 @@ class Table:
         self._hashing = _Hashing(source, step)
         self._columns, self._needed = tuple(columns), tuple(needed)
         self._others, self._alone = others, alone
+        self.headless: str | None = None
+        """The first line of a list without a heading, once it is taken as a value: whoever reads it says so."""
+
+    @property
+    def taken(self) -> str:
+        """What is to be said of a list without a heading; nothing of any other file."""
+        return "" if self.headless is None else (
+            f"no heading: the first line, {self.headless[:40]!a}, is taken as a {self._columns[0].replace('_', ' ')}")
 
     @property
     def sha256(self) -> str:
@@ -164,6 +178,7 @@ class Table:
         one: each costs an import of a million rows a tenth of a second."""
         reader = csv.reader(lines, delimiter=found.separator, strict=True)
         width, in_order = found.width, _in_order([found.places.get(name, -1) for name in self._columns])
+        again = repeated(self._needed, [found.places[name] for name in self._needed if name in found.places])
         ended = 0
         try:
             while ended < above:
@@ -174,6 +189,9 @@ class Table:
                 if not (cells and cells[0].strip()) and not "".join(cells).strip():
                     continue
                 if len(cells) == width:
+                    if again(cells):
+                        yield line, _AGAIN
+                        continue
                     cells.append(ABSENT)
                     yield line, in_order(cells)
                 else:
@@ -184,25 +202,50 @@ class Table:
             raise self.refused(error) from None
 
     def _list(self, lines: Iterator[str]) -> Iterator[Record]:
-        missing = [ABSENT] * (len(self._columns) - 1)
+        """The first lines are held until it is known that the first of them is a value as the others are."""
+        name, missing = self._columns[0], [ABSENT] * (len(self._columns) - 1)
+        beginning: Beginning | None = None
+        held: list[Record] = []
+        settled = False
+        for number, text in self._alone_on_lines(lines):
+            record: Record = (number, [text, *missing])
+            if any(separator in text for separator in SEPARATORS):
+                record = number, "more than one value on a line, and no header that says which is which"
+            elif beginning is None:
+                beginning = Beginning(number, text, name)
+                self.headless = text
+            elif heads(text, self._needed):
+                record = number, _AGAIN
+            elif not settled:
+                settled = beginning.settled(text)
+            held.append(record)
+            if settled:
+                yield from held
+                held.clear()
+        if beginning is not None and not settled:
+            beginning.ended()
+        yield from held
+
+    @staticmethod
+    def _alone_on_lines(lines: Iterator[str]) -> Iterator[tuple[int, str]]:
+        """What stands on lines, comments aside."""
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].rstrip().lstrip(" ")
-            if any(separator in text for separator in SEPARATORS):
-                yield number, "more than one value on a line, and no header that says which is which"
-            elif "\r" in text:
+            if "\r" in text:
                 raise bare_return(number)
-            elif text:
-                yield number, [text, *missing]
+            if text:
+                yield number, text
 
     def _json(self, lines: Iterator[str]) -> Iterator[Record]:
         decode = msgspec.json.Decoder().decode
-        known, columns = frozenset(self._columns), self._columns
-        quoted = [f'"{name}"' for name in self._needed]
+        known, columns, needed = frozenset(self._columns), self._columns, self._needed
+        headings = spellings(needed)
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 found = decode(line)
+                twice = said_twice(line, found)
             except (ValueError, RecursionError):
                 found = None
             if not isinstance(found, dict):
@@ -211,8 +254,10 @@ class Table:
             unknown = found.keys() - known
             if unknown and (wrong := self._odd(unknown)):
                 yield number, wrong
-            elif any(line.count(name) > 1 for name in quoted) and (twice := _twice(line)):
+            elif twice is not None:
                 yield number, f"says {twice[:40]!a} twice"
+            elif not headings.isdisjoint([text for text in map(found.get, needed) if type(text) is str]):
+                yield number, _AGAIN
             else:
                 yield number, ["" if (value := found.get(name, ABSENT)) is None else value for name in columns]
 
@@ -258,17 +303,6 @@ def _must_be_objects(first: str) -> None:
     if first.strip() == "{":
         raise NotText("is one JSON object over several lines, and an object a line is wanted",
                       "put each on one line: jq -c . FILE")
-
-
-def _twice(line: str) -> str | None:
-    """The name that a JSON object says twice; its reader would take the last and say nothing."""
-    twice: list[str] = []
-
-    def pairs(found: list[tuple[str, object]]) -> None:
-        names = [name for name, _ in found]
-        twice.extend(name for name in names if names.count(name) > 1)
-    json.loads(line, object_pairs_hook=pairs)
-    return twice[0] if twice else None
 
 
 def _broken(error: str, begun: int, line: int) -> NotText:

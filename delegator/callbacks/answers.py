@@ -19,6 +19,7 @@ from delegator.model import Credential, Secret
 from delegator.wire import xml
 from delegator.wire.soap import FAULT_NAMESPACE
 from pki.text import MARK, foreign
+from pki.twice import said_twice
 
 MAX_OUTPUT = xml.MAX_BYTES
 """Bytes on standard output, and the same again on standard error; an answer has about 200."""
@@ -73,7 +74,15 @@ def credential_in(output: bytes, tag: str) -> Credential:
 
 
 def _said(output: bytes) -> dict[str, object]:
-    return _without_empty(msgspec.json.decode(output, type=dict[str, object]))
+    """Raises NotAnAnswer for a name that stands there twice, as for an element of XML that does."""
+    try:
+        found = msgspec.json.decode(output, type=dict[str, object])
+        twice = said_twice(output, found)
+    except RecursionError:
+        raise NotAnAnswer("its JSON is nested too deeply") from None
+    if twice is not None:
+        raise NotAnAnswer(f"{twice if twice in _ELEMENTS.values() else 'a name'} stands there twice")
+    return _without_empty(found)
 
 
 def _without_empty(values: dict[str, object]) -> dict[str, object]:

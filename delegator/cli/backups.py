@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from delegator.cli import console, session
+from delegator.cli import changing, console, session
 from delegator.cli.console import Output, command
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act
@@ -49,22 +49,28 @@ def restore(file: Path, replace: bool, check: bool) -> Output:
     """Put the copy in FILE where the settings expect the database. No delegator may be running.
 
     The copy is read through first: it must be sound, of a schema that this release knows, and the sealing key of the
-    settings must open what is sealed in it.
+    settings must open what is sealed in it. What it lets in that is refused now (customers enabled again, policies,
+    approvals, certificates no longer revoked) is told with --check, and when it is done.
     """
     from delegator.parts import load_key
     from delegator.store import backup as copies
+    from delegator.store import receding
 
     path, settings = _database(), session.settings()
     found = copies.examine(file)
-    copies.opened_by(file, load_key(settings))
+    key = load_key(settings)
+    copies.opened_by(file, key)
+    lets_in = receding.let_in(path, file, key, by_domain=settings.domains.enabled) if path.exists() else ()
     if check:
-        return Output(_as_data(found), [str(file)], (f"{_words(found)}: sound, and the sealing key opens it",))
+        return changing.also(Output(_as_data(found), [str(file)],
+                                    (f"{_words(found)}: sound, and the sealing key opens it",)), lets_in)
     aside = _with_progress("restoring", lambda progress: copies.restore(file, path, datetime.now(UTC), replace=replace,
                                                                          progress=progress))
     asyncio.run(_note(Act.DATABASE_RESTORED, found))
     kept = () if aside is None else (f"what was there is kept as {aside}",)
     words = f"{_words(found)} restored; start the delegator. Claims made after the copy are not in it"
-    return Output({**_as_data(found), "path": str(path), "kept": aside and str(aside)}, [str(path)], (words, *kept))
+    return changing.also(Output({**_as_data(found), "path": str(path), "kept": aside and str(aside)}, [str(path)],
+                                (words, *kept)), lets_in)
 
 
 async def _note(act: Act, copy: Copy) -> None:

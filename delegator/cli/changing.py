@@ -7,7 +7,9 @@ Must not live here: what lets in more (delegator.widening), changing (store.chan
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from delegator.routing import directory
 from delegator.store import Store, Tables
 from delegator.store.changing import Noun
 from delegator.store.transaction import Work
-from pki.tables import ABSENT, Record
+from pki.tables import Absent, Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", Customer, Delegate, Policy, Rule)
@@ -121,50 +123,86 @@ def imported(what: str, new: int, changed: int, kept: bool) -> tuple[str, ...]:
 
 
 class Unnamed:
-    """The columns that some row of a file does not have: what is registered there keeps what the file does not name."""
+    """The columns that each row of a file does not have: what is registered there keeps what its row does not name.
+    Of CSV all rows are alike; of JSON one may empty what another does not name. Kept is where they begin to differ
+    from the row before, ten bytes for each such row."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._named = list(enumerate(columns))
-        self._unnamed: set[str] = set()
+        self._columns = tuple(columns)
+        self._kinds: list[frozenset[str]] = [frozenset()]
+        self._lines, self._kind = array("q"), array("H")
 
-    @property
-    def columns(self) -> frozenset[str]:
-        return frozenset(self._unnamed)
+    def of(self, line: int) -> frozenset[str]:
+        """The columns that the row on this line does not have."""
+        at = bisect.bisect_right(self._lines, line) - 1
+        return self._kinds[self._kind[at]] if at >= 0 else self._kinds[0]
 
     def noted(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The rows as they come; only columns that all of them had so far are looked at."""
+        """The rows as they come."""
+        known: dict[tuple[type, ...], int] = {}
+        last = 0
         for line, values in records:
             if not isinstance(values, str):
-                for at, name in self._named:
-                    if values[at] is ABSENT:
-                        self._unnamed.add(name)
-                        self._named = [one for one in self._named if one[1] not in self._unnamed]
+                kinds = tuple(map(type, values))
+                kind = known.get(kinds)
+                if kind is None:
+                    kind = known[kinds] = self._place(kinds)
+                if kind != last:
+                    self._lines.append(line)
+                    self._kind.append(kind)
+                    last = kind
             yield line, values
+
+    def _place(self, kinds: tuple[type, ...]) -> int:
+        unnamed = frozenset(name for name, kind in zip(self._columns, kinds, strict=True) if kind is Absent)
+        if unnamed not in self._kinds:
+            self._kinds.append(unnamed)
+        return self._kinds.index(unnamed)
 
 
 # --- the small tables ---------------------------------------------------------------------------------------------
 
 
 async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
-                 shape: Callable[[T], shapes.Shape], besides: Work[None] | None = None) -> Output:
-    """Change what stands under a name, and tell it; `besides` is done in the same transaction."""
-    before, after = await store.changing.change(noun, name, how, besides)
+                 shape: Callable[[T], shapes.Shape], besides: Work[object] | None = None) -> Output:
+    """Change what stands under a name, and tell it; `besides` is done in the same transaction. What it lets in is
+    worked out within that too: where that fails, nothing has changed that nobody was told of."""
+    now, lets_in = await store.tables(), Told()
+
+    def judged(one: T) -> T:
+        changed = how(one)
+        lets_in.are(_let_in(now, noun, name, one, changed))
+        return changed
+    before, after = await store.changing.change(noun, name, judged, besides)
     changed = differences(shape(before), shape(after))
     if isinstance(before, Delegate) and isinstance(after, Delegate):
         changed += secrets(before.callback, after.callback)
-    return told(shape(after), f"{noun.name} {name}", changed, await let_in(store, noun, name, before, after))
+    return told(shape(after), f"{noun.name} {name}", changed, lets_in.words)
 
 
 async def remove(store: Store, noun: Noun[T], name: str) -> Output:
     """Remove what stands under a name, and tell what that lets in."""
-    before = await store.changing.remove(noun, name)
-    return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)),
-                await let_in(store, noun, name, before, None))
+    now, lets_in = await store.tables(), Told()
+    await store.changing.remove(noun, name, lambda one: lets_in.are(_let_in(now, noun, name, one, None)))
+    return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)), lets_in.words)
+
+
+class Told:
+    """What is worked out within a transaction, which may be run again: the last time counts."""
+
+    def __init__(self) -> None:
+        self.words: tuple[str, ...] = ()
+
+    def are(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
 
 async def let_in(store: Store, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
-    """What this one change lets in, with everything else as it stands now."""
-    now = await store.tables()
+    """What this one change lets in, with everything else as it stands now. Ask before it is made."""
+    return _let_in(await store.tables(), noun, name, before, after)
+
+
+def _let_in(now: Tables, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
     return widening.let_in(_with(now, noun.name, name, before), _with(now, noun.name, name, after),
                            by_domain=settings().domains.enabled)
 
@@ -187,4 +225,6 @@ def _with(tables: Tables, noun: str, name: str, value: Any) -> Tables:
         if one.policy is not None:  # one that somebody has removed meanwhile counts as one that allows nothing
             policies.setdefault(one.policy, Policy(one.policy, custom_operations=False))
     delegates = [one for one in kept["delegate"].values() if one.customer in customers]
-    return Tables(tables.revision, customers, policies, directory(delegates, kept["rule"].values()))
+    known = {one.name for one in delegates}
+    rules = [one for one in kept["rule"].values() if one.delegate is None or one.delegate in known]
+    return Tables(tables.revision, customers, policies, directory(delegates, rules))

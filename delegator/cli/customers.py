@@ -19,7 +19,7 @@ from delegator.model import Customer
 from delegator.store import Store, milliseconds
 from delegator.store.changing import CUSTOMER
 from delegator.store.ownership import set_key
-from delegator.store.transaction import Transaction
+from delegator.store.transaction import Transaction, Work
 
 
 @click.group("customers", cls=console.Verbs, epilog=console.as_example("delegator customers list"))
@@ -54,11 +54,11 @@ def _read(signing_key: Path | None) -> tuple[bool, str | None]:
 async def _add(store: Store, name: str, title: str, policy: str | None, disabled: bool, key: str | None,
                said: bool) -> Output:
     customer = Customer(name, title, not disabled, policy)
-    await store.add_customer(customer)
+    # One transaction: a customer is never there without the key that its transfers have to be signed with.
+    await store.add_customer(customer, besides=_signing(store, name, key, []) if said else None)
     data = shapes.customer(customer)
     if said:
-        await store.ownership.set_key(name, key, datetime.now(UTC))
-        data["signing_key"] = await _signing_key(store, name)
+        data["signing_key"] = _known_as(key)
     return Output(data, words=(f"customer {name} is registered",))
 
 
@@ -83,14 +83,19 @@ def change(name: str, title: str | None, policy: str | None, signing_key: Path |
 
 @stored
 async def _change(store: Store, name: str, fields: dict[str, Any], key: str | None, said: bool) -> Output:
-    before = await _signing_key(store, name)
-    def signing() -> Transaction[None]:
-        return set_key(name, key, milliseconds(datetime.now(UTC)), store.by)
+    before: list[str | None] = []
     output = await changing.change(store, CUSTOMER, name, lambda one: replace(one, **fields), shapes.customer,
-                                   signing if said else None)
+                                   _signing(store, name, key, before) if said else None)
     if not said:
         return output
-    return _with_key(output, name, before, await _signing_key(store, name))
+    return _with_key(output, name, _known_as(before[-1]), _known_as(key))
+
+
+def _signing(store: Store, name: str, key: str | None, before: list[str | None]) -> Work[None]:
+    """What sets the key within a transaction; `before` then ends with the one that it took the place of."""
+    def signing() -> Transaction[None]:
+        before.append((yield from set_key(name, key, milliseconds(datetime.now(UTC)), store.by)))
+    return signing
 
 
 def _with_key(output: Output, name: str, before: str | None, after: str | None) -> Output:
@@ -125,9 +130,12 @@ async def enable(store: Store, name: str) -> Output:
 
 async def _signing_key(store: Store, name: str) -> str | None:
     """The fingerprint of the key it signs with."""
+    return _known_as(await store.ownership.key(name))
+
+
+def _known_as(key: str | None) -> str | None:
     from delegator.signing import fingerprint
 
-    key = await store.ownership.key(name)
     return None if key is None else fingerprint(key)
 
 

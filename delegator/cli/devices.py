@@ -183,7 +183,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
     order, delegate, customer; JSON lines are objects with these names. A row with an order and no customer belongs to
     whoever the order belongs to, or will. All rows are registered, or none; rows that are registered already count as
     unchanged. With --replace those that are registered differently change, found by their tag where the row has one; of
-    columns that the file does not have, they keep what they have. None moves to another customer. A delegator that runs
+    columns that its row does not have, each keeps what it has. None moves to another customer. A delegator that runs
     meanwhile goes on serving devices, and sees all of it at once.
     """
     stages = feeding.Stages()
@@ -192,8 +192,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             table, unnamed = Table(source, COLUMNS, IDENTIFIERS, step), changing.Unnamed(COLUMNS)
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
-        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.columns,
-                     whose=True)
+        wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.of, whose=True)
         imported = await store.fleet.import_all(spool, wanted, stages.next)
         stages.finish()
         counts = imported.counts

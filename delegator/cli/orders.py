@@ -148,8 +148,9 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
         return not dry_run and (keep_good or not (wrong or assigned.refused))
     entry = Entry(Act.ORDERS_IMPORTED, datetime.now(UTC), store.by.actor, peer=store.by.peer,
                   detail={"file": file.name, "sha256": table.sha256, "rows": len(rows) + len(wrong)})
+    kept = frozenset(order.number for line, order in rows if "delegate" in unnamed.of(line))
     assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep,
-                                             unnamed="delegate" in unnamed.columns)
+                                             unnamed=kept)
     refused = sorted([*wrong, *(Refused(rows[at][0], error) for at, error in assigned.refused)])
     output = feeding.result(
         {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,

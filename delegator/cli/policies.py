@@ -7,6 +7,7 @@ Must not live here: the options that say a policy (policy_options), judging by a
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
 from delegator.model import Policy
 from delegator.store import Store
-from delegator.store.changing import POLICY
+from delegator.store.changing import POLICY, relist
+from delegator.store.transaction import Transaction
 
 
 @click.group("policies", cls=console.Verbs, epilog=console.as_example("delegator policies show rollout"))
@@ -58,11 +60,13 @@ _FILE = click.option("--file", type=click.Path(path_type=Path, allow_dash=True),
 async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output:
     """Add the policy NAME. It applies to those customers and delegates that name it. To change one that is there:
     delegator policies change."""
-    base = Policy(name) if file is None else _written(file, name).policy
-    policy = policy_options.changed(base, said)
-    await store.add_policy(policy)
+    written = None if file is None else _written(file, name)
+    policy = policy_options.changed(Policy(name) if written is None else written.policy, said)
+    relisting = _Relisting(store, name, None if written is None else written.approved)
+    await store.add_policy(policy, besides=relisting.work)
     where = settings().domains
-    return changing.also(_noted(_stated(policy, "is registered"), policy), [
+    output = _stated(policy, "is registered")
+    return changing.also(_noted(replace(output, words=(*output.words, *relisting.words)), policy), [
         f"policy {name} is what [domains] policy names: devices that reverse DNS leads to an owner are judged by it"]
         if where.enabled and where.policy == name else [])
 
@@ -77,14 +81,16 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
 async def change(store: Store, name: str, file: Path | None, unset: tuple[str, ...], **said: Any) -> Output:
     """Change the policy NAME: what is not named stays. Says what changed, and whether that lets more devices in. See
     first what it would do: delegator policies try."""
-    written = {} if file is None else {key: value for key, value in _written(file, name).said.items() if key != "name"}
-    if not unset and not policy_options.stated(said) and not written:
+    read = None if file is None else _written(file, name)
+    written = {} if read is None else {key: value for key, value in read.said.items() if key != "name"}
+    relisting = _Relisting(store, name, None if read is None else read.approved)
+    if not unset and not policy_options.stated(said) and not written and relisting.work is None:
         raise click.UsageError("say what to change, or take something back with --unset")
 
     def how(one: Policy) -> Policy:
         return policy_options.changed(replace(one, **written), said, unset)
     how(await _known(store, name))  # tried before anything is written
-    output = await changing.change(store, POLICY, name, how, _shape)
+    output = relisting.told(await changing.change(store, POLICY, name, how, _shape, relisting.work))
     assert isinstance(output.data, dict)
     says = output.data["says"]
     return _noted(replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
@@ -96,6 +102,40 @@ def _noted(output: Output, policy: Policy) -> Output:
     """With what of a policy is in vain by the settings: it asks reverse DNS, which is not asked."""
     notes = () if settings().domains.enabled else policy_words.in_vain(policy)
     return replace(output, words=(*output.words, *(f"note: {one}" for one in notes)))
+
+
+class _Relisting:
+    """The approved list of a policy becomes that of a file, where the file has one, with the policy itself."""
+
+    def __init__(self, store: Store, policy: str, wanted: frozenset[str] | None) -> None:
+        self._store, self._policy, self._wanted = store, policy, wanted
+        self._moved = 0, 0
+        self.work = None if wanted is None else self._relist
+
+    def _relist(self) -> Transaction[None]:
+        self._moved = yield from relist(self._policy, self._wanted or (), self._store.by, datetime.now(UTC))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        added, removed = self._moved
+        return () if self._wanted is None else (
+            f"the list of policy {self._policy} is that of the file, {len(self._wanted)} tags: {added} new on it, "
+            f"{removed} taken off",)
+
+    def told(self, output: Output) -> Output:
+        """A change with what became of the list: loudly where more are let in."""
+        added, removed = self._moved
+        if self._wanted is None:
+            return output
+        assert isinstance(output.data, dict)
+        data = {**output.data, "approved": len(self._wanted)}
+        changed, lets_in = data.pop("changed"), data.pop("lets_in")
+        if added or removed:
+            changed = [*changed, {"field": "approved", "old": len(self._wanted) - added + removed,
+                                  "new": len(self._wanted)}]
+        if added and data["approved_only"]:
+            lets_in = [*lets_in, f"policy {self._policy}: {added} more devices are on its list"]
+        return changing.told(data, f"policy {self._policy}", changed, lets_in, self.words)
 
 
 def _fields(changed: list[changing.Difference]) -> list[changing.Difference]:

@@ -18,6 +18,7 @@ from delegator.cli import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, IdentityRule, Policy
 from pki.text import NotText, decoded
+from pki.twice import said_twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,17 @@ def read(content: bytes, name: str | None = None) -> Written:
     """The policy of a file; `name` is its name where the file does not say one, and must be it where it does. Raises
     DelegatorError (MALFORMED)."""
     try:
-        found = json.loads(decoded(content))
+        text = decoded(content)
+        found = json.loads(text)
+        twice = said_twice(text, found)
     except NotText as error:
         raise _malformed([error.of("it")]) from None
     except (ValueError, RecursionError) as error:
         raise _malformed([f"not JSON: {error}"]) from None
     if not isinstance(found, dict):
         raise _malformed(["not a JSON object"])
+    if twice is not None:
+        raise _malformed([f"says {twice[:40]!a} twice"])
     wrong: list[str] = []
     fields = _fields(found, wrong)
     if name is not None and fields.setdefault("name", name) != name:

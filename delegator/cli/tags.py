@@ -30,7 +30,8 @@ def devices_in(path: Path, form: Callable[[str], str]) -> list[str]:
     found: dict[str, None] = {}
     wrong: list[str] = []
     with source(path) as opened:
-        for line, values in Table(opened, (COLUMN,), (COLUMN,), others=True, alone=True):
+        table = Table(opened, (COLUMN,), (COLUMN,), others=True, alone=True)
+        for line, values in table:
             try:
                 found[_named(values, form)] = None
             except click.BadParameter as error:
@@ -38,6 +39,8 @@ def devices_in(path: Path, form: Callable[[str], str]) -> list[str]:
     if wrong:
         detail = f"{len(wrong)} lines are wrong, nothing was changed: " + "; ".join(wrong[:5])
         raise DelegatorError(Kind.MALFORMED, detail, reasons=tuple(wrong), hint="mend them and run it again")
+    if table.headless is not None:
+        click.echo(f"{table.taken}; {len(found)} in all", err=True)
     return list(found)
 
 

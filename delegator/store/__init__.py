@@ -57,7 +57,7 @@ from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
-from delegator.store.transaction import Commits, Query, Row, Work, rows_alone
+from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
 from delegator.store.usage import Usage
 
 __all__ = [
@@ -327,21 +327,28 @@ class Store:
             Query("SELECT service_tag FROM approvals WHERE policy = $1 ORDER BY service_tag", (policy,)))
         return [str(row[0]) for row in found]
 
-    async def add_customer(self, customer: Customer, *, replace: bool = False) -> None:
-        await self._save("customer", customer.name, lambda: registry.add_customer(customer, replace))
+    async def add_customer(self, customer: Customer, *, replace: bool = False,
+                           besides: Work[object] | None = None) -> None:
+        """`besides` is what is kept elsewhere of the same, added in the same transaction."""
+        await self._save("customer", customer.name, lambda: registry.add_customer(customer, replace), besides)
 
     async def add_delegate(self, delegate: Delegate, *, replace: bool = False) -> None:
         await self._save("delegate", delegate.name, lambda: registry.add_delegate(delegate, self._key, replace))
 
-    async def add_policy(self, policy: Policy, *, replace: bool = False) -> None:
-        await self._save("policy", policy.name, lambda: registry.add_policy(policy, replace))
+    async def add_policy(self, policy: Policy, *, replace: bool = False, besides: Work[object] | None = None) -> None:
+        """`besides` as with customers."""
+        await self._save("policy", policy.name, lambda: registry.add_policy(policy, replace), besides)
 
     async def add_rule(self, rule: Rule, *, replace: bool = False) -> None:
         await self._save("rule", rule.name, lambda: registry.add_rule(rule, replace))
 
-    async def _save(self, noun: str, name: str, work: Work[None]) -> None:
+    async def _save(self, noun: str, name: str, work: Work[None], besides: Work[object] | None = None) -> None:
         """Add or change one of the small tables' rows, with its row of audit."""
-        await self._driver.run(lambda: administration.saved(noun, name, work(), self._key, self.by, datetime.now(UTC)))
+        def saved() -> Transaction[None]:
+            yield from administration.saved(noun, name, work(), self._key, self.by, datetime.now(UTC))
+            if besides is not None:
+                yield from besides()
+        await self._driver.run(saved)
 
     async def add_devices(self, registrations: Iterable[Registration], *, replace: bool = False) -> int:
         """Register devices in one transaction, all or none; the number of new or changed ones."""

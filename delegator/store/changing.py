@@ -8,13 +8,14 @@ Must not live here: the tables themselves (store.registry), their audit (store.a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from delegator.errors import Missing
 from delegator.model import Customer, Delegate, Policy, Rule
+from delegator.model.audited import Act
 from delegator.model.owned import By
 from delegator.sealing import SealingKey
 from delegator.store import administration, registry, rows
@@ -59,7 +60,7 @@ def _standing(noun: Noun[T], name: str, key: SealingKey) -> Transaction[T]:
 
 
 def change(noun: Noun[T], name: str, how: How[T], key: SealingKey, by: By, now: datetime,
-           besides: Work[None] | None = None) -> Transaction[tuple[T, T]]:
+           besides: Work[object] | None = None) -> Transaction[tuple[T, T]]:
     """The value as it stood and as it is now. `besides` is what is kept elsewhere of the same, changed with it."""
     before = yield from _standing(noun, name, key)
     after = how(before)
@@ -70,11 +71,23 @@ def change(noun: Noun[T], name: str, how: How[T], key: SealingKey, by: By, now: 
     return before, after
 
 
-def remove(noun: Noun[T], name: str, key: SealingKey, by: By, now: datetime) -> Transaction[T]:
-    """The value as it stood."""
+def remove(noun: Noun[T], name: str, key: SealingKey, by: By, now: datetime,
+           seen: Callable[[T], None] = lambda before: None) -> Transaction[T]:
+    """The value as it stood, which `seen` is told before it goes: where that raises, it stays."""
     before = yield from _standing(noun, name, key)
+    seen(before)
     yield from administration.removed(noun.name, name, registry.remove(noun.name, name), by, now)
     return before
+
+
+def relist(policy: str, wanted: Collection[str], by: By, now: datetime) -> Transaction[tuple[int, int]]:
+    """A policy's approved list becomes this one: how many tags came to it, and how many went."""
+    standing = {str(row[0]) for row in (yield Query("SELECT service_tag FROM approvals WHERE policy = $1", (policy,)))}
+    added, removed = sorted({*wanted} - standing), sorted(standing - {*wanted})
+    yield from administration.listed(Act.APPROVALS_ADDED, policy, added, registry.approve(policy, added), by, now)
+    yield from administration.listed(Act.APPROVALS_REMOVED, policy, removed, registry.disapprove(policy, removed), by,
+                                     now)
+    return len(added), len(removed)
 
 
 class Changing:
@@ -83,11 +96,11 @@ class Changing:
     def __init__(self, driver: Running, by: By, key: Callable[[], SealingKey]) -> None:
         self._driver, self._by, self._key = driver, by, key
 
-    async def change(self, noun: Noun[T], name: str, how: How[T], besides: Work[None] | None = None) -> tuple[T, T]:
+    async def change(self, noun: Noun[T], name: str, how: How[T], besides: Work[object] | None = None) -> tuple[T, T]:
         """Before and after. Raises DelegatorError: NOT_FOUND, and whatever `how` raises."""
         return await self._driver.run(
             lambda: change(noun, name, how, self._key(), self._by, datetime.now(UTC), besides))
 
-    async def remove(self, noun: Noun[T], name: str) -> T:
+    async def remove(self, noun: Noun[T], name: str, seen: Callable[[T], None] = lambda before: None) -> T:
         """What was removed. Raises DelegatorError: NOT_FOUND, CONFLICT while it is referred to."""
-        return await self._driver.run(lambda: remove(noun, name, self._key(), self._by, datetime.now(UTC)))
+        return await self._driver.run(lambda: remove(noun, name, self._key(), self._by, datetime.now(UTC), seen))

@@ -52,14 +52,14 @@ WAITING = imports.ALIVE / 1000 + 5
 class How:
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
     not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
-    fields rows do not name: those of a device that is registered stay. `whose`: whether a refusal says whose something
-    is, for operators alone."""
+    fields the row on a line does not name: those of a device that is registered stay. `whose`: whether a refusal says
+    whose something is, for operators alone."""
 
     replace: bool = False
     keep_good: bool = False
     dry_run: bool = False
     source: Mapping[str, object] | None = None
-    unnamed: frozenset[str] = frozenset()
+    unnamed: Callable[[int], frozenset[str]] = lambda line: frozenset()
     whose: bool = False
 
 
@@ -252,7 +252,8 @@ class Importer:
             if any(isinstance(_verdict(said, [rows[number]], 1, how, sold), str)
                    for number, said in lines if number in rows):
                 raise DelegatorError(Kind.CONFLICT, "whose a device is has changed")
-            pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before, how.unnamed))
+            pairs = [(before := registration_of(rows[number]), amended(registration_said(said), before,
+                                                                         how.unnamed(said.line)))
                      for number, said in lines if number in rows]
             if len(pairs) < len(lines):
                 raise DelegatorError(Kind.CONFLICT, "a device was removed")
@@ -300,9 +301,10 @@ def _verdict(said: Said, known: Sequence[Row], wanted: int, how: How,
     one, registered = registration_said(said), [registration_of(row) for row in known]
     if wanted == 1 and same(registered[0], one):
         return None
-    if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0], how.unnamed)):
+    if how.replace and len(registered) == 1 and same(registered[0], amended(one, registered[0],
+                                                                                    how.unnamed(said.line))):
         return None
-    error = obstacle(one, registered, how.replace, sold, how.unnamed)
+    error = obstacle(one, registered, how.replace, sold, how.unnamed(said.line))
     if error is None:
         return registered[0].device_id
     return f"{error.told}; {error.hint}" if isinstance(error, Owned) and how.whose else error.detail

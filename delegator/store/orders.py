@@ -9,7 +9,7 @@ Must not live here: devices (store.devices), what a route makes of it (routing).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed_entry
 from datetime import datetime
@@ -126,16 +126,16 @@ Keep = Callable[[Assigned], bool]
 
 
 def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep,
-               unnamed: bool = False) -> Transaction[Assigned]:
-    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to; `unnamed` where
-    they say nothing of delegates, so that an order keeps the one it has."""
+               unnamed: Collection[str] = ()) -> Transaction[Assigned]:
+    """Assign orders that stand in one list each once, as far as `keep` says so from what it came to; `unnamed` are
+    those of which nothing is said of a delegate, so that they keep the one they have."""
     known = yield from _known([order.number for order in orders])
     owners = {str(row[0]) for row in (yield Query("SELECT name FROM customers"))}
     delegates = {(row[0], row[1]) for row in (yield Query("SELECT customer, name FROM delegates"))}
     new, changed, refused = [], [], []
     for at, order in enumerate(orders):
         standing, error = known.get(order.number), None
-        if unnamed and standing is not None and order == changed_entry(standing, delegate=None):
+        if order.number in unnamed and standing is not None and order == changed_entry(standing, delegate=None):
             order = standing
         if order.customer not in owners:
             error = f"there is no customer named {order.customer}"
@@ -209,7 +209,7 @@ class Orders:
         return [order_of(row) for row in await self._driver.read(page(customer, after, most))]
 
     async def import_all(self, orders: Sequence[Order], entry: Entry, *, replace: bool = False,
-                         keep: Keep = lambda _: True, unnamed: bool = False) -> Assigned:
+                         keep: Keep = lambda _: True, unnamed: Collection[str] = ()) -> Assigned:
         """Assign orders in one transaction, as far as `keep` says so from what it came to. `entry` is the row of audit
         for it, without its counts. Raises DelegatorError (MALFORMED) for more than MOST."""
         if len(orders) > MOST:

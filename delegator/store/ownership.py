@@ -104,9 +104,11 @@ def _known_keys(tag: str) -> Transaction[list[str]]:
     return sorted({str(row[0]) for row in claimed} | {f"{KEY}{row[0]!s}" for row in enrolled_keys})
 
 
-def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transaction[None]:
-    """The public key (PEM) that a customer signs with, or None for none. Raises DelegatorError (NOT_FOUND)."""
+def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transaction[str | None]:
+    """The public key (PEM) that a customer signs with, or None for none; the one before. Raises DelegatorError
+    (NOT_FOUND)."""
     yield from must_exist("customer", customer)
+    before = yield transfers.key_of(customer)
     if public_key is None:
         yield Query("DELETE FROM customer_keys WHERE customer = $1", (customer,))
     else:
@@ -115,6 +117,7 @@ def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transact
     yield from audit.append(Entry(
         Act.CUSTOMER_SIGNING_KEY, moment(now), by.actor, customer=customer, peer=by.peer,
         detail={"key": None if public_key is None else fingerprint(public_key)}))
+    return str(before[0][0]) if before else None
 
 
 def _reasons(by: By) -> tuple[str, ...]:

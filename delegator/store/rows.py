@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from delegator.model import (
     Rule,
     Secret,
 )
+from delegator.model.places import lenient
 from delegator.sealing import SealingKey
 from delegator.store.transaction import Row, Value
 
@@ -38,7 +40,16 @@ def policy_body(policy: Policy) -> str:
 
 
 def policy_of(row: Row) -> Policy:
-    return msgspec.json.decode(str(row[1]), type=Policy)
+    try:
+        return msgspec.json.decode(str(row[1]), type=Policy)
+    except msgspec.ValidationError:
+        return _older_policy(msgspec.json.decode(str(row[1])))
+
+
+def _older_policy(said: dict[str, Any]) -> Policy:
+    """Of an older release, whose networks may have bits of a host: who is in them is judged without these."""
+    known = [(one, lenient(one)) for one in said.get("networks", ())]
+    return msgspec.convert({**said, "networks": [str(found or one) for one, found in known]}, Policy)
 
 
 def customer_of(row: Row) -> Customer:

@@ -166,3 +166,46 @@ def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) ->
     with sqlite3.connect(COPY) as copy:
         assert copy.execute("SELECT name FROM customers").fetchall() == [("acme",)]
     copy.close()
+
+
+def _closed(console: Console) -> None:
+    console.ok("customers", "disable", "acme")
+    console.ok("policies", "change", "p", "--max-devices", "3")
+    console.ok("policies", "disapprove", "p", "AAA1111")
+    console.ok("devices", "remove", "BBB2222")
+
+
+def test_a_restore_says_what_it_lets_in_that_was_closed_since(acme: Console) -> None:
+    acme.ok("policies", "add", "p", "--approved-only", "--max-devices", "9")
+    acme.ok("policies", "approve", "p", "AAA1111")
+    acme.ok("devices", "add", "BBB2222", "--customer", "acme")
+    acme.ok("backup", COPY)
+    assert not acme.ok("restore", COPY, "--check").get("lets_in"), "the same lets nobody in"
+    _closed(acme)
+    checked = acme.run("restore", COPY, "--check", "--json")
+    done = acme.run("restore", COPY, "--replace", "--json")
+    for one in (checked, done):
+        told = "\n".join(one.json["lets_in"])
+        assert "WARNING: this lets in" in one.err
+        for words in ("customer acme was disabled", "policy p: devices at once: 3 -> 9",
+                      "policy p: 1 more devices are on its list", "1 identifiers of devices"):
+            assert words in told
+    assert not acme.ok("restore", COPY, "--check").get("lets_in")
+
+
+@pytest.mark.parametrize(("statement", "words"), [
+    ("INSERT INTO customer_keys VALUES ('acme', 'PEM', 1)", "transfers: what customer acme does had to be signed"),
+    ("INSERT INTO boards VALUES ('ABC1234', 'key/1', 'refused', 1, NULL)", "the key of a main board was refused"),
+    ("INSERT INTO enrolled VALUES ('1f', 'ABC1234', 'k', 'c', 'b', 'PEM', 1, 2, NULL, 1, 'stolen', NULL)",
+     "its certificate 1f was revoked"),
+    ("DROP TABLE enrolled", "cannot be compared"), ("DELETE FROM delegates", "delegate acme-small is there again")])
+def test_of_each_kind_what_a_copy_does_not_know_is_told(acme: Console, statement: str, words: str) -> None:
+    from delegator.sealing import SealingKey, read_key_file
+    from delegator.store import receding
+
+    acme.ok("backup", COPY)
+    with sqlite3.connect(DATABASE) as database:
+        database.execute(statement)
+    database.close()
+    key = SealingKey(read_key_file(Path("var/sealing.key")))
+    assert words in "\n".join(receding.let_in(DATABASE, COPY, key, by_domain=False))

@@ -180,7 +180,8 @@ def test_a_verb_that_is_not_there_is_answered_with_what_was_meant(console: Conso
 
 @pytest.mark.parametrize(("words", "meant"), [
     (("serv",), "did you mean serve?"), (("customer", "add"), "did you mean customers?"),
-    (("Devices",), "did you mean devices?"), (("customers", "ad"), "did you mean add?"), (("config", "shw"), "did you mean show?")])
+    (("Devices",), "did you mean devices?"), (("customers", "ad"), "did you mean add?"),
+    (("config", "shw"), "did you mean show?")])
 def test_a_command_that_is_nearly_one_is_answered_with_it(place: object, words: tuple[str, ...], meant: str) -> None:
     assert meant in Console().refused(2, *words)
 

@@ -102,7 +102,7 @@ def test_what_a_spreadsheet_writes_is_read_back_by_column(width: int, at: int, s
     ("a;service_tag;b,service_tag,c\n", "commas and by semicolons"),
     ("ABC1234,R7\nABC1235,R7\n", "no header with a column service_tag"),
     ("\tABC1234\n", "no header with a column service_tag"), ("model;order\nR7;1\n", "no header with a column"),
-    ("Serial\nSN12345\n", "'Serial' names no column service_tag"), ("MODELS\nR7515\n", "names no column service_tag"),
+    ("Serial\nSN12345\n", "names no column service_tag"), ("MODELS\nR7515\n", "names no column service_tag"),
     ("service_tag|model\nABC1234|R7\n", "no header with a column"),
     ("\n\nservice_tag,\n", "line 3: column 2")])
 def test_a_header_that_can_be_read_in_two_ways_or_in_none_is_refused(text: str, why: str) -> None:
@@ -247,3 +247,61 @@ class _Chained:
                 return content
             self._sources.pop(0)
         return b""
+
+
+# --- headings where values should be --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("second", ["service_tag,model", "model,Service Tag", "location,SERVICE-TAG", "Tag,Model",
+                                    "SERIALNO,x1", "SeRvIcE tAg,LINE"])
+@pytest.mark.parametrize("read", [strict, lenient])
+def test_a_heading_in_the_middle_of_a_table_is_no_row(second: str, read: object) -> None:
+    found = read(f"service_tag,model\nABC1234,R7\n{second}\nABC1235,R8\n")  # type: ignore[operator]
+    assert [line for line, values in found if isinstance(values, str)] == [3]
+    assert "reads as a heading" in str(found[1][1])
+
+
+def test_a_heading_in_the_middle_of_a_list_or_of_objects_is_no_row() -> None:
+    for text in ("ABC1234\nABC1235\nservice_tag\nABC1236\n", "ABC1234\nABC1235\nSERIAL\nABC1236\n",
+                 '{"service_tag": "ABC1234"}\n' * 2 + '{"service_tag": "SERVICETAG"}\n'):
+        assert "reads as a heading" in str(lenient(text)[2][1])
+
+
+_TAGS = [f"{number}{letter}C{number}234" for number in range(3) for letter in "BDF"]
+
+
+@pytest.mark.parametrize("word", [
+    "COMPUTERNAME", "DELLTAG", "DESCRIPTION", "STAG", "SERIENNR", "BESCHREIBUNG", "SERIENNUMMER", "MODELL", "NOMBRE",
+    "NUMERO", "DEVICEID", "HOSTNAME", "ETIQUETA", "KUNDE", "Bezeichnung", "# devices of may\n\nASSET"])
+@pytest.mark.parametrize("below", [[], _TAGS[:1], _TAGS])
+def test_a_list_whose_first_line_is_a_word_of_headings_is_refused(word: str, below: list[str]) -> None:
+    error = refusal("\n".join([word, *below]), lenient)
+    assert "reads as the heading" in error.detail
+    assert "write a line service_tag above it" in error.hint
+
+
+@pytest.mark.parametrize(("first", "below", "why"), [
+    ("WYXKLMN", _TAGS, "has no digit"), ("WYXKLMN", _TAGS[:1], "has no digit"),
+    ("COLUMN1", [], ""), ("SPALTE17", _TAGS, "is not as long"), ("XYZ12", [*_TAGS * 300], "is not as long")])
+def test_a_first_line_that_differs_in_kind_from_all_others_is_refused(first: str, below: list[str], why: str) -> None:
+    text = "\n".join([first, *below])
+    if not why:
+        assert lenient(text)[0] == (1, (first,))
+    else:
+        assert why in refusal(text, lenient).detail
+        assert lenient("service_tag\n" + text)[0] == (2, (first,)), "a heading says what it is"
+
+
+@pytest.mark.parametrize("first", ["ABC1234", "HJKLMNP"])
+def test_a_list_that_is_taken_without_a_heading_says_what_it_took(first: str) -> None:
+    table = Table(io.BytesIO("\n".join([first, "XYZVWQB", "A1234567"]).encode()), TAG, TAG, others=True, alone=True)
+    assert [line for line, _ in table] == [1, 2, 3]
+    assert table.taken == f"no heading: the first line, '{first}', is taken as a service tag"
+    named = Table(io.BytesIO(b"service_tag\nABC1234\n"), TAG, TAG, others=True, alone=True)
+    assert list(named)
+    assert not named.taken
+
+
+def test_a_list_through_a_pipe_mints_nothing_before_its_first_line_is_known() -> None:
+    with pytest.raises(PkiError):
+        next(iter(Table(io.BytesIO("\n".join(["WYXKLMN", *_TAGS]).encode()), TAG, TAG, others=True, alone=True)))
