@@ -17,7 +17,7 @@ _LARGEST = 32 * 1024 * 1024
 
 def contents(path: Union[str, Path]) -> bytes:  # noqa: UP007 - Python 3.9
     """Raises OSError, ValueError for what is no file or too large."""
-    _require_file(path, os.stat(path))  # before it is opened: to open a device may already do something
+    _require_file(path, Path(path).stat())  # before it is opened: to open a device may already do something
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         _require_file(path, os.fstat(descriptor))
