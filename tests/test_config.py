@@ -91,7 +91,7 @@ def test_8_a_missing_file_is_named_with_the_way_to_write_one(tmp_path):
     error = refusal(tmp_path / "nowhere.toml")
     assert error.detail == f"configuration {tmp_path / 'nowhere.toml'}: No such file or directory"
     assert error.hint.startswith("write one with: delegator config write ")
-    assert "directory" in refusal(tmp_path).detail
+    assert "is not a file but a folder" in refusal(tmp_path).detail
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(
