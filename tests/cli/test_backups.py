@@ -78,6 +78,7 @@ class TestRefusals:
         assert "--replace" in acme.refused(6, "restore", COPY)
 
     def test_no_database_no_copy(self, console: Console) -> None:
+        Path("var/delegator.db").unlink()
         console.refused(3, "backup", COPY)
         assert not COPY.exists()
 
@@ -101,7 +102,7 @@ class TestRefusals:
         acme.ok("backup", COPY)
         Path("var/sealing.key").unlink()
         create_key_file(Path("var/sealing.key"))
-        words = acme.refused(1, "restore", COPY, "--replace")
+        words = acme.refused(3, "restore", COPY, "--replace")
         assert "unknown key" in words
         assert "older_key_files" in words
 
