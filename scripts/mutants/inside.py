@@ -194,7 +194,7 @@ def settle(items: Sequence[pytest.Item], folder: str) -> None:
 
 
 def record(items: Sequence[pytest.Item], job: Job) -> str | None:
-    """Run tests and note, for each, its seconds and the lines it ran of the files that matter: none for one that fails,
+    """Run tests and note, for each, its seconds and the lines it ran of the files that matter: null for one that fails,
     as it would see every fault. The names of those."""
     assert job.record is not None
     wanted = {os.path.realpath(path): module for module, path in job.record.items()}
@@ -225,7 +225,7 @@ def record(items: Sequence[pytest.Item], job: Job) -> str | None:
             threading.settrace(None)
             if any(report.failed for report in reports):
                 failed.append(item.nodeid)
-                lines.clear()
             found = {wanted[name]: sorted(those) for name, those in lines.items() if those}
-            print(json.dumps([item.nodeid, round(time.monotonic() - began, 4), found]), file=out)
+            print(json.dumps([item.nodeid, round(time.monotonic() - began, 4),
+                              None if item.nodeid in failed else found]), file=out)
     return ", ".join(failed) or None
