@@ -53,7 +53,8 @@ def test_each_node_has_its_faults(source: str, others: list[str]) -> None:
 
 @pytest.mark.parametrize(("source", "others"), [
     ("return a", ["return None"]), ("return None", []), ("return", []), ("break", ["pass"]),
-    ("for a in b: c", ["for a in ():\n    c"]), ("if a: b", ["if not a:\n    b"]), ("while not a: b", ["while a:\n    b"]),
+    ("for a in b: c", ["for a in ():\n    c"]),
+    ("if a: b", ["if not a:\n    b"]), ("while not a: b", ["while a:\n    b"]),
     ("@a\ndef f(): pass", ["def f():\n    pass"])])
 def test_each_statement_has_its_faults(source: str, others: list[str]) -> None:
     assert made(source) == others
