@@ -1,4 +1,4 @@
-"""What is worked out before a claim, asked directly: hints for operators, whose policy says what, whose limits count."""
+"""What is worked out before a claim, asked directly: hints for operators, whose policy counts, whose limits."""
 
 from __future__ import annotations
 
