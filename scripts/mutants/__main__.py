@@ -53,11 +53,13 @@ class Runner:
     def __init__(self, warm: pool.Worker, cold: pool.Worker, seen: Counter[tuple[str, str]]) -> None:
         self._warm, self._cold, self._seen = warm, cold, seen
 
-    def run(self, module: str, function: str, after: CodeType, tests: Sequence[Test]) -> Outcome:
-        """The tests that saw most in that function first, then those that are written about it, then the quickest."""
+    def run(self, module: str, function: str, after: CodeType, tests: Sequence[Test],
+            most: int | None = None) -> Outcome:
+        """The tests that saw most in that function first, then the laboratory's and those that are written about the
+        module, then the quickest; `most` of them, where that is said."""
         about = f"test_{module.rpartition('.')[2]}.py"
-        order = sorted(tests, key=lambda one: (-self._seen[function, one.name], not one.file.endswith(about),
-                                               not one.file.startswith("tests/lab/"), one.seconds))
+        order = sorted(tests, key=lambda one: (-self._seen[function, one.name], not one.file.endswith(about) and
+                                               not one.file.startswith("tests/lab/"), one.seconds))[:most]
         before = compile(path_of(module).read_text(encoding="utf-8"), str(path_of(module)), "exec")
         job = Job(module, marshal.dumps(before), marshal.dumps(after),
                   tuple((one.name, one.seconds) for one in order), "")
@@ -90,7 +92,7 @@ class Runner:
         return self._warm.do(Job("", b"", b"", tuple((name, 0.0) for name in names), "", record=files))
 
 
-def mutant(runner: Runner, mutation: Mutation, tests: Sequence[Test]) -> Result:
+def mutant(runner: Runner, mutation: Mutation, tests: Sequence[Test], most: int | None = None) -> Result:
     holds = ledger.holds(mutation.module, ledger.files_of(tests))
     if not tests:
         return Result(UNREACHED, "", 0, 0, holds)
@@ -98,7 +100,7 @@ def mutant(runner: Runner, mutation: Mutation, tests: Sequence[Test]) -> Result:
         after = compile(mutation.tree(), str(path_of(mutation.module)), "exec")
     except SyntaxError as error:
         return Result(KILLED, f"no Python: {error.msg}", 0, 0, ledger.holds(mutation.module, []))
-    outcome = runner.run(mutation.module, mutation.place.function, after, tests)
+    outcome = runner.run(mutation.module, mutation.place.function, after, tests, most)
     if outcome.by is None:
         return Result(SURVIVED, "", outcome.seconds, len(tests), holds)
     holds = ledger.holds(mutation.module, [outcome.by.partition("::")[0]])
@@ -181,7 +183,8 @@ def chosen(arguments: argparse.Namespace) -> list[Mutation]:
 
 def run_all(runners: Sequence[Runner], wanted: Sequence[Mutation], reach: Reach,
             kept: Ledger) -> list[tuple[Mutation, Result]]:
-    """Every fault's result, the known ones first; controls in between."""
+    """Every fault's result, the known ones first; controls in between. What the likeliest tests do not see waits to
+    the end for all others, so that a run that is broken off has found what it could."""
     results: list[tuple[Mutation, Result]] = []
     waiting: list[tuple[Mutation, list[Test]]] = []
     for mutation in wanted:
@@ -195,15 +198,19 @@ def run_all(runners: Sequence[Runner], wanted: Sequence[Mutation], reach: Reach,
                 runners[0].remember(mutation.place.function, known.by)
     say(f"{len(results)} results are known, {len(waiting)} faults to run")
     lock, began, done = threading.Lock(), time.monotonic(), Counter[str]()
+    later: list[tuple[Mutation, list[Test]]] = []
 
-    def of(number: int, mutation: Mutation, tests: list[Test]) -> Callable[[Runner], None]:
+    def of(number: int, mutation: Mutation, tests: list[Test], most: int | None) -> Callable[[Runner], None]:
         def work(runner: Runner) -> None:
             if number % max(1, len(waiting) // CONTROLS) == 0 and tests:
                 seen = runner.control(tests[:60]).by
                 if seen is not None:
                     raise SystemExit(f"{seen} fails without any fault: nothing can be said")
-            result = mutant(runner, mutation, tests)
+            result = mutant(runner, mutation, tests, most)
             with lock:
+                if result.status == SURVIVED and most is not None and len(tests) > most:
+                    later.append((mutation, tests))
+                    return
                 kept.keep(mutation, result)
                 results.append((mutation, result))
                 done[result.status] += 1
@@ -213,7 +220,9 @@ def run_all(runners: Sequence[Runner], wanted: Sequence[Mutation], reach: Reach,
                 if done.total() % 50 == 0:
                     say(f"{done.total()} of {len(waiting)} in {time.monotonic() - began:.0f} s: {dict(done)}")
         return work
-    shared_out(runners, [of(number, *one) for number, one in enumerate(waiting)])
+    shared_out(runners, [of(number, *one, MORE) for number, one in enumerate(waiting)])
+    say(f"{len(later)} were not seen by the likeliest tests: now all others")
+    shared_out(runners, [of(number, *one, None) for number, one in enumerate(later)])
     return results
 
 
