@@ -101,12 +101,24 @@ def exchanges(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeTyp
     return None if any(one.co_freevars != other.co_freevars for one, other in found) else found
 
 
+_living: dict[str, list[FunctionType]] = {}
+"""The functions of each module, found once: to look through all objects in each fork would copy all of its memory."""
+
+
+def look_around() -> None:
+    """Before the forks: find the functions, and leave what there is to no collector."""
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType):
+            _living.setdefault(one.__module__, []).append(one)
+    gc.collect()
+    gc.freeze()
+
+
 def put_in(job: Job) -> None:
     """Exchange the code of the functions that live. Raises LookupError where one of them does not."""
     changed = exchanges(code_of(job.before), code_of(job.after)) or []
-    living = [one for one in gc.get_objects() if isinstance(one, FunctionType) and one.__module__ == job.module]
     for before, after in changed:
-        found = [one for one in living if one.__code__ == before]
+        found = [one for one in _living.get(job.module, ()) if one.__code__ == before]
         if not found:
             raise LookupError(f"{job.module}: {before.co_qualname} does not live")
         for one in found:

@@ -88,6 +88,7 @@ def _fork(work: Callable[[], object], not_its: Sequence[Connection] = ()) -> int
 
 def _warm(theirs: Sequence[Connection]) -> None:
     def serve(items: Sequence[pytest.Item]) -> None:
+        inside.look_around()
         for there in theirs:
             _fork(functools.partial(_serve, there, items))
         for there in theirs:
