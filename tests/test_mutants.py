@@ -131,6 +131,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(tool, "PLACE", tmp_path)
     monkeypatch.setattr(inside, "LEAST", 1)
+    reaching.stamp_of.cache_clear()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -219,8 +220,10 @@ def test_a_result_holds_until_the_module_or_the_test_changes(project: Path) -> N
     for name in ("toy.py", "test_toy.py"):
         before = (project / name).read_text()
         (project / name).write_text(before + "\n# changed\n")
+        reaching.stamp_of.cache_clear()  # as for another run
         assert Ledger(project / "results.jsonl").of(fault, tests) is None
         (project / name).write_text(before)
+        reaching.stamp_of.cache_clear()
 
 
 def test_what_runs_at_import_is_reached_by_all_that_run_anything_of_the_module(project: Path) -> None:

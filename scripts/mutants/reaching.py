@@ -6,6 +6,7 @@ Must not live here: how lines are noted (inside).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +25,9 @@ def stamp(paths: Iterable[Path]) -> str:
     return made.hexdigest()[:16]
 
 
+@functools.cache
 def stamp_of(test_file: str) -> str:
-    """Of a file of tests with the helpers beside and above it."""
+    """Of a file of tests with the helpers beside and above it, as they were when this run began."""
     path = ROOT / test_file
     beside = [one for folder in {path.parent, ROOT / "tests"} for one in folder.glob("*.py")
               if not one.name.startswith("test_")]

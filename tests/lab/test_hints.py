@@ -18,7 +18,8 @@ async def test_every_hint_that_was_left_out_stands_in_the_trail(lab: Lab) -> Non
     await lab.own(TAG)
     reply = await lab.ask(TAG, serial="!!", macs=("nonsense",))
     assert reply.status == 200
-    assert reply.trail.facts[LEFT_OUT] == "SerialNumber '!!' is not of its form; MacAddress 'nonsense' is not of its form"
+    assert reply.trail.facts[LEFT_OUT] == (
+        "SerialNumber '!!' is not of its form; MacAddress 'nonsense' is not of its form")
     assert LEFT_OUT not in (await lab.ask(TAG, serial="S1")).trail.facts
 
 
