@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 
 from delegator.model import ClaimState, Identity, IdentityKind
-from delegator.store import Pacing, milliseconds
+from delegator.policy import Reason, Why
+from delegator.store import Outcome, Pacing, milliseconds
 from delegator.store.claims import Ask, expire_lapsed
 from delegator.store.transaction import Counted
 
@@ -100,3 +101,18 @@ def test_a_claim_has_to_itself_its_tag_and_the_holders_that_are_limited() -> Non
     tag, *counted = asked(lambda places, attempts: ("full",) * ("delegate/acme-1" in places)).scope()
     assert tag == f"tag/{TAG}"
     assert [one.name for one in counted if isinstance(one, Counted)] == ["delegate/acme-1"]
+
+
+async def test_a_registration_that_another_tag_took_is_nobodys_any_more_and_says_so(lab: Lab) -> None:
+    await lab.register("acme", serial_number="SN1")
+    number = (await lab.store.ownership.device("SN1")).device_id
+    later = milliseconds(START + timedelta(hours=1))
+
+    def ask(tag: str, key: str) -> Ask:
+        return Ask(key * 32, Identity(IdentityKind.OWN, tag, f"key:{key}"), "acme", "acme-1", PEER, milliseconds(START),
+                   later, later, lambda places, attempts: (), unnamed=number, owned=number)
+    assert (await lab.store.open_claim(ask(TAG, "a"))).outcome is Outcome.OPENED
+    refused = await lab.store.open_claim(ask("ABC9999", "b"))
+    assert (refused.outcome, refused.claim) == (Outcome.OVER_LIMIT, None)
+    assert refused.reasons == (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
+    assert await lab.claims("ABC9999") == []
