@@ -59,7 +59,7 @@ FAULTS: dict[str, tuple[Break, str, str]] = {
                            "enrolment: {}/ca.key: No such file or directory", MAKE),
     "the key is anybody's to read": (lambda at: (at / "ca.key").chmod(0o644),
                                      "enrolment key {}/ca.key can be read by others", "chmod 600 {}/ca.key"),
-    "two certificates": (lambda at: written(at / "ca.crt", PEM * 2), "enrolment: {}/ca.crt: ", MAKE),
+    "two certificates": (lambda at: written(at / "ca.crt", PEM * 2), "enrolment: {}/ca.crt: block 2 (line 11) is block 1 (line 1) once more", MAKE),
     "another's key": (lambda at: written(at / "ca.key", to_pem(OTHER)),
                       "enrolment: {0}/ca.key does not belong to {0}/ca.crt", "restore both from one backup"),
     "no key": (lambda at: written(at / "ca.key", PEM), "enrolment: {}/ca.key: ", ""),
