@@ -57,8 +57,8 @@ class Runner:
             most: int | None = None) -> Outcome:
         """The tests that saw most in that function first, then the laboratory's and those that are written about the
         module, then the quickest; `most` of them, where that is said."""
-        about = f"test_{module.rpartition('.')[2]}.py"
-        order = sorted(tests, key=lambda one: (-self._seen[function, one.name], not one.file.endswith(about) and
+        about = f"/test_{module.rpartition('.')[2]}"
+        order = sorted(tests, key=lambda one: (-self._seen[function, one.name], about not in one.file and
                                                not one.file.startswith("tests/lab/"), one.seconds))[:most]
         before = compile(path_of(module).read_text(encoding="utf-8"), str(path_of(module)), "exec")
         job = Job(module, marshal.dumps(before), marshal.dumps(after),
