@@ -9,7 +9,6 @@ Must not live here: what to answer (handshake), element names (wire.messages), s
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,8 +30,8 @@ class Server:
     """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
     HOST:PORT where a caller did not say it, or in no form that could be told to anybody."""
 
-    def __init__(self, handshake: Handshake, record: Recorder, url: str = "",
-                 here: Callable[[], str] = socket.gethostname) -> None:
+    def __init__(self, handshake: Handshake, record: Recorder, url: str,
+                 here: Callable[[], str]) -> None:
         self._handshake = handshake
         self._record = record
         self._url = url

@@ -101,12 +101,24 @@ def exchanges(before: CodeType, after: CodeType) -> list[tuple[CodeType, CodeTyp
     return None if any(one.co_freevars != other.co_freevars for one, other in found) else found
 
 
+_living: dict[str, list[FunctionType]] = {}
+"""The functions of each module, found once: to look through all objects in each fork would copy all of its memory."""
+
+
+def look_around() -> None:
+    """Before the forks: find the functions, and leave what there is to no collector."""
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType):
+            _living.setdefault(one.__module__, []).append(one)
+    gc.collect()
+    gc.freeze()
+
+
 def put_in(job: Job) -> None:
     """Exchange the code of the functions that live. Raises LookupError where one of them does not."""
     changed = exchanges(code_of(job.before), code_of(job.after)) or []
-    living = [one for one in gc.get_objects() if isinstance(one, FunctionType) and one.__module__ == job.module]
     for before, after in changed:
-        found = [one for one in living if one.__code__ == before]
+        found = [one for one in _living.get(job.module, ()) if one.__code__ == before]
         if not found:
             raise LookupError(f"{job.module}: {before.co_qualname} does not live")
         for one in found:
@@ -194,7 +206,7 @@ def settle(items: Sequence[pytest.Item], folder: str) -> None:
 
 
 def record(items: Sequence[pytest.Item], job: Job) -> str | None:
-    """Run tests and note, for each, its seconds and the lines it ran of the files that matter: none for one that fails,
+    """Run tests and note, for each, its seconds and the lines it ran of the files that matter: null for one that fails,
     as it would see every fault. The names of those."""
     assert job.record is not None
     wanted = {os.path.realpath(path): module for module, path in job.record.items()}
@@ -225,7 +237,7 @@ def record(items: Sequence[pytest.Item], job: Job) -> str | None:
             threading.settrace(None)
             if any(report.failed for report in reports):
                 failed.append(item.nodeid)
-                lines.clear()
             found = {wanted[name]: sorted(those) for name, those in lines.items() if those}
-            print(json.dumps([item.nodeid, round(time.monotonic() - began, 4), found]), file=out)
+            print(json.dumps([item.nodeid, round(time.monotonic() - began, 4),
+                              None if item.nodeid in failed else found]), file=out)
     return ", ".join(failed) or None

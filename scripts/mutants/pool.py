@@ -88,6 +88,7 @@ def _fork(work: Callable[[], object], not_its: Sequence[Connection] = ()) -> int
 
 def _warm(theirs: Sequence[Connection]) -> None:
     def serve(items: Sequence[pytest.Item]) -> None:
+        inside.look_around()
         for there in theirs:
             _fork(functools.partial(_serve, there, items))
         for there in theirs:
@@ -118,6 +119,7 @@ def _serve(there: Connection, items: Sequence[pytest.Item]) -> None:
 def _child(job: Job, said: Path, items: Sequence[pytest.Item]) -> None:
     """Its last line says what failed; one that says neither this nor that hung, or was ended."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever this is a fork of may have had a use for it
     Path(job.folder).mkdir()
     for number, target in ((1, os.devnull), (2, os.environ.get("MUTANTS_STDERR", os.devnull))):
         os.dup2(os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)

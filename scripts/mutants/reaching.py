@@ -6,6 +6,7 @@ Must not live here: how lines are noted (inside).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,8 +25,9 @@ def stamp(paths: Iterable[Path]) -> str:
     return made.hexdigest()[:16]
 
 
+@functools.cache
 def stamp_of(test_file: str) -> str:
-    """Of a file of tests with the helpers beside and above it."""
+    """Of a file of tests with the helpers beside and above it, as they were when this run began."""
     path = ROOT / test_file
     beside = [one for folder in {path.parent, ROOT / "tests"} for one in folder.glob("*.py")
               if not one.name.startswith("test_")]
@@ -53,6 +55,7 @@ class Reach:
         self._path, self._wanted = path, set(modules)
         self._files: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self._stamps: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
         self.tests: list[Test] = []
 
     def stale(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -75,7 +78,7 @@ class Reach:
     def keep(self, file: str, recorded: str) -> None:
         """The lines that `inside.record` wrote of a file of tests."""
         tests = [json.loads(line) for line in recorded.splitlines()]
-        modules = {module: stamp([path_of(module)]) for _, _, lines in tests for module in lines}
+        modules = {module: stamp([path_of(module)]) for _, _, lines in tests for module in lines or ()}
         self._files[file] = {"stamp": self._stamps[file], "wanted": sorted(self._wanted), "modules": modules,
                              "tests": tests}
         self._path.write_text(json.dumps(self._files), encoding="utf-8")
@@ -83,13 +86,20 @@ class Reach:
     def read(self) -> None:
         """From what is kept."""
         self.tests = [Test(name, seconds, {module: frozenset(those) for module, those in lines.items()})
-                      for kept in self._files.values() for name, seconds, lines in kept["tests"] if lines]
+                      for kept in self._files.values() for name, seconds, lines in kept["tests"] if lines is not None]
 
     def reaching(self, module: str, place: Place) -> list[Test]:
         """The tests that run a place. What runs at import is reached by all that run a line beneath it, else by all
-        that run anything of the module."""
+        that run anything of the module; and by those that look at what was made there without running a line of it,
+        whose file names the module."""
         lines = set(range(place.first, place.last + 1))
         found = [one for one in self.tests if not lines.isdisjoint(one.lines.get(module, ()))]
-        if not found and place.at_import:
-            found = [one for one in self.tests if module in one.lines]
-        return found
+        if not place.at_import:
+            return found
+        found = found or [one for one in self.tests if module in one.lines]
+        return found + [one for one in self.tests if module not in one.lines and self._names(one.file, module)]
+
+    def _names(self, file: str, module: str) -> bool:
+        if file not in self._texts:
+            self._texts[file] = (ROOT / file).read_text(encoding="utf-8")
+        return module in self._texts[file]

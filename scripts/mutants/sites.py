@@ -25,6 +25,7 @@ MODULES = ("delegator.handshake", "delegator.server", "delegator.judgement", "de
 _TYPES = ("annotation", "returns", "bases", "type_params")
 """Fields of nodes that only typing reads; bases are left alone as a class without them does not come to be."""
 _NEVER = frozenset(("__all__",))
+_GENERIC = frozenset(("dict", "frozenset", "list", "set", "tuple", "type"))
 Step = tuple[str, int | None]
 """From a node to one of its children: the field, and the place in it where it is a list."""
 
@@ -148,7 +149,8 @@ def _is_type(node: ast.expr) -> bool:
         return isinstance(node.func, ast.Name) and node.func.id == "TypeVar"
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return _is_type(node.left) or _is_type(node.right)
-    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id[0].isupper()
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and (
+        node.value.id[0].isupper() or node.value.id in _GENERIC)
 
 
 def _said(node: ast.AST) -> str:
