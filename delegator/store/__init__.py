@@ -295,8 +295,7 @@ class Store:
         return claim_of(found[0]) if found else None
 
     async def claim(self, claim_id: str) -> Claim | None:
-        found = await self._driver.read(
-            Query(f"SELECT {claims.COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,)))
+        found = await self._driver.read(Query(f"SELECT {claims.COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,)))
         return claim_of(found[0]) if found else None
 
     async def taken(self, customer: str, delegate: str) -> dict[str, int]:

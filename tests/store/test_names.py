@@ -42,7 +42,7 @@ async def test_names_of_the_embedded_database(tmp_path, key):
 async def test_names_of_postgresql(postgres, key):
     import asyncio
 
-    async with postgres.lent() as name:
+    with postgres.lent() as name:
         where = config.Store(url=postgres.url(name))
         await _fill(where, key)
         await asyncio.to_thread(_check, where)
