@@ -1,9 +1,8 @@
-"""What a copy lets in that the database in whose place it comes does not: a restore undoes what was closed since.
+"""What a copy lets in that the database whose place it takes does not: a restore goes behind what was closed since.
 
 Small tables are compared by the pure functions that every change asks (widening), everything else by what is in one
-of the two and not in the other.
-The invariants: both files are only read; what cannot be compared, because one is damaged or of an older schema, is said
-to be so and never taken to be the same.
+of the two and not in the other. The invariants: both files are only read; what cannot be compared, because one is
+damaged or of an older schema, is said to be so and never taken to be the same.
 Must not live here: copies themselves (store.backup), words for who restores (cli).
 """
 
