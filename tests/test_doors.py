@@ -64,7 +64,7 @@ def told() -> list[object]:
 @pytest.fixture(params=["devices", "delegate", "operators"])
 def door(request: pytest.FixtureRequest, tmp_path: Path, told: list[object]) -> Door:
     if request.param == "devices":
-        return server.Server(cast(Handshake, None), lambda trail, level: told.append(trail)).answer
+        return server.Server(cast(Handshake, None), lambda trail, _: told.append(trail), "", lambda: "here:1").answer
     if request.param == "delegate":
         return delegate.Server(cast(Ledger, NoLedger()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                lifetime=timedelta(hours=1)).answer

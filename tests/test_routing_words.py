@@ -78,8 +78,9 @@ def test_A10_the_order_of_delegates_is_the_same_on_every_machine_and_for_ever():
 
 
 @pytest.mark.parametrize(("network", "everywhere"), [
-    ("0.0.0.0/2", True), ("0.0.0.0/3", False), ("::/4", True), ("::/5", False), ("192.0.2.1/2", True), ("x", False)])
-def test_3_a_quarter_of_all_addresses_is_as_good_as_all(network, everywhere):
+    ("0.0.0.0/2", True), ("0.0.0.0/7", True), ("10.0.0.0/8", False), ("::/4", True), ("2000::/15", True),
+    ("2001::/16", False), ("192.0.2.1/2", True), ("x", False)])
+def test_3_a_network_that_is_wider_than_anybodys_is_as_good_as_all(network, everywhere):
     assert catches_all(Rule("r", "acme-1", network=network)) is everywhere
     assert not catches_all(Rule("r", delegator=ELSEWHERE, network=network))
     assert not catches_all(Rule("r", "acme-1", network=network, model="R740"))

@@ -82,6 +82,7 @@ ALLOWED = {
     "pki/tables.py": "the reader of tables",
     "pki/headings.py": "the header of a table, by the same parser",
     "delegator/config.py": "the one reader of TOML",
+    "delegator/cli/checking_ports.py": "what the kernel tells in /proc",
     "delegator/store/migrate.py": "our own schema, from our own package",
     "delegator/net/channel.py": "lines between our own processes",
     "delegator/demo/world.py": "the demonstration's own log and its child's first line",

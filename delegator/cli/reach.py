@@ -16,7 +16,7 @@ import click
 
 from delegator.cli import console, forms
 from delegator.cli.console import Output
-from delegator.cli.session import settings, stored
+from delegator.cli.session import looking, settings
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, Delegate, HostedCallback, LocalCallback, SoapCallback, SshCallback
 from delegator.store import Store
@@ -27,7 +27,7 @@ _LOCAL = ("127.0.0.1", "::1")
 
 @console.command("test", "delegator delegates test acme-berlin")
 @click.argument("name", type=forms.name)
-@stored
+@looking
 async def test(store: Store, name: str) -> Output:
     """Whether the delegate NAME can be reached from here, as the delegator would reach it for a device.
 

@@ -152,6 +152,7 @@ def _write_settings(stage: Stage, port: int) -> None:
         enrolment=config.Enrolment(enabled=True, certificate=str(stage.factory / "ca.crt"),
                                    key=str(stage.factory / "ca.key")),
         log=config.Log(json=True))))
+    (stage.root / "provisioning").mkdir(exist_ok=True, mode=0o700)  # empty: each device is told its own tag
     _write(stage.delegate_settings, f"""[delegate]
 host = ["127.0.0.1", "::1"]
 port = 0

@@ -26,6 +26,7 @@ KINDS = {
     "--csr": PEM, "--file": POLICY, "policies validate": POLICY, "--from-file": ROWS, "--devices": ROWS, "--from": ROWS,
     "devices import": ROWS, "orders import": ROWS, "adopt": ROWS, "--dir": OTHER, "--out": OTHER, "--output": OTHER,
     "--local": OTHER, "--program": OTHER, "devices export": OTHER, "orders export": OTHER, "audit export": OTHER,
+    "config write": OTHER,
     "config new-key": OTHER, "backup": OTHER, "restore": OTHER}
 """By the option, or by the command of an argument."""
 COMMANDS = {

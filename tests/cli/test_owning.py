@@ -112,7 +112,7 @@ def test_A4_many_devices_by_file_and_by_order(globex: Console) -> None:
                   ("offer", "--order", "4712", "--to", "globex"), ("accept", "--as", "globex"),
                   ("offer", "ABC1234", "--to", "globex", "--until", "2020-01-01")):
         globex.refused(2, "transfers", *words)
-    Path("many").write_text("".join(f"MANY{number:04}\n" for number in range(2001)))
+    Path("many").write_text("service_tag\n" + "".join(f"MANY{number:04}\n" for number in range(2001)))
     assert "split -l 2000" in globex.refused(2, "transfers", "offer", "--devices", "many", "--to", "globex")
 
 

@@ -70,7 +70,7 @@ def test_addresses_are_shown_as_everybody_writes_them() -> None:
 
 
 @pytest.mark.parametrize(("hosts", "said"), [
-    ("192.0.2.1", "192.0.2.1 port 4433"), (["127.0.0.1", "2001:db8::1"], "2001:db8::1 port 4433"), ([], "no host"),
+    ("192.0.2.1", "on 192.0.2.1: "), (["127.0.0.1", "2001:db8::1"], "on 2001:db8::1: "), ([], "no host"),
     ("no such host", "'no such host'"), ("127.0.0.1:4433", "'127.0.0.1:4433'"), ("x" * 300, "cannot listen")])
 def test_what_cannot_be_is_refused_whole_and_says_what_to_do(hosts: str | list[str], said: str) -> None:
     with pytest.raises(DelegatorError, match=said) as caught:
@@ -89,14 +89,14 @@ def test_a_port_that_is_taken_in_one_family_is_taken() -> None:
 
 @pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_on_a_machine_without_ipv6_what_is_built_in_serves_ipv4(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = listening._made
+    made = listening._listening
 
     def without(family: int, address: tuple[object, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             raise OSError(number, os.strerror(number))
         return made(family, address)
 
-    monkeypatch.setattr(listening, "_made", without)
+    monkeypatch.setattr(listening, "_listening", without)
     for setting in (config.EVERYWHERE, config.HERE, "localhost"):
         with listens(setting) as places:
             assert [host for host, _ in places] in (["0.0.0.0"], ["127.0.0.1"])

@@ -17,8 +17,8 @@ from delegator.cli import checking
 from delegator.errors import DelegatorError
 from delegator.model.audited import Act
 from delegator.parts import open_store_to_serve
-from delegator.sealing import SealingKey, create_key_file, read_key_file
-from delegator.store import Ask, Store, open_named
+from delegator.sealing import SealingKey, create_key_file
+from delegator.store import Ask, Store, keyring, open_named
 from delegator.store.migrate import schema_files
 from delegator.store.transaction import Query
 
@@ -46,7 +46,7 @@ def filler(ask: Callable[..., Ask], at) -> Filler:
 
 
 def key_of(settings: config.Settings) -> SealingKey:
-    return SealingKey(read_key_file(Path(settings.sealing.key_file)))
+    return keyring.load(settings.sealing, settings.store)
 
 
 @asynccontextmanager
