@@ -314,7 +314,9 @@ async def until(holds: Callable[[], bool]) -> None:
 BESIDE_THE_LIST = [(section, key) for section, key in OTHERS if section != "sealing"]
 
 
-@pytest.mark.parametrize("hangs", BESIDE_THE_LIST, ids="-".join)
+@pytest.mark.parametrize("hangs", [
+    pytest.param(one, marks=() if one == ("server", "key") else pytest.mark.slow) for one in BESIDE_THE_LIST],
+    ids="-".join)
 async def test_b_a_revocation_counts_whatever_other_file_hangs_and_however_long(
         shop: Shop, disk: Disk, hangs: tuple[str, str]) -> None:
     async with serving(shop) as app:

@@ -71,7 +71,7 @@ async def test_a10_who_rests_is_told_of_as_passed_over_too(lab: Lab, caplog: pyt
         reply = await lab.ask(tag)
     assert lab.servers.names[-2:] == ["acme-2", "acme-2"], "the last one asks acme-1 no more"
     assert reply.note("passed_over") == "delegate acme-1: left alone after its failures"
-    assert "left alone" in caplog.records[-1].getMessage()
+    assert any("left alone" in one.getMessage() for one in caplog.records)
     assert lab.counted("delegator_delegate_failures_total", delegate="acme-1") == len(tags)
 
 
