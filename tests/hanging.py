@@ -68,6 +68,14 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None
     return done
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
+    """The test has ended: another signal would hit pytest itself, while it reads sources to show where that was."""
+    if call.excinfo is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return (yield)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
     """pytest and pytest-timeout stop their clocks here, before the test is cleared up."""
