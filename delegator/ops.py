@@ -127,9 +127,14 @@ class Port:
         try:
             return opened(settings.host, settings.port) if settings.enabled else []
         except DelegatorError as error:
-            hint = f"[ops] host and port; {error.hint}; or set [ops] enabled = false"
-            raise DelegatorError(Kind.CONFIGURATION, f"operators' port: {error.detail}", hint=hint) from None
+            raise refused(error) from None
 
     def close(self) -> None:
         for server in self._servers:
             server.close()
+
+
+def refused(error: DelegatorError) -> DelegatorError:
+    """Why the port cannot be opened, told as the port's own: devices have one too."""
+    hint = f"[ops] host and port; {error.hint}; or set [ops] enabled = false"
+    return DelegatorError(Kind.CONFIGURATION, f"operators' port: {error.detail}", hint=hint)

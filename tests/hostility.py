@@ -173,8 +173,6 @@ NO_SOAP: dict[str, bytes] = {
     "SQL for a tag": envelope(call("A' OR '1'='1")),
     "nil with a text in it": envelope(call(extra='<Model xmlns:i="http://www.w3.org/2001/XMLSchema-instance" '
                                                  'i:nil="true">R740</Model>')),
-    "two models": envelope(call(extra="<Model>A1</Model><Model>A2</Model>")),
-    "a hint with an element in it": envelope(call(extra="<Model><b>A1</b></Model>")),
     "base64 that is none": envelope(call(after="<CertificateRequest>****</CertificateRequest>")),
 }
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from delegator.config import Settings, Source
 from delegator.model.places import authority
 from delegator.net.listening import Hosts, Unlistenable, bound, place_of
+from delegator.ops import refused
 
 _PROC = Path("/proc")
 _LISTENS = "0A"
@@ -92,7 +93,7 @@ def together(settings: Settings, source: Source) -> str:
         except Unlistenable as error:
             ours = _ours(settings, source, one.port) if error.taken else None
             if ours is None:
-                raise
+                raise (refused(error) if one is settings.ops else error) from None
             running = f"{ours} serves with it already; a second one would be refused its port"
     return running
 

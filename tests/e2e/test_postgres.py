@@ -256,7 +256,10 @@ def test_8_config_check_looks_at_the_database(pair: tuple[World, World], postgre
     assert finding["ok"], finding
     assert "PostgreSQL 1" in str(finding["detail"])
     away = world.settings.store.url.replace("port=5432", "port=5433")
-    for url, words in ((away, "is the database up?"), ("mysql://db/x", "postgresql://"),
+    done = command(world, "config", "check", "--json", DELEGATOR_STORE__URL="mysql://db/x")
+    assert (done.returncode, "DELEGATOR_STORE__URL" in done.stdout) == (3, True), "a setting that is none is told first"
+    assert "postgresql://" in done.stderr
+    for url, words in ((away, "is the database up?"),
                        (world.settings.store.url.replace("delegator@", "nobody@"), "nobody")):
         code, finding = database(DELEGATOR_STORE__URL=url)
         assert (code, finding["ok"]) == (3, False)

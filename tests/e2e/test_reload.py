@@ -17,7 +17,7 @@ from pki.revocation import Reason
 from .conftest import World, envelope
 from .operating import change, hang_up, lines, metrics, readyz, wait_for
 
-OPS_PORT = '[ops]\nenabled = true\nhost = "127.0.0.1"\nport = 0\n'
+OPS_PORT = '[ops]\nenabled = true\nhost = ["127.0.0.1","::1"]\nport = 0\n'
 
 @pytest.fixture
 def own_factory(world: World, tmp_path: Path) -> Folder:

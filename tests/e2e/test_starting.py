@@ -163,5 +163,5 @@ def test_a8_a_port_that_another_program_has_is_told_with_who_and_in_the_words_of
         held.kill()
     assert "Address already in use" in said
     what = {"server": "devices' port", "ops": "operators' port"}[section]
-    assert (code, found) == (3, {what: f"{said}: taken by {Path(sys.executable).name} (pid {held.pid})",
-                                 "all together": said})
+    row = f"{said.removeprefix(what + ': ')}: taken by {Path(sys.executable).name} (pid {held.pid})"
+    assert (code, found) == (3, {what: row, "all together": said})
