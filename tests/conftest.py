@@ -19,7 +19,9 @@ from .hanging import (  # noqa: E402, F401 - hooks
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_exception_interact,
+    pytest_runtest_makereport,
     pytest_runtest_protocol,
+    pytest_sessionfinish,
     pytest_timeout_set_timer,
     pytest_unconfigure,
 )
@@ -54,6 +56,13 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def customer_ca(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A customer's own authority: the factory never signed anything of it."""
     return Folder.create(tmp_path_factory.mktemp("customer") / "pki", common_name="Test Customer CA")
+
+
+@pytest.fixture(scope="session")
+def delegate_authority(customer_ca: Folder) -> Folder:
+    """That authority, with the certificate of a delegate on this machine."""
+    customer_ca.issue("delegate-server", "localhost", names=("127.0.0.1",))
+    return customer_ca
 
 
 @pytest.fixture(scope="session")

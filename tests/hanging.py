@@ -12,6 +12,7 @@ Must not live here: how long a single test may take (its mark).
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 from collections.abc import Generator
@@ -70,10 +71,27 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
-    """The test has ended: another signal would hit pytest itself, while it reads sources to show where that was."""
-    if call.excinfo is not None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    return (yield)
+    """The test has ended: another signal would hit pytest itself, while it parses sources to show where that was.
+
+    Nor is garbage collected meanwhile. A task that swallowed the signal is told of when it is collected, with a
+    traceback, for which Python parses a source as well; one such parse within another ends in `SystemError: AST
+    constructor recursion depth mismatch` (CPython gh-106905), and that ended the whole run.
+    """
+    if call.excinfo is None:
+        return (yield)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.collect()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """The summary parses sources too, so what the last tests left is collected before it."""
+    gc.collect()
 
 
 @pytest.hookimpl(trylast=True)

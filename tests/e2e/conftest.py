@@ -298,12 +298,6 @@ class World:
         return self.post(confirmation(claim, result, transaction), *(shown or self.paths(tag)))
 
 
-@pytest.fixture(scope="session")
-def delegate_authority(customer_ca: Folder) -> Folder:
-    customer_ca.issue("delegate-server", "localhost", names=("127.0.0.1",))
-    return customer_ca
-
-
 @pytest.fixture
 def make_world(tmp_path: Path, factory: Folder, delegate_authority: Folder,
                device: Callable[[str], Issued]) -> Iterator[Callable[[str], World]]:

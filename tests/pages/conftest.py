@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ..e2e.conftest import delegate_authority, make_world, world
+from ..e2e.conftest import make_world, world
 from .scene import Scene, scene
 
-__all__ = ["delegate_authority", "make_world", "world"]
+__all__ = ["make_world", "world"]
 
 
 @pytest.fixture
