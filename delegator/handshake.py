@@ -174,7 +174,7 @@ class Handshake:
         for delegate in (judgement.route.delegate, *judgement.route.others):
             if delegate not in candidates:
                 passed.append(_passed(trail, delegate, f"delegate {delegate.name}: left alone after its failures"))
-        for delegate in candidates:
+                continue
             within = None if delegate.name == claim.delegate else stand_in(delegate, judgement, self._now())
             telling = self._telling(request, delegate)
             try:

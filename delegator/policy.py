@@ -14,6 +14,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 
 from delegator.model import Customer, Delegate, IdentityKind, IdentityRule, Policy
 from delegator.model.hours import local
@@ -114,7 +115,6 @@ def applied(customer: Customer, delegate: Delegate, policies: Mapping[str, Polic
 
 
 _SAFE = Policy()
-_ALLOWED = Decision(())
 
 
 def decide(policies: Sequence[Applied], case: Case) -> Decision:
@@ -125,7 +125,7 @@ def decide(policies: Sequence[Applied], case: Case) -> Decision:
             found = check(one.policy, case)
             if found is not None:
                 reasons.append(Reason(found[0], f"policy {one.policy.name}: {found[1]}"))
-    return Decision(tuple(reasons)) if reasons else _ALLOWED
+    return Decision(tuple(reasons))
 
 
 def asks_hosts(policies: Sequence[Applied], case: Case) -> bool:
@@ -172,12 +172,10 @@ def over_pace(policies: Sequence[Applied], paces: Mapping[str, Pace], now: datet
 
 
 def _until_room(pace: Pace, too_many: int, now: datetime) -> int:
-    """Seconds until so many of the earliest, and one more, count no longer."""
-    for minute, many in pace:
-        too_many -= many
-        if too_many < 0:
-            return max(1, (minute + WINDOW + 1) * 60 - int(now.timestamp()))
-    return WINDOW * 60
+    """Seconds until so many of the earliest, and one more, count no longer. There are more: a limit is 1 at least."""
+    gone = accumulate(many for _, many in pace)
+    minute = next(minute for (minute, _), so_far in zip(pace, gone, strict=True) if so_far > too_many)
+    return max(1, (minute + WINDOW + 1) * 60 - int(now.timestamp()))
 
 
 def _standing(case: Case) -> list[Reason]:
@@ -235,7 +233,8 @@ def _hours(policy: Policy, case: Case) -> _Found:
     if unknown:
         zones = ", ".join(sorted(unknown))
         return Why.HOURS, f"outside its hours, {said}: this machine does not know the time zone {zones}"
-    shown = ", ".join(f"{local(case.now, zone):%a %H:%M} {zone}" for zone in {one.zone: 0 for one in policy.hours})
+    zones_of = dict.fromkeys(one.zone for one in policy.hours)
+    shown = ", ".join(f"{local(case.now, zone):%a %H:%M} {zone}" for zone in zones_of)
     return Why.HOURS, f"outside its hours, {said}: it is {shown}"
 
 

@@ -151,7 +151,7 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
         f"its {by} is registered in order {registration.order}, which belongs to {registration.customer},")
     if own is not None and own.customer == registration.customer:
         return Route(own, f"{known} with delegate {own.name}", registration)
-    owned = known.rstrip(",") if registration.by_order else f"{known} to customer {registration.customer}"
+    owned = known.removesuffix(",") if registration.by_order else f"{known} to customer {registration.customer}"
     matched = _first_match(tables.rules_of.get(registration.customer, ()), facts, registration)
     if matched is not None:
         return _by_rule(matched[0], f"{owned}; {matched[1]}", tables, registration)

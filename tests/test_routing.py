@@ -231,6 +231,19 @@ def test_A9_an_order_is_known_only_of_a_registered_device():
         "acme-2", "its service tag is registered to customer acme; rule batch (order O1)")
 
 
+def test_A9_a_rule_of_another_order_is_not_for_this_device():
+    table = world(Rule("batch", "acme-2", order="O2"))
+    for order in ("O1", None):
+        found = choose(seen_at(), [Registration("acme", "ABC1234", order=order)], table)
+        assert "rule batch" not in found.because
+
+
+def test_A4_rules_of_one_priority_go_by_name_in_whatever_order_they_were_read():
+    names = "cab"
+    table = world(*(Rule(name, "acme-2", model="R740") for name in names))
+    assert [rule.name for rule in table.rules] == sorted(names)
+
+
 def test_A10_the_customer_chooses_among_its_delegates():
     """The device's own delegate before rules, rules before the first enabled one by name."""
     known, table = Registration("acme", "ABC1234"), world(Rule("r", "acme-1", model="R740"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from delegator.model import Delegate, Device, Location, Registration, Rule, SoapCallback
@@ -31,6 +33,23 @@ def because(seen: Facts, known: list[Registration], *said: Rule) -> str:
 def test_7_what_is_registered_is_told_with_what_found_it(known, text):
     seen = Facts(Device("ABC1234", "S1", (MACS[0],)), Location(), "192.0.2.1")
     assert because(seen, [known]) == text
+
+
+@pytest.mark.parametrize(("known", "sold"), [
+    (Registration(None, "ABC1234"), "devices change ABC1234"),
+    (Registration(None, None, "S1"), "devices change DEVICE"),
+    (Registration(None, "ABC1234", order="O1"), "orders add O1")])
+def test_7_what_is_in_stock_comes_with_the_command_that_sells_it(known, sold):
+    seen = Facts(Device("ABC1234", "S1", (MACS[0],)), Location(), "192.0.2.1")
+    assert choose(seen, [known], world()).hint == f"say whose it is with: delegator {sold} --customer NAME"
+
+
+def test_7_an_orders_customer_is_told_without_what_joins_the_sentence():
+    seen = Facts(Device("ABC1234"), Location(), "192.0.2.1")
+    row = Registration("acme", "ABC1234", order="O1", by_order=True)
+    assert because(seen, [row]) == "its service tag is registered in order O1, which belongs to acme"
+    assert because(seen, [replace(row, delegate="acme-3")]) == (
+        "its service tag is registered in order O1, which belongs to acme, with delegate acme-3")
 
 
 @pytest.mark.parametrize(("said", "text"), [

@@ -9,11 +9,12 @@ from datetime import timedelta
 
 import pytest
 
-from delegator.model import ClaimState, Identity, IdentityKind
+from delegator.model import Claim, ClaimState, Identity, IdentityKind, Order, Result
 from delegator.policy import Reason, Why
 from delegator.store import Outcome, Pacing, milliseconds
-from delegator.store.claims import Ask, expire_lapsed
-from delegator.store.transaction import Counted
+from delegator.store.claims import Ask, confirm, expire_lapsed
+from delegator.store.devices import still_owned
+from delegator.store.transaction import Counted, Query, Transaction
 
 from .lab import PEER, START, Lab
 
@@ -116,3 +117,82 @@ async def test_a_registration_that_another_tag_took_is_nobodys_any_more_and_says
     assert (refused.outcome, refused.claim) == (Outcome.OVER_LIMIT, None)
     assert refused.reasons == (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
     assert await lab.claims("ABC9999") == []
+
+
+@pytest.mark.parametrize("faster", [Result.DEPLOYED, Result.FAILED])
+async def test_whoever_tells_the_end_between_the_look_and_the_change_of_another_is_believed(
+        lab: Lab, faster: Result) -> None:
+    """As two connections of PostgreSQL would: the slower one is told the same claim, and writes nothing of its own."""
+    await lab.own(TAG)
+    claim = (await lab.ask(TAG)).claim
+    binding, now = (await lab.claim(TAG)).binding, milliseconds(START)
+
+    def both() -> Transaction[Claim | None]:
+        slow = confirm(claim, binding, Result.DEPLOYED, "slow", now)
+        seen = yield next(slow)
+        yield from confirm(claim, binding, faster, "fast", now)
+        step = slow.send(seen)
+        while True:
+            try:
+                step = slow.send((yield step))
+            except StopIteration as ended:
+                return ended.value
+    found = await lab.store._driver.run(both)
+    assert found is not None
+    told = ["fast"] if faster is Result.DEPLOYED else ["fast", "slow"]
+    assert (found.claim_id, found.state, found.detail) == (claim, ClaimState.CONFIRMED, told[-1])
+    ends = [one.detail["words"] for one in await lab.audit(service_tag=TAG) if "words" in one.detail]
+    assert ends == told
+
+
+# --- what costs every device a statement ---------------------------------------------------------------------------
+
+
+async def test_what_is_confirmed_is_looked_at_once_and_no_more(lab: Lab) -> None:
+    """However often, and with whatever words, its end is told again."""
+    await lab.own(TAG)
+    claim = (await lab.ask(TAG)).claim
+    await lab.confirm(TAG, claim)
+    binding, statements = (await lab.claim(TAG)).binding, 0
+
+    def again() -> Transaction[Claim | None]:
+        nonlocal statements
+        running = confirm(claim, binding, Result.DEPLOYED, "other words", milliseconds(START))
+        step = next(running)
+        while True:
+            statements += 1
+            try:
+                step = running.send((yield step))
+            except StopIteration as ended:
+                return ended.value
+    assert await lab.store._driver.run(again) == await lab.claim(TAG)
+    assert statements == 1
+
+
+async def test_whose_own_row_names_its_customer_is_looked_up_in_no_order(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = [], still_owned
+
+    def counted(device_id: int, customer: str) -> Transaction[bool]:
+        asked.append(customer)
+        return real(device_id, customer)
+    monkeypatch.setattr("delegator.store.claims.still_owned", counted)
+    await lab.own(TAG)
+    await lab.store.orders.add(Order("O1", "acme"), START)
+    await lab.own("ABC9999", customer=None, order="O1")
+    assert ((await lab.ask(TAG)).status, asked) == (200, [])
+    assert ((await lab.ask("ABC9999")).status, asked) == (200, ["acme"])
+
+
+async def test_a_start_writes_to_those_claims_alone_that_a_crash_left_busy(lab: Lab) -> None:
+    await lab.own(TAG)
+    lab.servers.broken["acme-1"] = "down"
+    await lab.ask(TAG)
+    assert (await lab.claim(TAG)).state is ClaimState.ASKING
+
+    def changes() -> Transaction[int]:
+        rows = yield Query("SELECT total_changes()")
+        return int(str(rows[0][0]))
+    before = await lab.store._driver.run(changes)
+    await lab.store.pause_all()
+    assert await lab.store._driver.run(changes) == before, "its callback failed, and it waits for nobody"

@@ -3,12 +3,17 @@ One customer's trouble is nobody else's."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from delegator.callbacks.breaker import OPEN_AFTER, REST
-from delegator.model import ClaimState, NotificationKind, Secret
+from delegator.model import Claim, ClaimState, NotificationKind, Secret
+from delegator.store import milliseconds
+from delegator.store.stand_ins import StandIn
+from delegator.store.transaction import Query, Transaction
 
 from .lab import PEER, START, Lab
 
@@ -73,6 +78,27 @@ async def test_a10_who_rests_is_told_of_as_passed_over_too(lab: Lab, caplog: pyt
     assert reply.note("passed_over") == "delegate acme-1: left alone after its failures"
     assert any("left alone" in one.getMessage() for one in caplog.records)
     assert lab.counted("delegator_delegate_failures_total", delegate="acme-1") == len(tags)
+
+
+async def test_a10_who_rests_is_told_of_in_its_turn_and_only_where_its_turn_came(
+        lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    await several(lab)
+    tags = [f"ABC{number}" for number in range(1000, 1000 + OPEN_AFTER)]
+    await lab.own(*tags, delegate="acme-2")
+    await lab.own(TAG, "ABC9999")
+    lab.servers.broken["acme-2"] = "down"
+    for tag in tags:
+        await lab.ask(tag)
+    assert lab.breakers == [("acme-2", "open")]
+    reply = await lab.ask("ABC9999")
+    assert reply.credential[0] == "user of acme-1"
+    assert "passed_over" not in reply.steps, "the first one answered; acme-2 was not wanted"
+    assert not [one for one in caplog.records if "gave nothing" in one.getMessage()]
+    lab.servers.broken["acme-1"] = "down too"
+    reply = await lab.ask(TAG)
+    assert reply.credential[0] == "user of acme-3"
+    assert [mark.note for mark in reply.trail.marks if mark.step.called == "passed_over"] == [
+        "delegate acme-1: down too", "delegate acme-2: left alone after its failures"]
 
 
 async def test_a10_where_nobody_is_passed_over_nothing_is_said_of_it(
@@ -146,6 +172,35 @@ async def test_a10_the_place_that_another_took_while_a_stand_in_was_asked_is_not
         "TryLater", "callback failed: delegate acme-2 may not stand in: policy one: all 1 devices are taken")
     assert b"password" not in reply.response.body
     assert (await lab.claim(TAG)).state is ClaimState.ASKING
+    assert reply.note("passed_over") == "delegate acme-1: down"
+    assert reply.trail.unanswered == ["acme-1"], "a limit of ours is no failure of acme-2"
+    assert lab.counted("delegator_delegate_failures_total", delegate="acme-2") == 0
+
+
+async def test_a10_only_who_the_claim_was_not_opened_for_must_fit_anew(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delegate's own policy was judged with the claim; its place is taken already."""
+    await lab.policy("one", max_devices=1)
+    await lab.delegate("acme-1", priority=1, policy="one", replace=True)
+    await lab.delegate("acme-2", priority=2, policy="one")
+    await lab.own(TAG)
+    fitted, must_fit, issue, within = [], lab.store.must_fit, lab.store.issue, []
+
+    async def fitting(claim_id: str, stand_in: StandIn, now: datetime) -> None:
+        fitted.append(stand_in.delegate)
+        await must_fit(claim_id, stand_in, now)
+
+    async def issuing(*said: Any) -> Any:
+        within.append(said[5])
+        return await issue(*said)
+    monkeypatch.setattr(lab.store, "must_fit", fitting)
+    monkeypatch.setattr(lab.store, "issue", issuing)
+    assert (await lab.ask(TAG)).credential[0] == "user of acme-1"
+    assert (fitted, within) == ([], [None])
+    await lab.store.ownership.release(TAG, START)
+    lab.servers.broken["acme-1"] = "down"
+    assert (await lab.ask(TAG)).credential[0] == "user of acme-2"
+    assert fitted == ["acme-2"]
 
 
 async def test_a10_a_stand_ins_credential_ends_when_its_own_lease_does(lab: Lab) -> None:
@@ -259,6 +314,43 @@ async def test_settings_kept_here_are_opened_and_issued_in_one_commit(lab: Lab) 
     assert (issued.detail["event"], issued.detail["callback"], issued.peer) == (
         "asked and answered at once", "hosted", PEER)
     assert lab.woken == [], "nobody is to be told"
+
+
+async def test_what_is_given_at_once_is_not_unsealed_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is at hand in the clear; opening it anew would cost every such device another decryption."""
+    await lab.own(TAG, customer="globex")
+    opened, reveal = [], lab.store.reveal
+
+    def counted(claim: Claim) -> str:
+        opened.append(claim.claim_id)
+        return reveal(claim)
+    monkeypatch.setattr(lab.store, "reveal", counted)
+    first = await lab.ask(TAG)
+    assert opened == []
+    assert (await lab.ask(TAG)).credential == first.credential
+    assert opened == [first.claim]
+
+
+async def test_only_a_claim_that_waits_for_its_delegate_is_busy(lab: Lab) -> None:
+    """Issued at once it never was; else until its delegate answered."""
+    busy = "SELECT busy_until FROM claims WHERE service_tag = $1"
+
+    def looked(tag: str) -> Callable[[], Transaction[int]]:
+        def look() -> Transaction[int]:
+            rows = yield Query(busy, (tag,))
+            return int(str(rows[0][0]))
+        return look
+
+    async def at(delegate: object, request: object) -> None:
+        asked.append(await lab.store._driver.run(looked(TAG)))
+    asked: list[int] = []
+    lab.servers.meanwhile = at
+    await lab.own(TAG)
+    await lab.own("GLO1234", customer="globex")
+    await lab.ask(TAG)
+    await lab.ask("GLO1234")
+    assert asked == [milliseconds(START + timedelta(seconds=lab.setup.busy_for))]
+    assert [await lab.store._driver.run(looked(tag)) for tag in (TAG, "GLO1234")] == [0, 0]
 
 
 async def test_an_administrator_is_told_of_what_was_issued_here_and_never_the_credential(lab: Lab) -> None:

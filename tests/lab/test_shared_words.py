@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from delegator.errors import Kind
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, ClaimState, Identity, IdentityKind
 from delegator.model.enrolled import Contest, Enrolled
 from delegator.policy import Reason, Why
-from delegator.shared import contest_in, obstacle
+from delegator.shared import contest_in, obstacle, veiled
 from delegator.store.footing import Footing, no_ask
 
 from .lab import START
@@ -60,3 +60,10 @@ def test_6_1_who_holds_a_tag_is_told_of_who_else_asks_for_it() -> None:
     assert unknown is not None
     assert (unknown.customer, unknown.delegate) == (None, None)
     assert contest_in(Footing(CLAIM, ENROLLED, ()), ME, "aa", ask, "", START) is None
+
+
+@pytest.mark.parametrize("kind", [Kind.NOT_ENTITLED, Kind.IDENTITY, Kind.TRY_LATER, Kind.CONFIGURATION])
+def test_6_1_what_is_veiled_keeps_all_that_the_operator_reads(kind: Kind) -> None:
+    told = veiled(DelegatorError(kind, "detail", reasons=("a", "b"), hint="do this", retry_after=9), ("other",))
+    assert (told.kind, told.detail, told.reasons, told.hint, told.alternates, told.retry_after) == (
+        Kind.NOT_ENTITLED, "detail", ("a", "b"), "do this", ("other",), None)
