@@ -22,9 +22,10 @@ SECRET_BYTES: Final = len(MARK) + LONGEST_SECRET + len(b"\r\n") + 1
 
 _AS_UTF8 = "save it as UTF-8"
 _UTF_16 = ("is UTF-16, which Notepad calls Unicode and PowerShell writes with >", _AS_UTF8)
+_UTF_32 = ("is UTF-32", _AS_UTF8)
 _STARTS: Final = (
-    (b"\xff\xfe\0\0", "is UTF-32", _AS_UTF8),
-    (b"\0\0\xfe\xff", "is UTF-32", _AS_UTF8),
+    (b"\xff\xfe\0\0", *_UTF_32),
+    (b"\0\0\xfe\xff", *_UTF_32),
     (b"\xff\xfe", *_UTF_16),
     (b"\xfe\xff", *_UTF_16),
     (b"PK\x03\x04", "is a zip archive, as Excel's .xlsx is", "save the sheet as CSV UTF-8, or unpack the archive"),
@@ -39,7 +40,10 @@ _STARTS: Final = (
 )
 """How files begin that are often given instead of text: what they are, and what to do."""
 _SAMPLE = 64
-"""Bytes in which UTF-16 without a mark shows itself: every second one is NUL in what people write."""
+"""Bytes in which UTF-16 without a mark shows itself: every second one is NUL in what people write; in UTF-32 three of
+four are."""
+_NOTHING = ("holds nothing but NUL bytes, as /dev/zero does, and a file whose content a crash has lost",
+            "name the file of text that is meant, or write it anew")
 
 
 class NotText(ValueError):
@@ -61,7 +65,12 @@ def foreign(start: bytes) -> NotText | None:
         if start.startswith(begin):
             return NotText(why, hint)
     sample = start[:_SAMPLE]
-    if len(sample) > 3 and (not any(sample[::2]) or not any(sample[1::2])):
+    if sample and not any(sample):
+        return NotText(*_NOTHING)
+    lanes = [any(sample[lane::4]) for lane in range(4)]
+    if len(sample) > 3 and sum(lanes) == 1:
+        return NotText(*_UTF_32)
+    if len(sample) > 3 and (not any(lanes[::2]) or not any(lanes[1::2])):
         return NotText(*_UTF_16)
     return None
 
@@ -100,6 +109,9 @@ def decoded(content: bytes) -> str:
 
 def secret_in(content: bytes) -> str:
     """The one line of a file of one secret. Raises NotText, which never shows any of it."""
+    found = foreign(content)
+    if found is not None:
+        raise found
     if len(content.removeprefix(MARK).rstrip(b"\r\n")) > LONGEST_SECRET:
         raise NotText(f"is longer than {LONGEST_SECRET} bytes", "put the secret there and nothing else")
     text = decoded(content)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -222,6 +223,27 @@ def test_a_network_in_which_nobody_can_be_is_refused_where_it_is_typed_and_harml
             refused()
     assert Rule("old", "one", network=text).network == text
     assert not allowed_by_rule(text, "198.51.100.3")
+
+
+def typed(text: str) -> tuple[str | None, str]:
+    """The network that is taken or suggested, and what is said of it."""
+    try:
+        return forms.network(text), ""
+    except click.BadParameter as error:
+        near = re.search(r"did you mean (\S+)\?", error.message)
+        return near and near[1], error.message
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::7", "::1", "::ffff:0:0", "64:ff9b::1"])
+def test_a_network_that_is_suggested_is_one_and_holds_the_address_that_was_typed(host: str) -> None:
+    for bits in range(129 if ":" in host else 33):
+        near, said = typed(f"{host}/{bits}")
+        if near is None:
+            assert 32 < bits < 96
+            assert "holds no address" in said
+        else:
+            assert places.address(host) in places.network(near), said
+            assert typed(near) == (near, "")
 
 
 @pytest.mark.parametrize("network", NETWORKS)

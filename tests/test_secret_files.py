@@ -91,7 +91,8 @@ ILL = {
     "Latin-1": (b"{}\xfc\n", "not UTF-8"), "long": (b"x" * (LONGEST_SECRET + 1), "longer than"),
     "endless": (b"{}" + b" " * 100_000, "longer than"), "gzip": (b"\x1f\x8b\x08{}", "gzip"),
     "UTF-16": (f"\ufeff{SECRET}\r\n".encode("utf-16-le"), "UTF-16"),
-    "UTF-16 without mark": (SECRET.encode("utf-16-be"), "UTF-16")}
+    "UTF-16 without mark": (SECRET.encode("utf-16-be"), "UTF-16"),
+    "/dev/zero": (bytes(1 << 16), "nothing but NUL bytes"), "a workbook": (b"PK\x03\x04" + bytes(9000), ".xlsx")}
 
 
 def private(path: Path, content: bytes) -> Path:

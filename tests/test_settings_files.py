@@ -62,7 +62,8 @@ def test_the_mark_and_the_line_ends_of_windows_change_nothing(tmp_path: Path, re
 @pytest.mark.parametrize(("content", "why"), [
     ("\ufeff[server]\r\n".encode("utf-16-le"), "is UTF-16"), ("[server]\r\n".encode("utf-16-be"), "is UTF-16"),
     (b"\x1f\x8b\x08\0\0", "gzip"), (b"PK\x03\x04\0\0", "zip"), (b"# f\xfcr uns\n{}\n", "not UTF-8"),
-    (b"# a\r{}\r".replace(b"{}", b"x"), "carriage return"), (b"\n\n{}\0\n".replace(b"{}", b"x = 1"), "NUL")])
+    (b"# a\r{}\r".replace(b"{}", b"x"), "carriage return"), (b"\n\n{}\0\n".replace(b"{}", b"x = 1"), "NUL"),
+    (bytes(1 << 12), "nothing but NUL bytes")])
 def test_what_is_something_else_is_told_what_it_is(tmp_path: Path, read: Read, content: bytes, why: str) -> None:
     with pytest.raises(DelegatorError) as caught:
         read(content, tmp_path)

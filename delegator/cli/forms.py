@@ -171,10 +171,10 @@ def ip(text: str) -> str:
 def network(text: str) -> str:
     """As it is compared: a network of IPv4 addresses inside IPv6 is that IPv4 network."""
     try:
-        near = places.network(text, strict=False)
+        near = places.meant(text)
     except ValueError:
         raise click.BadParameter(f"{text[:64]!a} is not a network; such as 192.0.2.0/24") from None
-    if places.is_empty(near):
+    if near is None or places.is_empty(near):
         raise click.BadParameter(f"{text} holds no address that anybody has; for all of IPv4 write 0.0.0.0/0")
     try:
         return places.normal_network(text)

@@ -88,6 +88,16 @@ def is_empty(one: Network) -> bool:
     return isinstance(one, ipaddress.IPv6Network) and 80 < one.prefixlen < 96 and _MAPPED.subnet_of(one)
 
 
+def meant(text: str) -> Network | None:
+    """The network that was meant by one with bits of a host in it; None where nothing is near. Around IPv4 addresses
+    inside IPv6 there is none that holds them: a length of IPv4 is taken for one. Raises ValueError for no network."""
+    near = network(text, strict=False)
+    inside = address(text.partition("/")[0])
+    if near.version == inside.version:
+        return near
+    return ipaddress.ip_network((inside, near.prefixlen), strict=False) if near.prefixlen <= 32 else None
+
+
 def is_within(peer: str, texts: Iterable[str]) -> bool:
     """Whether a peer is in one of the networks. What is no address (on a Unix socket) is in none, and nobody is in
     what is no network; nor does that stop a delegator whose database holds it."""

@@ -114,6 +114,19 @@ def test_a_list_of_devices_may_be_a_table_too(ask: Callable[..., Any], content: 
     assert [path.stem for path in Path("pki/devices").glob("*.crt")] == ["ABC1234"]
 
 
+@pytest.mark.parametrize("many", [1, 3, 40])
+def test_what_a_list_without_a_heading_was_taken_for_is_said_and_how_long_it_is(ask: Callable[..., Any],
+                                                                                many: int) -> None:
+    """A heading of one column that looks like a tag is no device: whoever sees it named can tell."""
+    rows = b"".join(b"ABC%04d\n" % number for number in range(1234, 1234 + many))
+    taken = "no heading: the first line, 'ABC1234', is taken as a service tag"
+    lists = [command for command in COMMANDS if command not in ("devices import", "orders import", "adopt")]
+    for command in lists:
+        _, said = ask(command, rows)
+        assert (taken if command == "device" else f"{taken}; {many} in all\n") in said, (command, said)
+        assert "no heading" not in ask(command, b"service_tag\n" + rows)[1], command
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_shipment_may_be_parted_by_semicolons_or_tabs(acme: Console, separator: str) -> None:
     rows = [["service_tag", "mac_addresses", "model"], ["ABC1235", '"00:1A:2B:3C:4D:60;00:1A:2B:3C:4D:61"', "R750"],

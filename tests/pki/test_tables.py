@@ -178,7 +178,9 @@ FOREIGN = {
     "JSON objects between bare CR": (b'{"service_tag": "A"}\r{"service_tag": "B"}\r', "carriage return"),
     "HTML": (b"<!DOCTYPE html>\n<title>Sign in</title>\n", "HTML"), "PEM": (b"-----BEGIN CERTIFICATE-----\n", "PEM"),
     "PDF": (b"%PDF-1.7\n%\xe2\xe3\n", "PDF"), "database": (b"SQLite format 3\0" + bytes(99), "SQLite"),
-    "NUL": (b"service_tag\nAB\0C\n", "NUL")}
+    "NUL": (b"service_tag\nAB\0C\n", "NUL"), "/dev/zero": (bytes(1 << 21), "nothing but NUL bytes, as /dev/zero"),
+    "UTF-32 without mark": (TEXT.encode("utf-32-le"), "is UTF-32"), "one NUL": (b"\0", "nothing but NUL"),
+    "UTF-32 big without mark": (TEXT.encode("utf-32-be"), "is UTF-32")}
 
 
 @pytest.mark.parametrize("read", [strict, lenient])
