@@ -165,9 +165,17 @@ class Progress:
         """Called once per input line with the number of lines done."""
         if self._bar is not None:
             self._bar.update(1)
-        elif time.monotonic() >= self._next:
+        else:
+            self._now_and_then(f"{done} of {self._total} lines")
+
+    def read(self, lines: int) -> None:
+        """Called while the number of lines is still found out: a pipe may take its time."""
+        self._now_and_then(f"{lines} lines read, nothing is minted before the last one")
+
+    def _now_and_then(self, words: str) -> None:
+        if time.monotonic() >= self._next:
             self._next = time.monotonic() + self.INTERVAL
-            self.say(f"{done} of {self._total or 'an unknown number of'} lines")
+            self.say(words)
 
     def say(self, words: str) -> None:
         """A line of its own, also while there is a bar."""

@@ -1,14 +1,13 @@
 """The factory line on the console: a list of tags with progress, row errors, a tidy Ctrl-C and a summary.
 
 Lives here: what surrounds batch.py when a person or a script runs it.
-Invariant: the first Ctrl-C (or SIGTERM) ends the run after the group in work, the second at once; both leave a
-folder that the same command finishes.
+Invariants: nothing is minted of a list that is wrong as a whole, through a pipe too; the first Ctrl-C (or SIGTERM) ends
+the run after the group in work, the second at once; both leave a folder that the same command finishes.
 Must not live here: minting itself.
 """
 
 from __future__ import annotations
 
-import io
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import IO, Final
 
 import click
 
-from pki import batch, disk
+from pki import batch, disk, piped
 from pki.console import Passphrase, Progress, Values
 from pki.errors import Kind, PkiError
 from pki.folder import Folder
@@ -40,9 +39,9 @@ def mint(
     folder = Folder.open(place)
     authority = folder.authority(passphrase.read())
     destination = disk.make_folder(out or folder.directory(DEVICE))
-    with _Desk(Progress(_count(source))) as desk, _stoppable() as stop:
+    with piped.read_twice(source) as (first, again), _Desk(Progress(_count(first))) as desk, _stoppable() as stop:
         line = batch.Line(folder, authority, destination, KeyType(key_type), days, desk.watch, stop)
-        tally = line.run(batch.rows(source, desk.progress.say))
+        tally = line.run(batch.rows(again(), desk.progress.say))
     return _summary(tally, destination, desk.faults)
 
 
@@ -87,14 +86,11 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _count(source: IO[bytes]) -> int | None:
-    """Records, for the bar; None for a pipe, which can be read only once."""
-    try:
-        start = source.tell()
-        count = sum(1 for _ in batch.rows(source))
-        source.seek(start)
-    except (io.UnsupportedOperation, OSError):
-        return None
+def _count(source: IO[bytes]) -> int:
+    """Records, for the bar. Raises PkiError (REFUSED) where the list as a whole is wrong, be it on its last line."""
+    progress, count = Progress(None), 0
+    for count, _ in enumerate(batch.rows(source), 1):
+        progress.read(count)
     return count
 
 

@@ -53,7 +53,10 @@ def test_a2_a_log_gets_a_line_now_and_then(run: Callable[..., Any], monkeypatch:
     run("init")
     monkeypatch.setattr(Progress, "INTERVAL", 0.0)
     done = run("device", "--from", "-", stdin="ABC1234\nDEF5678\n")
-    assert done.err.splitlines()[1:] == ["1 of 2 lines", "2 of 2 lines"], "the first tells how the list was read"
+    *reading, taken, first, second = done.err.splitlines()
+    assert reading == [f"{count} lines read, nothing is minted before the last one" for count in (1, 2)]
+    assert taken == "no heading: the first line, 'ABC1234', is taken as a service tag"
+    assert (first, second) == ("1 of 2 lines", "2 of 2 lines")
 
 
 def test_a2_an_exposed_passphrase_file_is_named_not_quoted(run: Callable[..., Any], tmp_path: Path) -> None:
