@@ -210,3 +210,42 @@ def test_of_each_kind_what_a_copy_does_not_know_is_told(acme: Console, statement
     database.close()
     key = SealingKey(read_key_file(Path("var/sealing.key")))
     assert words in "\n".join(receding.let_in(DATABASE, COPY, key, by_domain=False))
+
+
+_ENROLLED = "INSERT INTO enrolled VALUES ('{0}', 'ABC1234', 'k{0}', 'c', 'b', 'PEM', 1, 2, NULL, {1})"
+_STANDS, _FORGOTTEN = "NULL, NULL, NULL", "9, 'lost', 9"
+_FORGET = "UPDATE enrolled SET revoked_at = 9, reason = 'lost', forgotten_at = 9"
+_REFUSED = ["device ABC1234: the shared certificate was refused for it, now it is not"]
+
+
+@pytest.mark.parametrize(("copied", "since", "told"), [
+    ([], [_ENROLLED.format("1f", _STANDS)], _REFUSED),
+    ([_ENROLLED.format("1f", _FORGOTTEN)], [_ENROLLED.format("2f", _STANDS)], _REFUSED),
+    ([_ENROLLED.format("1f", _STANDS)], [_FORGET], []),
+    ([_ENROLLED.format("1f", _STANDS)], [_FORGET, _ENROLLED.format("2f", _STANDS)], []),
+    (["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], ["DELETE FROM orders"],
+     ["order 4711 belongs to customer acme, whose it is not now"]),
+    (["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], ["UPDATE orders SET customer = 'umbra'"],
+     ["order 4711 belongs to customer acme, whose it is not now"]),
+    (["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], ["UPDATE orders SET delegate = 'acme-small'"], []),
+    ([], ["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], [])],
+    ids=["enrolled since", "forgotten and enrolled again since", "forgotten since", "enrolled anew since",
+         "order removed since", "order of another since", "order's delegate since", "order added since"])
+def test_a_restore_behind_an_enrolment_or_an_order_says_so_and_nothing_where_less_is_let_in(
+        acme: Console, copied: list[str], since: list[str], told: list[str]) -> None:
+    from delegator.sealing import SealingKey, read_key_file
+    from delegator.store import receding
+
+    acme.ok("customers", "add", "umbra", "--title", "Umbra")
+    key = SealingKey(read_key_file(Path("var/sealing.key")))
+    _run(*copied)
+    acme.ok("backup", COPY)
+    _run(*since)
+    assert list(receding.let_in(DATABASE, COPY, key, by_domain=False)) == told
+
+
+def _run(*statements: str) -> None:
+    with sqlite3.connect(DATABASE) as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
