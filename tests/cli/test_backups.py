@@ -215,14 +215,15 @@ def test_of_each_kind_what_a_copy_does_not_know_is_told(acme: Console, statement
 _ENROLLED = "INSERT INTO enrolled VALUES ('{0}', 'ABC1234', 'k{0}', 'c', 'b', 'PEM', 1, 2, NULL, {1})"
 _STANDS, _FORGOTTEN = "NULL, NULL, NULL", "9, 'lost', 9"
 _FORGET = "UPDATE enrolled SET revoked_at = 9, reason = 'lost', forgotten_at = 9"
+_REVOKED = ["device ABC1234: its certificate 1f was revoked, now it is not"]
 _REFUSED = ["device ABC1234: the shared certificate was refused for it, now it is not"]
 
 
 @pytest.mark.parametrize(("copied", "since", "told"), [
     ([], [_ENROLLED.format("1f", _STANDS)], _REFUSED),
     ([_ENROLLED.format("1f", _FORGOTTEN)], [_ENROLLED.format("2f", _STANDS)], _REFUSED),
-    ([_ENROLLED.format("1f", _STANDS)], [_FORGET], []),
-    ([_ENROLLED.format("1f", _STANDS)], [_FORGET, _ENROLLED.format("2f", _STANDS)], []),
+    ([_ENROLLED.format("1f", _STANDS)], [_FORGET], _REVOKED),
+    ([_ENROLLED.format("1f", _STANDS)], [_FORGET, _ENROLLED.format("2f", _STANDS)], _REVOKED),
     (["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], ["DELETE FROM orders"],
      ["order 4711 belongs to customer acme, whose it is not now"]),
     (["INSERT INTO orders VALUES ('4711', 'acme', NULL)"], ["UPDATE orders SET customer = 'umbra'"],
