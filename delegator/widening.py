@@ -103,8 +103,11 @@ def let_in(before: Small, after: Small, *, by_domain: bool = False) -> tuple[str
 def taken_over(tables: Small, added: Delegate) -> tuple[str, ...]:
     """Which devices a delegate takes at once that was added to others: those that name none, of its customer, where
     none of the others is asked before it."""
-    pool, way = tables.directory.delegates_of.get(added.customer, ()), gate(tables, added)
-    if way.closed or added not in pool or added.priority > min(one.priority for one in pool):
+    pool = tables.directory.delegates_of.get(added.customer, ())
+    if added not in pool or added.priority > min(one.priority for one in pool):
+        return ()
+    way = gate(tables, added)
+    if way.closed:
         return ()
     shared = any(one.priority == added.priority for one in pool if one.name != added.name)
     return (f"devices registered to customer {added.customer} that name no delegate, at delegate {added.name}, which "

@@ -171,7 +171,7 @@ async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
 
     def judged(one: T) -> T:
         changed = how(one)
-        lets_in.are(_let_in(now, noun, name, one, changed))
+        lets_in.are(let_in(now, noun, name, one, changed))
         return changed
     before, after = await store.changing.change(noun, name, judged, besides)
     changed = differences(shape(before), shape(after))
@@ -183,7 +183,7 @@ async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
 async def remove(store: Store, noun: Noun[T], name: str) -> Output:
     """Remove what stands under a name, and tell what that lets in."""
     now, lets_in = await store.tables(), Told()
-    await store.changing.remove(noun, name, lambda one: lets_in.are(_let_in(now, noun, name, one, None)))
+    await store.changing.remove(noun, name, lambda one: lets_in.are(let_in(now, noun, name, one, None)))
     return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)), lets_in.words)
 
 
@@ -197,22 +197,18 @@ class Told:
         self.words = words
 
 
-async def let_in(store: Store, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
-    """What this one change lets in, with everything else as it stands now. Ask before it is made."""
-    return _let_in(await store.tables(), noun, name, before, after)
-
-
-def _let_in(now: Tables, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
-    return widening.let_in(_with(now, noun.name, name, before), _with(now, noun.name, name, after),
+def let_in(now: Tables, noun: Noun[T], name: str, before: T | None, after: T | None) -> tuple[str, ...]:
+    """What this one change lets in, with everything else as it stands. Ask before it is made."""
+    return widening.let_in(would_be(now, noun.name, name, before), would_be(now, noun.name, name, after),
                            by_domain=settings().domains.enabled)
 
 
-async def let_in_device(store: Store, before: Registration | None, after: Registration | None) -> tuple[str, ...]:
-    """What a change of one device's registration lets in."""
-    return widening.of_device(before, after, await store.tables(), by_domain=settings().domains.enabled)
+def let_in_device(now: Tables, before: Registration | None, after: Registration | None) -> tuple[str, ...]:
+    """What a change of one device's registration lets in; asked within the transaction that makes it."""
+    return widening.of_device(before, after, now, by_domain=settings().domains.enabled)
 
 
-def _with(tables: Tables, noun: str, name: str, value: Any) -> Tables:
+def would_be(tables: Tables, noun: str, name: str, value: Any) -> Tables:
     """The tables, with another value under one name, or with none."""
     kept: dict[str, dict[str, Any]] = {
         "customer": dict(tables.customers), "policy": dict(tables.policies),

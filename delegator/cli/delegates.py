@@ -75,15 +75,17 @@ def _named(url: str | None, trust_anchor: Path | None, policy: str | None, prior
 
 @stored
 async def _add(store: Store, delegate: Delegate) -> Output:
-    lets_in = await changing.let_in(store, DELEGATE, delegate.name, None, delegate)
+    now = await store.tables()
+    after = changing.would_be(now, DELEGATE.name, delegate.name, delegate)
+    lets_in = changing.let_in(now, DELEGATE, delegate.name, None, delegate)
+    taken_over = widening.taken_over(after, delegate)
     await store.add_delegate(delegate)
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback),
                            *reach.forbidden(delegate.name, delegate.callback)))
-    tables = await store.tables()
-    if sum(one.customer == delegate.customer for one in tables.directory.delegates.values()) == 1:
+    if sum(one.customer == delegate.customer for one in after.directory.delegates.values()) == 1:
         return changing.plainly(output, lets_in)
-    return changing.plainly(changing.also(output, lets_in), widening.taken_over(tables, delegate))
+    return changing.plainly(changing.also(output, lets_in), taken_over)
 
 
 @verb(group, "change", "delegator delegates change acme-berlin --address 192.0.2.7 --policy night\n"

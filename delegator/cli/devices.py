@@ -23,7 +23,6 @@ from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.store import Store
-from delegator.store.devices import names_of
 from delegator.store.fleet import only
 from delegator.store.importing import How
 from delegator.store.spool import Spool
@@ -55,14 +54,11 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
         raise click.UsageError("say whose it is with --customer, or --order alone for a device in stock")
     one = Registration(customer, tag, serial, tuple(dict.fromkeys(mac)), model, order, delegate)
     name = tag or serial or mac[0]
-    new = await store.add_devices([one])
+    tables, lets_in = await store.tables(), changing.Told()
+    new = await store.fleet.add([one], seen=lambda made: lets_in.are(changing.let_in_device(tables, None, made)))
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
-    output = Output(shapes.registration(one), words=(said,))
-    if not new:
-        return output
-    (made, *_) = [each for each in await store.fleet.called(name) if set(names_of(one)) <= set(names_of(each))]
-    return changing.plainly(output, await changing.let_in_device(store, None, made))
+    return changing.plainly(Output(shapes.registration(one), words=(said,)), lets_in.words)
 
 
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
@@ -89,10 +85,12 @@ async def change(store: Store, device: str, unset: tuple[str, ...], **said: Any)
     changing.taken_back(back, said)
     changing.must_say([*fields, *back], "--delegate or --model")
     emptied = {name: () if name == "mac_addresses" else None for name in back}
-    before, after = await store.fleet.change(device, lambda one: _changed(one, {**fields, **emptied}))
+    tables, lets_in = await store.tables(), changing.Told()
+    before, after = await store.fleet.change(
+        device, lambda one: _changed(one, {**fields, **emptied}),
+        seen=lambda before, after: lets_in.are(changing.let_in_device(tables, before, after)))
     return changing.told(shapes.owned(after), f"device {device}",
-                         changing.differences(shapes.owned(before), shapes.owned(after)),
-                         await changing.let_in_device(store, before, after))
+                         changing.differences(shapes.owned(before), shapes.owned(after)), lets_in.words)
 
 
 _CALLED = {"serial": "serial_number", "mac": "mac_addresses"}
@@ -159,15 +157,16 @@ async def remove(store: Store, device: str) -> Output:
 
     A claim that stands goes on: it counts as a place and holds the tag until it is released. Says so."""
     one = only(await store.fleet.called(device), device)
-    await store.fleet.remove(one, datetime.now(UTC))
-    claim = None if one.service_tag is None else await store.standing(one.service_tag)
+    tables, lets_in = await store.tables(), changing.Told()
+    claim = await store.fleet.remove(one, datetime.now(UTC), lambda before: lets_in.are(
+        changing.let_in_device(tables, before, None)))
     output = Output({"removed": device, "device": shapes.registration(one),
                      "claim": None if claim is None else shapes.claim(claim)},
                     words=(f"device {device} is removed", *([] if claim is None else [
                         f"its claim stands ({claim.state.value}): it counts as a place of customer {claim.customer} "
                         f"and holds the tag {one.service_tag}; free both with: delegator claims release "
                         f"{one.service_tag}"])))
-    return changing.also(output, await changing.let_in_device(store, one, None))
+    return changing.also(output, lets_in.words)
 
 
 @verb(group, "import", "delegator devices import shipment.csv --customer acme\n"

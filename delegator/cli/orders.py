@@ -20,7 +20,7 @@ from delegator.cli.records import Table
 from delegator.cli.session import looking, stored
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
-from delegator.store import Store
+from delegator.store import Store, Tables
 from delegator.store.orders import MOST, Assigned, no_such_order
 from delegator.store.spool import Refused
 from pki.tables import Record, Values
@@ -44,23 +44,34 @@ async def add(store: Store, order: str, customer: str, delegate: str | None) -> 
     """Everything with the number ORDER belongs to a customer, whether it is registered already or later. To give it
     another delegate: delegator orders change."""
     one = Order(order, customer, delegate)
-    new = await store.orders.add(one, datetime.now(UTC))
-    waiting = (await store.orders.devices(order))[1]
+    judged = _Judged(await store.tables())
+    new = await store.orders.add(one, datetime.now(UTC), seen=judged)
     said = f"order {order} belongs to {customer}" if new else f"order {order} belonged to {customer} already, just so"
-    return changing.plainly(Output(shapes.order(one), words=(f"{said}: {waiting} devices",)),
-                         await _let_in(store, None, one) if new else ())
+    return changing.plainly(Output(shapes.order(one), words=(f"{said}: {judged.many} devices",)), judged.lets_in)
 
 
-async def _let_in(store: Store, before: Order | None, after: Order) -> tuple[str, ...]:
-    """What devices with that number may do now, told for all of them at once."""
-    def device(one: Order) -> Registration:
-        return Registration(one.customer, serial_number="ORDER", order=one.number, delegate=one.delegate, by_order=True)
-    many = (await store.orders.devices(after.number))[1]
-    if before is None:
-        return (f"devices in order {after.number}, {many} now and all that come: customer {after.customer} answers "
-                "them, as its policy allows",)
-    found = await changing.let_in_device(store, device(before), device(after))
-    return tuple(one.replace("device ORDER", f"{many} devices in order {after.number}", 1) for one in found)
+class _Judged:
+    """What devices with that number may do after a change, told for all of them at once, as its transaction saw it; the
+    last time counts where that was run again."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.many = 0
+        self.lets_in: tuple[str, ...] = ()
+
+    def __call__(self, before: Order | None, after: Order, many: int) -> None:
+        self.many = many
+        if before is None:
+            self.lets_in = (f"devices in order {after.number}, {many} now and all that come: customer "
+                            f"{after.customer} answers them, as its policy allows",)
+            return
+        found = () if before == after else changing.let_in_device(self._tables, _device(before), _device(after))
+        self.lets_in = tuple(one.replace("device ORDER", f"{many} devices in order {after.number}", 1) for one in found)
+
+
+def _device(one: Order) -> Registration:
+    """Any of the order."""
+    return Registration(one.customer, serial_number="ORDER", order=one.number, delegate=one.delegate, by_order=True)
 
 
 @verb(group, "change", "delegator orders change 4711 --delegate acme-paris\n"
@@ -73,10 +84,10 @@ async def change(store: Store, order: str, delegate: str | None, unset: tuple[st
     """Give ORDER another delegate of its customer's, or none: then rules choose. It never moves to another customer."""
     back = changing.taken_back(unset, {"delegate": delegate})
     changing.must_say([*back, *([delegate] if delegate else [])], "--delegate")
-    before, after = await store.orders.change(order, delegate, datetime.now(UTC))
+    judged = _Judged(await store.tables())
+    before, after = await store.orders.change(order, delegate, datetime.now(UTC), judged)
     return changing.told(shapes.order(after), f"order {order}",
-                         changing.differences(shapes.order(before), shapes.order(after)),
-                         await _let_in(store, before, after) if before != after else ())
+                         changing.differences(shapes.order(before), shapes.order(after)), judged.lets_in)
 
 
 @verb(group, "list", "delegator orders list --customer acme --json")

@@ -87,15 +87,19 @@ async def change(store: Store, name: str, file: Path | None, unset: tuple[str, .
     if not unset and not policy_options.stated(said) and not written and relisting.work is None:
         raise click.UsageError("say what to change, or take something back with --unset")
 
+    made = await _known(store, name)
+
     def how(one: Policy) -> Policy:
-        return policy_options.changed(replace(one, **written), said, unset)
-    how(await _known(store, name))  # tried before anything is written
+        nonlocal made
+        made = policy_options.changed(replace(one, **written), said, unset)
+        return made
+    how(made)  # tried before anything is written
     output = relisting.told(await changing.change(store, POLICY, name, how, _shape, relisting.work))
     assert isinstance(output.data, dict)
     says = output.data["says"]
     return _noted(replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
                    words=(*(word for word in output.words if not word.startswith("  says: ")),
-                          f"policy {name} says: {'; '.join(says)}")), (await store.tables()).policies[name])
+                          f"policy {name} says: {'; '.join(says)}")), made)
 
 
 def _noted(output: Output, policy: Policy) -> Output:
@@ -222,13 +226,12 @@ async def remove(store: Store, name: str) -> Output:
 async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Path | None) -> Output:
     """Put service TAGS on the approved list of the policy NAME: all of them, or none if one is wrong."""
     wanted = _all_tags(tags, from_file)
+    asked, strangers = (await _known(store, name)).approved_only, await store.fleet.unregistered(wanted)
     new = await store.approve(name, wanted)
-    strangers = await store.fleet.unregistered(wanted)
     some = ", ".join(strangers[:_SHOWN]) + (", ..." if len(strangers) > _SHOWN else "")
     output = Output({"policy": name, "tags": len(wanted), "new": new, "not_registered": len(strangers)},
                     words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}", *([
                         f"note: {len(strangers)} of them are not registered: {some}"] if strangers else [])))
-    asked = (await store.tables()).policies[name].approved_only
     return changing.also(output, [f"policy {name}: {new} more devices are on its list"] if new and asked else [])
 
 

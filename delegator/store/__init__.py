@@ -290,8 +290,7 @@ class Store:
 
     async def standing(self, service_tag: str) -> Claim | None:
         """The claim that holds a tag and its place."""
-        found = await self._driver.read(Query(
-            f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (service_tag,)))
+        found = await self._driver.read(claims.live_of(service_tag))
         return claim_of(found[0]) if found else None
 
     async def claim(self, claim_id: str) -> Claim | None:

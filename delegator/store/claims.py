@@ -302,6 +302,11 @@ def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
     return Opened(Outcome.BUSY, opened.claim) if issued is None else Opened(Outcome.ISSUED, issued)
 
 
+def live_of(service_tag: str) -> Query:
+    """The claim that holds a tag and its place."""
+    return Query(f"SELECT {COLUMNS} FROM claims WHERE service_tag = $1 AND {LIVE}", (service_tag,))
+
+
 def pause(claim_id: str) -> Transaction[None]:
     """The callback failed: the claim stays `asking` and the next try may take it up at once."""
     yield Query("UPDATE claims SET busy_until = 0 WHERE claim_id = $1 AND state = 'asking'", (claim_id,))

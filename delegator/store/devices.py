@@ -345,11 +345,12 @@ def no_such_delegate(customer: str | None, delegate: str) -> DelegatorError:
                    hint="see: delegator delegates list")
 
 
-def remove_device(one: Registration) -> Transaction[None]:
-    """Take a device off the register; its claims stay on record. Raises DelegatorError (NOT_FOUND) when it is gone or
-    another by now, TRY_LATER while an import is about it."""
+def remove_device(one: Registration) -> Transaction[Registration]:
+    """Take a device off the register, as it stood until now; its claims stay on record. Raises DelegatorError
+    (NOT_FOUND) when it is gone or another by now, TRY_LATER while an import is about it."""
     known = yield from settled(names_of(one))
     if [each.device_id for each in known] != [one.device_id]:
         raise DelegatorError(Kind.NOT_FOUND, "that device is no longer registered", hint="see: delegator devices list")
     yield from _unname(names_of(known[0]))
     yield Query("DELETE FROM devices WHERE device_id = $1", (one.device_id,))
+    return known[0]

@@ -13,12 +13,12 @@ from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from typing import Any
 
-from delegator.model import Registration
+from delegator.model import Claim, Registration
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
-from delegator.store import audit, devices, imports, orders
+from delegator.store import audit, claims, devices, imports, orders
 from delegator.store.bulk import listed
-from delegator.store.devices import only
+from delegator.store.devices import names_of, only
 from delegator.store.importing import How, Imported, Importer, Stage
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
@@ -32,6 +32,8 @@ _TIDIED = 500
 _TOGETHER = 500
 """Names looked up at once."""
 Read = Callable[[Query], Awaitable[Sequence[Row]]]
+Seen = Callable[[Registration, Registration], None]
+"""Is told within a transaction how a device was and is."""
 
 
 _TOLD = ("customer", "service_tag", "serial_number", "mac_addresses", "model", "order", "delegate")
@@ -116,18 +118,23 @@ class Fleet:
             yield View(read)
 
     async def add(self, registrations: Iterable[Registration], *, replace: bool = False,
-                  at: datetime | None = None) -> int:
-        """Register devices in one transaction, all or none; the number of new or changed ones."""
+                  at: datetime | None = None, seen: Callable[[Registration], None] | None = None) -> int:
+        """Register devices in one transaction, all or none; the number of new or changed ones. `seen` is told each of
+        these as it stands then, before it is there for anybody else: where that raises, nothing was registered."""
         all_of = list(registrations)
-        return await self._driver.run(lambda: self._add(all_of, replace, at or _now()))
+        return await self._driver.run(lambda: self._add(all_of, replace, at or _now(), seen))
 
-    def _add(self, all_of: Sequence[Registration], replace: bool, at: datetime) -> Transaction[int]:
+    def _add(self, all_of: Sequence[Registration], replace: bool, at: datetime,
+             seen: Callable[[Registration], None] | None) -> Transaction[int]:
         added = []
         for one in all_of:
             if (yield from devices.add_device(one, replace)):
                 added.append(one)
         if added:
             yield from audit.append(_entry(Act.DEVICES_ADDED, at, self._by, added))
+        for one in added if seen is not None else ():
+            assert seen is not None
+            seen((yield from devices.settled(names_of(one)))[0])
         return len(added)
 
     async def import_all(self, spool: Spool, how: How, stage: Stage, now: Callable[[], datetime] = _now) -> Imported:
@@ -153,28 +160,35 @@ class Fleet:
             found |= {str(registration_of(row).service_tag) for row in rows}
         return [tag for tag in tags if tag not in found]
 
-    async def change(self, text: str, how: Callable[[Registration], Registration],
-                     at: datetime | None = None) -> tuple[Registration, Registration]:
+    async def change(self, text: str, how: Callable[[Registration], Registration], at: datetime | None = None,
+                     seen: Seen = lambda before, after: None) -> tuple[Registration, Registration]:
         """Change the device of this service tag, serial number or MAC address in one transaction: `how` makes its new
-        row of the one that stands there. As it was and as it is, each with whose it is. Raises DelegatorError."""
-        return await self._driver.run(lambda: self._change(text, how, at or _now()))
+        row of the one that stands there. As it was and as it is, each with whose it is, which `seen` is told before
+        anybody else sees it: where that raises, nothing has changed. Raises DelegatorError."""
+        return await self._driver.run(lambda: self._change(text, how, at or _now(), seen))
 
-    def _change(self, text: str, how: Callable[[Registration], Registration],
-                at: datetime) -> Transaction[tuple[Registration, Registration]]:
+    def _change(self, text: str, how: Callable[[Registration], Registration], at: datetime,
+                seen: Seen) -> Transaction[tuple[Registration, Registration]]:
         before, after = yield from devices.alter(devices.readings(text), text, how)
         fields = [name for name in _TOLD if getattr(before.itself, name) != getattr(after.itself, name)]
         if fields:
             entry = _entry(Act.DEVICE_CHANGED, at, self._by, [after])
             yield from audit.append(replaced(entry, detail={**entry.detail, "fields": fields}))
+        seen(before, after)
         return before, after
 
-    async def remove(self, one: Registration, at: datetime | None = None) -> None:
-        """Take a device off the register. Raises DelegatorError: see store.devices."""
-        await self._driver.run(lambda: self._remove(one, at or _now()))
+    async def remove(self, one: Registration, at: datetime | None = None,
+                     seen: Callable[[Registration], None] = lambda before: None) -> Claim | None:
+        """Take a device off the register; the claim that goes on holding its tag. `seen` is told what goes: where that
+        raises, it stays. Raises DelegatorError: see store.devices."""
+        return await self._driver.run(lambda: self._remove(one, at or _now(), seen))
 
-    def _remove(self, one: Registration, at: datetime) -> Transaction[None]:
-        yield from devices.remove_device(one)
+    def _remove(self, one: Registration, at: datetime,
+                seen: Callable[[Registration], None]) -> Transaction[Claim | None]:
+        seen((yield from devices.remove_device(one)))
         yield from audit.append(_entry(Act.DEVICE_REMOVED, at, self._by, [one]))
+        rows = () if one.service_tag is None else (yield claims.live_of(one.service_tag))
+        return claims.claim_of(rows[0]) if rows else None
 
 
 def _entry(act: Act, at: datetime, by: By, some: Sequence[Registration]) -> Entry:

@@ -64,12 +64,19 @@ class Assigned:
     refused: tuple[tuple[int, str], ...]
 
 
-def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
+Seen = Callable[[Order | None, Order, int], None]
+"""Is told within a transaction how an order was and is, and how many devices are its to give. Where that raises,
+nothing has changed."""
+
+
+def add(order: Order, replace: bool, at: datetime, by: By,
+        seen: Seen = lambda before, after, given: None) -> Transaction[bool]:
     """Say whose an order is; False when that is known already. Raises DelegatorError: CONFLICT when it is somebody
     else's or another delegate's, NOT_FOUND when there is no such customer or delegate."""
     yield from must_exist("customer", order.customer)
     yield from _must_be_of_customer(order)
     known = [order_of(row) for row in (yield named([order.number]))]
+    seen(known[0] if known else None, order, (yield from _given(order.number)))
     if known == [order]:
         return False
     if known:
@@ -83,7 +90,13 @@ def add(order: Order, replace: bool, at: datetime, by: By) -> Transaction[bool]:
     return True
 
 
-def change(number: str, delegate: str | None, at: datetime, by: By) -> Transaction[tuple[Order, Order]]:
+def _given(number: str) -> Transaction[int]:
+    rows = yield devices_in(number)
+    return int(str(rows[0][1]))
+
+
+def change(number: str, delegate: str | None, at: datetime, by: By,
+           seen: Seen = lambda before, after, given: None) -> Transaction[tuple[Order, Order]]:
     """Give an order another delegate of its customer's, or none. As it was and as it is. Raises DelegatorError
     (NOT_FOUND)."""
     rows = yield named([number])
@@ -92,6 +105,7 @@ def change(number: str, delegate: str | None, at: datetime, by: By) -> Transacti
     before = order_of(rows[0])
     after = changed_entry(before, delegate=delegate)
     yield from _must_be_of_customer(after)
+    seen(before, after, (yield from _given(number)))
     if after != before:
         yield from _write(after)
         yield from audit.append(Entry(Act.ORDER_CHANGED, at, by.actor, customer=after.customer, delegate=delegate,
@@ -184,13 +198,15 @@ class Orders:
     def __init__(self, driver: Running, by: By) -> None:
         self._driver, self._by = driver, by
 
-    async def add(self, order: Order, at: datetime, *, replace: bool = False) -> bool:
+    async def add(self, order: Order, at: datetime, *, replace: bool = False,
+                  seen: Seen = lambda before, after, given: None) -> bool:
         """See `add`."""
-        return await self._driver.run(lambda: add(order, replace, at, self._by))
+        return await self._driver.run(lambda: add(order, replace, at, self._by, seen))
 
-    async def change(self, number: str, delegate: str | None, at: datetime) -> tuple[Order, Order]:
+    async def change(self, number: str, delegate: str | None, at: datetime,
+                     seen: Seen = lambda before, after, given: None) -> tuple[Order, Order]:
         """See `change`."""
-        return await self._driver.run(lambda: change(number, delegate, at, self._by))
+        return await self._driver.run(lambda: change(number, delegate, at, self._by, seen))
 
     async def remove(self, number: str, at: datetime) -> None:
         """See `remove`."""

@@ -16,6 +16,8 @@ from delegator.cli import changing
 from delegator.looser import looser
 from delegator.model import Policy
 from delegator.store import ownership
+from delegator.store.sqlite import SqliteDriver
+from delegator.store.transaction import Query, Row
 
 from .conftest import Console
 
@@ -78,25 +80,64 @@ def test_a_network_of_an_older_row_stops_no_change(acme: Console) -> None:
     assert acme.ok("policies", "change", "old", "--network", "10.0.0.0/7")["lets_in"]
 
 
-@pytest.mark.parametrize("words", [("policies", "change", "rollout", "--attempts", "9"),
-                                   ("customers", "change", "acme", "--title", "B"), ("customers", "disable", "acme"),
-                                   ("policies", "remove", "rollout"),
-                                   ("rules", "add", "r", "--model", "R7", "--delegate", "acme-small")])
-def test_where_it_cannot_be_told_what_is_let_in_nothing_changes(acme: Console, words: tuple[str, ...],
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    acme.ok("policies", "add", "rollout")
+_WIDENING = [
+    ("policies", "change", "rollout", "--attempts", "9"), ("customers", "change", "acme", "--title", "B"),
+    ("customers", "disable", "acme"), ("policies", "remove", "rollout"), ("policies", "add", "lax"),
+    ("policies", "approve", "rollout", "ABC1234"),
+    ("rules", "add", "r", "--model", "R7", "--delegate", "acme-small"),
+    ("delegates", "add", "acme-next", "--customer", "acme", "--hosted", "root", "--priority", "1"),
+    ("delegates", "change", "acme-small", "--weight", "3"),
+    ("devices", "add", "NEW1234", "--customer", "acme"), ("devices", "change", "NOW1234", "--delegate", "acme-small"),
+    ("devices", "remove", "NOW1234"), ("orders", "add", "4712", "--customer", "acme"),
+    ("orders", "change", "4711", "--delegate", "acme-small")]
+"""Verbs that say what they let in."""
+_SAID = (("orders", "add"), ("policies", "add"), ("policies", "approve"))
+"""What these let in needs no working out."""
 
-    def state() -> list[object]:
-        return [acme.ok(noun, "list") for noun in ("policies", "customers", "delegates", "rules")]
-    before = state()
+
+@pytest.fixture
+def many(acme: Console) -> Console:
+    """With something of everything."""
+    acme.ok("policies", "add", "rollout")
+    acme.ok("devices", "add", "NOW1234", "--customer", "acme")
+    acme.ok("orders", "add", "4711", "--customer", "acme")
+    return acme
+
+
+def _state() -> list[object]:
+    tables = ("policies", "customers", "delegates", "rules", "current_devices", "orders", "approvals", "audit")
+    with contextlib.closing(sqlite3.connect("var/delegator.db")) as database:
+        return [sorted(database.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in tables]
+
+
+@pytest.mark.parametrize("words", [one for one in _WIDENING if one[:2] not in _SAID], ids=" ".join)
+def test_where_it_cannot_be_told_what_is_let_in_nothing_changes(many: Console, words: tuple[str, ...],
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _state()
 
     def failing(*_: object, **__: object) -> None:
         raise ValueError("is no network")
     with monkeypatch.context() as patched:
-        patched.setattr("delegator.widening.let_in", failing)
+        for name in ("let_in", "of_device", "taken_over"):
+            patched.setattr(f"delegator.widening.{name}", failing)
         with contextlib.suppress(ValueError):
-            acme.run(*words)
-    assert state() == before
+            many.run(*words)
+    assert _state() == before
+
+
+@pytest.mark.parametrize("words", _WIDENING, ids=" ".join)
+def test_what_a_change_lets_in_is_told_without_asking_anything_once_it_is_made(
+        many: Console, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that breaks right after the commit keeps nobody from being told."""
+    before, read = _state(), SqliteDriver.read
+
+    async def asked(driver: SqliteDriver, query: Query) -> list[Row]:
+        assert not driver.commits.transactions, query.sql
+        return await read(driver, query)
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteDriver, "read", asked)
+        done = many.run(*words)
+    assert (done.code, _state() == before) == (0, False)
 
 
 _ROWS = ({"service_tag": "AAA1111", "model": "R7", "delegate": ""}, {"service_tag": "BBB2222"},
