@@ -130,7 +130,7 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
     """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the addresses.
     Raises DelegatorError (CONFIGURATION)."""
     mine = settings.delegate
-    _check(mine)
+    await aside(partial(_check, mine), "looking at the provisioning data")
     loaded = await aside(partial(_load, mine), "reading certificate, key and anchors")
     key = await aside(partial(_sealing_key, mine), "reading the sealing key")
     name = host_of(loaded.shown.leaf) or socket.gethostname()

@@ -8,13 +8,14 @@ Must not live here: who may (access), what is remembered (ledger), files (provis
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from delegator.delegate import provisioning
@@ -22,8 +23,9 @@ from delegator.delegate.access import Attempts, Shown, check_delegator, read_bas
 from delegator.delegate.credentials import compose
 from delegator.delegate.ledger import Ledger
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Credential, DelegateRequest, Deployment
+from delegator.model import Credential, DelegateRequest, Deployment, Device
 from delegator.model.places import normal_name
+from delegator.net.aside import aside
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response
@@ -31,6 +33,12 @@ from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
 DATA = "/provisioning"
+READING = 10.0
+"""Seconds for a document of a device: a third of its patience with an answer."""
+LANES = 16
+"""Documents read at the same time, and threads that a folder can hold which does not answer."""
+AGAIN = 30
+"""Seconds until a device asks again for what could not be read just now."""
 _TEXT = b"text/plain; charset=utf-8"
 _CHALLENGE = b'Basic realm="provisioning", charset="UTF-8"'
 
@@ -135,6 +143,8 @@ class Server:
             return await self._served(shown, tag, connection)
         except DelegatorError as error:
             log.error("%s %s: %s", connection.id, connection.peer_address, error.detail)
+            if error.kind is Kind.UNAVAILABLE:
+                return _text(503, "the provisioning data is not available now", {b"Retry-After": b"%d" % AGAIN})
             return _text(500, "the provisioning data is not available")
 
     async def _served(self, shown: Shown, tag: str, connection: Connection) -> Response:
@@ -149,11 +159,18 @@ class Server:
             return _unauthorized()
         if tag not in ("", entry.device.service_tag):
             return _text(403, "not for this credential")
-        body = await asyncio.to_thread(provisioning.document, self._data, entry.device)
+        body = await self._document(entry.device)
         await self._ledger.fetched(entry, self._now())
         log.info("%s %s: %s fetches its data, %d bytes", connection.id, connection.peer_address,
                  entry.device.service_tag, len(body))
         return Response(200, {b"Content-Type": b"text/xml", b"Cache-Control": b"no-store"}, body)
+
+    async def _document(self, device: Device) -> bytes:
+        """Read aside, in one of so many lanes: a folder that does not answer costs so many threads and nobody else's
+        time. Raises DelegatorError (UNAVAILABLE)."""
+        lane = zlib.crc32(device.service_tag.encode()) % LANES
+        return await aside(partial(provisioning.document, self._data, device),
+                           f"reading provisioning data, lane {lane}", READING)
 
 
 def _version_of(request: Request) -> soap.Version:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import threading
 from datetime import timedelta
 
 import pytest
 from lxml import etree
 
-from delegator.delegate import access
+from delegator.delegate import access, server
 from delegator.device import answers
 from delegator.device.fetching import fetch
 from delegator.device.reasons import Failure
-from delegator.model import Result
+from delegator.errors import Kind
+from delegator.model import Device, Result
 
 OURS = "urn:delegator:provisioning:1"
 TEMPLATE = (f"""<Provisioning xmlns="{OURS}" tag='{{tag}}'><!-- {{other}} --><S>{{serial}}</S><M>{{model}}</M>"""
@@ -67,6 +69,36 @@ async def test_a8_our_own_device_client_takes_what_is_served(inside, party, new_
     with pytest.raises(Failure, match="401"):
         await asyncio.to_thread(fetch, f"https://localhost:{inside.port}/provisioning",
                                 party.customer_ca.read_text(), wrong, 5.0)
+
+
+async def test_a8_a_folder_that_does_not_answer_costs_so_many_threads_and_nobody_else_a_moment(
+        inside, new_claim, monkeypatch):
+    given = await inside.client.ask("SRV0001", new_claim())
+    answers_again, held = threading.Event(), []
+    own = server.Server(inside.ledger, frozenset(), inside.data, inside.now, lifetime=timedelta(hours=1))
+
+    def hanging(folder, device):
+        answers_again.wait(20)
+        return b"late"
+    with monkeypatch.context() as patched:
+        patched.setattr(server.provisioning, "document", hanging)
+        patched.setattr(server, "READING", 0.05)
+        try:
+            got = await inside.client.fetch(given)
+            assert (got.status, got.headers["retry-after"]) == (503, str(server.AGAIN))
+            ended = await asyncio.gather(*(own._document(Device(f"TAG{number:05}")) for number in range(200)),
+                                         return_exceptions=True)
+            assert {one.kind for one in ended} == {Kind.UNAVAILABLE}
+            held += [one for one in threading.enumerate() if one.name.startswith("aside: reading provisioning data")]
+            assert len(held) == server.LANES
+            assert all(one.daemon for one in held), "not even the end of the program waits for them"
+            assert (await asyncio.to_thread(inside.client.request, "GET", "/?wsdl")).status == 200
+            assert (await inside.client.ask("SRV0002", new_claim())).user_name
+        finally:
+            answers_again.set()
+            for one in held:
+                one.join()
+    assert (await inside.client.fetch(given)).status == 200, "as soon as it answers again"
 
 
 async def test_a8_fetching_is_remembered_from_its_first_time(inside, new_claim):
