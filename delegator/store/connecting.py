@@ -3,26 +3,30 @@
 A URL may name several servers. They are asked side by side, because one that has lost its network answers nothing at
 all, and asked one after the other it would use up the time of those behind it.
 The invariants: a password is in no setting, argument or log; outside this machine nothing is said without TLS unless
-the settings say so.
+the settings say so; no file is waited for in the loop.
 Must not live here: statements (store.postgres), what to do when nobody answers (store.pool).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import is_loopback, normal_host
+from delegator.net.aside import aside
 from delegator.private import read_secret
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
+from pki.disk import read_start
 
 CONNECT = 2.0
 """Seconds to reach a server and log in: three round trips and TLS. Less than the patience of a device."""
@@ -96,10 +100,46 @@ def _password(server: Server) -> str | None:
                        "name a file that holds the password and nothing else").reveal()
 
 
+_FILES = {"sslrootcert": ("PGSSLROOTCERT", "~/.postgresql/root.crt"), "sslcrl": ("PGSSLCRL", "~/.postgresql/root.crl"),
+          "sslcert": ("PGSSLCERT", "~/.postgresql/postgresql.crt"),
+          "sslkey": ("PGSSLKEY", "~/.postgresql/postgresql.key"), "passfile": ("PGPASSFILE", "~/.pgpass"),
+          "servicefile": ("PGSERVICEFILE", "~/.pg_service.conf")}
+"""What asyncpg reads of files: by the name in the URL, else by the variable, else in the home directory. Those that a
+service file names in its turn are not looked at."""
+_LARGEST = 1 << 20
+
+
+def _files(server: Server) -> Iterator[Path]:
+    said = parse_qs(urlsplit(server.url).query)
+    for name, (variable, otherwise) in _FILES.items():
+        with contextlib.suppress(RuntimeError):  # there is no home directory
+            yield Path(said.get(name, [os.environ.get(variable) or otherwise])[-1]).expanduser()
+
+
+def _looked_through(server: Server) -> str | None:
+    """The password, once every file that a connection needs was read. asyncpg reads its own in the loop and has no
+    other way; read just before, they are in the kernel's memory, and a disk that does not answer has shown here."""
+    password = _password(server)
+    for path in _files(server):
+        with contextlib.suppress(OSError):  # asyncpg tells it
+            read_start(path, _LARGEST)
+    return password
+
+
+async def _read(server: Server) -> str | None:
+    """Aside, within the time of a connection. Raises TimeoutError, DelegatorError (CONFIGURATION)."""
+    try:
+        return await aside(partial(_looked_through, server), f"reading the files for database {server.name}", CONNECT)
+    except DelegatorError as error:
+        if error.kind is Kind.UNAVAILABLE:
+            raise TimeoutError(error.detail) from None
+        raise
+
+
 async def connect(server: Server) -> Any:
     """A connection to the first server that answers and takes writes. Raises what asyncpg raises, OSError,
     TimeoutError, or DelegatorError (CONFIGURATION) for the password's file."""
-    password = _password(server)
+    password = await _read(server)
     tries = [asyncio.ensure_future(_connect(server, host, password)) for host in server.hosts or (None,)]
     chosen = None
     try:

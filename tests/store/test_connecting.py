@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
+from delegator.store import connecting
 from delegator.store.connecting import connect, server_of
+from delegator.store.library import asyncpg
+from delegator.store.troubles import Trouble, trouble_of
 
 from ..postgres import OWNER, Cluster, cluster_folder
 
@@ -74,6 +80,60 @@ async def test_6_5_a_password_file_that_others_can_read_is_refused(tmp_path):
         await connect(server_of("postgresql://u@localhost:1/d", str(file)))
     assert error.value.hint == f"chmod 600 {file}"
     assert "secret-word" not in error.value.detail
+
+
+@pytest.mark.parametrize("which", ["password", "root.crt"])
+async def test_6_5_a_file_that_does_not_answer_keeps_the_loop_from_nothing(tmp_path, monkeypatch, which):
+    """The disk answers only once the loop has gone on."""
+    went_on, waited = threading.Event(), []
+    password, root = tmp_path / "password", tmp_path / "root.crt"
+    password.write_text("secret-word")
+    password.chmod(0o600)
+    root.write_text("no certificate")
+    name = "read_secret" if which == "password" else "read_start"
+    real = getattr(connecting, name)
+
+    def slow(path, *said):
+        if path.name == which:
+            waited.append(went_on.wait(5))
+        return real(path, *said)
+    monkeypatch.setattr(connecting, name, slow)
+    asyncio.get_running_loop().call_later(0.01, went_on.set)
+    with pytest.raises(Exception, match=r"(?i)certificate|ssl|X509"):
+        await connect(server_of(f"postgresql://u@localhost:1/d?sslmode=verify-full&sslrootcert={root}", str(password)))
+    assert waited == [True]
+
+
+async def test_6_5_a_file_that_never_answers_is_a_database_that_is_away(tmp_path, monkeypatch):
+    answers_again = threading.Event()
+    monkeypatch.setattr(connecting, "CONNECT", 0.05)
+    monkeypatch.setattr(connecting, "_looked_through", lambda server: answers_again.wait(20) and None)
+    try:
+        with pytest.raises(TimeoutError, match="reading the files for database postgresql://u@localhost:1/d") as caught:
+            await connect(server_of("postgresql://u@localhost:1/d"))
+        assert trouble_of(caught.value) is Trouble.LOST
+    finally:
+        answers_again.set()
+
+
+def test_6_5_every_file_that_asyncpg_reads_is_read_aside_before(tmp_path, monkeypatch):
+    """Its source names them: another one there fails here."""
+    source = Path(asyncpg.connect_utils.__file__).read_text()
+    variables = set(re.findall(r"'(PGSSL(?:ROOTCERT|CERT|KEY|CRL)|PGPASSFILE|PGSERVICEFILE)'", source))
+    assert {variable for variable, _ in connecting._FILES.values()} == variables
+    of_url = set(re.findall(r"query\.pop\('(ssl\w*(?:cert|key|crl)|\w*file)'\)", source))
+    assert of_url == set(connecting._FILES) - {"servicefile"}
+    homes = set(re.findall(r"_dot_postgresql_path\('([^']+)'\)", source))
+    at_home = {path.rpartition("/")[2] for _, path in connecting._FILES.values()}
+    assert at_home - {".pgpass", ".pg_service.conf"} == homes
+    for variable in variables:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PGSSLCERT", "/from/variable.crt")
+    found = list(connecting._files(server_of("postgresql://u@localhost/d?sslrootcert=/from/url.crt&passfile=/pass")))
+    assert list(map(str, found)) == [
+        "/from/url.crt", f"{tmp_path}/.postgresql/root.crl", "/from/variable.crt",
+        f"{tmp_path}/.postgresql/postgresql.key", "/pass", f"{tmp_path}/.pg_service.conf"]
 
 
 def test_8_without_the_extra_a_url_says_what_to_install():
