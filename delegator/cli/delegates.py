@@ -7,6 +7,7 @@ Must not live here: which option says what (reaching), calling delegates (callba
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ group.add_command(scan_host_key)
 group.add_command(reach.test)
 
 
+def _described(new: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options for what is said of a delegate however it is reached; of a `new` one, with what is so unless said."""
+    otherwise = "; {} unless said".format if new else lambda _: ""
+    options = (
+        click.option("--url", type=forms.url, help="Where devices go next (https)."),
+        click.option("--trust-anchor", type=click.Path(path_type=Path), metavar="FILE",
+                     help="Whom devices shall trust there (PEM), if not --callback-ca or the factory CA."),
+        click.option("--policy", type=forms.name, help="What holds for this delegate, besides the customer's policy."),
+        click.option("--priority", type=click.IntRange(0, 1_000_000), help="Among a customer's delegates the lowest is "
+                     f"asked first, the next when it is down{otherwise(100)}."),
+        click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal "
+                     f"priority{otherwise(1)}."))
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+    return decorate
+
+
 @verb(group, "add", "delegator delegates add acme-berlin --customer acme --soap delegate.acme.example:8443/soap "
                     "--callback-ca acme-ca.crt\n"
                     "delegator delegates add acme-paris --customer acme --ssh delegator@paris.acme.example "
@@ -45,14 +66,7 @@ group.add_command(reach.test)
 @click.argument("name", type=forms.name)
 @click.option("--customer", type=forms.name, required=True, help="Whose delegate it is.")
 @reaching.options
-@click.option("--url", type=forms.url, help="Where devices go next (https).")
-@click.option("--trust-anchor", type=click.Path(path_type=Path), metavar="FILE",
-              help="Whom devices shall trust there (PEM), if not --callback-ca or the factory CA.")
-@click.option("--policy", type=forms.name, help="What holds for this delegate, besides the customer's policy.")
-@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Among a customer's delegates the lowest is asked "
-              "first, the next when it is down; 100 unless said.")
-@click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal "
-              "priority; 1 unless said.")
+@_described(new=True)
 @click.option("--disabled", is_flag=True, help="Send no device there for now.")
 def add(name: str, customer: str, url: str | None, trust_anchor: Path | None, policy: str | None,
         priority: int | None, weight: int | None, disabled: bool, **said: Any) -> Output | None:
@@ -92,13 +106,7 @@ async def _add(store: Store, delegate: Delegate) -> Output:
                        "delegator delegates change acme-paris --host-key-file paris.pub")
 @click.argument("name", type=forms.name)
 @reaching.options
-@click.option("--url", type=forms.url, help="Where devices go next (https).")
-@click.option("--trust-anchor", type=click.Path(path_type=Path), metavar="FILE",
-              help="Whom devices shall trust there (PEM).")
-@click.option("--policy", type=forms.name, help="What holds for this delegate, besides the customer's policy.")
-@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Among a customer's delegates the lowest is asked "
-              "first.")
-@click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal priority.")
+@_described(new=False)
 @changing.unset(*_UNSET)
 def change(name: str, url: str | None, trust_anchor: Path | None, policy: str | None, priority: int | None,
            weight: int | None, unset: tuple[str, ...], **said: Any) -> Output | None:
