@@ -60,7 +60,7 @@ def restore(file: Path, replace: bool, check: bool) -> Output:
     found = copies.examine(file)
     key = load_key(settings)
     copies.opened_by(file, key)
-    lets_in = receding.let_in(path, file, key, by_domain=settings.domains.enabled) if path.exists() else ()
+    lets_in = receding.let_in(path, file, key, by_domain=settings.domains.enabled) if path.is_file() else ()
     if check:
         return changing.also(Output(_as_data(found), [str(file)],
                                     (f"{_words(found)}: sound, and the sealing key opens it",)), lets_in)

@@ -52,6 +52,8 @@ def names(where: config.Store, noun: str, begun: str) -> list[str]:
 
 def _of_file(path: Path, asked: Query) -> list[str]:
     """A file that nobody has open is read as it is, so that no second file is made beside it."""
+    if not path.is_file():
+        return []
     used = path.with_name(path.name + "-wal").exists()
     place = f"{path.absolute().as_uri()}?mode=ro" + ("" if used else "&immutable=1")
     with contextlib.closing(sqlite3.connect(place, uri=True, timeout=PATIENCE / 4)) as connection:
