@@ -97,6 +97,17 @@ class TestRefusals:
         assert not list(Path("var").glob("*.replaced-*"))
         assert not list(Path("var").glob(".*.part*"))
 
+    def test_a_copy_that_the_audit_cannot_be_told_of_is_told_all_the_same(self, acme: Console) -> None:
+        """Whoever lost the sealing key needs a copy most; and a file that is there is not passed over in silence."""
+        create_key_file(Path("other.key"))
+        Path("delegator.toml").write_text('[sealing]\nkey_file = "other.key"\n')
+        done = acme.run("backup", COPY)
+        assert done.code == 3
+        assert COPY.exists()
+        assert done.out.strip() == str(COPY)
+        assert "that is done, but the audit has no row of it" in done.err
+        assert "delegator sealing status" in done.err
+
     def test_another_key(self, acme: Console) -> None:
         acme.serve("ABC1234")
         acme.ok("backup", COPY)
