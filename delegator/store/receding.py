@@ -24,8 +24,8 @@ from delegator.store.copies import Tables
 from delegator.store.transaction import Query
 
 _OWNED = ("(SELECT d.device_id, coalesce(d.customer, o.customer) AS customer, coalesce(d.delegate, "
-          "CASE WHEN d.customer IS NULL THEN o.delegate END) AS delegate FROM {0}.devices AS d LEFT JOIN {0}.orders AS o "
-          "ON o.order_number = d.order_number)")
+          "CASE WHEN d.customer IS NULL THEN o.delegate END) AS delegate "
+          "FROM {0}.devices AS d LEFT JOIN {0}.orders AS o ON o.order_number = d.order_number)")
 """Devices with their owner, by their own row or by their order."""
 _COMPARED = ("SELECT c.customer, count(DISTINCT c.device_id), substr(max(a.name), 2) "
              f"FROM {_OWNED.format('copy')} AS c JOIN copy.device_names AS a ON a.device_id = c.device_id "
