@@ -111,8 +111,14 @@ _NAMED = {
 """The setting that names what is looked at."""
 
 
-_BEGINS_WITH = re.compile(r"\[(\w+)\] (\w+)(?::| is )")
-"""As words begin that blame a setting themselves."""
+_BEGINS_WITH = re.compile(r"\[(\w+)\] (\w+)")
+"""As words begin that blame a setting themselves, where there is such a one."""
+
+
+def _blamed(words: str) -> str:
+    said = _BEGINS_WITH.match(words)
+    there = said is not None and hasattr(getattr(Settings(), said[1], None), said[2])
+    return f"{said[1]}.{said[2]}" if said is not None and there else ""
 
 
 def _named(settings: Settings, what: str, path: str) -> str:
@@ -259,8 +265,7 @@ def _made(what: str, path: str, check: Callable[[], str], named: str, source: So
     try:
         return Finding(what, path, True, check(), setting=_set_in(named, source))
     except (PkiError, DelegatorError, _Wrong) as error:
-        said = _BEGINS_WITH.match(error.detail)
-        blamed = getattr(error, "named", "") or (".".join(said.groups()) if said else named)
+        blamed = getattr(error, "named", "") or _blamed(error.detail) or named
         hint = error.hint or "see: docs/operators.md"
         return Finding(what, path, False, error.detail, hint, _set_in(blamed, source))
     except OSError as error:

@@ -174,6 +174,17 @@ def test_a_setting_that_the_words_name_is_blamed_where_it_was_set(
     assert _problems(mother)["reverse DNS"]["setting"] == f"[domains] {key}, DELEGATOR_DOMAINS__{key.upper()}"
 
 
+def test_a_second_line_in_a_pass_phrase_is_blamed_on_that_setting(
+        mother: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("phrase").write_text("geheim\nnotes\n")
+    Path("phrase").chmod(0o600)
+    Path("delegator.toml").write_text('[enrolment]\nenabled = true\ncertificate = "var/pki/ca.crt"\n'
+                                      'key = "var/pki/ca.key"\n')
+    monkeypatch.setenv("DELEGATOR_ENROLMENT__PASSPHRASE_FILE", "phrase")
+    found = _problems(mother)["enrolment"]
+    assert found["setting"] == "[enrolment] passphrase_file, DELEGATOR_ENROLMENT__PASSPHRASE_FILE"
+
+
 def test_a_sealing_key_is_made_once_and_never_overwritten(place: Path) -> None:
     console = Console()
     assert console.ok("config", "new-key", "var/sealing.key") == {"key_file": "var/sealing.key"}
