@@ -167,6 +167,13 @@ def test_two_ports_of_ours_that_are_one_are_told_at_once(server: object, ops: ob
             validation.judge(settings, Source(None, {}))
 
 
+@pytest.mark.parametrize(("words", "blamed"), [(("--port", "9433"), "[ops] port: 9433 is that of [server] too"),
+                                               (("--host", "x y"), "error: --host: [server] host: 'x y' is neither")])
+def test_what_options_say_is_judged_like_settings(mother: Console, words: tuple[str, ...], blamed: str) -> None:
+    Path("delegator.toml").write_text("[ops]\nenabled = true\n")
+    assert blamed in mother.refused(3, "serve", *words)
+
+
 def test_a_refusal_of_later_names_the_variable_that_set_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DELEGATOR_SEALING__KEY_FILE", "var/none.key")
     assert "DELEGATOR_SEALING__KEY_FILE" in console.refused(3, "customers", "list")
