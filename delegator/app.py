@@ -39,7 +39,7 @@ from delegator.net.stamps import Stamp, require_answers, stamp_of
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
 from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
-from delegator.reloading import changed, in_effect
+from delegator.reloading import changed, in_effect, lets_in
 from delegator.rounds import guarded, kept
 from delegator.server import Server
 from delegator.trail import Trail
@@ -272,7 +272,8 @@ class App:
             self._waiting = waiting
         stamp = await stamp_of(watched(settings))
         require_answers(stamp)
-        parts = await aside(lambda: prepare(settings, now, before, self._withdrawn), READING, late=self._read_anew)
+        parts, opened = await aside(lambda: _compared(before, prepare(settings, now, before, self._withdrawn)), READING,
+                                    late=self._read_anew)
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
@@ -282,6 +283,8 @@ class App:
         self.metrics.reloaded(now(), len(self._waiting))
         log.info("certificates and revocation lists were reloaded; settings changed: %s",
                  ", ".join(changed(before.settings, settings)) or "none")
+        for words in opened:
+            log.warning("this lets in what was refused before: %s", words)
         for name in waiting:
             log.warning("setting %s was changed, which takes effect at the next start", name)
         # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
@@ -389,3 +392,7 @@ async def serve(settings: Settings, ready: Callable[[Listening], None], reread: 
     ready(Listening(app.places, app.ops_port))
     manager.ready("serving devices")
     await app.run()
+
+
+def _compared(before: Parts, after: Parts) -> tuple[Parts, tuple[str, ...]]:
+    return after, lets_in((before.settings, before.trust), (after.settings, after.trust))

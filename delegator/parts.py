@@ -142,7 +142,7 @@ def _alternates(said: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(map(normal_delegator, said))
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.server.alternates: {error}",
+        raise DelegatorError(Kind.CONFIGURATION, f"[server] alternates: {error}",
                              hint='such as ["delegator-2.example.com:4433"]') from None
 
 
@@ -256,7 +256,7 @@ def load_outbound(settings: Settings) -> Outbound:
     try:
         return Outbound(networks(settings.outbound.allow), frozenset({settings.server.port}))
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.outbound.allow: {error}") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"[outbound] allow: {error}") from None
 
 
 async def open_store_to_serve(settings: Settings) -> Store:

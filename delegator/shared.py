@@ -20,6 +20,7 @@ from typing import TypeVar
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, ClaimState, Identity
 from delegator.model.enrolled import Contest
+from delegator.model.lifecycle import freeing
 from delegator.net.reverse import Domains
 from delegator.routing import Facts, elsewhere
 from delegator.store import Ask, Store
@@ -90,12 +91,12 @@ def obstacle(footing: Footing, identity: Identity, key: str | None) -> Delegator
     claim, standing, tag = footing.claim, footing.enrolled, identity.service_tag
     if claim is not None and not hmac.compare_digest(claim.binding, identity.binding):
         return _refused(f"claim {claim.claim_id} of {tag}: taken by another",
-                        f"if it is back in stock: delegator claims release {tag}")
+                        freeing(tag))
     if standing is not None and not standing.admits(identity.binding, key):
         return _refused(f"{tag} has a certificate of its own, serial {standing.serial}: the shared one is refused",
                         f"if that is lost: delegator enrolments forget {tag}")
     if claim is not None and claim.state is ClaimState.CONFIRMED:
-        return _refused(f"claim {claim.claim_id} of {tag}: already confirmed", f"delegator claims release {tag}")
+        return _refused(f"claim {claim.claim_id} of {tag}: already confirmed", freeing(tag))
     texts = tuple(str(reason) for reason in footing.reasons)
     return DelegatorError(Kind.NOT_ENTITLED, "; ".join(texts), reasons=texts) if texts else None
 

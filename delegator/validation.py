@@ -10,15 +10,17 @@ Must not live here: reading settings (config), opening what they name (parts, cl
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
+from delegator import config
 from delegator.config import Settings, Source
 from delegator.delegate import settings as delegate
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME, NAME
+from delegator.model.places import Address, address, is_address, is_https, names_user, normal_host
+from delegator.net.listening import each
 
 
 class Rule(NamedTuple):
@@ -38,7 +40,28 @@ def judge(settings: Tree, source: Source) -> Tree:
     for section, key, value, built_in in _values(settings):
         if value != built_in:
             _judge(rules.get((section, key), _FREE), section, key, value, source)
+    if isinstance(settings, Settings):
+        _own_ports(settings, source)
     return settings
+
+
+def _own_ports(settings: Settings, source: Source) -> None:
+    """Each of our ports keeps the other from being opened where both are one, and the kernel blames a stranger."""
+    server, ops = settings.server, settings.ops
+    if ops.enabled and ops.port and ops.port == server.port and _meet(each(server.host), each(ops.host)):
+        raise DelegatorError(Kind.CONFIGURATION, f"{source.of('ops', 'port')}: [ops] port: {ops.port} is that of "
+                             "[server] too, at the same address", hint="choose another one, such as 9433")
+
+
+def _meet(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+    """Whether two lists of hosts have an address in common, as far as that can be told without asking anybody."""
+    return any(mine == yours or (mine.version == yours.version and (mine.is_unspecified or yours.is_unspecified))
+               for mine in _addresses(ours) for yours in _addresses(theirs))
+
+
+def _addresses(hosts: Iterable[str]) -> list[Address]:
+    known = [one for host in hosts for one in (config.HERE if normal_host(host) == "localhost" else (host,))]
+    return [address(one) for one in known if is_address(one)]
 
 
 def _judge(rule: Rule, section: str, key: str, value: object, source: Source) -> None:
@@ -48,7 +71,7 @@ def _judge(rule: Rule, section: str, key: str, value: object, source: Source) ->
             rule.judge(one)
     except (ValueError, LookupError, DelegatorError) as error:
         why = error.detail if isinstance(error, DelegatorError) else str(error)
-        why = why.removeprefix(f"$.{section}.{key}: ")
+        why = why.removeprefix(f"[{section}] {key}: ")
         raise DelegatorError(Kind.CONFIGURATION, f"{source.of(section, key)}: [{section}] {key}: {why}",
                              hint=f"write it such as {rule.example}") from None
 
@@ -100,10 +123,11 @@ def _host_name(text: str) -> None:
 
 
 def _url(text: str) -> None:
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname or " " in text:
+    """What others are told: nobody's name or password, and a host that can be one."""
+    if names_user(text):
+        raise ValueError("holds a user or a password, which others would be told")  # and is not shown
+    if not is_https(text) or "#" in text:
         raise ValueError(f"{text[:80]!a} is not of the form https://HOST[:PORT]/[PATH]")
-    _ = parts.port  # raises ValueError
 
 
 def _alternate(text: str) -> None:

@@ -17,7 +17,7 @@ import click
 from pki import disk, minting, show, streams
 from pki.adopting import adopted
 from pki.check import SOON_DAYS, examine
-from pki.console import Commands, Passphrase, Values, command, unlocking
+from pki.console import Commands, Given, Passphrase, Values, command, unlocking
 from pki.errors import Kind, PkiError
 from pki.folder import Folder, Issued
 from pki.keys import KeyType
@@ -111,7 +111,7 @@ def mail(address: str, **options: Any) -> Values:
 
 @main.command()
 @click.argument("tag", required=False)
-@click.option("--from", "source", type=click.File("rb"),
+@click.option("--from", "source", type=Given("rb"),
               help="A table with a service_tag column, or one tag a line; - is standard input.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Another folder for the files (with --from).")
 @_issuing
@@ -149,7 +149,7 @@ def revoke(
 
 
 @main.command()
-@click.argument("source", metavar="FILE", type=click.File("rb"))
+@click.argument("source", metavar="FILE", type=Given("rb"))
 @click.option("--days", type=_LIFE, default=DEFAULT_DAYS, show_default=True, help="Life of the new list.")
 @unlocking
 @command

@@ -149,6 +149,20 @@ def _fail(error: PkiError, as_json: bool) -> NoReturn:
     sys.exit(EXIT_CODES[error.kind])
 
 
+class Given(click.File):
+    """A file that a person names, or what is open already: a named pipe, whose end nobody can promise, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            if isinstance(value, str) and value != "-":
+                disk.require_given(Path(value))
+        except FileNotFoundError:
+            pass  # told by whoever opens it
+        except OSError as error:
+            self.fail(f"{value!r}: {error.strerror}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class Progress:
     """A bar on a terminal, otherwise a line every few seconds; always on standard error."""
 

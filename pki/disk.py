@@ -121,10 +121,20 @@ def read_start(path: Path, most: int) -> bytes:
 def read_given(path: Path, most: int) -> bytes:
     """The same of what a person names: who writes `<(command)` in a shell hands over a pipe that is open already, and
     has somebody write to it. A named pipe is waited for by nobody here either."""
-    if path.parent not in _OPEN_ALREADY and path != _INPUT:
+    if not _is_open_already(path):
         return read_start(path, most)
     with path.open("rb") as file:
         return file.read(most)
+
+
+def require_given(path: Path) -> None:
+    """For who reads such a file piece by piece: OSError where it is neither a file nor open already."""
+    if not _is_open_already(path):
+        require_regular(path, path.stat())
+
+
+def _is_open_already(path: Path) -> bool:
+    return path.parent in _OPEN_ALREADY or path == _INPUT
 
 
 _OPEN_ALREADY: Final = (Path("/dev/fd"), Path("/proc/self/fd"))

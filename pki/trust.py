@@ -117,9 +117,12 @@ class TrustStore:
         then turns everyone away until a fresh one is loaded.
         """
         anchors = read_anchors(Path(ca_file))
-        signers = anchors if issuers_file is None else read_certificates(Path(issuers_file))
+        signers = anchors if issuers_file is None else read_anchors(Path(issuers_file))
         pinned = None if issuers_file is None else frozenset(map(_der, signers))
-        return cls(anchors, None if crl_file is None else _read_revocation(Path(crl_file), signers), issuers=pinned)
+        if crl_file is None:
+            return cls(anchors, issuers=pinned)
+        _require_authorities(signers, issuers_file or ca_file)
+        return cls(anchors, _read_revocation(Path(crl_file), signers), issuers=pinned)
 
     def tightened(self, crl_file: Path | str) -> TrustStore:
         """The same with the lists of a file, whatever became of anything else. Of one that is not in order as a whole
@@ -287,6 +290,14 @@ def read_certificates(
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint) from error
     except pem.PemFault as error:
         raise PkiError(Kind.CONFIGURATION, f"{path}: {error}", f"put the whole file there again; {hint}") from error
+
+
+def _require_authorities(signers: Sequence[x509.Certificate], path: Path | str) -> None:
+    """CONFIGURATION for one among others that signs nobody: no list is of it, and that is not the list's fault."""
+    for one in signers:
+        if not is_authority(one) and one.issuer != one.subject:
+            detail = f"{path}: the certificate of {shown(one)} is no authority's (basicConstraints)"
+            raise PkiError(Kind.CONFIGURATION, detail, "take it out of that file: authorities stand there alone")
 
 
 def _read_revocation(path: Path, signers: Sequence[x509.Certificate]) -> RevocationList:

@@ -216,6 +216,18 @@ async def test_b_a_reload_that_is_refused_is_told_and_the_revocation_in_it_count
         assert "delegator_reload_successful 0.0" in app.metrics.text().decode()
 
 
+async def test_a_reload_that_lets_in_what_was_refused_says_so(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(shop) as app:
+        older = (shop.place / "lists.pem").read_bytes()
+        shop.revoke()
+        assert not await app.exchange(lambda: shop.settings)
+        assert "lets in" not in caplog.text
+        (shop.place / "lists.pem").write_bytes(older)
+        assert not await app.exchange(lambda: shop.settings)
+        assert "this lets in what was refused before: revoked certificates that are on no list any more: 1" in (
+            caplog.text)
+
+
 async def test_b_settings_that_are_refused_take_nothing_with_them(shop: Shop) -> None:
     """Whole or not at all, where files are judged one by one."""
     async with serving(shop) as app:

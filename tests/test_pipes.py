@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from delegator import config
-from delegator.cli import main
+from delegator.cli import files, main
 from delegator.delegate import provisioning
 from delegator.delegate.settings import Delegate
 from delegator.device import asking, enrolling, tls
@@ -176,6 +176,22 @@ def test_a_request_is_no_pipe_that_nobody_writes_to(tmp_path: Path, world: World
     done = CliRunner().invoke(pki_main, ["device", "ABC9999", "--csr", str(path), "--dir", str(tmp_path / "pki")])
     assert done.exit_code != 0
     assert "is not a file but a named pipe" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("device", "--from"), ("adopt",)], ids=" ".join)
+def test_a_list_is_no_pipe_that_nobody_writes_to(tmp_path: Path, world: World, words: tuple[str, ...]) -> None:
+    path = pipe(tmp_path / "tags.csv")
+    done = CliRunner().invoke(pki_main, [*words, str(path), "--dir", str(tmp_path / "pki")])
+    assert done.exit_code != 0
+    assert "is not a file but a named pipe" in done.stderr
+
+
+@pytest.mark.parametrize("read", [files.certificates, files.host_key, files.private_key, files.password,
+                                  files.webhook_secret], ids=lambda read: read.__name__)
+def test_what_a_delegate_is_given_is_no_pipe_that_nobody_writes_to(
+        tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(DelegatorError, match="is not a file but a named pipe"):
+        read(pipe(tmp_path / "given"))
 
 
 @pytest.mark.counterpart("openssl")

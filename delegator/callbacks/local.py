@@ -57,10 +57,10 @@ def user_named(name: str) -> tuple[int, int] | None:
     try:
         found = pwd.getpwnam(name)
     except KeyError:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.callbacks.local_user: there is no user {name!r}",
+        raise DelegatorError(Kind.CONFIGURATION, f"[callbacks] local_user: there is no user {name!r}",
                              hint=f"useradd --system --shell /usr/sbin/nologin {name}") from None
     if os.geteuid() not in (0, found.pw_uid):
-        raise DelegatorError(Kind.CONFIGURATION, "$.callbacks.local_user: only root can become another user",
+        raise DelegatorError(Kind.CONFIGURATION, "[callbacks] local_user: only root can become another user",
                              hint="leave it empty, or start the delegator as root")
     return (found.pw_uid, found.pw_gid) if os.geteuid() == 0 else None
 

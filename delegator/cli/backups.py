@@ -37,8 +37,8 @@ def backup(file: Path) -> Output:
     from delegator.store import backup as copies
 
     made = _with_progress("copying", lambda progress: copies.make(_database(), file, progress))
-    asyncio.run(_note(Act.DATABASE_BACKED_UP, made))
-    return Output(_as_data(made), [str(file)], (f"{_words(made)}; {_APART}",))
+    unnoted, code = _noted(Act.DATABASE_BACKED_UP, made)
+    return Output(_as_data(made), [str(file)], (f"{_words(made)}; {_APART}", *unnoted), code)
 
 
 @command("restore", "delegator restore /backup/delegator-2030-01-31.db --replace")
@@ -60,17 +60,28 @@ def restore(file: Path, replace: bool, check: bool) -> Output:
     found = copies.examine(file)
     key = load_key(settings)
     copies.opened_by(file, key)
-    lets_in = receding.let_in(path, file, key, by_domain=settings.domains.enabled) if path.exists() else ()
+    lets_in = receding.let_in(path, file, key, by_domain=settings.domains.enabled) if path.is_file() else ()
     if check:
         return changing.also(Output(_as_data(found), [str(file)],
                                     (f"{_words(found)}: sound, and the sealing key opens it",)), lets_in)
     aside = _with_progress("restoring", lambda progress: copies.restore(file, path, datetime.now(UTC), replace=replace,
                                                                          progress=progress))
-    asyncio.run(_note(Act.DATABASE_RESTORED, found))
+    unnoted, code = _noted(Act.DATABASE_RESTORED, found)
     kept = () if aside is None else (f"what was there is kept as {aside}",)
     words = f"{_words(found)} restored; start the delegator. Claims made after the copy are not in it"
     return changing.also(Output({**_as_data(found), "path": str(path), "kept": aside and str(aside)}, [str(path)],
-                                (words, *kept)), lets_in)
+                                (words, *kept, *unnoted), code), lets_in)
+
+
+def _noted(act: Act, copy: Copy) -> tuple[tuple[str, ...], int]:
+    """What is to be said of the row of audit, and how the command ends: what was done is done, and is told, although no
+    row tells it, as with another sealing key than that of the audit."""
+    try:
+        asyncio.run(_note(act, copy))
+    except DelegatorError as error:
+        words = f"error: that is done, but the audit has no row of it: {error.detail}\n  next: {error.hint}"
+        return (words,), error.appearance.exit_code
+    return (), 0
 
 
 async def _note(act: Act, copy: Copy) -> None:

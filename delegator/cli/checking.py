@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import re
 import sqlite3
 import ssl
 import stat
@@ -62,14 +63,14 @@ class Finding:
 class _Wrong(Exception):
     """What a check found to be wrong, and what to do."""
 
-    def __init__(self, detail: str, hint: str, setting: str = "") -> None:
+    def __init__(self, detail: str, hint: str, named: str = "") -> None:
         super().__init__(detail)
-        self.detail, self.hint, self.setting = detail, hint, setting
+        self.detail, self.hint, self.named = detail, hint, named
 
 
 def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
     """Every finding, in the order in which a delegator would need things."""
-    return [_made(what, path, check, _setting(settings, what, path, source))
+    return [_made(what, path, check, _named(settings, what, path), source)
             for what, path, check in (*_checks(settings, source),
                                       ("all together", "", lambda: _together(settings, source)))]
 
@@ -110,13 +111,24 @@ _NAMED = {
 """The setting that names what is looked at."""
 
 
-def _setting(settings: Settings, what: str, path: str, source: Source) -> str:
-    """Where to change what was looked at."""
-    name = _NAMED.get(what, "")
+_BEGINS_WITH = re.compile(r"\[(\w+)\] (\w+)")
+"""As words begin that blame a setting themselves, where there is such a one."""
+
+
+def _blamed(words: str) -> str:
+    said = _BEGINS_WITH.match(words)
+    there = said is not None and hasattr(getattr(Settings(), said[1], None), said[2])
+    return f"{said[1]}.{said[2]}" if said is not None and there else ""
+
+
+def _named(settings: Settings, what: str, path: str) -> str:
+    """The setting in which what was looked at is changed."""
     if what == "database" and settings.store.url:
-        name = "store.url"
-    elif path in settings.sealing.older_key_files:
-        name = "sealing.older_key_files"
+        return "store.url"
+    return "sealing.older_key_files" if path in settings.sealing.older_key_files else _NAMED.get(what, "")
+
+
+def _set_in(name: str, source: Source) -> str:
     section, _, key = name.partition(".")
     return f"[{section}] {key}, {source.of(section, key)}" if name else ""
 
@@ -228,10 +240,11 @@ def _wants_mail(settings: Settings) -> str:
     if settings.store.url:
         return checking_postgres.mailing(settings.store)
     path = Path(settings.store.path)
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
-        rows = connection.execute("SELECT name FROM delegates WHERE kind = 'hosted' AND "
-                                  "json_extract(settings, '$.mail_to') IS NOT NULL ORDER BY name LIMIT 5")
-        return ", ".join(str(row[0]) for row in rows)
+    if path.is_file():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+            rows = connection.execute("SELECT name FROM delegates WHERE kind = 'hosted' AND "
+                                      "json_extract(settings, '$.mail_to') IS NOT NULL ORDER BY name LIMIT 5")
+            return ", ".join(str(row[0]) for row in rows)
     return ""
 
 
@@ -247,14 +260,17 @@ def _pair(section: str, certificate: str, key: str) -> Iterator[_Check]:
     yield f"{section} key", key, lambda: _key(key, certificate, mint)
 
 
-def _made(what: str, path: str, check: Callable[[], str], setting: str = "") -> Finding:
+def _made(what: str, path: str, check: Callable[[], str], named: str, source: Source) -> Finding:
+    """What a check came to. Where it is wrong, that setting is blamed which the check or its words name."""
     try:
-        return Finding(what, path, True, check(), setting=setting)
+        return Finding(what, path, True, check(), setting=_set_in(named, source))
     except (PkiError, DelegatorError, _Wrong) as error:
-        blamed = getattr(error, "setting", "") or setting
-        return Finding(what, path, False, error.detail, error.hint or "see: docs/operators.md", blamed)
+        blamed = getattr(error, "named", "") or _blamed(error.detail) or named
+        hint = error.hint or "see: docs/operators.md"
+        return Finding(what, path, False, error.detail, hint, _set_in(blamed, source))
     except OSError as error:
-        return Finding(what, path, False, system_words(error), "check the path and who owns it", setting)
+        hint = "check the path and who owns it"
+        return Finding(what, path, False, system_words(error), hint, _set_in(named, source))
 
 
 def _pki_folder(path: Path) -> str:
@@ -264,7 +280,7 @@ def _pki_folder(path: Path) -> str:
 
 def _trust(server: Server) -> str:
     _opened("server", server, "ca", "crl", "issuers")
-    trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
+    trust = _loaded(server)
     found = f"{len(trust.anchors)} anchor(s)" + (f", {len(trust.issuers)} issuer(s)" if trust.issuers else "")
     for anchor in trust.anchors:
         _in_time(anchor, "see CA rollover in docs/operators.md")
@@ -273,10 +289,21 @@ def _trust(server: Server) -> str:
     if datetime.now(UTC) < trust.revocation.this_update:
         begins = f"{trust.revocation.this_update:%Y-%m-%d %H:%M}Z"
         raise _Wrong(f"the revocation list {server.crl} begins at {begins}: every device would be refused until then",
-                     "is this machine's clock right?")
+                     "is this machine's clock right?", "server.crl")
     if not trust.revocation.covers(datetime.now(UTC)):
-        raise _Wrong(f"the revocation list {server.crl} is stale: every device would be refused", "python -m pki crl")
+        raise _Wrong(f"the revocation list {server.crl} is stale: every device would be refused", "python -m pki crl",
+                     "server.crl")
     return f"{found}, {len(trust.revocation.serials)} revoked certificate(s)"
+
+
+def _loaded(server: Server) -> TrustStore:
+    """As a start loads it. Three settings name files here; that one is blamed whose file the words begin with."""
+    try:
+        return TrustStore.load(server.ca, server.crl or None, server.issuers or None)
+    except PkiError as error:
+        key = next((key for key in ("ca", "issuers", "crl") if error.detail.startswith(
+            (f"{getattr(server, key)}:", f"{getattr(server, key)} "))), "ca")
+        raise _Wrong(error.detail, error.hint, f"server.{key}") from None
 
 
 def _certificate(path: str, key: str, mint: str) -> str:
@@ -307,7 +334,7 @@ def _port(settings: Settings, source: Source, where: Server | OpsSettings, secti
         return checking_ports.told(settings, source, where.host, where.port)
     except checking_ports.Taken as taken:
         raise _Wrong(taken.detail, "fine if that is your delegator; else stop it, or choose another port",
-                     f"[{section}] port, {source.of(section, 'port')}") from None
+                     f"{section}.port") from None
 
 
 def _sealing(name: str, settings: Settings) -> str:
@@ -328,7 +355,7 @@ def _policies(where: Store) -> list[Policy]:
     if where.url:
         return checking_postgres.policies(where)
     path = Path(where.path)
-    if path.exists():
+    if path.is_file():
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
             return [policy_of(row) for row in connection.execute(ALL_POLICIES.sql)]
     return []

@@ -17,6 +17,7 @@ from delegator.handshake import OBSTACLES
 from delegator.judgement import Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
 from delegator.model.enrolled import Enrolled
+from delegator.model.lifecycle import freeing
 from delegator.model.owned import Board, Standing
 from delegator.net.reverse import Domains
 from delegator.policy import Decision, Pace, Reason, over_limits, over_pace, paced
@@ -183,7 +184,6 @@ def _refused(decision: Decision, more: tuple[Reason, ...] = ()) -> Verdict:
 def _standing(claim: Claim, judgement: Judgement, question: Question) -> Verdict:
     """A claim stands in the way of everybody but the device that opened it."""
     said = f"claim {claim.claim_id} of {claim.service_tag}"
-    release = f"if it is back in stock: delegator claims release {claim.service_tag}"
     if claim.identity is not question.identity:
         kind, detail = OBSTACLES[Outcome.TAKEN], f"{said} was opened with a {claim.identity.value} certificate"
     elif claim.state is ClaimState.CONFIRMED:
@@ -192,7 +192,7 @@ def _standing(claim: Claim, judgement: Judgement, question: Question) -> Verdict
         kind, detail = Kind.NOT_ENTITLED, f"{said} is of customer {claim.customer}"
     else:
         return Verdict(None, _AGAIN[claim.state])
-    return Verdict(DelegatorError(kind, detail, hint=release), reasons=(("claim", detail),))
+    return Verdict(DelegatorError(kind, detail, hint=freeing(claim.service_tag)), reasons=(("claim", detail),))
 
 
 _AGAIN = {

@@ -16,6 +16,7 @@ import click
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
 from delegator.private import read_secret, secret_of
+from pki.disk import read_given
 from pki.text import SECRET_BYTES, NotText, decoded
 
 _SHORTEST_SECRET = 16
@@ -28,11 +29,7 @@ def read(path: Path, what: str, most: int | None = None) -> bytes:
     for more than _LARGEST bytes where `most` is not said."""
     wanted = _LARGEST + 1 if most is None else most
     try:
-        if str(path) == "-":
-            content = sys.stdin.buffer.read(wanted)
-        else:
-            with path.open("rb") as file:  # a pipe may be named here: somebody is there who started both
-                content = file.read(wanted)
+        content = sys.stdin.buffer.read(wanted) if str(path) == "-" else read_given(path, wanted)
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"{what} {path}: {error.strerror}", hint="check the path") from None
     if len(content) > _LARGEST:

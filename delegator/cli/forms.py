@@ -240,15 +240,11 @@ def function(text: str) -> str:
 
 def url(text: str) -> str:
     """Where devices go next: https, a host, no credentials."""
-    try:
-        parts = urlsplit(text)
-        fits = (parts.scheme == "https" and parts.hostname and parts.username is None and parts.port != 0
-                and "%" not in parts.netloc)  # a scope is of no use on another machine
-    except ValueError:
-        fits = False
-    if not fits or not re.fullmatch("[!-~]{1,2000}", text):
+    if places.names_user(text):
+        raise click.BadParameter("an address with a user or a password in it is told to nobody: leave that out")
+    if not places.is_https(text):
         raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
-    host = parts.netloc.partition(":")[0]
+    host = urlsplit(text).netloc.partition(":")[0]
     return text.replace(host, host.removesuffix("."), 1)
 
 

@@ -26,6 +26,8 @@ _MAC = "(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}"
 _NAMES = re.compile(rf"({SERVICE_TAG.pattern})?\n({SERIAL_NUMBER.pattern})?\n({_MAC}(?:;{_MAC})*)?").fullmatch
 """All identifiers of a row in the forms in which we write them, in one look; MAC addresses in small letters or with
 dashes too, as others write them."""
+_BLANKS = " \t"
+"""What may stand around a value, as for `python -m pki`: a blank that is no ASCII is a part of it, and is refused."""
 _ONE_MAC = re.compile(_MAC).fullmatch
 """In another column it is the second of several, in a table whose columns are parted by what parts addresses too."""
 _ONE = 17
@@ -151,10 +153,11 @@ def converted(name: str, form: Callable[[str], str], value: object, wrong: list[
     if not isinstance(value, str):
         wrong.append(f"{name}: must be a string")
         return None
-    if not value.strip():
+    text = value.strip(_BLANKS)
+    if not text:
         return None
     try:
-        return form(value.strip())
+        return form(text)
     except click.BadParameter as error:
         wrong.append(f"{name}: {error.message}")
         return None

@@ -28,6 +28,7 @@ from delegator.cli import (
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Policy
 from delegator.store import Store
 from delegator.store.changing import POLICY, relist
@@ -253,6 +254,9 @@ async def disapprove(store: Store, name: str, tags: tuple[str, ...], from_file: 
 def _all_tags(tags: tuple[str, ...], from_file: Path | None) -> list[str]:
     """Each tag once, in order. Raises DelegatorError (MALFORMED) naming every line that is wrong."""
     found = [*tags, *([] if from_file is None else tags_in(from_file))]
+    if not found and from_file is not None:
+        raise DelegatorError(Kind.MALFORMED, f"{from_file} names no device: there is no service tag in it",
+                             hint="write one service tag a line, or a table with a column service_tag")
     if not found:
         raise click.UsageError("give at least one TAG, or --from-file FILE")
     return list(dict.fromkeys(found))

@@ -13,6 +13,7 @@ from typing import IO
 import click
 
 from delegator.errors import DelegatorError, Kind
+from pki.disk import require_given
 from pki.tables import Table as _Table
 from pki.tables import detail_of
 from pki.text import NotText
@@ -22,6 +23,8 @@ from pki.text import NotText
 def source(path: Path) -> Iterator[IO[bytes]]:
     """A file of rows, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
     try:
+        if str(path) != "-":
+            require_given(path)  # nobody is waited for who would have to write into a named pipe
         opened = click.open_file(str(path), "rb")
     except OSError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint="check the path") from None

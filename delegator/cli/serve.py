@@ -34,7 +34,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, observe, workers
+    from delegator import app, observe, validation, workers
     from delegator.cli import session
     from delegator.model.places import authority, url
     from delegator.private import keep_memory_private
@@ -42,8 +42,11 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     keep_memory_private()
     changes = {key: value for key, value in (("host", host or None), ("port", port)) if value is not None}
 
+    source = session.source()._replace(options={("server", key): f"--{key}" for key in changes})
+
     def changed(settings: Settings) -> Settings:
-        return msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
+        said = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **changes))
+        return validation.judge(said, source)
 
     path = session.settings_file()
     settings = changed(settings)

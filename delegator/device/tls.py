@@ -46,13 +46,33 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the factory CA {ca} cannot be used: {system_words(error)}") from None
     try:
-        for name in (certificate, key):
-            contents(name)  # the library would not say which of the two it cannot read, and wait for who writes a pipe
+        # The library would not say which of the two it cannot read, nor what it is, and wait for who writes a pipe.
+        _require_pem(certificate, _BEGIN, "certificate")
+        _require_pem(key, _KEY, "private key")
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
         raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: "
-                            f"{system_words(error)}") from None
+                            f"{_pair_words(error)}") from None
     return context
+
+
+_OTHERS = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""What OpenSSL says of a key that is another's: the last where it is of another type."""
+
+
+def _pair_words(error: Exception) -> str:
+    if getattr(error, "reason", None) in _OTHERS:
+        return "the key is not that of the certificate, the first one in its file"
+    return "one of them is damaged" if "PEM lib" in str(error) else system_words(error)
+
+
+def _require_pem(path: str, begin: re.Pattern[str], what: str) -> None:
+    text = contents(path).decode("utf-8", "replace")
+    if not begin.search(text):
+        binary = " but binary, as DER and PKCS#12 are" if "\ufffd" in text or "\0" in text else ""
+        raise ValueError(f"{path} holds no {what} in PEM{binary}")
+    if begin is _BEGIN and len(_BEGIN.findall(text)) != len(_WHOLE.findall(text)):
+        raise ValueError(f"a certificate in {path} is cut off")
 
 
 def delegate_context(trust_anchor: str) -> ssl.SSLContext:
@@ -73,6 +93,8 @@ def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:
     """Load every certificate that stands in a text, or raise ValueError or OSError: of some files that are cut off
     OpenSSL takes what is left, without a word. One that stands there twice is taken once."""
     begun, found = len(_BEGIN.findall(pem)), _WHOLE.findall(pem)
+    if not begun:
+        raise ValueError("it holds no certificate in PEM")
     if len(found) != begun or _PIECE.search(_WHOLE.sub("", pem)):
         raise ValueError(f"a certificate in it is cut off: {begun} begin there, {len(found)} are whole")
     context.load_verify_locations(**source)
@@ -81,6 +103,7 @@ def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:
 
 
 _BEGIN = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE")
+_KEY = re.compile("-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 _PIECE = re.compile(r"-----[BE]|(?m:^-{1,5}\s*$)")
 """What is left of the line that begins or ends a block, once whole ones are taken away."""
 _WHOLE = re.compile("-----BEGIN [A-Z0-9 ]*CERTIFICATE-----[^-]+-----END [A-Z0-9 ]*CERTIFICATE-----")

@@ -102,3 +102,9 @@ def as_where(event: Event) -> str:
     """The condition of an UPDATE by this event: nothing happens to a claim that is elsewhere in its life."""
     names = ", ".join(f"'{state.value}'" for state in TABLE[event].before if state is not None)
     return f"state IN ({names})"
+
+
+def freeing(tag: str) -> str:
+    """What to do about a claim that stands in the way: which command it is depends on what happened to the device."""
+    return (f"if it was reset, for the same owner: delegator claims release {tag}; if it was sent back: delegator "
+            f"devices return {tag}")

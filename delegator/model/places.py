@@ -198,6 +198,24 @@ def is_address(text: str) -> bool:
     return True
 
 
+def names_user(text: str) -> bool:
+    """Whether a URL has a user, or even a password, in front of its host: it is not shown then."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@", text) is not None
+
+
+def is_https(text: str) -> bool:
+    """Whether it is an https address that may be told to others: a host, no user, no scope, a port that there is. A
+    name with underscores is one too, as some have in the DNS; digits with dots that are no address are none."""
+    try:
+        parts = urlsplit(text)
+        host, there = parts.hostname or "", parts.port != 0
+    except ValueError:
+        return False
+    like_an_address = ":" in host or not host.replace(".", "").strip("0123456789")
+    return (parts.scheme == "https" and bool(host) and there and "@" not in parts.netloc and "%" not in parts.netloc
+            and (is_address(host) if like_an_address else True) and re.fullmatch("[!-~]{1,2000}", text) is not None)
+
+
 def normal_delegator(text: str) -> str:
     """Another delegator as devices are told it: HOST[:PORT] in its normal form, or an https address. An IPv6 address
     may come without brackets where there is no port. Raises ValueError: a device takes no answer that names one it

@@ -35,7 +35,7 @@ def balancers_of(texts: tuple[str, ...]) -> Balancers | None:
     try:
         return Balancers(networks(texts)) if texts else None
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.server.proxy_from: {error}",
+        raise DelegatorError(Kind.CONFIGURATION, f"[server] proxy_from: {error}",
                              hint='networks of your load balancers, such as ["192.0.2.10/32"]') from None
 
 

@@ -129,7 +129,7 @@ def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:
     try:
         return read_anchors(Path(ca), "name the authorities of your relay in [mail] ca")
     except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.mail.ca: {error.detail}", hint=error.hint) from None
+        raise DelegatorError(Kind.CONFIGURATION, f"[mail] ca: {error.detail}", hint=error.hint) from None
 
 
 def _failed(relay: Relay, why: str) -> DelegatorError:

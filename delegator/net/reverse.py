@@ -176,7 +176,7 @@ def load_domains(settings: config.Domains) -> Domains | None:
         key = "private_networks"
         private = networks(settings.private_networks)
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.domains.{key}: {error}") from None
+        raise DelegatorError(Kind.CONFIGURATION, f"[domains] {key}: {error}") from None
     return Domains(resolver, PublicSuffixList().privatesuffix, _naming(settings), budget=settings.budget,
                    most=settings.cache, private=private)
 
@@ -184,7 +184,7 @@ def load_domains(settings: config.Domains) -> Domains | None:
 def _naming(settings: config.Domains) -> Naming:
     label = normal_name(settings.label)
     if "." in label or not HOST_NAME.fullmatch(label):
-        raise DelegatorError(Kind.CONFIGURATION, "$.domains.label: must be one label of a host name")
+        raise DelegatorError(Kind.CONFIGURATION, "[domains] label: must be one label of a host name")
     return Naming(label, settings.callback_port, _anchor(settings.trust_anchor),
                   settings.policy or None)
 
@@ -199,5 +199,5 @@ def _anchor(setting: str) -> str | None:
         hint = 'name a file with authorities, "system", or "" for the factory'
         found = read_anchors(path, hint, twice=setting == SYSTEM)
     except PkiError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.domains.trust_anchor: {error.detail}", hint=error.hint) from None
+        raise DelegatorError(Kind.CONFIGURATION, f"[domains] trust_anchor: {error.detail}", hint=error.hint) from None
     return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)

@@ -105,7 +105,7 @@ def check(carrier: MailCarrier) -> str:
     try:
         address(carrier.settings.sender)
     except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"$.mail.sender: {error}",
+        raise DelegatorError(Kind.CONFIGURATION, f"[mail] sender: {error}",
                              hint="set [mail] sender, such as delegator@example.com") from None
     mail.smtp_library()
     carrier.relay().check()

@@ -100,6 +100,9 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
     if there and not replace:
         raise DelegatorError(Kind.CONFLICT, f"{path} exists", hint="with --replace it is kept under another name and "
                              "the copy takes its place")
+    if there and not path.is_file():
+        raise DelegatorError(Kind.CONFIGURATION, f"{path} is not a file, and nothing takes its place",
+                             hint="check [store] path")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _scratch(path) as scratch:
         with _reading(backup) as connection:

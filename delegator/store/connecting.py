@@ -67,7 +67,7 @@ def server_of(url: str, password_file: str = "", timeout: float = 5.0) -> Server
 
 
 def _wrong(detail: str) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"$.store.url: {detail}",
+    return DelegatorError(Kind.CONFIGURATION, f"[store] url: {detail}",
                           hint="for example: postgresql://delegator@db.example/delegator")
 
 
@@ -82,6 +82,8 @@ def _hosts(text: str, ports: str = "5432") -> tuple[tuple[str, int], ...]:
         if found is None:
             raise ValueError(text)
         port = found["a"] or found["b"] or default[min(place, len(default) - 1)]
+        if not 0 < int(port) < 65536:
+            raise ValueError(f"{port} is no port")
         host = unquote(found["six"] or found["name"])
         hosts.append((host if host.startswith("/") else normal_host(host), int(port)))
     return tuple(hosts)

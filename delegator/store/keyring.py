@@ -48,7 +48,7 @@ def unmade(where: config.Store) -> Path | None:
 
 def holds_sealed(path: Path) -> bool:
     """Whether something is sealed in a database file. One that cannot be read may hold anything."""
-    if not path.exists() or not path.stat().st_size:
+    if not path.is_file() or not path.stat().st_size:
         return False
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from delegator import config
 from delegator.store.transaction import Query
+from pki.disk import require_regular
 
 MOST = 50
 """Names told to a shell: more fit on no screen."""
@@ -52,6 +53,7 @@ def names(where: config.Store, noun: str, begun: str) -> list[str]:
 
 def _of_file(path: Path, asked: Query) -> list[str]:
     """A file that nobody has open is read as it is, so that no second file is made beside it."""
+    require_regular(path, path.stat())  # of a pipe nobody would write to the shell would wait for ever
     used = path.with_name(path.name + "-wal").exists()
     place = f"{path.absolute().as_uri()}?mode=ro" + ("" if used else "&immutable=1")
     with contextlib.closing(sqlite3.connect(place, uri=True, timeout=PATIENCE / 4)) as connection:

@@ -23,6 +23,14 @@ from delegator.store import registry, rows
 from delegator.store.copies import Tables
 from delegator.store.transaction import Query
 
+_OWNED = ("(SELECT d.device_id, coalesce(d.customer, o.customer) AS customer, coalesce(d.delegate, "
+          "CASE WHEN d.customer IS NULL THEN o.delegate END) AS delegate "
+          "FROM {0}.devices AS d LEFT JOIN {0}.orders AS o ON o.order_number = d.order_number)")
+"""Devices with their owner, by their own row or by their order."""
+_COMPARED = ("SELECT c.customer, count(DISTINCT c.device_id), substr(max(a.name), 2) "
+             f"FROM {_OWNED.format('copy')} AS c JOIN copy.device_names AS a ON a.device_id = c.device_id "
+             f"JOIN now.device_names AS b ON b.name = a.name JOIN {_OWNED.format('now')} AS n "
+             "ON n.device_id = b.device_id WHERE c.customer IS NOT NULL AND ")
 _MORE = (
     ("policy {0}: {1} more devices are on its list",
      "SELECT policy, count(*) FROM copy.approvals AS a WHERE NOT EXISTS (SELECT 1 FROM now.approvals AS b WHERE "
@@ -41,9 +49,20 @@ _MORE = (
      "SELECT DISTINCT b.service_tag FROM now.boards AS b WHERE b.standing = 'refused' AND NOT EXISTS (SELECT 1 FROM "
      "copy.boards AS c WHERE c.service_tag = b.service_tag AND c.binding = b.binding AND c.standing = 'refused') "
      "ORDER BY 1"),
+    ("device {0}: one key alone may claim it, now others too",
+     "SELECT b.service_tag FROM now.boards AS b WHERE b.standing = 'approved' AND NOT EXISTS (SELECT 1 FROM "
+     "copy.boards AS c WHERE c.service_tag = b.service_tag AND c.binding = b.binding AND c.standing = 'approved') "
+     "ORDER BY 1"),
     ("{0} identifiers of devices are registered that are not now",
      "SELECT count(*) FROM copy.device_names AS c WHERE NOT EXISTS (SELECT 1 FROM now.device_names AS n WHERE "
      "n.name = c.name) HAVING count(*) > 0"),
+    ("customer {0} owns {1} devices that it does not own now (returned, transferred, or another's by order), such as "
+     "{2}", _COMPARED + "c.customer IS NOT n.customer GROUP BY c.customer ORDER BY 1"),
+    ("customer {0}: {1} devices go to another delegate than now", _COMPARED + "c.customer IS n.customer AND "
+     "c.delegate IS NOT n.delegate GROUP BY c.customer ORDER BY 1"),
+    ("{0} devices that are deployed now, and are refused a second credential, may ask again", "SELECT count(*) FROM "
+     "now.claims AS n WHERE n.state = 'confirmed' AND NOT EXISTS (SELECT 1 FROM copy.claims AS c WHERE c.service_tag = "
+     "n.service_tag AND c.state = 'confirmed') HAVING count(*) > 0"),
     ("order {0} belongs to customer {1}, whose it is not now",
      "SELECT c.order_number, c.customer FROM copy.orders AS c WHERE NOT EXISTS (SELECT 1 FROM now.orders AS n WHERE "
      "n.order_number = c.order_number AND n.customer = c.customer) ORDER BY 1"),

@@ -20,6 +20,7 @@ from delegator.store.migrate import APPLIED, schema_files, still_missing
 from delegator.store.soundness import require_sound
 from delegator.store.sqlite import unusable
 from delegator.store.transaction import Query, Row
+from pki.disk import require_regular
 
 _TABLES = {"sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table'",
            "postgres": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"}
@@ -71,9 +72,14 @@ async def rehearse_sqlite(path: Path, sealing: SealingKey | None) -> Standing:
     """Of a database file that is there. Raises DelegatorError as a start would."""
     require_sound(path)
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with closing(_opened(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # may we write there at all, and does nobody hold it for long
             return await rehearse(reading(connection), "sqlite", sealing)  # closing takes the transaction back
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise unusable(path, error) from error
 
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """SQLite would open a pipe, and wait for somebody who writes to it; and it takes `:memory:` for no file at all."""
+    require_regular(path, path.stat())
+    return sqlite3.connect(path.absolute(), isolation_level=None)

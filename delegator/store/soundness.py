@@ -48,7 +48,7 @@ def require_sound(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return  # opening it tells what else it is
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(path.absolute(), isolation_level=None)) as connection:
             found = _found(connection)
     except sqlite3.DatabaseError as error:
         if not is_broken(error):

@@ -290,7 +290,8 @@ def _drive(connection: sqlite3.Connection, work: Work[Any]) -> object:
 
 
 def _connect(path: Path, timeout: float = BUSY_TIMEOUT, *, check_same_thread: bool = True) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=check_same_thread)
+    place = path.absolute()  # `:memory:` is a file's name here as any other
+    connection = sqlite3.connect(place, timeout=timeout, isolation_level=None, check_same_thread=check_same_thread)
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)

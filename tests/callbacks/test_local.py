@@ -167,7 +167,7 @@ async def test_a7d_a_program_can_run_as_a_user_of_its_own(bench: Path) -> None:
 
 def test_a7d_a_user_that_is_not_there_is_a_mistake_in_the_settings() -> None:
     assert user_named("") is None
-    with pytest.raises(DelegatorError, match=r"\$.callbacks.local_user: there is no user 'no-such-user'") as error:
+    with pytest.raises(DelegatorError, match=r"\[callbacks\] local_user: there is no user 'no-such-user'") as error:
         user_named("no-such-user")
     assert error.value.kind is Kind.CONFIGURATION
 

@@ -97,6 +97,17 @@ class TestRefusals:
         assert not list(Path("var").glob("*.replaced-*"))
         assert not list(Path("var").glob(".*.part*"))
 
+    def test_a_copy_that_the_audit_cannot_be_told_of_is_told_all_the_same(self, acme: Console) -> None:
+        """Whoever lost the sealing key needs a copy most; and a file that is there is not passed over in silence."""
+        create_key_file(Path("other.key"))
+        Path("delegator.toml").write_text('[sealing]\nkey_file = "other.key"\n')
+        done = acme.run("backup", COPY)
+        assert done.code == 3
+        assert COPY.exists()
+        assert done.out.strip() == str(COPY)
+        assert "that is done, but the audit has no row of it" in done.err
+        assert "delegator sealing status" in done.err
+
     def test_another_key(self, acme: Console) -> None:
         acme.serve("ABC1234")
         acme.ok("backup", COPY)
@@ -192,6 +203,36 @@ def test_a_restore_says_what_it_lets_in_that_was_closed_since(acme: Console) -> 
                       "policy p: 1 more devices are on its list", "1 identifiers of devices"):
             assert words in told
     assert not acme.ok("restore", COPY, "--check").get("lets_in")
+
+
+@pytest.mark.parametrize(("since", "words"), [
+    (("devices", "return", "BBB2222"), "customer acme owns 1 devices that it does not own now (returned"),
+    (("transfers", "accept", "BBB2222", "--as", "globex"), "such as BBB2222"),
+    (("orders", "remove", "4711"), "customer acme owns 1 devices that it does not own now"),
+    (("orders", "change", "4711", "--delegate", "acme-small"), "customer acme: 1 devices go to another delegate"),
+    (("devices", "change", "BBB2222", "--delegate", "acme-small"), "customer acme: 1 devices go to another delegate"),
+    (("devices", "repair", "BBB2222", "--key-fingerprint", "ab" * 32, "--because", "x"), "one key alone may claim it")],
+    ids=lambda one: " ".join(one[:2]) if isinstance(one, tuple) else "")
+def test_a_device_that_changed_hands_since_is_told(acme: Console, since: tuple[str, ...], words: str) -> None:
+    """The copy makes its old owner the owner again, and the device, which got nothing, is answered."""
+    acme.ok("customers", "add", "globex", "--title", "Globex")
+    acme.ok("devices", "add", "BBB2222", "--customer", "acme")
+    acme.ok("orders", "add", "4711", "--customer", "acme")
+    acme.ok("devices", "add", "CCC3333", "--order", "4711")
+    acme.ok("transfers", "offer", "BBB2222", "--to", "globex")
+    acme.ok("backup", COPY)
+    acme.ok(*since)
+    assert words in "\n".join(acme.ok("restore", COPY, "--check")["lets_in"])
+
+
+def test_a_deployed_device_that_the_copy_does_not_know_as_deployed_is_told(acme: Console) -> None:
+    acme.serve("ABC1234")
+    acme.ok("backup", COPY)
+    with sqlite3.connect(DATABASE) as database:
+        database.execute("UPDATE claims SET state = 'confirmed', sealed = NULL, ended_at = 1")
+    database.close()
+    (told,) = acme.ok("restore", COPY, "--check")["lets_in"]
+    assert told.startswith("1 devices that are deployed now")
 
 
 @pytest.mark.parametrize(("statement", "words"), [

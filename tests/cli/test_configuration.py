@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,63 @@ def test_a_key_of_another_certificate_is_found(mother: Console) -> None:
 def test_a_database_that_has_no_place_is_found(mother: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DELEGATOR_STORE__PATH", "var/sealing.key/delegator.db")
     assert "cannot be written" in _problems(mother)["database"]["detail"]
+
+
+@pytest.mark.parametrize(("kind", "make"), [
+    ("a named pipe", os.mkfifo), ("a folder", os.mkdir), ("a device", lambda path: Path(path).symlink_to("/dev/null"))],
+    ids=["pipe", "folder", "device"])
+@pytest.mark.parametrize("words", [("config", "check"), ("restore", "copy.db", "--replace"), ("customers", "list")],
+                         ids=" ".join)
+def test_a_database_that_is_no_file_is_called_what_it_is_and_waited_for_by_nobody(
+        mother: Console, kind: str, make: Callable[[str], None], words: tuple[str, ...]) -> None:
+    mother.ok("customers", "list")
+    mother.ok("backup", "copy.db")
+    for beside in Path("var").glob("delegator.db*"):
+        beside.unlink()
+    make("var/delegator.db")
+    said = mother.run(*words)
+    assert said.code == 3
+    assert (kind if words[0] != "restore" else "is not a file") in said.err
+    assert "chmod" not in said.err, "whoever follows that advice breaks /dev/null"
+
+
+def test_a_database_may_be_called_as_sqlite_calls_its_memory(
+        mother: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DELEGATOR_STORE__PATH", ":memory:")
+    mother.ok("customers", "add", "acme", "--title", "Acme")
+    assert _problems(mother, 0) == {}
+    assert [one["name"] for one in mother.ok("customers", "list")] == ["acme"]
+
+
+@pytest.mark.parametrize(("key", "content"), [
+    ("crl", "var/pki/server/delegator.crt"), ("issuers", "var/sealing.key"), ("ca", "var/pki/server/delegator.crt"),
+    ("issuers", "var/pki/server/delegator.crt"), ("ca", "var/pki/crl.pem")])
+def test_of_the_files_of_authorities_that_one_is_blamed_that_is_wrong(
+        mother: Console, monkeypatch: pytest.MonkeyPatch, key: str, content: str) -> None:
+    variable = f"DELEGATOR_SERVER__{key.upper()}"
+    monkeypatch.setenv(variable, content)
+    found = _problems(mother)["factory anchors"]
+    assert found["setting"] == f"[server] {key}, {variable}"
+    assert found["detail"].startswith(f"{content}: ")
+
+
+@pytest.mark.parametrize("key", ["trust_anchor", "policy"])
+def test_a_setting_that_the_words_name_is_blamed_where_it_was_set(
+        mother: Console, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    Path("delegator.toml").write_text("[domains]\nenabled = true\n")
+    monkeypatch.setenv(f"DELEGATOR_DOMAINS__{key.upper()}", "none-such")
+    assert _problems(mother)["reverse DNS"]["setting"] == f"[domains] {key}, DELEGATOR_DOMAINS__{key.upper()}"
+
+
+def test_a_second_line_in_a_pass_phrase_is_blamed_on_that_setting(
+        mother: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("phrase").write_text("geheim\nnotes\n")
+    Path("phrase").chmod(0o600)
+    Path("delegator.toml").write_text('[enrolment]\nenabled = true\ncertificate = "var/pki/ca.crt"\n'
+                                      'key = "var/pki/ca.key"\n')
+    monkeypatch.setenv("DELEGATOR_ENROLMENT__PASSPHRASE_FILE", "phrase")
+    found = _problems(mother)["enrolment"]
+    assert found["setting"] == "[enrolment] passphrase_file, DELEGATOR_ENROLMENT__PASSPHRASE_FILE"
 
 
 def test_a_sealing_key_is_made_once_and_never_overwritten(place: Path) -> None:

@@ -182,7 +182,9 @@ def test_a_confirmed_claim_is_done_until_it_is_released(acme: Console) -> None:
     acme.store(lambda store: _confirm(store))
     data = _explained(acme, "ABC1234")
     assert _whys(data) == ["claim"]
-    assert "delegator claims release ABC1234" in acme.run("explain", "ABC1234").err
+    hint = acme.run("explain", "ABC1234").err
+    assert "if it was reset, for the same owner: delegator claims release ABC1234" in hint
+    assert "if it was sent back: delegator devices return ABC1234" in hint
     acme.ok("claims", "release", "ABC1234")
     assert _explained(acme, "ABC1234")["allowed"]
 

@@ -5,6 +5,7 @@ The commands are asked which files they take: a new one fails here until it is s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,8 +148,11 @@ def test_addresses_parted_like_columns_are_not_taken_for_the_next_column(acme: C
     assert "parted by" in refused["error"]
 
 
-@pytest.mark.parametrize(("name", "why"), [("none.csv", "No such file or directory"), (".", "Is a directory")])
+@pytest.mark.parametrize(("name", "why"), [
+    ("none.csv", "No such file or directory"), (".", "is not a file but a folder"),
+    ("pipe", "is not a file but a named pipe")])
 def test_a_file_that_is_not_there_is_told_by_its_name_and_not_by_a_number(acme: Console, name: str, why: str) -> None:
+    os.mkfifo("pipe", 0o600)
     acme.ok("policies", "add", "strict", "--approved-only")
     given = {words: tuple(name if word == "-" else word for word in COMMANDS[words]) for words in COMMANDS
              if words not in ("device", "adopt")}
@@ -158,3 +162,11 @@ def test_a_file_that_is_not_there_is_told_by_its_name_and_not_by_a_number(acme: 
         said = acme.refused(3, *words)
         assert why in said, words
         assert "Errno" not in said
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "# nothing yet\n", "service_tag,model\n"])
+@pytest.mark.parametrize("verb", ["approve", "disapprove"])
+def test_a_list_without_a_tag_is_called_that(acme: Console, verb: str, content: str) -> None:
+    acme.ok("policies", "add", "strict", "--approved-only")
+    Path("tags.csv").write_text(content)
+    assert "tags.csv names no device" in acme.refused(5, "policies", verb, "strict", "--from-file", "tags.csv")

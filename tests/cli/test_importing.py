@@ -13,6 +13,8 @@ from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
 from delegator.cli.records import Table
 from delegator.errors import DelegatorError, Kind
 from delegator.store.spool import Refused, Said
+from pki.batch import RowFault
+from pki.batch import rows as pki_rows
 
 from .conftest import Console
 
@@ -190,3 +192,13 @@ def test_g_a_placeholder_in_a_cell_is_called_one_and_no_spelling_of_it_is_guesse
 def test_g_a_spelling_that_nobody_calls_a_placeholder_is_still_guessed(acme: Console) -> None:
     done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin="service_tag\nabc-1299\n")
     assert "did you mean ABC1299?" in done.json["refused"][0]["error"]
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\u200b", "\ufeff"], ids=ascii)
+def test_a_blank_that_is_no_ascii_is_a_part_of_the_value_as_for_the_factory(acme: Console, blank: str) -> None:
+    """`python -m pki device --from` refuses such a tag: one program must not take what the other one refuses."""
+    rows = f"service_tag,model\nABC1235{blank},R750\n"
+    code, facts = _import(acme, rows)
+    assert (code, facts["new"]) == (5, 0)
+    (fault,) = pki_rows(BytesIO(rows.encode()))
+    assert isinstance(fault, RowFault)

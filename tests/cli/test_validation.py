@@ -5,6 +5,7 @@ The law is driven by the tree of settings itself: a key that is added is tried, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from delegator import validation
 from delegator.config import Settings, Source
 from delegator.delegate.settings import Settings as DelegateSettings
+from delegator.errors import DelegatorError
 from delegator.sealing import create_key_file
 from pki import Folder
 
@@ -24,12 +26,12 @@ BESIDE = {"mail": {"host": "relay.example.com", "sender": "delegator@example.com
           "enrolment": {"enabled": True}, "ops": {"enabled": True}}
 """What must be said with a key so that somebody uses it."""
 TEXTS = ("", " ", "x y", "/nonexistent/file", "::::", "Łódź\0", "\ufeffx", "europe/berlin", "a" * 300, "http://x/",
-         "https://", "1.2.3.4/99", "999.1.1.1", "a..b", "host:99999")
+         "https://", "1.2.3.4/99", "999.1.1.1", "a..b", "host:99999", "postgresql://u@h:99999/d")
 NUMBERS = (-1, 10**30, "many", None)
 FREE = {
     "server.crl": {""}, "server.issuers": {""}, "server.url": {""}, "server.name": {""},
     "store.path": {"x y", "/nonexistent/file", "::::", "europe/berlin", "http://x/", "https://", "1.2.3.4/99",
-                   "999.1.1.1", "a..b", "host:99999"},  # made at first use
+                   "999.1.1.1", "a..b", "host:99999", "postgresql://u@h:99999/d"},  # made at first use
     "store.url": {""}, "store.password_file": {""}, "callbacks.local_user": {""}, "domains.policy": {""},
     "domains.trust_anchor": {""}, "enrolment.passphrase_file": {""}, "mail.host": {""}, "mail.ca": {""},
     "mail.user": set(TEXTS) - {"Łódź\0", "\ufeffx"}, "mail.password_file": {""}, "mail.certificate": {""},
@@ -133,6 +135,43 @@ def test_what_is_right_is_let_pass() -> None:
         "mail": {"host": "::1", "port": 25, "sender": "a@b.example"}, "ops": {"host": "localhost"},
         "billing": {"zone": "Europe/Berlin"}}, Settings)
     assert validation.judge(right, Source(None, {})) is right
+
+
+@pytest.mark.parametrize("url", ["https://x:0/", "https://256.1.1.1/", "https://x:99999/", "https://[fe80::1%25a]/",
+                                 "https://x/#a", "https://[::1/", "https://", "https:///a", "http://x/"])
+def test_what_others_are_told_as_our_address_can_be_one(url: str) -> None:
+    settings = msgspec.convert({"server": {"url": url}}, Settings)
+    with pytest.raises(DelegatorError, match=r"\[server\] url: "):
+        validation.judge(settings, Source(None, {}))
+
+
+def test_a_password_in_an_address_is_told_to_nobody() -> None:
+    settings = msgspec.convert({"server": {"url": "https://user:geheim@x/"}}, Settings)
+    with pytest.raises(DelegatorError, match="holds a user or a password") as caught:
+        validation.judge(settings, Source(None, {}))
+    assert "geheim" not in caught.value.detail
+
+
+@pytest.mark.parametrize(("server", "ops", "meet"), [
+    ("0.0.0.0", "127.0.0.1", True), (["0.0.0.0", "::"], ["127.0.0.1", "::1"], True), ("::", "::1", True),
+    ("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "localhost", True), ("192.0.2.7", "0.0.0.0", True),
+    ("::ffff:127.0.0.1", "127.0.0.1", True), ("0.0.0.0", "::1", False), ("192.0.2.7", "127.0.0.1", False),
+    ("::", "127.0.0.1", False)])
+def test_two_ports_of_ours_that_are_one_are_told_at_once(server: object, ops: object, meet: bool) -> None:
+    """The kernel would call it taken by a stranger, and `config check`, which binds one after the other, in order."""
+    for own, enabled in ((4433, True), (9433, True), (4433, False)):
+        settings = msgspec.convert({"server": {"host": server, "port": 4433},
+                                    "ops": {"host": ops, "port": own, "enabled": enabled}}, Settings)
+        with pytest.raises(DelegatorError, match=r"\[ops\] port: 4433 is that of \[server\]") if (
+                meet and enabled and own == 4433) else contextlib.nullcontext():
+            validation.judge(settings, Source(None, {}))
+
+
+@pytest.mark.parametrize(("words", "blamed"), [(("--port", "9433"), "[ops] port: 9433 is that of [server] too"),
+                                               (("--host", "x y"), "error: --host: [server] host: 'x y' is neither")])
+def test_what_options_say_is_judged_like_settings(mother: Console, words: tuple[str, ...], blamed: str) -> None:
+    Path("delegator.toml").write_text("[ops]\nenabled = true\n")
+    assert blamed in mother.refused(3, "serve", *words)
 
 
 def test_a_refusal_of_later_names_the_variable_that_set_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,13 @@ ME = Identity(IdentityKind.SHARED, "ABC1234", "secret:me")
 CLAIM = Claim("c" * 32, "ABC1234", "acme", "acme-1", ClaimState.ISSUED, IdentityKind.SHARED, 1, START, START,
               binding="secret:me")
 ENROLLED = Enrolled("0a", "ABC1234", "aa", "d" * 32, "secret:me", "PEM", START, START + timedelta(days=1))
+FREE = ("if it was reset, for the same owner: delegator claims release ABC1234; if it was sent back: delegator devices "
+        "return ABC1234")
 TAKEN = ("claim cccccccccccccccccccccccccccccccc of ABC1234: taken by another",
-         "if it is back in stock: delegator claims release ABC1234")
+         FREE)
 OWN = ("ABC1234 has a certificate of its own, serial 0a: the shared one is refused",
        "if that is lost: delegator enrolments forget ABC1234")
-CONFIRMED = ("claim cccccccccccccccccccccccccccccccc of ABC1234: already confirmed", "delegator claims release ABC1234")
+CONFIRMED = ("claim cccccccccccccccccccccccccccccccc of ABC1234: already confirmed", FREE)
 
 
 @pytest.mark.parametrize(("footing", "words"), [

@@ -115,4 +115,4 @@ def test_A10_networks_that_are_none_are_told_with_the_path_to_the_setting():
     with pytest.raises(DelegatorError) as error:
         balancers_of(("10.0.0.1/8",))
     assert error.value.kind is Kind.CONFIGURATION
-    assert "$.server.proxy_from" in error.value.detail
+    assert "[server] proxy_from" in error.value.detail

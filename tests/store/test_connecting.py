@@ -49,7 +49,7 @@ def test_8_what_is_no_url_is_told_with_the_setting_and_an_example(url):
     with pytest.raises(DelegatorError) as error:
         server_of(url)
     assert error.value.kind is Kind.CONFIGURATION
-    assert "$.store.url" in error.value.detail
+    assert "[store] url" in error.value.detail
     assert "postgresql://" in error.value.hint
 
 
