@@ -1,0 +1,56 @@
+"""What a peer that we call may send in one call, where a library reads it by rules of its own. S1, S2, S9.
+
+asyncssh takes packets without data for as long as they come, 12 to 60 µs of work each; aiosmtplib reads a reply anew
+from its first line whenever a piece of it comes. Neither counts. So what comes is counted before they get it.
+The invariant: what one call makes a library digest is a bounded number of bytes and pieces, whatever they are.
+Must not live here: sockets (net.valve), which peer gets which bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AROUND = 64
+"""Bytes that stand around a piece of use: an SSH packet with a byte of output has 52 (RFC 5647), or 64 with a MAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bytes and pieces of one call at most, with what they are called when they were too many. `ends` is what a piece
+    ends with, where that is seen on the way in."""
+
+    most: int
+    most_of: str
+    pieces: int
+    pieces_of: str
+    ends: bytes = b""
+
+
+class Ration:
+    """What is left of the bounds of one call."""
+
+    __slots__ = ("_bounds", "_bytes", "_pieces")
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._bytes = self._pieces = 0
+
+    def took(self, data: bytes) -> str:
+        """The peer sent something. Says what was too much, "" if nothing was."""
+        self._bytes += len(data)
+        if self._bounds.ends:
+            self._pieces += data.count(self._bounds.ends)
+        return self._judged()
+
+    def of_use(self, size: int) -> str:
+        """So much of what came was what the call is for: one more piece, whose bytes are bounded elsewhere."""
+        self._bytes -= size + AROUND
+        self._pieces += 1
+        return self._judged()
+
+    def _judged(self) -> str:
+        if self._bytes > self._bounds.most:
+            return f"it sent more than {self._bounds.most} {self._bounds.most_of}"
+        if self._pieces > self._bounds.pieces:
+            return f"it sent more than {self._bounds.pieces} {self._bounds.pieces_of}"
+        return ""
