@@ -68,36 +68,11 @@ class _Stream:
     def __init__(self, sock: socket.socket, session: Session) -> None:
         self._socket = sock
         self._session = session
-        self._loop = asyncio.get_running_loop()
         self.idle_since = 0.0
         self.reusable = False
 
     async def handshake(self, name: str) -> None:
-        self._session.start()
-        await self._send_out()
-        while not self._session.handshaken:
-            data = await self._received()
-            if not data:
-                raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
-            self._session.receive(data)
-            await self._send_out()
-            self._check()
-        self._session.check_name(name)
-
-    async def _received(self) -> bytes:
-        """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
-        than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn."""
-        await asyncio.sleep(0)
-        return await self._loop.sock_recv(self._socket, RECEIVE)
-
-    def _check(self) -> None:
-        if self._session.refused is not None:
-            raise DelegatorError(Kind.UNREACHABLE, f"TLS: {self._session.refused}")
-
-    async def _send_out(self) -> None:
-        data = self._session.outgoing()
-        if data:
-            await self._loop.sock_sendall(self._socket, data)
+        await shaken(self._socket, self._session, name)
 
     async def exchange(self, request: bytes) -> Response:
         """Send one request, read its response. An answer that ends where the connection does is taken only where the
@@ -105,12 +80,12 @@ class _Stream:
         (UNREACHABLE), OSError, HttpError."""
         self._session.new_message()
         self._session.send(request)
-        await self._send_out()
+        await _send_out(self._socket, self._session)
         reader = ResponseReader()
         while True:
-            data = await self._received()
+            data = await _received(self._socket)
             response = reader.feed(self._session.receive(data))
-            self._check()
+            _check(self._session)
             if response is None and self._session.closed:
                 response = reader.eof()
             if response is not None:
@@ -118,7 +93,7 @@ class _Stream:
                 return response
             if not data or self._session.closed:
                 raise DelegatorError(Kind.UNREACHABLE, "it closed the connection before a whole answer")
-            await self._send_out()
+            await _send_out(self._socket, self._session)
 
     def usable(self) -> bool:
         """Still fresh, and the peer has not hung up or spoken out of turn."""
@@ -137,6 +112,41 @@ class _Stream:
         with contextlib.suppress(OSError):
             self._socket.send(self._session.outgoing())
         self._socket.close()
+
+
+async def shaken(sock: socket.socket, session: Session, name: str) -> bytes:
+    """TLS on a connection to who stands for `name`; what that one said with its last words of the handshake. Raises
+    DelegatorError (UNREACHABLE), OSError."""
+    session.start()
+    await _send_out(sock, session)
+    said = b""
+    while not session.handshaken:
+        data = await _received(sock)
+        if not data:
+            raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
+        said = session.receive(data)
+        await _send_out(sock, session)
+        _check(session)
+    session.check_name(name)
+    return said
+
+
+async def _received(sock: socket.socket) -> bytes:
+    """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
+    than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn."""
+    await asyncio.sleep(0)
+    return await asyncio.get_running_loop().sock_recv(sock, RECEIVE)
+
+
+def _check(session: Session) -> None:
+    if session.refused is not None:
+        raise DelegatorError(Kind.UNREACHABLE, f"TLS: {session.refused}")
+
+
+async def _send_out(sock: socket.socket, session: Session) -> None:
+    data = session.outgoing()
+    if data:
+        await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], body: bytes,
@@ -231,7 +241,21 @@ async def _looked_up(host: str, port: int) -> list[tuple[Any, ...]]:
 
 async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:
     """A TCP connection to a host, to the very address that was judged. Raises as `resolved` does."""
-    where = await resolved(host, port, outbound)
+    return await _connected_to(await resolved(host, port, outbound))
+
+
+async def reached(host: str, port: int) -> socket.socket:
+    """A TCP connection to a host that the operator named: whichever of its addresses takes it. Raises OSError."""
+    refused = OSError("no address")
+    for family, kind, protocol, _, address in await _found(host, port):
+        try:
+            return await _connected_to(Resolved(family, kind, protocol, address))
+        except OSError as error:
+            refused = error
+    raise refused
+
+
+async def _connected_to(where: Resolved) -> socket.socket:
     sock = socket.socket(where.family, where.kind, where.protocol)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
