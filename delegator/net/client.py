@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority, normal_host
+from delegator.net.turnstile import OWN_TURN, pass_through
 from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
+from delegator.wire.ration import LOOKS, TRICKLES
 from delegator.wire.tls import Session, TlsContext
 
 NOWHERE_PRIVATE = Outbound()
@@ -28,7 +30,7 @@ KEPT = 8
 """Idle connections per endpoint: enough for a burst, few enough for a small customer's server."""
 KEPT_FOR = 30.0
 """Seconds an idle connection is worth keeping: below the 60 s after which common servers hang up."""
-RECEIVE = 64 * 1024
+RECEIVE = 16 * 1024
 RESOLVING = 64
 """Names that can be looked up at once; delegates' names are few, and each holds one thread at most."""
 
@@ -81,9 +83,9 @@ class _Stream:
         self._session.new_message()
         self._session.send(request)
         await _send_out(self._socket, self._session)
-        reader = ResponseReader()
+        reader, looks = ResponseReader(), _Looks(self._socket)
         while True:
-            data = await _received(self._socket)
+            data = await looks.next()
             response = reader.feed(self._session.receive(data))
             _check(self._session)
             if response is None and self._session.closed:
@@ -119,9 +121,9 @@ async def shaken(sock: socket.socket, session: Session, name: str) -> bytes:
     DelegatorError (UNREACHABLE), OSError."""
     session.start()
     await _send_out(sock, session)
-    said = b""
+    said, looks = b"", _Looks(sock)
     while not session.handshaken:
-        data = await _received(sock)
+        data = await looks.next()
         if not data:
             raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
         said = session.receive(data)
@@ -131,11 +133,23 @@ async def shaken(sock: socket.socket, session: Session, name: str) -> bytes:
     return said
 
 
-async def _received(sock: socket.socket) -> bytes:
-    """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
-    than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn."""
-    await asyncio.sleep(0)
-    return await asyncio.get_running_loop().sock_recv(sock, RECEIVE)
+class _Looks:
+    """At what comes, in one handshake or for one answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket, self._left = sock, LOOKS
+
+    async def next(self) -> bytes:
+        """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
+        than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn, and in
+        one turn all calls together digest so much and no more. Raises DelegatorError (UNREACHABLE)."""
+        self._left -= 1
+        if self._left < 0:
+            raise DelegatorError(Kind.UNREACHABLE, f"{TRICKLES} and was cut off")
+        await asyncio.sleep(0)
+        data = await asyncio.get_running_loop().sock_recv(self._socket, RECEIVE)
+        await pass_through(len(data), OWN_TURN)
+        return data
 
 
 def _check(session: Session) -> None:

@@ -1,8 +1,9 @@
 """What a peer that we call may send in one call, where a library reads it by rules of its own. S1, S2, S9.
 
 asyncssh takes packets without data for as long as they come, 12 to 60 µs of work each; aiosmtplib reads a reply anew
-from its first line whenever a piece of it comes. Neither counts. So what comes is counted before they get it.
-The invariant: what one call makes a library digest is a bounded number of bytes and pieces, whatever they are.
+from its first line whenever a piece of it comes. Neither counts. So what comes is counted before they get it: also how
+often somebody has to look, for a byte that comes alone costs as much as a thousand.
+The invariant: what one call makes a library digest is a bounded number of bytes, pieces and looks, whatever they are.
 Must not live here: sockets (net.valve), which peer gets which bounds.
 """
 
@@ -12,6 +13,11 @@ from dataclasses import dataclass
 
 AROUND = 64
 """Bytes that stand around a piece of use: an SSH packet with a byte of output has 52 (RFC 5647), or 64 with a MAC."""
+
+
+LOOKS = 1024
+"""At what came, in one call: an answer of 64 KiB comes in 50 or so, 512 pieces of output in as many."""
+TRICKLES = f"it sent what it sent in more than {LOOKS} small pieces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +35,16 @@ class Bounds:
 class Ration:
     """What is left of the bounds of one call."""
 
-    __slots__ = ("_bounds", "_bytes", "_pieces")
+    __slots__ = ("_bounds", "_bytes", "_looks", "_pieces")
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._bytes = self._pieces = 0
+        self._bytes = self._pieces = self._looks = 0
 
     def took(self, data: bytes) -> str:
-        """The peer sent something. Says what was too much, "" if nothing was."""
+        """Somebody looked, and this is what the peer had sent, if anything. Says what was too much, "" if nothing
+        was."""
+        self._looks += 1
         self._bytes += len(data)
         if self._bounds.ends:
             self._pieces += data.count(self._bounds.ends)
@@ -53,4 +61,6 @@ class Ration:
             return f"it sent more than {self._bounds.most} {self._bounds.most_of}"
         if self._pieces > self._bounds.pieces:
             return f"it sent more than {self._bounds.pieces} {self._bounds.pieces_of}"
+        if self._looks > LOOKS:
+            return TRICKLES
         return ""
