@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from delegator.net.turnstile import TURN, Turnstile
+from delegator.net.turnstile import LOOK, OWN_TURN, TURN, Turnstile, pass_through
 
 
 class Turns:
@@ -64,3 +64,25 @@ async def test_who_gave_up_waiting_takes_nothing_from_others() -> None:
         await next_one
         await turnstile.pass_through(50 * TURN)
         await turnstile.pass_through(0)
+
+
+async def test_bytes_that_come_alone_count_as_a_look_each() -> None:
+    turns = Turns()
+    passed: dict[int, int] = collections.Counter()
+    for _ in range(100):
+        await pass_through(1)
+        passed[turns.now] += 1
+    turns.over = True
+    assert max(passed.values()) <= TURN // LOOK
+
+
+async def test_peers_that_our_own_core_reads_do_not_wait_for_those_that_a_library_reads() -> None:
+    turns = Turns()
+    await asyncio.sleep(0)
+    await pass_through(TURN)
+    now = turns.now
+    await pass_through(OWN_TURN, OWN_TURN)
+    assert turns.now == now
+    await pass_through(TURN)
+    assert turns.now > now
+    turns.over = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delegator.callbacks import ssh_session
 from delegator.net import submission, turnstile
-from delegator.wire.ration import AROUND, Bounds, Ration
+from delegator.wire.ration import AROUND, LOOKS, Bounds, Ration
 
 BOUNDS = Bounds(1000, "bytes that are no answer", 10, "pieces of output")
 LINES = Bounds(1000, "bytes of replies", 10, "lines of replies", b"\n")
@@ -37,7 +37,14 @@ def test_lines_are_counted_on_their_way_in_however_they_are_cut() -> None:
     assert one.took(b"\n") == "it sent more than 10 lines of replies"
 
 
+def test_bytes_that_trickle_are_looked_at_so_often_and_no_more() -> None:
+    """Under TLS a look may find no byte of plaintext at all."""
+    one = Ration(BOUNDS)
+    assert not any(one.took(b"") for _ in range(LOOKS))
+    assert one.took(b"") == f"it sent what it sent in more than {LOOKS} small pieces"
+
+
 def test_what_is_counted_is_what_the_pages_say() -> None:
     assert (ssh_session.BOUNDS.most, ssh_session.BOUNDS.pieces) == (16384, 512)
     assert (submission.BOUNDS.most, submission.BOUNDS.pieces) == (16384, 256)
-    assert turnstile.TURN == 2048
+    assert (turnstile.TURN, turnstile.OWN_TURN, turnstile.LOOK, LOOKS) == (2048, 32768, 256, 1024)
