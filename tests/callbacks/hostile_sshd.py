@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -78,7 +79,8 @@ async def raw(says: Callable[[asyncio.StreamWriter], None]) -> AsyncIterator[Ssh
     """One that speaks by hand, before there are keys."""
     async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         says(writer)
-        await reader.read()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
         writer.close()
 
     server = await asyncio.start_server(met, "127.0.0.1", 0)
