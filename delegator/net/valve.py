@@ -95,11 +95,12 @@ class Valve:
         self.cut(self._ration.of_use(size))
 
     def cut(self, why: str) -> None:
-        """End the connection, where there is a reason to."""
+        """End the connection, where there is a reason to. The library meets an end, and what it still says is dropped:
+        asyncio writes a line into the log for each word to a socket that is gone."""
         if why and not self.why:
             self.why = f"{why} and was cut off"
             with contextlib.suppress(OSError):
-                self._outer.shutdown(socket.SHUT_RDWR)
+                self._outer.shutdown(socket.SHUT_WR)
 
     async def _inwards(self) -> None:
         """What the peer sends, to the library."""
@@ -131,8 +132,9 @@ class Valve:
         """What the library says, to the peer."""
         with contextlib.suppress(OSError):
             while data := await self._loop.sock_recv(self._outer, SENT):
-                self._line.send(data)
-                await self._send_out()
+                if not self.why:
+                    self._line.send(data)
+                    await self._send_out()
 
     async def _send_out(self) -> None:
         """One after the other: both directions have something to send where TLS is spoken."""

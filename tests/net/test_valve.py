@@ -78,6 +78,18 @@ async def test_what_is_too_much_ends_both_ends_and_is_said(data: bytes, why: str
         assert made.why == why
 
 
+async def test_what_the_library_still_says_after_a_cut_is_dropped_and_no_error_to_it() -> None:
+    """To asyncio it would be one, and a line in the log for each word: a flood of them from outside."""
+    async with valve() as (made, peer):
+        await said(peer, b"x" * 5001)
+        while await heard(made.inner):
+            pass
+        for _ in range(20):
+            await said(made.inner, b"unimplemented")
+        with pytest.raises(BlockingIOError):
+            peer.recv(1)
+
+
 async def test_a_peer_that_hangs_up_or_resets_is_an_end_to_the_library() -> None:
     async with valve() as (made, peer):
         await said(peer, b"bye")
