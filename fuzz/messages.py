@@ -15,6 +15,7 @@ from delegator.wire import canonical, messages, soap, xml
 from delegator.wire.http import LIMITS, HttpError, Request, RequestReader, Response, ResponseReader
 from delegator.wire.messages import Service
 from delegator.wire.proxy import HeaderReader, ProxyError
+from delegator.wire.smtp import Reply, reply_in
 from fuzz.target import Target, must
 
 NAMESPACE = messages.OWN.namespace
@@ -169,6 +170,24 @@ def check_proxy(data: bytes) -> None:
     must(outcomes[0] == outcomes[1], "byte by byte it is another header")
 
 
+def check_smtp(data: bytes) -> None:
+    """What a relay says before TLS."""
+    outcomes: list[Reply | str | None] = []
+    for step in (len(data) or 1, 1):
+        said, reply = b"", None
+        try:
+            for start in range(0, len(data), step):
+                said += data[start:start + step]
+                reply = reply_in(said)
+                if reply is not None:
+                    reply = Reply(reply.code, reply.lines, reply.rest + data[start + step:])
+                    break
+            outcomes.append(reply)
+        except ValueError:
+            outcomes.append("refused")
+    must(outcomes[0] == outcomes[1], "byte by byte it is another reply")
+
+
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +238,9 @@ TARGETS = (
            (b"PROXY TCP4 198.51.100.7 192.0.2.1 51000 4433\r\nx", b"PROXY UNKNOWN\r\n",
             _V2 + b"\x21\x11\x00\x0c" + bytes(range(12)) + b"x", _V2 + b"\x20\x00\x00\x00"),
            (_V2, b"PROXY ", b"TCP6 ", b"::1 ", b"UNKNOWN", b"\r\n", b"\x21\x21\x00\x24", b"0", b"65536")),
+    Target("smtp", "The same reply and rest, whole and byte by byte, or ValueError.", check_smtp,
+           (b"250-relay.example\r\n250-SIZE 1000\r\n250 STARTTLS\r\n", b"220 go ahead\r\nx", b"554\n"),
+           (b"250-", b"250 ", b"220", b"\r\n", b"\n", b"\r", b"-", b"STARTTLS", b"\xff")),
     Target("program", "A credential for the tag that was asked for, or NotAnAnswer in one printable line.",
            check_program, (b'{"user_name": "u", "password": "p", "service_tag": "ABC1234"}',
                            b"<Credential><UserName>u</UserName><Password>p</Password></Credential>"),

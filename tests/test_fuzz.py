@@ -20,7 +20,8 @@ KEPT = [(name, path) for name, target in TARGETS.items() for path in sorted(targ
 READERS = {
     "http": "delegator/wire/http.py", "xml": "delegator/wire/xml.py", "soap": "delegator/wire/soap.py",
     "canonical": "delegator/wire/canonical.py", "messages": "delegator/wire/messages.py",
-    "proxy": "delegator/wire/proxy.py", "certificate": "delegator/wire/certificate.py", "request": "pki/keys.py",
+    "proxy": "delegator/wire/proxy.py", "smtp": "delegator/wire/smtp.py",
+    "certificate": "delegator/wire/certificate.py", "request": "pki/keys.py",
     "dns": "delegator/net/dns.py", "mail": "delegator/wire/mail.py", "config": "delegator/config.py",
     "rows": "delegator/cli/records.py", "policy": "delegator/cli/policy_file.py",
     "program": "delegator/callbacks/answers.py", "device": "delegator/device/answers.py",

@@ -34,6 +34,9 @@ SIGNATURES = {
 }
 """Kinds of keys, best first, each with the algorithms that sign with it. SHA-1 is none of them."""
 LEAST_RSA = 2048
+MOST_RSA, MOST_PRIVATE_RSA = 8192, 4096
+"""Longer ones are work for everybody who waits: 8192 bits verify in half a millisecond; 4096 sign in 9 ms, 8192 in 40,
+15360 in 240 (measured)."""
 _PRIVATE = (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)
 
 
@@ -101,5 +104,11 @@ def private_key_in(content: bytes) -> Secret:
 
 
 def _long_enough(key: object) -> None:
-    if isinstance(key, rsa.RSAPublicKey | rsa.RSAPrivateKey) and key.key_size < LEAST_RSA:
+    """And no longer than it may be. Raises ValueError."""
+    if not isinstance(key, rsa.RSAPublicKey | rsa.RSAPrivateKey):
+        return
+    most = MOST_RSA if isinstance(key, rsa.RSAPublicKey) else MOST_PRIVATE_RSA
+    if key.key_size < LEAST_RSA:
         raise ValueError(f"an RSA key of {key.key_size} bits is too short, {LEAST_RSA} are wanted")
+    if key.key_size > most:
+        raise ValueError(f"an RSA key of {key.key_size} bits is too long, {most} are the most")

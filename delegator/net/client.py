@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority, normal_host
+from delegator.net.turnstile import OWN_TURN, pass_through
 from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
+from delegator.wire.ration import LOOKS, TRICKLES
 from delegator.wire.tls import Session, TlsContext
 
 NOWHERE_PRIVATE = Outbound()
@@ -28,7 +30,7 @@ KEPT = 8
 """Idle connections per endpoint: enough for a burst, few enough for a small customer's server."""
 KEPT_FOR = 30.0
 """Seconds an idle connection is worth keeping: below the 60 s after which common servers hang up."""
-RECEIVE = 64 * 1024
+RECEIVE = 16 * 1024
 RESOLVING = 64
 """Names that can be looked up at once; delegates' names are few, and each holds one thread at most."""
 
@@ -68,36 +70,11 @@ class _Stream:
     def __init__(self, sock: socket.socket, session: Session) -> None:
         self._socket = sock
         self._session = session
-        self._loop = asyncio.get_running_loop()
         self.idle_since = 0.0
         self.reusable = False
 
     async def handshake(self, name: str) -> None:
-        self._session.start()
-        await self._send_out()
-        while not self._session.handshaken:
-            data = await self._received()
-            if not data:
-                raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
-            self._session.receive(data)
-            await self._send_out()
-            self._check()
-        self._session.check_name(name)
-
-    async def _received(self) -> bytes:
-        """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
-        than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn."""
-        await asyncio.sleep(0)
-        return await self._loop.sock_recv(self._socket, RECEIVE)
-
-    def _check(self) -> None:
-        if self._session.refused is not None:
-            raise DelegatorError(Kind.UNREACHABLE, f"TLS: {self._session.refused}")
-
-    async def _send_out(self) -> None:
-        data = self._session.outgoing()
-        if data:
-            await self._loop.sock_sendall(self._socket, data)
+        await shaken(self._socket, self._session, name)
 
     async def exchange(self, request: bytes) -> Response:
         """Send one request, read its response. An answer that ends where the connection does is taken only where the
@@ -105,12 +82,12 @@ class _Stream:
         (UNREACHABLE), OSError, HttpError."""
         self._session.new_message()
         self._session.send(request)
-        await self._send_out()
-        reader = ResponseReader()
+        await _send_out(self._socket, self._session)
+        reader, looks = ResponseReader(), _Looks(self._socket)
         while True:
-            data = await self._received()
+            data = await looks.next()
             response = reader.feed(self._session.receive(data))
-            self._check()
+            _check(self._session)
             if response is None and self._session.closed:
                 response = reader.eof()
             if response is not None:
@@ -118,7 +95,7 @@ class _Stream:
                 return response
             if not data or self._session.closed:
                 raise DelegatorError(Kind.UNREACHABLE, "it closed the connection before a whole answer")
-            await self._send_out()
+            await _send_out(self._socket, self._session)
 
     def usable(self) -> bool:
         """Still fresh, and the peer has not hung up or spoken out of turn."""
@@ -137,6 +114,53 @@ class _Stream:
         with contextlib.suppress(OSError):
             self._socket.send(self._session.outgoing())
         self._socket.close()
+
+
+async def shaken(sock: socket.socket, session: Session, name: str) -> bytes:
+    """TLS on a connection to who stands for `name`; what that one said with its last words of the handshake. Raises
+    DelegatorError (UNREACHABLE), OSError."""
+    session.start()
+    await _send_out(sock, session)
+    said, looks = b"", _Looks(sock)
+    while not session.handshaken:
+        data = await looks.next()
+        if not data:
+            raise DelegatorError(Kind.UNREACHABLE, "it closed the connection during the TLS handshake")
+        said = session.receive(data)
+        await _send_out(sock, session)
+        _check(session)
+    session.check_name(name)
+    return said
+
+
+class _Looks:
+    """At what comes, in one handshake or for one answer."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket, self._left = sock, LOOKS
+
+    async def next(self) -> bytes:
+        """What has come. The loop's own `sock_recv` returns at once while bytes are there, so a peer that sends faster
+        than we digest would keep the loop, its timers and with them every budget waiting: each look is a turn, and in
+        one turn all calls together digest so much and no more. Raises DelegatorError (UNREACHABLE)."""
+        self._left -= 1
+        if self._left < 0:
+            raise DelegatorError(Kind.UNREACHABLE, f"{TRICKLES} and was cut off")
+        await asyncio.sleep(0)
+        data = await asyncio.get_running_loop().sock_recv(self._socket, RECEIVE)
+        await pass_through(len(data), OWN_TURN)
+        return data
+
+
+def _check(session: Session) -> None:
+    if session.refused is not None:
+        raise DelegatorError(Kind.UNREACHABLE, f"TLS: {session.refused}")
+
+
+async def _send_out(sock: socket.socket, session: Session) -> None:
+    data = session.outgoing()
+    if data:
+        await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], body: bytes,
@@ -231,7 +255,21 @@ async def _looked_up(host: str, port: int) -> list[tuple[Any, ...]]:
 
 async def connected(host: str, port: int, outbound: Outbound) -> socket.socket:
     """A TCP connection to a host, to the very address that was judged. Raises as `resolved` does."""
-    where = await resolved(host, port, outbound)
+    return await _connected_to(await resolved(host, port, outbound))
+
+
+async def reached(host: str, port: int) -> socket.socket:
+    """A TCP connection to a host that the operator named: whichever of its addresses takes it. Raises OSError."""
+    refused = OSError("no address")
+    for family, kind, protocol, _, address in await _found(host, port):
+        try:
+            return await _connected_to(Resolved(family, kind, protocol, address))
+        except OSError as error:
+            refused = error
+    raise refused
+
+
+async def _connected_to(where: Resolved) -> socket.socket:
     sock = socket.socket(where.family, where.kind, where.protocol)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -38,6 +38,9 @@ PAYLOAD = 1232
 MOST_BYTES = 4096
 """Of an answer by TCP: 250 addresses. Reading the 65,535 that the protocol allows would hold up the loop for 100 ms
 and more (measured), and whoever owns the reverse zone may fill them."""
+LOOKS = 64
+"""Datagrams, or pieces of an answer by TCP, that are looked at for one question. Of a flood that answers nothing each
+would be a turn of the loop, for as long as the question is patient."""
 _LENGTH = 2
 """Bytes before each message by TCP (RFC 1035 section 4.2.2)."""
 _TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
@@ -121,8 +124,10 @@ class _Datagrams:
     def __init__(self, sock: Any, number: int) -> None:
         self._socket, self.family = sock, sock.family
         self._number = number.to_bytes(_LENGTH, "big")
+        self._looks = 0
 
     async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:  # noqa: ASYNC109
+        self._looks = _another(self._looks)
         data, source = await self._socket.recvfrom(PAYLOAD + 1, timeout)
         return (_light(data, PAYLOAD) if data.startswith(self._number) else b""), source
 
@@ -139,10 +144,12 @@ class _Stream:
         self._stream = stream
         self._message = bytearray()
         self._expected: int | None = None
+        self._looks = 0
 
     async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
         if size > MOST_BYTES:
             raise dns.exception.FormError(f"an answer of {size} bytes")
+        self._looks = _another(self._looks)
         data: bytes = await self._stream.recv(size, timeout)
         self._message += data
         if self._expected is None and len(self._message) >= _LENGTH:
@@ -156,6 +163,13 @@ class _Stream:
 
     async def getpeername(self) -> Any:
         return await self._stream.getpeername()
+
+
+def _another(looks: int) -> int:
+    """One more. Raises FormError where that is too often."""
+    if looks == LOOKS:
+        raise dns.exception.FormError(f"an answer in more than {LOOKS} pieces, or none among as many")
+    return looks + 1
 
 
 def _light(message: bytes, most: int) -> bytes:

@@ -2,8 +2,9 @@
 
 aiosmtplib comes with the extra `mail` and is loaded at the first mail, so that nobody else needs it.
 The invariants: without TLS nothing leaves this machine, and no relay can talk us out of it (RFC 3207 section 6);
-every attempt ends within the relay's time-out.
-Must not live here: what a mail says, signing (wire.mail), when to try again (notify).
+every attempt ends within the relay's time-out, and what a relay may make us digest meanwhile is bounded.
+Must not live here: the connection and its TLS (submission), what a mail says, signing (wire.mail), when to try again
+(notify).
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import Secret
 from delegator.model.places import authority, is_loopback, normal_host
 from delegator.net.aside import aside
+from delegator.net.submission import RelayFailed, relay_line
+from delegator.wire.tls import TlsContext, calling
 from pki import PkiError
-from pki.trust import read_anchors
+from pki.trust import TrustStore, read_anchors
 
 _LONGEST_REPLY = 200
 _GOODBYE = 1.0
@@ -83,28 +85,28 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
             return await _send(library, relay, sender, recipient, message)
     except TimeoutError:
         raise _failed(relay, f"no answer within {relay.timeout:g} s") from None
-    except (OSError, library.SMTPException) as error:
+    except (OSError, RelayFailed, library.SMTPException) as error:
         raise _failed(relay, _said(error)) from None
+    except DelegatorError as error:
+        raise error if error.kind is Kind.CONFIGURATION else _failed(relay, error.detail) from None
 
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
     context = None if relay.security is Security.NONE else await aside(partial(_context, relay.ca),
                                                                        "reading whom to trust at the relay")
-    client = library.SMTP(hostname=normal_host(relay.host), port=relay.port, local_hostname=relay.name,
-                          timeout=relay.timeout, use_tls=relay.security is Security.TLS, start_tls=False,
-                          tls_context=context)
-    try:
-        await client.connect()
-        if relay.security is Security.STARTTLS:
-            await client.starttls()
-        if relay.password is not None:
-            await client.login(relay.user, relay.password.reveal())
-        _, reply = await client.sendmail(sender, [recipient], message)
-        await _goodbye(library, client)
-    finally:
-        if client.transport is not None:
-            client.transport.abort()  # close() would wait half a minute for a silent relay's close_notify
-        client.close()
+    host, starttls = normal_host(relay.host), relay.security is Security.STARTTLS
+    async with relay_line(host, relay.port, context, starttls=starttls, called=relay.name) as valve:
+        client = library.SMTP(sock=valve.inner, local_hostname=relay.name, timeout=relay.timeout, start_tls=False)
+        try:
+            await client.connect()
+            if relay.password is not None:
+                await client.login(relay.user, relay.password.reveal())
+            _, reply = await client.sendmail(sender, [recipient], message)
+            await _goodbye(library, client)
+        finally:
+            if client.transport is not None:
+                client.transport.abort()
+            client.close()
     return str(reply)[:_LONGEST_REPLY]
 
 
@@ -115,13 +117,10 @@ async def _goodbye(library: ModuleType, client: Any) -> None:
             await client.quit()
 
 
-def _context(ca: str) -> ssl.SSLContext:
+def _context(ca: str) -> TlsContext:
     """Beside the loop: reading the system's hundred and more authorities takes milliseconds. A file of the operator's
     own is believed whole or not at all."""
-    context = ssl.create_default_context(cadata=b"".join(one.public_bytes(Encoding.DER) for one in relay_anchors(ca))
-                                         if ca else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return calling(None, TrustStore(relay_anchors(ca) if ca else ()), lambda: datetime.now(UTC), system=not ca)
 
 
 def relay_anchors(ca: str) -> tuple[x509.Certificate, ...]:

@@ -10,9 +10,12 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delegator.callbacks import ssh_keys
 from delegator.callbacks.ssh_command import check_command, command_for
 from delegator.callbacks.ssh_keys import host_key_in, private_key_in
 from delegator.model import DelegateRequest, Device, Location
@@ -166,3 +169,23 @@ def test_a7b_what_is_no_good_private_key_is_refused_and_not_shown(tmp_path: Path
             private_key_in(content)
         assert "lant3d" not in str(refused.value)
         assert "UGxh" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("bits", "is_taken"), [(8192, True), (8200, False)])
+def test_s2_a_host_key_that_takes_long_to_verify_is_refused(bits: int, is_taken: bool) -> None:
+    key = rsa.RSAPublicNumbers(65537, (1 << bits - 1) + 1).public_key()
+    text = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    if is_taken:
+        assert host_key_in(text).kind == "ssh-rsa"
+    else:
+        with pytest.raises(ValueError, match="8200 bits is too long, 8192 are the most"):
+            host_key_in(text)
+
+
+@pytest.mark.counterpart("ssh-keygen")
+def test_s2_a_private_key_that_takes_long_to_sign_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call signs once, and everybody waits for it."""
+    assert ssh_keys.MOST_PRIVATE_RSA == 4096
+    monkeypatch.setattr(ssh_keys, "MOST_PRIVATE_RSA", 2048)
+    with pytest.raises(ValueError, match="2056 bits is too long, 2048 are the most"):
+        private_key_in(keygen(tmp_path, "rsa", "-b", "2056").read_bytes())

@@ -6,17 +6,20 @@ tests/callbacks/test_answers.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.server
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from delegator.model import ClaimState, Delegate
+from delegator.model import ClaimState, Delegate, SshCallback
 
+from ..callbacks.hostile_sshd import flooding, sshd
 from .conftest import SOAP11, PretendDelegate, World
 
 GOOD = ("<RequestCredentialResponse xmlns='urn:delegator:provisioning:1'>{before}<Credential><UserName>temp</UserName>"
@@ -164,3 +167,45 @@ def test_B9_floods_and_trickles_cost_one_budget_and_no_memory_and_nobody_else_wa
     while descriptors(world) > open_before + 2 and time.monotonic() < until:
         time.sleep(0.05)
     assert descriptors(world) <= open_before + 2
+
+
+def test_s2_an_ssh_server_that_floods_costs_its_own_device_a_try_later_and_the_log_says_why(world: World) -> None:
+    """Four calls at once; a device of another customer is served meanwhile. (Some may meet their budget first, which is
+    a second here: the pretended server is no quick one.)"""
+    tags = [f"FLOODS{number:02}" for number in range(4)]
+    world.own(*tags)
+    world.host("INNOCENT1")
+    for tag in (*tags, "INNOCENT1"):
+        world.paths(tag)
+    with flooding_sshd() as callback:
+        world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", callback), replace=True))
+        world.start()
+        with ThreadPoolExecutor(len(tags)) as pool:
+            asked = list(pool.map(world.ask, tags))
+            assert world.ask("INNOCENT1").status == 200
+    assert {reply.fault for reply in asked} == {"TryLater"}
+    assert "delegate acme-server: it sent more than 16384 bytes that are no answer and was cut off" in world.log
+    assert "socket.send() raised exception" not in world.log
+
+
+@contextlib.contextmanager
+def flooding_sshd() -> Iterator[SshCallback]:
+    """In a loop and a thread of its own."""
+    async def serve() -> None:
+        async with sshd(flooding("unknown")) as callback:
+            end = asyncio.Event()
+            told.append((asyncio.get_running_loop(), end, callback))
+            ready.set()
+            await end.wait()
+
+    told: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, SshCallback]] = []
+    ready = threading.Event()
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    loop, end, callback = told.pop()
+    try:
+        yield callback
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()

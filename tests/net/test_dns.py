@@ -12,13 +12,14 @@ from typing import Any
 import dns.flags
 import dns.message
 import pytest
+from dns.exception import FormError
 from publicsuffixlist import PublicSuffixList
 
 from delegator import config
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.net import reverse
-from delegator.net.dns import Resolver, place
+from delegator.net.dns import LOOKS, Resolver, _Stream, place
 from delegator.net.reverse import Domains, load_domains
 
 from .name_servers import LABEL, PretendDns, bind, pretend
@@ -209,6 +210,36 @@ async def test_s8_a_datagram_is_as_long_as_was_asked_for_at_most(
     finding = await domains(server.address).find("192.0.2.1")
     assert (finding.domain, finding.late) == (None, True)
     assert "an answer of more than 1232 bytes" in finding.because
+
+
+@pytest.mark.parametrize(("many", "is_found"), [(20, True), (LOOKS + 1, False)])
+async def test_s8_datagrams_that_answer_nothing_are_looked_at_so_often_and_no_more(
+        server: PretendDns, monkeypatch: pytest.MonkeyPatch, many: int, is_found: bool) -> None:
+    """Some may be forged; a flood of them is a turn of the loop each."""
+    good = server.replies
+
+    def flooded(query: bytes, over: str) -> list[bytes]:
+        return [b"\0\0" + query[2:] if query[:2] != b"\0\0" else b"\0\1" + query[2:]] * many + good(query, over)
+    monkeypatch.setattr(server, "replies", flooded)
+    finding = await domains(server.address).find("192.0.2.1")
+    assert (finding.domain == "customer.test") is is_found
+    assert is_found or "none among as many" in finding.because
+
+
+async def test_s8_an_answer_by_tcp_that_trickles_is_looked_at_so_often_and_no_more() -> None:
+    class Trickling:
+        looks = 0
+
+        async def recv(self, size: int, timeout: float | None) -> bytes:
+            self.looks += 1
+            return b"\x0f"
+
+    made = Trickling()
+    stream = _Stream(made)
+    with pytest.raises(FormError, match=f"more than {LOOKS} pieces"):
+        for _ in range(1000):
+            await stream.recv(2, None)
+    assert made.looks == LOOKS
 
 
 async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:
