@@ -32,9 +32,12 @@ def said(words: object, most: int = MOST) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every character that is not printable shown by its number, as Python writes it."""
-    return text if text.isprintable() else "".join(
-        one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    """The text with every character that is not printable shown by its number."""
+    return text if text.isprintable() else "".join([one if one.isprintable() else _number(ord(one)) for one in text])
+
+
+def _number(one: int) -> str:
+    return f"\\x{one:02x}" if one < 0x100 else f"\\u{one:04x}" if one < 0x10000 else f"\\U{one:08x}"
 
 
 def is_harmful(text: str) -> bool:

@@ -19,16 +19,22 @@ import asyncssh
 
 from delegator.callbacks.answers import MAX_OUTPUT
 from delegator.callbacks.ssh_keys import SIGNATURES, HostKey
+from delegator.errors import DelegatorError
 from delegator.model import SshCallback
 from delegator.net.client import connected
 from delegator.outbound import Outbound
+from pki.said import said
 
 logging.getLogger("asyncssh").setLevel(logging.WARNING)  # at INFO it tells each command and connection
+_LONGEST_SIGNAL = 32
 _STANDARD_ERROR = asyncssh.EXTENDED_DATA_STDERR
 
 
 class SshFailure(Exception):
-    """The command was not run, or not to its end; the text says why."""
+    """The command was not run, or not to its end; the text says why. The other side may have written it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(said(why))
 
 
 class HostKeyChanged(SshFailure):
@@ -75,6 +81,10 @@ async def run(login: Login, command: str, outbound: Outbound, turn: asyncio.Sema
         return await _exchange(connection, command)
     except asyncssh.Error as error:
         raise SshFailure(f"the command was not run: {error.reason}") from None
+    except (OSError, DelegatorError):
+        raise
+    except Exception as error:  # whatever the other side's packets did to the library
+        raise SshFailure(f"the command was not run: {_odd(error)}") from None
     finally:
         connection.close()
 
@@ -108,7 +118,7 @@ async def _exchange(connection: asyncssh.SSHClientConnection, command: str) -> F
         raise
     exit_signal = channel.get_exit_signal()
     return Finished(bytes(session.output), bytes(session.errors), channel.get_exit_status(),
-                    None if exit_signal is None else str(exit_signal[0]), session.too_much)
+                    None if exit_signal is None else said(exit_signal[0], _LONGEST_SIGNAL), session.too_much)
 
 
 class _Collected(asyncssh.SSHClientSession[bytes]):
@@ -186,4 +196,13 @@ def _said(error: BaseException, pin: _Pin, user: str) -> BaseException:
             return SshFailure(f"no SSH connection: {error.reason}")
         case OSError():
             return SshFailure(f"no SSH connection: {error.strerror or error}")
+        case DelegatorError():
+            return error
+        case Exception():
+            return SshFailure(f"no SSH connection: {_odd(error)}")
     return error
+
+
+def _odd(error: Exception) -> str:
+    """asyncssh hands on whatever its readers of packets stumble over, of any class, and with any words."""
+    return f"it sent what cannot be read ({type(error).__name__})"

@@ -22,6 +22,7 @@ from delegator.model.places import authority, normal_host
 from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.tls import Session, TlsContext
+from pki.said import said
 
 NOWHERE_PRIVATE = Outbound()
 KEPT = 8
@@ -156,7 +157,8 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
 
 
 def _say(error: Exception) -> str:
-    return getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
+    return said(words) or type(error).__name__
 
 
 async def _call(endpoint: Endpoint, request: bytes) -> Response:

@@ -27,6 +27,7 @@ from delegator.net.listening import Hosts, Place, opened, place_of
 from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
+from pki.said import said
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
@@ -206,7 +207,7 @@ class Listener:
         try:
             return await self._handler(request, connection)
         except Exception:
-            log.exception("unhandled in %s %s", request.method, request.target)
+            log.exception("unhandled in %s %s", request.method, said(request.target))
             return Response(500, {b"Content-Type": b"text/plain"}, b"internal error\n")
 
     def refused(self, connection: Connection, refused: Refused) -> None:
