@@ -79,6 +79,10 @@ class Strangers(Generic[T]):
         self._line[one] = None
         return self._line.popitem(last=False)[0] if len(self._line) > most else None
 
+    def oldest(self) -> T | None:
+        """Who has been here longest, if anybody is."""
+        return next(iter(self._line), None)
+
     def leave(self, one: T) -> None:
         """Its handshake has ended, one way or the other; again is nothing."""
         self._line.pop(one, None)

@@ -24,6 +24,7 @@ from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.listening import Hosts, Place, opened, place_of
+from delegator.net.lobby import Seldom
 from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
@@ -94,6 +95,7 @@ class Listener:
         self._connections: set[Connection] = set()
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
+        self._failed = Seldom()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
         self._left: set[asyncio.Task[None]] = set()
@@ -151,7 +153,9 @@ class Listener:
                 admission.taken(True)
                 return
             except OSError as error:
-                log.error("accept: %s", error, extra={"connection": ""})
+                if (times := self._failed.times()):
+                    log.error("no connection can be accepted: %s, %d times since this was last said", error.strerror,
+                              times, extra={"connection": ""})
                 self._pause(listening)
                 return
             if behind and (stale(sock) or crowded(listening)):
@@ -175,10 +179,13 @@ class Listener:
     def _take(self, sock: socket.socket, address: str) -> None:
         """Serve it, unless there are too many; behind balancers its source is counted once that is known."""
         source = None if self.balancers is not None else source_of(address)
-        if len(self._connections) >= self._caps.connections or (
-                source is not None and not self._sources.enter(source, self._caps.per_source)):
-            self.turned_away += 1
-            sock.close()
+        if source is not None and not self._sources.enter(source, self._caps.per_source):
+            self._turn_away(sock)
+            return
+        if not self._has_room():
+            if source is not None:
+                self._sources.leave(source)
+            self._turn_away(sock)
             return
         sock.setblocking(False)
         connection = Connection(self, sock, address, next(self._numbers))
@@ -188,6 +195,20 @@ class Listener:
         if oldest is not None:
             self.turned_away += 1
             oldest.abort()
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        self.turned_away += 1
+        sock.close()
+
+    def _has_room(self) -> bool:
+        """Where all connections are taken, one that has been without a finished handshake for longest goes."""
+        if len(self._connections) < self._caps.connections:
+            return True
+        oldest = self._strangers.oldest()
+        if oldest is not None:
+            self.turned_away += 1
+            oldest.abort()
+        return oldest is not None
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
