@@ -147,6 +147,7 @@ class Server:
             self._attempts.missed(shown.user_name, connection.peer_address)
             log.warning("%s %s: no credential in force", connection.id, connection.peer_address)
             return _unauthorized()
+        connection.vouch()
         if tag not in ("", entry.device.service_tag):
             return _text(403, "not for this credential")
         body = await asyncio.to_thread(provisioning.document, self._data, entry.device)

@@ -67,7 +67,8 @@ class Sources:
 
 
 class Strangers(Generic[T]):
-    """Connections before the end of their handshake, oldest first."""
+    """Connections that have not shown who they are, oldest first: before the end of their handshake, and after it
+    where it asked for no certificate."""
 
     __slots__ = ("_line",)
 
@@ -84,7 +85,7 @@ class Strangers(Generic[T]):
         return next(iter(self._line), None)
 
     def leave(self, one: T) -> None:
-        """Its handshake has ended, one way or the other; again is nothing."""
+        """It has shown who it is, or it is gone; again is nothing."""
         self._line.pop(one, None)
 
     def __len__(self) -> int:

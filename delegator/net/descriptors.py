@@ -31,6 +31,8 @@ LEAST = 64
 STRANGERS = 0.75
 """Share of the devices' connections that may be before the end of their handshake, where there are fewer than the
 settings say: silent peers must leave room for those that are served."""
+ONE_SOURCE = 0.5
+"""The same for one address: it cannot have them all."""
 
 
 def raised() -> int:
@@ -74,8 +76,10 @@ def needed(wanted: int, store: int) -> int:
 def fitted(caps: Caps, limit: int, store: int) -> Caps:
     """The same as far as there is room."""
     most = min(caps.connections, room(limit, store))
-    strangers = caps.half_open if most == caps.connections else min(caps.half_open, max(1, int(most * STRANGERS)))
-    return caps if most == caps.connections else replace(caps, connections=most, half_open=strangers)
+    if most == caps.connections:
+        return caps
+    return replace(caps, connections=most, half_open=min(caps.half_open, max(1, int(most * STRANGERS))),
+                   per_source=min(caps.per_source, max(1, int(most * ONE_SOURCE))))
 
 
 def shortage(wanted: int, limit: int, store: int) -> str:

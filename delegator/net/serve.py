@@ -219,8 +219,8 @@ class Listener:
         connection.source = source
         return True
 
-    def handshaken(self, connection: Connection) -> None:
-        """It has shown who it is."""
+    def known(self, connection: Connection) -> None:
+        """It has shown who it is, and gives way to nobody any more."""
         self._strangers.leave(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
