@@ -26,7 +26,7 @@ from delegator.model import Credential, DelegateRequest, Deployment
 from delegator.model.places import normal_name
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
-from delegator.wire.http import HttpError, Request, Response
+from delegator.wire.http import HttpError, Request, Response, check_media
 from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Server:
         version = _version_of(request)
         try:
             caller = check_delegator(connection.certificate_der, self._delegators)
+            check_media(request)
             envelope = soap.parse(request.body)
             version = envelope.version
             left_out: list[str] = []
@@ -97,6 +98,8 @@ class Server:
             return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
         except soap.SoapError as error:
             return _fault(error.version, error, connection)
+        except HttpError as error:
+            return replace(_fault(version, error, connection), status=error.status)
         except DelegatorError as error:
             return _fault(version, error, connection)
         except Exception:
