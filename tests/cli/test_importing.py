@@ -31,8 +31,8 @@ def _tags(console: Console) -> list[str]:
 
 def test_a9_a_shipment_is_registered_and_again_changes_nothing(acme: Console) -> None:
     assert _import(acme, GOOD) == (0, {
-        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "placeholders": 0, "refused": [],
-        "registered": True,
+        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "placeholders": 0, "untagged": 1,
+        "refused": [], "registered": True,
         "dry_run": False, "sha256": hashlib.sha256(GOOD.encode()).hexdigest()})
     assert acme.ok("devices", "show", "ABC1235") == {
         "service_tag": "ABC1235", "serial_number": "SN-1",
@@ -190,3 +190,23 @@ def test_g_a_placeholder_in_a_cell_is_called_one_and_no_spelling_of_it_is_guesse
 def test_g_a_spelling_that_nobody_calls_a_placeholder_is_still_guessed(acme: Console) -> None:
     done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin="service_tag\nabc-1299\n")
     assert "did you mean ABC1299?" in done.json["refused"][0]["error"]
+
+
+@pytest.mark.parametrize("kept", [(), ("--dry-run",)], ids=["for good", "as a trial"])
+def test_s7_rows_without_a_tag_are_taken_and_counted_with_who_may_come_for_them(acme: Console,
+                                                                                 kept: tuple[str, ...]) -> None:
+    """Nothing but the tag is proven (ADR 7); a serial number is what any genuine device may say."""
+    text = ("service_tag,serial_number,mac_addresses,model\nNEW1234,SN-1,,\n,SN-2,,\n"
+            ",,00:1a:2b:3c:4d:5e,R 750\n,SN-4,,R 750\n")
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", *kept, stdin=text)
+    assert (done.code, done.json["new"], done.json["untagged"]) == (0, 4, 3)
+    assert "rows without a service tag: 3, the first on line 3; any genuine device that says such" in done.err
+    text = "service_tag,serial_number\nABC1235,SN-5\n"
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", *kept, stdin=text)
+    assert (done.json["untagged"], "without a service tag" in done.err) == (0, False)
+
+
+def test_s7_so_is_a_device_that_is_added_without_one(acme: Console) -> None:
+    done = acme.run("devices", "add", "--serial", "SN-9", "--customer", "acme")
+    assert (done.code, "it has no service tag: any genuine device that says such" in done.err) == (0, True)
+    assert "service tag:" not in acme.run("devices", "add", "ABC1234", "--customer", "acme").err
