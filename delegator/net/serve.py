@@ -23,6 +23,7 @@ from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
+from delegator.net.ebb import Ebb, give_back
 from delegator.net.listening import Hosts, Place, opened, place_of
 from delegator.net.lobby import Seldom
 from delegator.rounds import kept
@@ -96,6 +97,7 @@ class Listener:
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
         self._failed = Seldom()
+        self._ebb = Ebb()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
         self._left: set[asyncio.Task[None]] = set()
@@ -252,6 +254,8 @@ class Listener:
             now = time.monotonic()
             for connection in [one for one in self._connections if one.deadline < now]:
                 self._overdue(connection)
+            if self._ebb.is_out(len(self._connections)):
+                give_back()
 
     def _overdue(self, connection: Connection) -> None:
         """One that cannot be told off in order goes all the same, and keeps none behind it from its end."""
