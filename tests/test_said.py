@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import socket
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
@@ -118,26 +119,25 @@ async def test_s9_whatever_the_library_of_mail_raises_the_relay_failed(
     assert harmless(refusal.value.detail)
 
 
-async def by_ssh(error: Exception, monkeypatch: pytest.MonkeyPatch) -> str:
-    async def connected(*_: object) -> Any:
-        return SimpleNamespace(close=lambda: None)
-
-    async def connect(**_: object) -> None:
-        raise error
-    monkeypatch.setattr(ssh_session, "connected", connected)
-    monkeypatch.setattr(asyncssh, "connect", connect)
-    with pytest.raises(ssh_session.SshFailure) as refusal:
-        await ssh_session._connected("x", 22, Outbound(), cast(Any, SimpleNamespace(username="u")), None)
-    return str(refusal.value)
-
-
 @pytest.mark.parametrize("error", [asyncssh.DisconnectError(2, EVIL), asyncssh.ProtocolError(EVIL), OSError(EVIL),
                                    IndexError(EVIL), UnicodeDecodeError("utf-8", b"\xff", 0, 1, EVIL)],
                          ids=lambda one: type(one).__name__)
 async def test_s9_ssh_whatever_the_library_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    assert harmless(await by_ssh(error, monkeypatch))
+    near, far = socket.socketpair()
+    near.setblocking(False)
 
+    async def connected(*_: object) -> socket.socket:
+        return near
 
+    async def connect(*_: object, **__: object) -> None:
+        raise error
+    monkeypatch.setattr(ssh_session, "connected", connected)
+    monkeypatch.setattr(asyncssh, "connect", connect)
+    login = SimpleNamespace(settings=SimpleNamespace(address=None, host="d.example", port=22), pinned=None,
+                            options=SimpleNamespace(username="u"))
+    with far, pytest.raises(ssh_session.SshFailure) as refusal:
+        await ssh_session.log_in(cast(Any, login), Outbound())
+    assert harmless(str(refusal.value))
 
 
 @pytest.mark.parametrize("answer", [

@@ -55,9 +55,14 @@ def limit() -> int:
     return 1 << 30 if now == resource.RLIM_INFINITY else now
 
 
+def calls(limit: int) -> int:
+    """Sockets of calls that we make, at most (net.calls)."""
+    return max(CALLS_LEAST, min(CALLS_MOST, limit // CALLS))
+
+
 def others(limit: int, store: int) -> int:
     """What is not for devices, where the store has so many connections."""
-    return OURS + OPS + store + max(CALLS_LEAST, min(CALLS_MOST, limit // CALLS))
+    return OURS + OPS + store + calls(limit)
 
 
 def room(limit: int, store: int) -> int:
