@@ -154,6 +154,8 @@ class App:
         server = Server(self._handshake, self._record, settings.server.url, self._here)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
+        if parts.shortage:
+            log.warning("%s", parts.shortage)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
         self.watching.ends(parts.ends)
         self.watching.remind()

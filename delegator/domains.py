@@ -47,7 +47,7 @@ class Finding:
 
 
 def asked_about(peer: str, private: Sequence[Network]) -> tuple[Address | None, str]:
-    """The address to ask the DNS about, or None and why not. What 6to4 or NAT64 wrap is judged too: a private
+    """The address to ask the DNS about, or None and why not. What it wraps (6to4, NAT64) is judged too: a private
     address has no owner that the DNS could name."""
     try:
         address, judged = address_of(peer), reached(peer)
@@ -55,7 +55,7 @@ def asked_about(peer: str, private: Sequence[Network]) -> tuple[Address | None, 
         return None, "a peer without an address has no reverse DNS"
     if not any(address in network for network in private):
         for why, network in DENIED:
-            if judged in network:
+            if any(one in network for one in judged):
                 return None, f"{address} is {why}: not asked about, unless [domains] private_networks has its network"
     return address, ""
 

@@ -10,6 +10,8 @@ import enum
 import logging
 from dataclasses import dataclass
 
+from pki.said import visible
+
 
 class Kind(enum.Enum):
     """What went wrong, seen from who must act. The first five are all that a device can be told."""
@@ -61,17 +63,18 @@ APPEARANCES: dict[Kind, Appearance] = {
 class DelegatorError(Exception):
     """Anything this program refuses or fails at.
 
-    `detail` is for operators and holds no secret; `reasons` lists every reason where there are several;
+    `detail` is one line for operators and holds no secret; `reasons` lists every reason where there are several;
     `hint` is the next useful action; `retry_after` (seconds) overrides the table's; `alternates` are the delegators
     that may know better, told to the device.
     """
 
     def __init__(self, kind: Kind, detail: str, *, reasons: tuple[str, ...] = (), hint: str = "",
                  retry_after: int | None = None, alternates: tuple[str, ...] = ()) -> None:
+        detail = visible(detail)  # what a peer wrote was made harmless where it came in, and here once more
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
-        self.reasons = reasons or (detail,)
+        self.reasons = tuple(map(visible, reasons)) or (detail,)
         self.hint = hint
         self.alternates = alternates
         self.retry_after = APPEARANCES[kind].retry_after if retry_after is None else retry_after

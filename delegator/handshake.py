@@ -344,7 +344,11 @@ def _claim_id(now: datetime) -> str:
 
 def _credential(sealed: str) -> Credential:
     said = msgspec.json.decode(sealed, type=_Sealed)
-    return Credential(said.user_name, Secret(said.password), said.not_after)
+    try:
+        return Credential(said.user_name, Secret(said.password), said.not_after)
+    except ValueError as error:
+        raise DelegatorError(Kind.UNAVAILABLE, f"the credential that an older release issued is no good: {error}",
+                             hint="make it free: delegator claims release TAG") from None
 
 
 def _sealable(credential: Credential) -> str:

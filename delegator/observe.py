@@ -1,7 +1,7 @@
 """What operators see: logs, fed by trails. One line for each handshake, whatever became of it.
 
-The invariant: a log line is one line (hostile text is escaped) and no secret can be in it: values of type Secret
-print blank, and credentials never enter a trail.
+The invariant: a log line is one line (hostile text is escaped, a traceback's lines are indented) and no secret can be
+in it: values of type Secret print blank, and credentials never enter a trail.
 Must not live here: decisions, metrics' transport.
 """
 
@@ -17,6 +17,7 @@ from typing import TextIO
 import msgspec
 
 from delegator.trail import CONNECTION, Trail
+from pki.said import visible
 
 log = logging.getLogger("delegator.handshake")
 
@@ -85,5 +86,5 @@ class _Text(logging.Formatter):
         elif connection := _connection(record):
             text += f" connection={connection}"
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "".join([f"\n  {visible(line)}" for line in self.formatException(record.exc_info).split("\n")])
         return text

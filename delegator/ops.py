@@ -1,6 +1,7 @@
 """The operators' own port: /healthz, /readyz, /metrics. Plain HTTP, for the inside of a machine or a cluster.
 
-The invariant: it changes nothing and shows no secret and no service tag; whatever it is sent, devices are served on.
+The invariant: it changes nothing and shows no secret and no service tag; whatever it is sent, devices are served on:
+it has its own small share of connections (net.lobby).
 Must not live here: what is ready or counted (app, metrics).
 """
 
@@ -16,10 +17,9 @@ from typing import ClassVar, Protocol
 from delegator.config import OpsSettings
 from delegator.errors import DelegatorError, Kind
 from delegator.net.listening import opened
+from delegator.net.lobby import SILENT, Guest, Lobby
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 
-WITHIN = 5.0
-"""Seconds for a whole request and its answer; a scraper that is slower is broken."""
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 """What is not in order, by part; empty when all is."""
 
@@ -57,29 +57,29 @@ class Ops:
             return _json(503 if wrong else 200, {"ready": not wrong, "wrong": wrong, "soon": self.soon()})
         return _json(404, {"error": "GET /healthz, /readyz or /metrics"})
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, guest: Guest) -> None:
         """One connection: one request, one answer."""
         try:
-            async with asyncio.timeout(WITHIN):
-                writer.write(render_response(await self._exchange(reader), close=True))
-                await writer.drain()
-        except (TimeoutError, OSError):
-            pass
-        finally:
-            writer.close()
-
-    async def _exchange(self, reader: asyncio.StreamReader) -> Response:
-        requests = RequestReader()
-        try:
-            while True:
-                data = await reader.read(16 * 1024)
-                done = requests.feed(data)
-                if done:
-                    return await self.answer(done[0])
-                if not data:
-                    return _json(400, {"error": "cut in the middle"})
+            async with asyncio.timeout(SILENT):
+                request = await _request(guest)
+            guest.heard = True
+            response = await self.answer(request)
         except HttpError as error:
-            return _json(error.status, {"error": error.detail})
+            response = _json(error.status, {"error": error.detail})
+        guest.heard = False
+        await guest.send(render_response(response, close=True))
+
+
+async def _request(guest: Guest) -> Request:
+    """The first request that comes. Raises HttpError."""
+    requests = RequestReader()
+    while True:
+        data = await guest.read()
+        done = requests.feed(data)
+        if done:
+            return done[0]
+        if not data:
+            raise HttpError(400, "cut in the middle")
 
 
 def _json(status: int, data: dict[str, object]) -> Response:
@@ -92,7 +92,7 @@ class Port:
     def __init__(self, handler: Ops) -> None:
         self._handler = handler
         self._settings = OpsSettings()
-        self._servers: list[asyncio.Server] = []
+        self._lobby: Lobby | None = None
         self._given = False
         self.number: int | None = None
 
@@ -100,7 +100,9 @@ class Port:
         """Listen, or serve a socket that listens already. Raises DelegatorError (CONFIGURATION)."""
         self._given = bool(sockets)
         listening = sockets or self._opened(settings)
-        self._servers = [await asyncio.start_server(self._handler.connected, sock=one) for one in listening]
+        self._lobby = Lobby("operators' port", self._handler.connected)
+        for one in listening:
+            self._lobby.listen(one)
         self._settings = settings
         self.number = int(listening[0].getsockname()[1]) if listening else None
 
@@ -118,10 +120,10 @@ class Port:
                 await self.open(before, [])
                 raise
         else:
-            servers = self._servers
+            old = self._lobby
             await self.open(settings, [])
-            for server in servers:
-                server.close()
+            if old is not None:
+                old.close()
 
     def _opened(self, settings: OpsSettings) -> list[socket.socket]:
         try:
@@ -130,8 +132,8 @@ class Port:
             raise refused(error) from None
 
     def close(self) -> None:
-        for server in self._servers:
-            server.close()
+        if self._lobby is not None:
+            self._lobby.close()
 
 
 def refused(error: DelegatorError) -> DelegatorError:

@@ -28,6 +28,7 @@ from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, NotificationKind
 from delegator.model.places import networks, normal_delegator
+from delegator.net import descriptors
 from delegator.net.aside import aside
 from delegator.net.balancers import Balancers, balancers_of
 from delegator.net.crowds import Caps
@@ -91,8 +92,16 @@ class Parts:
 
     @property
     def caps(self) -> Caps:
+        """As the settings say, as far as the process may hold so many files open."""
         limits = self.settings.limits
-        return Caps(limits.connections, limits.connections_per_source, limits.half_open)
+        return descriptors.fitted(Caps(limits.connections, limits.connections_per_source, limits.half_open),
+                                  descriptors.limit(), self.settings.store.connections)
+
+    @property
+    def shortage(self) -> str:
+        """What there is to say where the process may hold fewer files open than the settings need; else ""."""
+        return descriptors.shortage(self.settings.limits.connections, descriptors.limit(),
+                                    self.settings.store.connections)
 
 
 class Retired:

@@ -19,7 +19,7 @@ from delegator.model import AddressChange, Answer, Confirmation, CredentialReque
 from delegator.net.connection import Connection
 from delegator.trail import LEFT_OUT, Step, Trail
 from delegator.wire import canonical, messages, soap, wsdl
-from delegator.wire.http import HttpError, Request, Response
+from delegator.wire.http import HttpError, Request, Response, check_media
 from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class Server:
         asked_at = time.monotonic_ns()
         version = soap.Version.V11
         try:
+            check_media(request)
             said = canonical.read(request.body, messages.Service.DELEGATOR)
             if said is None:
                 envelope = soap.parse(request.body)
@@ -89,6 +90,8 @@ class Server:
             response = Response(200, {b"Content-Type": version.content_type}, answer)
         except soap.SoapError as error:
             response = self._refuse(error.version, error, trail)
+        except HttpError as error:
+            response = replace(self._refuse(version, error, trail), status=error.status)
         except DelegatorError as error:
             response = self._refuse(version, error, trail)
         except Exception:

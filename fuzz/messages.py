@@ -6,7 +6,7 @@ import contextlib
 
 import h11
 
-from delegator.callbacks.answers import MAX_WORDS, NotAnAnswer, credential_in
+from delegator.callbacks.answers import NotAnAnswer, credential_in
 from delegator.device.answers import read_answer
 from delegator.device.envelope import HttpAnswer
 from delegator.device.reasons import Failure
@@ -17,6 +17,7 @@ from delegator.wire.messages import Service
 from delegator.wire.proxy import HeaderReader, ProxyError
 from delegator.wire.smtp import Reply, reply_in
 from fuzz.target import Target, must
+from pki.said import MOST, is_harmful
 
 NAMESPACE = messages.OWN.namespace
 _ASK = (f'<GetProvisioningCredential xmlns="{NAMESPACE}"><Device><ServiceTag>ABC1234</ServiceTag>'
@@ -196,9 +197,9 @@ def check_program(data: bytes) -> None:
     try:
         found = credential_in(data, "ABC1234")
     except NotAnAnswer as error:
-        must(str(error).isprintable() and len(str(error)) < 10 * MAX_WORDS, "a refusal that does not fit into a line")
+        must(str(error).isprintable() and len(str(error)) <= MOST, "a refusal that does not fit into a line")
         return
-    must(found.user_name.isprintable() or not set(found.user_name) & set(map(chr, range(32))), "control characters")
+    must(not is_harmful(found.user_name + found.password.reveal()), "control characters")
 
 
 def check_device(data: bytes) -> None:

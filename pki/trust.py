@@ -30,6 +30,7 @@ from pki.errors import Kind, PkiError
 from pki.keys import strong, weakness
 from pki.ledger import serial_text
 from pki.revocation import RevocationList, named_in, read_lists
+from pki.said import visible
 
 Purpose = Literal["client", "server"]
 
@@ -243,7 +244,7 @@ def shown(certificate: x509.Certificate) -> str:
             text = certificate.subject.rfc4514_string()
     except (ValueError, TypeError):  # the latter of a bit string where none may be
         return "(unreadable subject)"
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return visible(text)
 
 
 def _der(certificate: x509.Certificate) -> bytes:

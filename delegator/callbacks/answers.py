@@ -9,7 +9,6 @@ Must not live here: running the program (ssh, local).
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated
 
@@ -18,19 +17,15 @@ import msgspec
 from delegator.model import Credential, Secret
 from delegator.wire import xml
 from delegator.wire.soap import FAULT_NAMESPACE
+from pki.said import said
 from pki.text import MARK, foreign
 from pki.twice import said_twice
 
 MAX_OUTPUT = xml.MAX_BYTES
 """Bytes on standard output, and the same again on standard error; an answer has about 200."""
-MAX_WORDS = 200
-"""Characters of standard error that go to the trail."""
 _ELEMENTS = {"UserName": "user_name", "Password": "password", "NotAfter": "not_after", "ServiceTag": "service_tag"}
 _OPTIONAL = frozenset(("not_after", "service_tag"))
 """Empty, they say nothing: a program that fills a template has no other way to leave one out."""
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Nobody means them in a name or a password: they are a script's slip, and a device's tools may mean something by
-them."""
 _BLANK = " \t\r\n"
 _ZONED = msgspec.Meta(tz=True)
 
@@ -62,11 +57,9 @@ def credential_in(output: bytes, tag: str) -> Credential:
     try:
         answer = msgspec.convert(_said(output) if output[:1] == b"{" else _from_xml(output), _Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # both tell a place and a name, never a value
-        raise NotAnAnswer(_printable(str(error))) from None
+        raise NotAnAnswer(said(error)) from None
     if answer.service_tag not in (None, tag):
         raise NotAnAnswer(f"it answers for another device than {tag}")
-    if _CONTROL.search(answer.user_name) or _CONTROL.search(answer.password):
-        raise NotAnAnswer("a user name and a password hold no control characters")
     try:
         return Credential(answer.user_name, Secret(answer.password), answer.not_after)
     except ValueError as error:
@@ -124,10 +117,5 @@ def _values(root: xml.Element) -> dict[str, object]:
 def first_line(errors: bytes) -> str:
     """The line of standard error that tells most, fit for a log: the first with words in it. Python's own
     complaint says what happened in its last."""
-    lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()] or [""]
-    return _printable(lines[-1] if lines[0].startswith("Traceback (") else lines[0])
-
-
-def _printable(text: str) -> str:
-    """Cut, and without anything that moves a cursor."""
-    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text.strip()[:MAX_WORDS])
+    lines = [line for line in errors.decode("utf-8", "backslashreplace").splitlines() if line.strip()] or [""]
+    return said(lines[-1] if lines[0].startswith("Traceback (") else lines[0])

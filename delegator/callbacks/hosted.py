@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, HostedCallback, Secret
 
 _RANDOM_BYTES = 15
@@ -24,6 +25,11 @@ def _filled(pattern: str, tag: str) -> str:
 
 
 def compose(request: DelegateRequest, settings: HostedCallback, not_after: datetime) -> Credential:
-    """The credential for one claim."""
+    """The credential for one claim. Raises DelegatorError (UNAVAILABLE) where the settings make none: an older release
+    took more of them."""
     tag = request.device.service_tag
-    return Credential(_filled(settings.user_name, tag), Secret(_filled(settings.password.reveal(), tag)), not_after)
+    try:
+        return Credential(_filled(settings.user_name, tag), Secret(_filled(settings.password.reveal(), tag)), not_after)
+    except ValueError as error:
+        raise DelegatorError(Kind.UNAVAILABLE, f"hosted settings for device {tag}: {error}",
+                             hint="delegator delegates change NAME --hosted USER --password-prompt") from None

@@ -19,9 +19,11 @@ from delegator.wire import messages, soap
 from delegator.wire.tls import TlsContext, calling
 from pki import pem
 from pki.pair import Pair
+from pki.said import said
 from pki.trust import TrustStore
 
 _CONTENT_TYPE = b"text/xml; charset=utf-8"
+_LONGEST_CODE = 64
 MOST_ENDPOINTS = 1000
 """Kept at once: reverse DNS can lead to any number of domains. What is let go of is made anew."""
 
@@ -99,7 +101,7 @@ class SoapCaller:
             raise DelegatorError(Kind.UNREACHABLE,
                                  f"delegate {delegate.name}, HTTP {response.status}: {error.detail}") from None
         raise DelegatorError(Kind.NOT_ENTITLED,
-                             f"delegate {delegate.name} says no: fault {ascii(envelope.fault.code[:64])[1:-1]}")
+                             f"delegate {delegate.name} says no: fault {said(envelope.fault.code, _LONGEST_CODE)}")
 
     def _endpoint(self, name: str, settings: SoapCallback) -> Endpoint:
         known = self._endpoints.get(name)

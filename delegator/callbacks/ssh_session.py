@@ -23,13 +23,16 @@ from asyncssh.kex import get_kex_algs
 
 from delegator.callbacks.answers import MAX_OUTPUT, first_line
 from delegator.callbacks.ssh_keys import SIGNATURES, HostKey
+from delegator.errors import DelegatorError
 from delegator.model import SshCallback
 from delegator.net.client import connected
 from delegator.net.valve import Valve
 from delegator.outbound import Outbound
 from delegator.wire.ration import Bounds, Ration
+from pki.said import said
 
 logging.getLogger("asyncssh").setLevel(logging.WARNING)  # at INFO it tells each command and connection
+_LONGEST_SIGNAL = 32
 _STANDARD_ERROR = asyncssh.EXTENDED_DATA_STDERR
 BOUNDS = Bounds(most=16 * 1024, most_of="bytes that are no answer", pieces=512, pieces_of="pieces of output")
 """Of one call. OpenSSH sends 3 to 5 KiB around an answer, host keys and all; the rest is for a banner. 16 KiB of the
@@ -45,7 +48,10 @@ _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac
 
 
 class SshFailure(Exception):
-    """The command was not run, or not to its end; the text says why."""
+    """The command was not run, or not to its end; the text says why. The other side may have written it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(said(why))
 
 
 class HostKeyChanged(SshFailure):
@@ -126,7 +132,7 @@ async def _exchange(connection: asyncssh.SSHClientConnection, command: str, valv
         raise
     exit_signal = channel.get_exit_signal()
     return Finished(bytes(session.output), bytes(session.errors), channel.get_exit_status(),
-                    None if exit_signal is None else str(exit_signal[0]), session.too_much)
+                    None if exit_signal is None else said(exit_signal[0], _LONGEST_SIGNAL), session.too_much)
 
 
 class _Collected(asyncssh.SSHClientSession[bytes]):
@@ -205,6 +211,10 @@ async def _connected(host: str, port: int, outbound: Outbound, options: asyncssh
             yield connection, valve
         except asyncssh.Error as error:
             raise SshFailure(valve.why or f"the command was not run: {first_line(error.reason.encode())}") from None
+        except (OSError, DelegatorError, SshFailure):
+            raise
+        except Exception as error:  # whatever the other side's packets did to the library
+            raise SshFailure(valve.why or f"the command was not run: {_odd(error)}") from None
         finally:
             connection.close()
 
@@ -230,4 +240,13 @@ def _said(error: BaseException, pin: _Pin, user: str, why: str) -> BaseException
             return SshFailure(f"no SSH connection: {why or first_line(error.reason.encode())}")
         case OSError():
             return SshFailure(f"no SSH connection: {why or error.strerror or error}")
+        case DelegatorError():
+            return error
+        case Exception():
+            return SshFailure(f"no SSH connection: {why or _odd(error)}")
     return error
+
+
+def _odd(error: Exception) -> str:
+    """asyncssh hands on whatever its readers of packets stumble over, of any class, and with any words."""
+    return f"it sent what cannot be read ({type(error).__name__})"

@@ -107,7 +107,7 @@ _NAMED = {
     "server key": "server.key", "callbacks certificate": "callbacks.certificate", "callbacks key": "callbacks.key",
     "sealing key": "sealing.key_file", "reverse DNS": "domains.enabled", "enrolment": "enrolment.certificate",
     "mail": "mail.host", "database": "store.path", "database password": "store.password_file",
-    "devices' port": "server.host", "operators' port": "ops.host"}
+    "devices' port": "server.host", "open files": "limits.connections", "operators' port": "ops.host"}
 """The setting that names what is looked at."""
 
 
@@ -145,6 +145,7 @@ def _checks(settings: Settings, source: Source) -> Iterator[_Check]:
     yield "devices' port", ", ".join(each(server.host)), lambda: _port(settings, source, server, "server")
     if ops.enabled:
         yield "operators' port", ", ".join(each(ops.host)), lambda: _port(settings, source, ops, "ops")
+    yield "open files", "", lambda: checking_ports.open_files(settings)
     for name in (settings.sealing.key_file, *settings.sealing.older_key_files):
         yield "sealing key", name, partial(_sealing, name, settings)
     if settings.domains.enabled:

@@ -5,6 +5,7 @@ has a port stands in /proc; a delegator lets nobody but root look into it (priva
 port, it is the delegator that runs as the user who has it. It is one of these settings when it holds the database that
 they name, which the kernel's list of locks tells, or, with PostgreSQL, when it was started with the same file.
 The invariant: a port counts as ours only where a delegator of these settings was seen; anybody else is somebody else.
+How many connections there may be at those ports is told here too.
 Must not live here: what a start says of a port (net.listening), what else is looked at (checking).
 """
 
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delegator.config import Settings, Source
+from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
+from delegator.net import descriptors
 from delegator.net.listening import Hosts, Unlistenable, bound, place_of
 from delegator.ops import refused
 
@@ -183,3 +186,20 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+# --- how many connections there may be ------------------------------------------------------------------------------
+
+
+def open_files(settings: Settings) -> str:
+    """What the limit of open files leaves for devices, in this shell; a unit has a limit of its own. Raises
+    DelegatorError (CONFIGURATION) where it is next to nothing."""
+    from delegator.workers import share
+
+    most, store = descriptors.highest(), settings.store.connections
+    wanted = share(settings, settings.server.workers).limits.connections
+    if most < descriptors.others(most, store) + descriptors.LEAST:
+        raise DelegatorError(Kind.CONFIGURATION, f"{most} at most in this shell, which is too few to serve with",
+                             hint="raise the hard limit: LimitNOFILE in the unit, ulimit -Hn in a shell")
+    return descriptors.shortage(wanted, most, store) or (
+        f"{most} at most in this shell: enough for {wanted} connections of devices and all that we open ourselves")

@@ -23,6 +23,7 @@ import click
 
 from delegator.errors import APPEARANCES, DelegatorError, Kind, Missing
 from pki.errors import EXIT_CODES, PkiError, system_words
+from pki.said import visible
 from pki.streams import FAILED, Unwritten, unheard
 
 JSON_HELP = "Print one JSON document on standard output."
@@ -140,7 +141,7 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return visible(text)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -113,9 +113,11 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     from delegator import observe
     from delegator.delegate import app
     from delegator.model.places import authority, url
+    from delegator.net.descriptors import raised
     from delegator.private import keep_memory_private
 
     keep_memory_private()
+    raised()
     observe.configure(settings.log.level, settings.log.json)
 
     def ready(places: tuple[tuple[str, int], ...]) -> None:

@@ -17,7 +17,7 @@ import click
 
 from delegator.cli import changing, console, exporting, feeding, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
+from delegator.cli.importing import COLUMNS, IDENTIFIERS, UNPROVEN, Rows
 from delegator.cli.records import Table
 from delegator.cli.session import looking, stored
 from delegator.errors import DelegatorError, Kind
@@ -58,7 +58,8 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
     new = await store.fleet.add([one], seen=lambda made: lets_in.are(changing.let_in_device(tables, None, made)))
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
-    return changing.plainly(Output(shapes.registration(one), words=(said,)), lets_in.words)
+    unproven = () if tag else (f"it has no service tag: {UNPROVEN}",)
+    return changing.plainly(Output(shapes.registration(one), words=(said, *unproven)), lets_in.words)
 
 
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
@@ -197,7 +198,8 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
         counts = imported.counts
         output = feeding.result(
             {"rows": counts.rows, "new": counts.new, "changed": counts.changed, "unchanged": counts.unchanged,
-             "refused_rows": counts.refused, "placeholders": rows.placeholders, "sha256": table.sha256},
+             "refused_rows": counts.refused, "placeholders": rows.placeholders, "untagged": rows.untagged,
+             "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
         output = changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
         return replace(output, words=(*output.words, *rows.words))

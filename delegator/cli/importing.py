@@ -34,6 +34,9 @@ _ONE = 17
 """Characters of one address."""
 _REMEMBERED = 10_000
 """Combinations of model, order, delegate and customer that are kept: most rows repeat one."""
+UNPROVEN = ("any genuine device that says such a serial number or MAC address gets the credential, as nothing but the "
+            "service tag is proven by a certificate; docs/security.md, A12")
+"""What is told of registrations without a service tag (docs/adr/0007)."""
 _said = Said._make
 _Owned = tuple[str | None, str | None, str | None, str | None]
 
@@ -47,14 +50,19 @@ class Rows:
         self._owned: dict[tuple[object, ...], _Owned] = {}
         self.placeholders = 0
         """Rows with an identifier that thousands of machines say."""
-        self._first = 0
+        self.untagged = 0
+        """Rows without a service tag, which alone a certificate proves."""
+        self._first = self._first_untagged = 0
 
     @property
     def words(self) -> tuple[str, ...]:
         """What is to be said of rows that were taken."""
-        return () if not self.placeholders else (
+        placeholders = () if not self.placeholders else (
             f"rows with a serial number or MAC address that is a placeholder: {self.placeholders}, the first on line "
             f"{self._first}; it identifies no device, and none will be found by it",)
+        untagged = () if not self.untagged else (
+            f"rows without a service tag: {self.untagged}, the first on line {self._first_untagged}; {UNPROVEN}",)
+        return placeholders + untagged
 
     def read(self, records: Iterable[Record]) -> Iterator[Said | Refused]:
         for line, values in records:
@@ -88,8 +96,10 @@ class Rows:
                 if len(set(parts)) < len(parts):
                     return None
                 macs = ",".join(parts)
-        self._note(line, serial, macs)
-        return _said((line, owner, tag, serial, macs, *rest)) if tag or serial or macs else None
+        if not (tag or serial or macs):
+            return None
+        self._note(line, tag, serial, macs)
+        return _said((line, owner, tag, serial, macs, *rest))
 
     def _said(self, line: int, values: Values) -> Said:
         """Raises ValueError with everything that is wrong."""
@@ -108,12 +118,15 @@ class Rows:
         owned = (owner, good["model"], good["order"], good["delegate"])
         self._remember(tuple(values[3:]), owned)
         addresses = ",".join(dict.fromkeys(macs)) or None
-        self._note(line, good["serial_number"], addresses)
+        self._note(line, good["service_tag"], good["serial_number"], addresses)
         return Said(line, owner, good["service_tag"], good["serial_number"], addresses, *owned[1:])
 
-    def _note(self, line: int, serial: str | None, macs: str | None) -> None:
+    def _note(self, line: int, tag: str | None, serial: str | None, macs: str | None) -> None:
         """A placeholder is registered as it stands there, so that what an export wrote comes back; but it finds no
-        device, which is to be told."""
+        device, which is to be told. So is who may come for a device without a tag."""
+        if not tag:
+            self.untagged += 1
+            self._first_untagged = self._first_untagged or line
         if (serial and is_placeholder_serial(serial)) or (macs and any(map(is_placeholder_mac, macs.split(",")))):
             self.placeholders += 1
             self._first = self._first or line

@@ -37,9 +37,11 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     from delegator import app, observe, validation, workers
     from delegator.cli import session
     from delegator.model.places import authority, url
+    from delegator.net.descriptors import raised
     from delegator.private import keep_memory_private
 
     keep_memory_private()
+    raised()
     changes = {key: value for key, value in (("host", host or None), ("port", port)) if value is not None}
 
     source = session.source()._replace(options={("server", key): f"--{key}" for key in changes})

@@ -25,7 +25,9 @@ from delegator.delegate.server import Server
 from delegator.delegate.settings import Delegate, Settings
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
+from delegator.net import descriptors
 from delegator.net.aside import aside
+from delegator.net.crowds import Caps
 from delegator.net.listening import Place
 from delegator.net.serve import Deadlines, Listener
 from delegator.net.stamps import Stamp, stamp_of
@@ -47,6 +49,8 @@ HOUSEKEEPING = 15.0
 """Seconds between rounds: passwords that nobody may use any more are forgotten, changed certificates are read."""
 BRIEFLY = 10.0
 """Seconds for each file of a reload: revocation lists wait for anchors that lie on a disk that does not answer."""
+LEDGER = 1
+"""Connections to the database, as far as open files are concerned."""
 DEADLINES = Deadlines(writing=60.0)
 """Provisioning data may have megabytes and a device a slow link."""
 
@@ -140,7 +144,8 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
         server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
                         lifetime=timedelta(hours=mine.lifetime), url=mine.public_url,
                         here=lambda: authority(name, listener.places[0][1]))
-        listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused)
+        caps = descriptors.fitted(Caps(), descriptors.limit(), LEDGER)
+        listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused, caps=caps)
         listener.unreadable = server.unreadable
         await _listen(mine, listener, Keeper(listener, mine, loaded), ledger, ready)
     finally:

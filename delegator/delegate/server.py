@@ -28,7 +28,7 @@ from delegator.model.places import normal_name
 from delegator.net.aside import aside
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
-from delegator.wire.http import HttpError, Request, Response
+from delegator.wire.http import HttpError, Request, Response, check_media
 from delegator.wire.tls import Refused
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Server:
         version = _version_of(request)
         try:
             caller = check_delegator(connection.certificate_der, self._delegators)
+            check_media(request)
             envelope = soap.parse(request.body)
             version = envelope.version
             left_out: list[str] = []
@@ -105,6 +106,8 @@ class Server:
             return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
         except soap.SoapError as error:
             return _fault(error.version, error, connection)
+        except HttpError as error:
+            return replace(_fault(version, error, connection), status=error.status)
         except DelegatorError as error:
             return _fault(version, error, connection)
         except Exception:
@@ -157,6 +160,7 @@ class Server:
             self._attempts.missed(shown.user_name, connection.peer_address)
             log.warning("%s %s: no credential in force", connection.id, connection.peer_address)
             return _unauthorized()
+        connection.vouch()
         if tag not in ("", entry.device.service_tag):
             return _text(403, "not for this credential")
         body = await self._document(entry.device)

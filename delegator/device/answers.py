@@ -16,6 +16,10 @@ from delegator.device.envelope import HttpAnswer, alternates, child, content_of,
 from delegator.device.messages import ASK, CONFIRM
 from delegator.device.reasons import Failure
 
+_HARMFUL = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Controls, marks that nobody sees or that turn what is read, halves of characters, ends of lines: an account's tools
+may mean something by them."""
+
 
 class Credential(NamedTuple):
     """The account the device is given. Its repr is blank, so no log line can hold the password."""
@@ -72,7 +76,7 @@ def check_credential(credential: Credential, limits: Limits, basic: bool) -> Non
     too_long = len(credential.user_name) > limits.user or len(credential.password) > limits.password
     if too_long:
         raise Failure(reasons.UNUSABLE_CREDENTIAL, f"longer than {limits.user} or {limits.password} characters")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in credential.user_name + credential.password):
+    if any(unicodedata.category(c) in _HARMFUL for c in credential.user_name + credential.password):
         raise Failure(reasons.UNUSABLE_CREDENTIAL, "holds control characters")
     if basic and ":" in credential.user_name:
         raise Failure(reasons.UNUSABLE_CREDENTIAL, "a colon in the user name cannot be sent (RFC 7617 section 2)")

@@ -112,11 +112,12 @@ REASONS = (
 
 
 class Failure(Exception):
-    """One attempt failed. `detail` is for a person and never holds a secret; `retry_after` is in seconds;
-    `ask_at` are the delegators that the one that refused named instead of itself."""
+    """One attempt failed. `detail` is a line for a person, whoever wrote it, and never holds a secret; `retry_after` is
+    in seconds; `ask_at` are the delegators that the one that refused named instead of itself."""
 
     def __init__(self, reason: Reason, detail: str = "", retry_after: int | None = None,
                  ask_at: tuple[Address, ...] = ()) -> None:
+        detail = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in detail)
         super().__init__(f"{reason.meaning} ({detail})" if detail else reason.meaning)
         self.reason = reason
         self.detail = detail

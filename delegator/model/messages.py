@@ -20,6 +20,7 @@ from delegator.model.syntax import (
     normal_hint,
     normal_macs,
 )
+from pki.said import is_harmful
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +106,21 @@ class AddressChange:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and a password for one claim; valid until `not_after` (aware UTC) where it says so."""
+    """A user name and a password for one claim; valid until `not_after` (aware UTC) where it says so. This is the one
+    rule for both, wherever they come from: a device hands them on to tools that may mean something by a line end, and
+    a person who reads them sees what is there. No refusal shows either. Raises ValueError."""
 
     user_name: str
     password: Secret
     not_after: datetime | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.user_name) <= 255 or not 1 <= len(self.password.reveal()) <= 1024:
+        password = self.password.reveal()
+        if not 1 <= len(self.user_name) <= 255 or not 1 <= len(password) <= 1024:
             raise ValueError("a credential needs a user name of 1-255 and a password of 1-1024 characters")
+        if is_harmful(self.user_name) or is_harmful(password):
+            raise ValueError("a user name and a password hold no control characters: no line end, and no mark that "
+                             "nobody sees")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Two things that mean the same must be equal wherever they are compared, so both sides go through these functions: what
 an operator types, what stands in a database that an older release wrote, what a peer or a certificate says.
 An IPv4 address inside an IPv6 one has two meanings, and each has one function. `address`: the same peer, told in
-another way (::ffff:192.0.2.7, from a socket of both families). `reached`: where a packet goes in the end (NAT64 and
-6to4 too), which is what a list of forbidden places must judge, and nothing else may.
+another way (::ffff:192.0.2.7, from a socket of both families). `reached`: where a packet may go in the end (NAT64,
+6to4 and what else `model.wrapped` lists), which is what a list of forbidden places must judge, and nothing else may.
 A network of such addresses is the IPv4 network inside. One that is wider than all of them (`::/0`) is of IPv6
 addresses alone: it takes `0.0.0.0/0` beside it to mean everybody, so nothing is let in that nobody named.
 The invariant: a form is its own normal form. Must not live here: looking anything up.
@@ -18,13 +18,14 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from delegator.model.wrapped import inside
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                        r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9.-]{1,254}))"
                         r"(?::(?P<port>[0-9]{1,5}))?")
 """HOST[:PORT] as RFC 3986 section 3.2 has it, without a user and without a scope: nothing in it can be markup."""
@@ -38,14 +39,10 @@ def address(text: str) -> Address:
     return found if isinstance(found, ipaddress.IPv4Address) else found.ipv4_mapped or found
 
 
-def reached(text: str) -> Address:
-    """The address that a packet to this one goes to in the end (Teredo's server is no wrapping). Raises ValueError."""
+def reached(text: str) -> tuple[Address, ...]:
+    """Every address that a packet to this one may go to in the end. Raises ValueError."""
     found = address(text)
-    if isinstance(found, ipaddress.IPv4Address):
-        return found
-    if found in _NAT64:
-        return ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-    return found.sixtofour or found
+    return (found,) if isinstance(found, ipaddress.IPv4Address) else inside(found)
 
 
 def seen(peer: str) -> str:

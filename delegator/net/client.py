@@ -19,17 +19,21 @@ from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority, normal_host
+from delegator.net.calls import CALLS
 from delegator.net.turnstile import OWN_TURN, pass_through
 from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.ration import LOOKS, TRICKLES
 from delegator.wire.tls import Session, TlsContext
+from pki.said import said
 
 NOWHERE_PRIVATE = Outbound()
 KEPT = 8
 """Idle connections per endpoint: enough for a burst, few enough for a small customer's server."""
 KEPT_FOR = 30.0
 """Seconds an idle connection is worth keeping: below the 60 s after which common servers hang up."""
+KEPT_IN_ALL = 256
+"""Idle connections to all endpoints: there may be thousands of those, and each connection is an open file."""
 RECEIVE = 16 * 1024
 RESOLVING = 64
 """Names that can be looked up at once; delegates' names are few, and each holds one thread at most."""
@@ -180,12 +184,14 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
 
 
 def _say(error: Exception) -> str:
-    return getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    words = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
+    return said(words) or type(error).__name__
 
 
 async def _call(endpoint: Endpoint, request: bytes) -> Response:
     while endpoint.kept:
         stream = endpoint.kept.pop()
+        _idle.pop(stream, None)
         if not stream.usable():
             stream.close()
             continue
@@ -194,6 +200,22 @@ async def _call(endpoint: Endpoint, request: bytes) -> Response:
         except (OSError, DelegatorError):
             break
     return await _exchange(endpoint, await _connect(endpoint), request)
+
+
+_idle: dict[_Stream, Endpoint] = {}
+"""All connections that are kept, the oldest first."""
+
+
+def _let_go_of_idle(most: int) -> None:
+    """Hang up those that are too many or too old: an endpoint that is not called again would keep its own for ever."""
+    too_old = time.monotonic() - KEPT_FOR
+    for stream, endpoint in list(_idle.items()):
+        if len(_idle) <= most and stream.idle_since > too_old:
+            return
+        del _idle[stream]
+        if stream in endpoint.kept:
+            endpoint.kept.remove(stream)
+            stream.close()
 
 
 async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Response:
@@ -205,6 +227,8 @@ async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Resp
     if stream.reusable and len(endpoint.kept) < KEPT:
         stream.idle_since = time.monotonic()
         endpoint.kept.append(stream)
+        _idle[stream] = endpoint
+        _let_go_of_idle(KEPT_IN_ALL)
     else:
         stream.close()
     return response
@@ -270,7 +294,10 @@ async def reached(host: str, port: int) -> socket.socket:
 
 
 async def _connected_to(where: Resolved) -> socket.socket:
+    if CALLS.is_full():
+        _let_go_of_idle(0)
     sock = socket.socket(where.family, where.kind, where.protocol)
+    CALLS.enter(sock)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
@@ -295,4 +322,6 @@ async def _connect(endpoint: Endpoint) -> _Stream:
 def close(endpoint: Endpoint) -> None:
     """Hang up all kept connections."""
     while endpoint.kept:
-        endpoint.kept.pop().close()
+        stream = endpoint.kept.pop()
+        _idle.pop(stream, None)
+        stream.close()

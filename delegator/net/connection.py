@@ -93,6 +93,10 @@ class Connection:
     def certificate_der(self) -> bytes | None:
         return None if self._session is None else self._session.peer_certificate_der()
 
+    def vouch(self) -> None:
+        """Its peer has shown who it is: by its certificate, or in another way that the handler knows."""
+        self._listener.known(self)
+
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
         self.deadline = time.monotonic() + self._listener.deadlines.of(phase)
@@ -137,7 +141,8 @@ class Connection:
             return
         if session.handshaken and self.phase is Phase.HANDSHAKE:
             self.authenticated_at = time.monotonic_ns()
-            self._listener.handshaken(self)
+            if self.certificate_der is not None:  # without one, where none is asked for, anybody is a stranger still
+                self.vouch()
             self._enter(Phase.IDLE)
         if plaintext:
             self._parse(plaintext)

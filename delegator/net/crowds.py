@@ -67,7 +67,8 @@ class Sources:
 
 
 class Strangers(Generic[T]):
-    """Connections before the end of their handshake, oldest first."""
+    """Connections that have not shown who they are, oldest first: before the end of their handshake, and after it
+    where it asked for no certificate."""
 
     __slots__ = ("_line",)
 
@@ -79,8 +80,12 @@ class Strangers(Generic[T]):
         self._line[one] = None
         return self._line.popitem(last=False)[0] if len(self._line) > most else None
 
+    def oldest(self) -> T | None:
+        """Who has been here longest, if anybody is."""
+        return next(iter(self._line), None)
+
     def leave(self, one: T) -> None:
-        """Its handshake has ended, one way or the other; again is nothing."""
+        """It has shown who it is, or it is gone; again is nothing."""
         self._line.pop(one, None)
 
     def __len__(self) -> int:

@@ -30,6 +30,7 @@ import dns.reversename
 from delegator.domains import DnsTrouble
 from delegator.model.places import Address, normal_address
 from delegator.wire.dns_weight import weigh
+from pki.said import said
 
 T = TypeVar("T")
 PORT = 53
@@ -86,8 +87,7 @@ class Resolver:
         except dns.resolver.NXDOMAIN as error:
             return Answer((), min(_ttl(one) for one in error.responses().values()))
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            said = ascii(str(error))[1:-1][:200] or type(error).__name__
-            raise DnsTrouble(f"{name} {kind.name}: {said}") from None
+            raise DnsTrouble(f"{name} {kind.name}: {said(error) or type(error).__name__}") from None
         return Answer(tuple(found.rrset or ()), found.chaining_result.minimum_ttl)
 
 

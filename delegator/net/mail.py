@@ -28,9 +28,9 @@ from delegator.net.aside import aside
 from delegator.net.submission import RelayFailed, relay_line
 from delegator.wire.tls import TlsContext, calling
 from pki import PkiError
+from pki.said import said
 from pki.trust import TrustStore, read_anchors
 
-_LONGEST_REPLY = 200
 _GOODBYE = 1.0
 
 
@@ -89,6 +89,8 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
         raise _failed(relay, _said(error)) from None
     except DelegatorError as error:
         raise error if error.kind is Kind.CONFIGURATION else _failed(relay, error.detail) from None
+    except Exception as error:  # whatever its replies did to the library; the words may hold anything
+        raise _failed(relay, f"it answers what cannot be read ({type(error).__name__})") from None
 
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:
@@ -107,7 +109,7 @@ async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, 
             if client.transport is not None:
                 client.transport.abort()
             client.close()
-    return str(reply)[:_LONGEST_REPLY]
+    return _words(reply)
 
 
 async def _goodbye(library: ModuleType, client: Any) -> None:
@@ -141,5 +143,11 @@ def _said(error: Exception) -> str:
     if inner:
         error = inner[0]
     code, text = getattr(error, "code", None), getattr(error, "message", None)
-    plain = str(text or getattr(error, "strerror", None) or error) or "the connection broke"
-    return (plain if code is None else f"{code} {text}")[:_LONGEST_REPLY]
+    plain = _words(text or getattr(error, "strerror", None) or error) or "the connection broke"
+    return plain if code is None else f"{code} {plain}"
+
+
+def _words(reply: object) -> str:
+    """A relay's own words. aiosmtplib has bytes that are no UTF-8 as halves of characters (PEP 383), which nothing
+    can write: no database and no log."""
+    return said(str(reply).encode("utf-8", "surrogateescape"))

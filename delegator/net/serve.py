@@ -23,10 +23,13 @@ from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
+from delegator.net.ebb import Ebb, give_back
 from delegator.net.listening import Hosts, Place, opened, place_of
+from delegator.net.lobby import Seldom
 from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.tls import Refused, TlsContext
+from pki.said import said
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
@@ -93,6 +96,8 @@ class Listener:
         self._connections: set[Connection] = set()
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
+        self._failed = Seldom()
+        self._ebb = Ebb()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
         self._sockets: list[socket.socket] = []
         self._left: set[asyncio.Task[None]] = set()
@@ -150,7 +155,9 @@ class Listener:
                 admission.taken(True)
                 return
             except OSError as error:
-                log.error("accept: %s", error, extra={"connection": ""})
+                if (times := self._failed.times()):
+                    log.error("no connection can be accepted: %s, %d times since this was last said", error.strerror,
+                              times, extra={"connection": ""})
                 self._pause(listening)
                 return
             if behind and (stale(sock) or crowded(listening)):
@@ -174,10 +181,13 @@ class Listener:
     def _take(self, sock: socket.socket, address: str) -> None:
         """Serve it, unless there are too many; behind balancers its source is counted once that is known."""
         source = None if self.balancers is not None else source_of(address)
-        if len(self._connections) >= self._caps.connections or (
-                source is not None and not self._sources.enter(source, self._caps.per_source)):
-            self.turned_away += 1
-            sock.close()
+        if source is not None and not self._sources.enter(source, self._caps.per_source):
+            self._turn_away(sock)
+            return
+        if not self._has_room():
+            if source is not None:
+                self._sources.leave(source)
+            self._turn_away(sock)
             return
         sock.setblocking(False)
         connection = Connection(self, sock, address, next(self._numbers))
@@ -188,6 +198,20 @@ class Listener:
             self.turned_away += 1
             oldest.abort()
 
+    def _turn_away(self, sock: socket.socket) -> None:
+        self.turned_away += 1
+        sock.close()
+
+    def _has_room(self) -> bool:
+        """Where all connections are taken, one that has been without a finished handshake for longest goes."""
+        if len(self._connections) < self._caps.connections:
+            return True
+        oldest = self._strangers.oldest()
+        if oldest is not None:
+            self.turned_away += 1
+            oldest.abort()
+        return oldest is not None
+
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
         source = source_of(address)
@@ -197,8 +221,8 @@ class Listener:
         connection.source = source
         return True
 
-    def handshaken(self, connection: Connection) -> None:
-        """It has shown who it is."""
+    def known(self, connection: Connection) -> None:
+        """It has shown who it is, and gives way to nobody any more."""
         self._strangers.leave(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
@@ -206,7 +230,7 @@ class Listener:
         try:
             return await self._handler(request, connection)
         except Exception:
-            log.exception("unhandled in %s %s", request.method, request.target)
+            log.exception("unhandled in %s %s", request.method, said(request.target))
             return Response(500, {b"Content-Type": b"text/plain"}, b"internal error\n")
 
     def refused(self, connection: Connection, refused: Refused) -> None:
@@ -230,6 +254,8 @@ class Listener:
             now = time.monotonic()
             for connection in [one for one in self._connections if one.deadline < now]:
                 self._overdue(connection)
+            if self._ebb.is_out(len(self._connections)):
+                give_back()
 
     def _overdue(self, connection: Connection) -> None:
         """One that cannot be told off in order goes all the same, and keeps none behind it from its end."""

@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import logging
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from delegator.errors import DelegatorError, Kind
@@ -23,6 +25,7 @@ from delegator.model import Customer, HostedCallback, Notification, Notification
 from delegator.rounds import guarded
 from delegator.store import Store
 from delegator.store.outbox import Queue, Taken
+from pki.said import said
 
 __all__ = ["Carrier", "Notifier", "pause"]
 log = logging.getLogger(__name__)
@@ -37,6 +40,8 @@ UPKEEP = timedelta(minutes=1)
 """Between two removals of old notifications; a look that finds nothing to do writes nothing."""
 KEPT = timedelta(days=30)
 """How long it can be seen who was told what."""
+LONGEST_WHY = 600
+"""Characters of a reason that are kept: a relay's words with all that we say around them."""
 GRACE = 3.0
 """Seconds at the end for what is under way, so that it need not be sent again at the next start."""
 
@@ -172,8 +177,6 @@ class Notifier:
     async def _failed(self, taken: Taken, error: Exception) -> None:
         """The whole queue rests: what this target refuses or does not hear, it will not hear a moment later."""
         told, why = taken.notification, _why(error)
-        if not isinstance(error, DelegatorError):
-            log.error("notification of claim %s: a fault of ours", told.claim_id, exc_info=error)
         rest = pause(taken.queue.failures, self._chance())
         self.told[told.kind.value, "failed"] += 1
         log.warning("notification of claim %s by %s failed, attempt %d, again in %d s: %s", told.claim_id,
@@ -186,7 +189,10 @@ class Notifier:
 
 
 def _why(error: Exception) -> str:
-    """What may be shown and kept. A fault of ours may hold anything in its words, so only its type is told."""
+    """What may be shown and kept. A fault of ours may hold anything in its words, so its type is told and where it
+    was: it fails like any other, which may be a hundred times, and no log needs its traceback as often."""
     if isinstance(error, DelegatorError):
-        return f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
-    return f"a fault of ours, {type(error).__name__}"
+        why = f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
+        return said(why, LONGEST_WHY)
+    at = [f" at {Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-1:]]
+    return f"a fault of ours, {type(error).__name__}{''.join(at)}"

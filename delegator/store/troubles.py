@@ -10,6 +10,7 @@ import enum
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.library import asyncpg
+from pki.said import said
 
 
 class Trouble(enum.Enum):
@@ -77,5 +78,4 @@ def _words(error: Exception, trouble: Trouble) -> str:
         return _CONSTRAINTS.get(str(getattr(error, "sqlstate", "")), "it does not take such a value")
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    words = str(getattr(error, "message", None) or error) or type(error).__name__
-    return " ".join(words.split())
+    return said(getattr(error, "message", None) or error) or type(error).__name__

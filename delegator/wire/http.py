@@ -18,6 +18,7 @@ import httptools
 
 from delegator.model.places import authority, read_authority
 from delegator.wire.framing import CONTINUE, LIMITS, HttpError, Limits, Message
+from delegator.wire.media import foreign
 
 __all__ = ["CONTINUE", "LIMITS", "HttpError", "Limits", "Request", "RequestReader", "Response", "ResponseReader",
            "render_request", "render_response"]
@@ -56,6 +57,13 @@ class Response:
     def header(self, name: str) -> str:
         """The value of a field by its lower-case name; empty where it was not sent."""
         return self.headers.get(name.encode("ascii"), b"").decode("latin-1")
+
+
+def check_media(request: Request) -> None:
+    """Whether the body is said to be what a SOAP call is. Raises HttpError(415)."""
+    why = foreign(request.header("content-type"), request.header("content-encoding"))
+    if why:
+        raise HttpError(415, why)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ def show(context: SSL.Context, pair: Pair) -> None:
             SSL._raise_current_error()
         context.check_privatekey()
     except (SSL.Error, crypto.Error) as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate and key cannot be used by OpenSSL: {said(error)}",
+        why = openssl_words(error)
+        raise DelegatorError(Kind.CONFIGURATION, f"certificate and key cannot be used by OpenSSL: {why}",
                              hint="make both anew, with a key of EC P-256 or RSA-2048") from None
 
 
@@ -71,7 +72,7 @@ def _nobody_to_ask(*_: object) -> bytes:
     raise DelegatorError(Kind.CONFIGURATION, locked("the key").detail)
 
 
-def said(error: Exception) -> str:
+def openssl_words(error: Exception) -> str:
     """OpenSSL's last word on an error."""
     stack = error.args[0] if error.args else ()
     if isinstance(stack, (list, tuple)) and stack:

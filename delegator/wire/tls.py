@@ -29,10 +29,11 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
 from delegator.wire import leaf
 from delegator.wire.certificate import read_certificate, read_leaf, serial_of
-from delegator.wire.presented import presented, said, show
+from delegator.wire.presented import openssl_words, presented, show
 from delegator.wire.records import Records
 from pki.ledger import serial_text
 from pki.pair import Pair
+from pki.said import said
 from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
 
 RECORD = 16 * 1024
@@ -60,13 +61,17 @@ becomes internal_error, where "expired" would send the device's owner looking in
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a handshake failed. `subject` and `serial` name the refused certificate where there was one."""
+    """Why a handshake failed, in words that are harmless wherever they stand. `subject` and `serial`
+    name the refused certificate where there was one."""
 
     refusal: Refusal | None
     detail: str
     subject: str = ""
     serial: str = ""
     depth: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", said(self.detail))
 
     def __str__(self) -> str:
         whom = f": certificate {self.subject} serial {self.serial} depth {self.depth}" if self.serial else ""
@@ -363,7 +368,7 @@ class Session:
         try:
             verify(self._connection, name)
         except (service_identity.VerificationError, service_identity.CertificateError) as error:
-            raise DelegatorError(Kind.UNREACHABLE, f"the certificate shown is not for {name}: {error}") from None
+            raise DelegatorError(Kind.UNREACHABLE, f"the certificate shown is not for {name}: {said(error)}") from None
 
 
 def _is_address(name: str) -> bool:
@@ -391,5 +396,5 @@ _NO_CERTIFICATE = "peer did not return a certificate"
 
 def _refused(error: SSL.Error) -> Refused:
     """An error that no certificate explains: none was sent, the peer refused us, or the protocol was broken."""
-    words = said(error)
+    words = openssl_words(error)
     return Refused(Refusal.NO_CERTIFICATE if words == _NO_CERTIFICATE else None, words)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import unicodedata
 from datetime import UTC, datetime
 
 import pytest
@@ -101,8 +100,6 @@ def test_c10_whatever_the_bytes_they_are_a_credential_or_refused(output: bytes) 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_c10_what_comes_through_is_what_was_written(user: str, password: str) -> None:
-    if any(unicodedata.category(one) in ("Cc", "Cs") for one in user + password):
-        return
     try:
         wanted = Credential(user, Secret(password))
         output = f"<Credential><UserName>{escape(user)}</UserName><Password>{escape(password)}</Password></Credential>"
@@ -119,7 +116,7 @@ def test_c10_the_limit_is_that_of_the_reader() -> None:
 
 @pytest.mark.parametrize(("errors", "line"), [
     (b"", ""), (b"\n  \nno such device\nmore", "no such device"), (b"\x1b[31mred\x07\n", r"\x1b[31mred\x07"),
-    (b"\xff\xfe", "\ufffd\ufffd"), ("zürich\u2028next".encode(), "zürich"), (b"x" * 500, "x" * 200)])
+    (b"\xff\xfe", r"\xff\xfe"), ("zürich\u2028next".encode(), "zürich"), (b"x" * 500, "x" * 197 + "...")])
 def test_a7b_one_line_of_standard_error_goes_to_the_trail_and_moves_no_cursor(errors: bytes, line: str) -> None:
     assert first_line(errors) == line
 

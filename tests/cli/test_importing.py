@@ -33,8 +33,8 @@ def _tags(console: Console) -> list[str]:
 
 def test_a9_a_shipment_is_registered_and_again_changes_nothing(acme: Console) -> None:
     assert _import(acme, GOOD) == (0, {
-        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "placeholders": 0, "refused": [],
-        "registered": True,
+        "rows": 3, "new": 3, "changed": 0, "unchanged": 0, "refused_rows": 0, "placeholders": 0, "untagged": 1,
+        "refused": [], "registered": True,
         "dry_run": False, "sha256": hashlib.sha256(GOOD.encode()).hexdigest()})
     assert acme.ok("devices", "show", "ABC1235") == {
         "service_tag": "ABC1235", "serial_number": "SN-1",
@@ -202,3 +202,23 @@ def test_a_blank_that_is_no_ascii_is_a_part_of_the_value_as_for_the_factory(acme
     assert (code, facts["new"]) == (5, 0)
     (fault,) = pki_rows(BytesIO(rows.encode()))
     assert isinstance(fault, RowFault)
+
+
+@pytest.mark.parametrize("kept", [(), ("--dry-run",)], ids=["for good", "as a trial"])
+def test_s7_rows_without_a_tag_are_taken_and_counted_with_who_may_come_for_them(acme: Console,
+                                                                                 kept: tuple[str, ...]) -> None:
+    """Nothing but the tag is proven (ADR 7); a serial number is what any genuine device may say."""
+    text = ("service_tag,serial_number,mac_addresses,model\nNEW1234,SN-1,,\n,SN-2,,\n"
+            ",,00:1a:2b:3c:4d:5e,R 750\n,SN-4,,R 750\n")
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", *kept, stdin=text)
+    assert (done.code, done.json["new"], done.json["untagged"]) == (0, 4, 3)
+    assert "rows without a service tag: 3, the first on line 3; any genuine device that says such" in done.err
+    text = "service_tag,serial_number\nABC1235,SN-5\n"
+    done = acme.run("devices", "import", "-", "--customer", "acme", "--json", *kept, stdin=text)
+    assert (done.json["untagged"], "without a service tag" in done.err) == (0, False)
+
+
+def test_s7_so_is_a_device_that_is_added_without_one(acme: Console) -> None:
+    done = acme.run("devices", "add", "--serial", "SN-9", "--customer", "acme")
+    assert (done.code, "it has no service tag: any genuine device that says such" in done.err) == (0, True)
+    assert "service tag:" not in acme.run("devices", "add", "ABC1234", "--customer", "acme").err

@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from delegator import config
+from delegator.net import ebb
 
 from .conftest import World
 
@@ -24,6 +25,8 @@ SOURCES = 10
 ASKS = 100
 MOST = 0.25
 """Seconds of p99, or half as much again as without them where the machine is slower than that."""
+MEMORY = 32
+"""MiB that may be left of a crowd once it is gone."""
 STAGES: dict[str, tuple[bool, bytes]] = {
     "silent": (False, b""), "in the handshake": (False, b"\x16\x03\x01\x02\x00\x01\x00"), "idle": (True, b""),
     "in the head": (True, b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "),
@@ -59,6 +62,13 @@ def descriptors(world: World) -> int:
     return len(list(Path(f"/proc/{world.process.pid}/fd").iterdir()))
 
 
+def resident(world: World) -> int:
+    """Memory in MiB."""
+    assert world.process is not None
+    status = Path(f"/proc/{world.process.pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
+
+
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
         make_world: Callable[[str], World], stage: str) -> None:
@@ -70,7 +80,7 @@ def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
     for tag in tags:
         world.paths(tag)
     world.start()
-    calm, before = p99(world, tags[:ASKS]), descriptors(world)
+    calm, before, memory = p99(world, tags[:ASKS]), descriptors(world), resident(world)
     slow = []
     try:
         for peer in held_open(world, stage):
@@ -89,6 +99,11 @@ def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
         while descriptors(world) > before + 2 and time.monotonic() < until:
             time.sleep(0.2)
         assert descriptors(world) <= before + 2, "every descriptor is back"
+        until = time.monotonic() + 2 * ebb.APART
+        while resident(world) > memory + MEMORY and time.monotonic() < until:
+            time.sleep(0.2)
+        print(f"{stage}: {memory} MiB before, {resident(world)} MiB once they are gone")
+        assert resident(world) <= memory + MEMORY, "and so is the memory"
     finally:
         for peer in slow:
             with contextlib.suppress(OSError, ssl.SSLError):

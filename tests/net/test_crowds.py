@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator.net.balancers import balancers_of
-from delegator.net.connection import Phase
+from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.serve import Deadlines, Listener
 from delegator.wire.http import LIMITS, Request, Response
-from delegator.wire.tls import server_context
+from delegator.wire.presented import presented
+from delegator.wire.tls import server_context, serving
 from pki import Folder, Issued
 from pki.trust import TrustStore
 
@@ -72,14 +73,17 @@ class Door:
         self.open = asyncio.Event()
         self.open.set()
         self.body = b"done"
+        self.vouched = b""
         self.listener = Listener(context, self.answer, caps=caps, deadlines=QUICK)
         _, self.port = self.listener.listen("127.0.0.1", 0)
         self.tls = ssl.create_default_context(cafile=str(factory.ca_path))
         assert issued.key_path is not None
         self.tls.load_cert_chain(issued.certificate_path, issued.key_path)
 
-    async def answer(self, request: Request, connection: object) -> Response:
+    async def answer(self, request: Request, connection: Connection) -> Response:
         await self.open.wait()
+        if self.vouched and request.headers.get(b"x-vouch") == self.vouched:
+            connection.vouch()
         self.answered += 1
         return Response(200, {b"Content-Type": b"text/plain"}, self.body)
 
@@ -137,6 +141,32 @@ async def test_C7_one_source_cannot_use_up_the_places_of_others(
         for one in crowd:
             await gone_within(one, 2)
         assert (await served(door)).endswith(b"done"), "and so is this one, once its slow ones are gone"
+
+
+async def test_s10_where_no_certificate_is_needed_who_shows_nothing_gives_way_to_who_does(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
+    """The reference delegate: devices show a password there, and delegators a certificate."""
+    async with door_of(factory, device, connections=4, half_open=100) as door:
+        chain = factory.certificate_path("delegator-server", "delegator")
+        door.listener.context = serving(presented(chain, chain.with_suffix(".key")), TrustStore.load(factory.ca_path),
+                                        lambda: datetime.now(UTC), require_certificate=False)
+        door.vouched = b"by a password"
+        nothing = ssl.create_default_context(cafile=str(factory.ca_path))
+
+        async def anonymous(said: bytes = b"") -> asyncio.StreamReader:
+            reader, writer = await asyncio.open_connection("127.0.0.1", door.port, ssl=nothing,
+                                                           server_hostname="localhost")
+            writer.write(said)
+            door._kept = [*getattr(door, "_kept", []), writer]
+            return reader
+        known = await anonymous(ONE.replace(b"Host", b"X-Vouch: by a password\r\nHost"))
+        assert (await known.readuntil(b"done")).endswith(b"done")
+        idle = [await anonymous() for _ in range(3)]
+        assert (await served(door)).endswith(b"done"), "a certificate is served, though all places are taken"
+        assert await gone_within(idle[0], 0.2) < 0.2, "by the place of who was there for longest and showed nothing"
+        for _ in range(6):
+            await anonymous()
+        assert not known.at_eof(), "who has shown a password stays"
 
 
 async def test_C7_many_silent_peers_give_way_to_one_that_speaks(

@@ -231,9 +231,36 @@ async def test_C11_neither_log_nor_outbox_tells_a_secret(bench: Bench, caplog: p
     await bench.issue("TAG0001", kinds=(MAIL, WEBHOOK))
     await bench.look()
     (failed,) = [one for one in await bench.store.outbox.list() if one.kind is MAIL]
-    assert failed.last_error == "a fault of ours, RuntimeError"
+    assert failed.last_error is not None
+    assert failed.last_error.startswith("a fault of ours, RuntimeError at test_notifier.py:")
     assert "Canary" not in "".join(record.getMessage() for record in caplog.records)
     assert "Canary" not in repr(await bench.store.outbox.list())
+
+
+@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), RuntimeError("x" * 9999),
+                                   down("550 \udcff\udcfe\r\n\x1b[2J\u202e" + "y" * 9999)],
+                         ids=["not utf-8", "a fault of ours", "words that nothing can write"])
+async def test_s9_whatever_a_carrier_raises_its_queue_rests_longer_each_time_and_is_given_up_in_words(
+        bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    bench.mail.down["acme-1"] = error
+    await bench.issue("TAG0001")
+    rests = []
+    for _ in range(1000):
+        tries, begun = len(bench.mail.tries), bench.clock()
+        while len(bench.mail.tries) == tries and NotificationState.WAITING in await bench.states():
+            await bench.look()
+            bench.clock.later(minutes=1)
+        rests.append(bench.clock() - begun)
+        if NotificationState.WAITING not in await bench.states():
+            break
+    (lost,) = await bench.store.outbox.list()
+    assert lost.state is NotificationState.GIVEN_UP
+    assert lost.last_error is not None
+    assert lost.last_error.isprintable()
+    assert len(lost.last_error) <= notify.LONGEST_WHY
+    assert rests[1] < rests[4] < rests[8], "it rests longer each time"
+    assert not any(one.exc_info for one in caplog.records), "no traceback"
+    assert sum("failed, attempt" in one.getMessage() for one in caplog.records) == len(bench.mail.tries), "once each"
 
 
 async def test_A7c_the_worker_wakes_for_what_is_new_and_stops_cleanly(bench: Bench) -> None:

@@ -1,0 +1,45 @@
+"""The sockets of the calls that we make: no more than their share of the files that the process may hold open.
+
+Each delegate has bounds of its own, but there may be thousands of delegates. What a call cannot have it must not take
+from devices, so it fails at once, and its device is told to try later.
+The invariant: sockets that are open and were entered here are never more than the share.
+Must not live here: connecting, what is said (client).
+"""
+
+from __future__ import annotations
+
+import socket
+import weakref
+from collections.abc import Callable
+
+from delegator.errors import DelegatorError, Kind
+from delegator.net import descriptors
+
+
+class Calls:
+    """Counts them. `share` is asked at each look, as the limit may be raised after the start."""
+
+    def __init__(self, share: Callable[[], int]) -> None:
+        self._share = share
+        self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def is_full(self) -> bool:
+        """Whether there is room for none. Those that were closed are let go of when it matters."""
+        if len(self._open) < self._share():
+            return False
+        for one in list(self._open):
+            if one.fileno() < 0:
+                self._open.discard(one)
+        return len(self._open) >= self._share()
+
+    def enter(self, sock: socket.socket) -> None:
+        """One more. Raises DelegatorError (UNREACHABLE) where there is no room; then it is closed."""
+        if self.is_full():
+            sock.close()
+            raise DelegatorError(Kind.UNREACHABLE, f"not called: {self._share()} calls are under way, as many as the "
+                                 "limit of open files leaves for them", hint="raise LimitNOFILE")
+        self._open.add(sock)
+
+
+CALLS = Calls(lambda: descriptors.calls(descriptors.limit()))
+"""Those of this process."""
