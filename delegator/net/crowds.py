@@ -80,10 +80,6 @@ class Strangers(Generic[T]):
         self._line[one] = None
         return self._line.popitem(last=False)[0] if len(self._line) > most else None
 
-    def oldest(self) -> T | None:
-        """Who has been here longest, if anybody is."""
-        return next(iter(self._line), None)
-
     def leave(self, one: T) -> None:
         """It has shown who it is, or it is gone; again is nothing."""
         self._line.pop(one, None)

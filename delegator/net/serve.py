@@ -181,13 +181,10 @@ class Listener:
     def _take(self, sock: socket.socket, address: str) -> None:
         """Serve it, unless there are too many; behind balancers its source is counted once that is known."""
         source = None if self.balancers is not None else source_of(address)
-        if source is not None and not self._sources.enter(source, self._caps.per_source):
-            self._turn_away(sock)
-            return
-        if not self._has_room():
-            if source is not None:
-                self._sources.leave(source)
-            self._turn_away(sock)
+        if len(self._connections) >= self._caps.connections or (
+                source is not None and not self._sources.enter(source, self._caps.per_source)):
+            self.turned_away += 1
+            sock.close()
             return
         sock.setblocking(False)
         connection = Connection(self, sock, address, next(self._numbers))
@@ -197,20 +194,6 @@ class Listener:
         if oldest is not None:
             self.turned_away += 1
             oldest.abort()
-
-    def _turn_away(self, sock: socket.socket) -> None:
-        self.turned_away += 1
-        sock.close()
-
-    def _has_room(self) -> bool:
-        """Where all connections are taken, one that has been without a finished handshake for longest goes."""
-        if len(self._connections) < self._caps.connections:
-            return True
-        oldest = self._strangers.oldest()
-        if oldest is not None:
-            self.turned_away += 1
-            oldest.abort()
-        return oldest is not None
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""

@@ -1,9 +1,10 @@
 """What a SOAP request may say that its body is: media type and charset. Decided on the head, before any byte of XML.
 
 Taken is what SOAP stacks send, in any case and quoting: `text/xml` (SOAP 1.1 section 6), `application/soap+xml`
-(RFC 3902), `application/xml` and any other `+xml` (RFC 7303), and no type at all. The charset is UTF-8, its subset
+(RFC 3902), `application/xml` and any other `+xml` (RFC 7303), and no type at all; so is what curl and wget say of any
+file unless told otherwise, since a device that was made with them would stop for good. The charset is UTF-8, its subset
 US-ASCII, or not said. Whatever else is said of the body is believed: then it is no request of ours, however much its
-bytes look like one. Nor is it one that a browser sends across sites by itself (a form, plain text).
+bytes look like one.
 Must not live here: what the XML itself declares (wire.xml), statuses (wire.http).
 """
 
@@ -14,7 +15,8 @@ import re
 
 SHOWN = 80
 LONGEST = 1000
-_XML = re.compile(r"(?:text|application)/xml|[a-z0-9!#$&^_.-]+/[a-z0-9!#$&^_.-]+\+xml")
+_XML = re.compile(r"(?:text|application)/xml|application/x-www-form-urlencoded"
+                  r"|[a-z0-9!#$&^_.-]+/[a-z0-9!#$&^_.-]+\+xml")
 _PARAMETER = re.compile(r';[ \t]*([^=;" \t]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*)')
 _CHARSETS = frozenset(("utf-8", "utf8", "us-ascii"))
 _CODINGS = frozenset(("", "identity"))

@@ -13,10 +13,11 @@ TAKEN = ["", "text/xml", "text/xml; charset=utf-8", 'text/xml; charset="utf-8"',
          'TEXT/XML ; Charset="Utf-8"', "text/xml;", "application/xml", "application/xml; charset=us-ascii",
          "application/soap+xml; charset=utf-8", 'application/soap+xml; charset=utf-8; action="urn:x;charset=latin1"',
          "application/soap+xml;action=urn:delegator:provisioning:1/GetProvisioningCredential;charset=utf8",
-         "application/vnd.x+xml", 'application/soap+xml; action="urn:\\"x"; charset="UTF-8"']
-"""Axis, CXF, WCF, gSOAP, Zeep, SoapUI, .NET and a shell send one of these."""
+         "application/x-www-form-urlencoded", "application/vnd.x+xml",
+         'application/soap+xml; action="urn:\\"x"; charset="UTF-8"']
+"""Axis, CXF, WCF, gSOAP, Zeep, SoapUI, .NET, and curl or wget in a shell send one of these."""
 FOREIGN = ["application/json", "application/json; charset=utf-8", "text/json", "text/html", "text/plain", "*/*", "xml",
-           "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/octet-stream",
+           "multipart/form-data; boundary=x", "application/octet-stream",
            'multipart/related; type="application/xop+xml"; boundary=x', "image/svg", "text/xml, application/json",
            "text/xml; charset=iso-8859-1", "text/xml; charset=utf-16", 'application/soap+xml; charset="UTF-7"',
            "text/xml; charset=utf-8; charset=utf-16", 'text/xml; a="x"; charset=windows-1252', "text/xml; charset=",
