@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from delegator import engine
 
 engine.load()
+hypothesis.settings.register_profile(
+    "patient", suppress_health_check=[hypothesis.HealthCheck.too_slow])  # a busy machine is no fault of a test's
+hypothesis.settings.load_profile("patient")
 
 from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
 

@@ -40,6 +40,11 @@ class _Gate:
     inside: int = 0
 
 
+_OURS = (Kind.CONFIGURATION, Kind.TRY_LATER)
+"""Trouble on this side, such as a certificate that is missing here, or no open file left for a call: the delegate was
+not asked, and is not left alone because of it."""
+
+
 class Guard:
     """One gate per delegate, made when it is first called. `clock` gives monotonic seconds."""
 
@@ -79,7 +84,7 @@ class Guard:
             self._failed(name, whom, gate, detail)
             raise DelegatorError(Kind.UNREACHABLE, detail) from None
         except DelegatorError as error:
-            if error.kind is Kind.CONFIGURATION:  # ours, such as a certificate that is missing here
+            if error.kind in _OURS:
                 gate.breaker.gave_up(self._clock())
             elif error.kind is Kind.NOT_ENTITLED:
                 self._succeeded(name, gate)

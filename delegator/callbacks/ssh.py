@@ -106,6 +106,8 @@ def _told(session: ModuleType, name: str, settings: SshCallback) -> Iterator[Non
     except OSError as error:
         raise _failed(name, f"{authority(settings.host, settings.port)}: {reason(error)}") from None
     except DelegatorError as error:
+        if error.kind is Kind.TRY_LATER:  # it was not even tried
+            raise
         raise _failed(name, error.detail) from None
 
 

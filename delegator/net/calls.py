@@ -33,10 +33,11 @@ class Calls:
         return len(self._open) >= self._share()
 
     def enter(self, sock: socket.socket) -> None:
-        """One more. Raises DelegatorError (UNREACHABLE) where there is no room; then it is closed."""
+        """One more. Raises DelegatorError (TRY_LATER) where there is no room; then it is closed. Who was to be called is
+        not to blame."""
         if self.is_full():
             sock.close()
-            raise DelegatorError(Kind.UNREACHABLE, f"not called: {self._share()} calls are under way, as many as the "
+            raise DelegatorError(Kind.TRY_LATER, f"not called: {self._share()} calls are under way, as many as the "
                                  "limit of open files leaves for them", hint="raise LimitNOFILE")
         self._open.add(sock)
 

@@ -180,7 +180,8 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
     except (OSError, HttpError) as error:
         raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {_say(error)}") from None
     except DelegatorError as error:
-        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {error.detail}") from None
+        kind = error.kind if error.kind is Kind.TRY_LATER else Kind.UNREACHABLE  # it was not even tried
+        raise DelegatorError(kind, f"{endpoint}: {error.detail}") from None
 
 
 def _say(error: Exception) -> str:

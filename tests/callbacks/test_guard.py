@@ -128,6 +128,19 @@ async def test_it_closes_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await guard.run("a", "D9", _works) == "fine"
 
 
+@pytest.mark.parametrize("kind", [Kind.CONFIGURATION, Kind.TRY_LATER])
+async def test_s10_trouble_of_ours_is_not_held_against_a_delegate(kind: Kind) -> None:
+    """Other customers' calls may have taken all open files that calls have: this delegate was not even asked."""
+    async def not_called() -> None:
+        raise DelegatorError(kind, "not called")
+
+    guard = Guard(Limits())
+    for number in range(2 * OPEN_AFTER):
+        with pytest.raises(DelegatorError, match="not called"):
+            await guard.run("a", f"D{number}", not_called)
+    assert await guard.run("a", "D0", _works) == "fine"
+
+
 async def _refuses() -> None:
     raise DelegatorError(Kind.NOT_ENTITLED, "no")
 

@@ -144,7 +144,7 @@ async def test_s2_a_reason_of_the_servers_is_one_short_line_without_controls() -
 
     async with sshd(answers, before=before) as callback:
         detail = await refused(callback)
-    assert "\\x1b[2Jboo\\x202ex" in detail
+    assert "\\x1b[2Jboo\\u202ex" in detail
     assert detail.isprintable()
     assert len(detail) < 400
 

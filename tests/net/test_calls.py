@@ -21,7 +21,7 @@ def test_s10_no_more_calls_than_their_share_and_each_that_ended_makes_room() -> 
     late = socket.socket()
     with pytest.raises(DelegatorError) as refusal:
         counted.enter(late)
-    assert (refusal.value.kind, late.fileno()) == (Kind.UNREACHABLE, -1), "closed at once"
+    assert (refusal.value.kind, late.fileno()) == (Kind.TRY_LATER, -1), "closed at once"
     under_way.pop().close()
     with socket.socket() as next_one:
         counted.enter(next_one)
