@@ -15,7 +15,6 @@ import json
 import resource
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +42,9 @@ def main(words: Sequence[str]) -> int:
         for mode in MODES:
             print(f"{mode}: {mode.does}")
         return 0
+    if arguments.draw:
+        judged.PAGE.write_text(judged.drawn(judged.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, DESCRIPTORS), hard), hard))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -68,11 +70,12 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--at-once", action="append", type=int, metavar="N", help="calls at a time (1 and 16)")
     parser.add_argument("--loop", action="append", choices=LOOPS, help="only this one")
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"of each attack ({SECONDS:g})")
-    parser.add_argument("--sample", action="store_true", help="one mode of each layer, another one each day")
+    parser.add_argument("--sample", type=int, metavar="N", help="one mode of each layer: the Nth, counted round")
     parser.add_argument("--tries", type=int, default=TRIES, metavar="N", help=f"of what breaks a limit ({TRIES})")
     parser.add_argument("--fresh", action="store_true", help="run again what is known")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--write", action="store_true", help="write the figures into docs/security.md")
+    parser.add_argument("--draw", action="store_true", help="draw the table of modes in docs/security.md, run nothing")
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     parser.add_argument("--dir", type=Path, default=ROOT / "var" / "isolation", metavar="DIR",
                         help="where certificates and results are kept (var/isolation)")
@@ -121,10 +124,9 @@ class Run:
         arguments = self._arguments
         found = [one for one in MODES if (not arguments.layer or one.layer in arguments.layer)
                  and (not arguments.mode or one.name in arguments.mode)]
-        if arguments.sample:
-            day = int(time.time() // 86400)
+        if arguments.sample is not None:
             by_layer = {name: [one for one in found if one.layer == name] for name in LAYERS}
-            found = [modes[day % len(modes)] for modes in by_layer.values() if modes]
+            found = [modes[arguments.sample % len(modes)] for modes in by_layer.values() if modes]
         return found
 
     def run(self) -> list[Result]:

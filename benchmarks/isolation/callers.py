@@ -179,7 +179,7 @@ MODES = tuple(Mode(*row) for row in (
     ("device", "renegotiation", "ClientHello after ClientHello in an open session, TLS 1.2",
      device(flood(lambda wire: wire.sealed(HANDSHAKE, hello())), OLD)),
     ("device", "alerts", "warning alerts without end, TLS 1.2",
-     device(flood(lambda wire: wire.sealed(ALERT, b"\x01\x64")), OLD)),
+     device(flood(lambda wire: wire.sealed(ALERT, b"\x01\x5a")), OLD)),
     ("device", "half a request", "half a head and silence", device(lambda wire: wire.write(HELD))),
     ("device", "pipelining", "a hundred questions at once, no answer read", asks(100, read=False)),
     ("device", "again and again", "its one question a hundred times on a connection", asks(100, read=True)),

@@ -16,7 +16,8 @@ from benchmarks.isolation.window import Result
 from benchmarks.servers import ROOT
 
 PAGE = ROOT / "docs" / "security.md"
-BEGIN, END = "<!-- from a run of make isolation ARGS=--write -->\n", "<!-- end of the run -->\n"
+BEGIN, END = "<!-- from a run: make isolation ARGS=--write -->\n", "<!-- end of isolation -->\n"
+MODES_BEGIN = "<!-- from benchmarks/isolation: make isolation ARGS=--draw -->\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +100,32 @@ def page(results: Sequence[Result], when: str) -> str:
                         f"{sum(sum(one.attack.failed.values()) for one in of)} |")
     bad = [f"- {one.layer}, {one.name}, {one.lanes} at once, {one.loop}: {', '.join(broken(one))}" for one in results
            if broken(one)]
-    return "\n".join([*rows, "", *(bad or ["Nothing broke a limit."]), ""])
+    return "\n".join([*rows, "", *(bad or ["Nothing broke a limit."])])
 
 
 def written(results: Sequence[Result], when: str, path: Path = PAGE) -> None:
     """Put a run into the page. Raises ValueError where it has no place for it."""
-    before, found, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (found and ended):
-        raise ValueError(f"{path} has no lines {BEGIN.strip()!a} and {END.strip()!a}")
-    path.write_text(f"{before}{BEGIN}\n{page(results, when)}\n{END}{after}", encoding="utf-8")
+    text = _put(path.read_text(encoding="utf-8"), BEGIN, page(results, when))
+    path.write_text(drawn(text), encoding="utf-8")
 
 
 def catalogue() -> str:
-    """Markdown: what each mode does, for the page."""
-    rows = ["| layer | who | modes |", "|---|---|---|"]
+    """Markdown: what each mode does, and the quick tests of its layer."""
+    rows = ["| layer | who | modes | the law without a clock |", "|---|---|---|---|"]
     for layer in LAYERS.values():
-        modes = "; ".join(f"**{one.name}**: {one.does}" for one in MODES if one.layer == layer.name)
-        rows.append(f"| {layer.name} | {layer.plays} | {modes} |")
+        modes = "; ".join(f"*{one.name}*: {one.does}" for one in MODES if one.layer == layer.name)
+        rows.append(f"| {layer.name} | {layer.plays} | {modes} | {', '.join(f'`{law}`' for law in layer.laws)} |")
     return "\n".join(rows)
+
+
+def drawn(text: str) -> str:
+    """A page with the catalogue made anew. Raises ValueError when it has no place for it."""
+    return _put(text, MODES_BEGIN, catalogue())
+
+
+def _put(text: str, begin: str, what: str) -> str:
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(END)
+    if not (found and ended):
+        raise ValueError(f"{PAGE} has no lines {begin.strip()!a} and {END.strip()!a}")
+    return f"{before}{begin}\n{what}\n\n{END}{after}"

@@ -42,8 +42,8 @@ def record(kind: int, data: bytes, name: bytes = pointer(12)) -> bytes:
     return name + struct.pack("!HHIH", kind, 1, 60, len(data)) + data
 
 
-LONG = b"\x01a" * 126 + b"\0"
-"""126 labels, as many as a name can have."""
+LONG = b"\x01a" * 124 + b"\0"
+"""124 labels: with one of three letters before them a name is as long as names can be."""
 
 
 def bomb(question: bytes, many: int) -> bytes:
@@ -95,7 +95,7 @@ def nothing(question: bytes) -> bytes:
 well = always(nothing)
 MODES = tuple(Mode("dns", *row) for row in (
     ("silence", "answers nothing", lambda question, way: iter(())),
-    ("bomb by UDP", "52 names of 126 labels behind pointers, in 1 232 bytes", always(lambda q: bomb(q, 45))),
+    ("bomb by UDP", "45 names of 125 labels behind pointers, in 1 200 bytes", always(lambda q: bomb(q, 45))),
     ("bomb by TCP", "the same in 4 KB by TCP", by_tcp(lambda q: bomb(q, 180))),
     ("64 KB by TCP", "the same in 64 KB", by_tcp(lambda q: bomb(q, 3000))),
     ("57 KB by UDP", "the same in a datagram that is longer than was asked for", always(lambda q: bomb(q, 2600))),

@@ -24,7 +24,8 @@ ANSWER = '{"user_name": "temp", "password": "p"}\n'
 IGNORE, DEBUG, KEXINIT, BANNER, GLOBAL, OPEN, ADJUST = 2, 4, 20, 53, 80, 90, 93
 FULL = 1 << 20
 """Bytes that wait to be sent before a flood waits itself."""
-logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+for _name in ("asyncssh", "asyncio"):  # both tell of peers that hang up, which is what we are here for
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def text(data: bytes) -> bytes:

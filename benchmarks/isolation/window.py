@@ -27,7 +27,9 @@ REST = 0.25
 """Seconds that a lane rests between two devices, so that what is measured is a hostile peer and not a crowd."""
 MOST = 16 / REST
 """Calls a second that a control makes at most, as an attack makes at most with calls that end at once."""
-SETTLE = 0.2
+SETTLE, IDLE, LONGEST = 0.1, 0.3, 5.0
+"""Seconds between two looks at how busy the server still is, the share of a core that counts as idle, and seconds until
+it is taken as it is: what one window left must not be the next one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def warm(stage: Stage, served: Served, seconds: float) -> None:
 def measured(stage: Stage, served: Served, mode: Mode, lanes: int, window: int, seconds: float, loop: str) -> Result:
     """The mode, then its control for two thirds of the time."""
     attack = _stretch(stage, served, Part(mode.act, lanes), stage.hostile(window, lanes), REST, seconds)
-    time.sleep(SETTLE)
+    settled(served)
     calm = seconds * 2 / 3
     calls = max(1, round(min(attack.calls / seconds, MOST) * calm))
     provoked = stage.well(calls, lanes)
@@ -84,8 +86,19 @@ def measured(stage: Stage, served: Served, mode: Mode, lanes: int, window: int, 
     part = Part(stage.layer.well, lanes, max(PACE, lanes * calm / calls))
     with burning(attack.burnt):
         control = _stretch(stage, served, part, provoked, rest, calm)
+    settled(served)
     budget = {Kind.DELEGATE: BUDGET, Kind.NAMES: BUDGET, Kind.TOLD: 0.0}.get(stage.layer.kind)
     return Result(mode.layer, mode.name, lanes, loop, attack, control, budget)
+
+
+def settled(served: Served) -> None:
+    """Wait until the server has nothing left to do."""
+    until = time.monotonic() + LONGEST
+    while time.monotonic() < until:
+        before = served.cpu()
+        time.sleep(SETTLE)
+        if served.cpu() - before <= IDLE * SETTLE:
+            return
 
 
 def _stretch(stage: Stage, served: Served, part: Part, lanes: Sequence[Sequence[Provoked]], rest: float,
