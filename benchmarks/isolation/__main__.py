@@ -28,10 +28,10 @@ from benchmarks.isolation.window import MOST, RATE, Result, measured, of_data, w
 from benchmarks.servers import ROOT, ServerError
 
 AT_ONCE = (1, 16)
-SECONDS = 1.5
+SECONDS = 1.0
 TRIES = 3
 """Of a mode that breaks a limit: a machine has moods, a mode that breaks one has none."""
-OVERHEAD = 1.4
+OVERHEAD = 1.1
 """Seconds of a mode beside its two stretches: calls that end with their budget, processes."""
 DESCRIPTORS = 8192
 

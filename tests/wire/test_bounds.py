@@ -6,6 +6,7 @@ turns of the loop in tests/net/test_turns.py.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -85,6 +86,37 @@ def test_s1_no_more_fields_than_that_are_kept(reader: type[RequestReader] | type
     with pytest.raises(HttpError, match=f"more than {LIMITS.headers} header fields"):
         one.feed(first + b"".join(b"X-%d: y\r\n" % number for number in range(LIMITS.headers + 2)))
     assert one._message.fields <= LIMITS.headers + 1
+
+
+COUNTED: dict[str, tuple[bytes, bytes, bytes, int]] = {
+    "chunks": (CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n", LIMITS.chunks - 1),
+    "trailers": (CHUNKED + b"0\r\n", b"X: y\r\n", b"\r\n", LIMITS.headers - 2)}
+"""What is small and many: how it begins, goes on and ends, and how often it may."""
+
+
+@pytest.mark.parametrize("piece", [1, 1460, 64 * 1024])
+@pytest.mark.parametrize("kind", COUNTED)
+def test_s1_each_step_of_a_message_is_counted_however_it_is_cut(kind: str, piece: int) -> None:
+    """Each costs a call of ours, and thousands fit into the bytes that a message may have."""
+    first, more, last, most = COUNTED[kind]
+    for many, good in ((most, True), (most + 1, False)):
+        data = REQUEST + first + more * many + last
+        reader, done = RequestReader(), 0
+        with contextlib.nullcontext() if good else pytest.raises(HttpError):
+            for at in range(0, len(data), piece):
+                done += len(reader.feed(data[at:at + piece]))
+        assert done == good
+
+
+@pytest.mark.parametrize("piece", [1, 64 * 1024])
+def test_s1_a_few_interim_answers_are_passed_over_and_no_more(piece: int) -> None:
+    for many, good in ((LIMITS.interim, True), (LIMITS.interim + 1, False)):
+        data = b"HTTP/1.1 100 Continue\r\n\r\n" * many + ANSWER + b"Content-Length: 0\r\n\r\n"
+        reader, found = ResponseReader(), None
+        with contextlib.nullcontext() if good else pytest.raises(HttpError, match="interim"):
+            for at in range(0, len(data), piece):
+                found = reader.feed(data[at:at + piece]) or found
+        assert (found is not None) == good
 
 
 @pytest.mark.parametrize("piece", [1, 700, 64 * 1024])
