@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.isolation.modes import RECEIVE, Act, Site
+from benchmarks.isolation.modes import RECEIVE, Act, Site, called, count_in
 
 PACE = 0.1
 """Seconds between two connections of one caller, so that what is measured is a hostile peer and not a crowd."""
@@ -80,24 +80,21 @@ def _accepting(part: Part, ports: Ports, site: Site) -> None:
         threading.Thread(target=_one, args=(part.act, sock, site), daemon=True).start()
 
 
-def _calling(part: Part, address: tuple[str, int], site: Site, count: Any) -> None:
+def _calling(part: Part, address: tuple[str, int], site: Site) -> None:
     while True:
         began = time.monotonic()
         with contextlib.suppress(OSError):
-            sock = socket.create_connection(address, 5)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with count.get_lock():
-                count.value += 1
-            _one(part.act, sock, site)
+            _one(part.act, called(address), site)
         time.sleep(max(0.001, began + part.pace - time.monotonic()))
 
 
 def _naming(part: Part, ports: Ports) -> None:
-    while True:
-        question, peer = ports.udp.recvfrom(RECEIVE)
+    def answer(question: bytes, peer: Any) -> None:
         with contextlib.suppress(OSError, IndexError):
             for reply in part.act(question, "udp"):
                 ports.udp.sendto(reply, peer)
+    while True:
+        threading.Thread(target=answer, args=ports.udp.recvfrom(RECEIVE), daemon=True).start()
 
 
 def _naming_by_tcp(act: Callable[[bytes, str], Iterator[bytes]]) -> Act:
@@ -118,12 +115,13 @@ def _played(kind: str, part: Part, ports: Ports, address: tuple[str, int], site:
     """The process."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    count_in(count)
     ports.emptied()
     ports.tcp.setblocking(True)
     ports.udp.setblocking(True)
     works: list[Callable[[], None]]
     if kind == "calls":
-        works = [lambda: _calling(part, address, site, count)] * part.lanes
+        works = [lambda: _calling(part, address, site)] * part.lanes
     elif kind == "names":
         works = [lambda: _naming(part, ports),
                  lambda: _accepting(Part(_naming_by_tcp(part.act), 1), ports, site)]
@@ -147,7 +145,7 @@ class Attacker:
 
     @property
     def calls(self) -> int:
-        """Connections that it made, where it is who calls."""
+        """Connections and requests that it made, where it is who calls."""
         return int(self._count.value)
 
 

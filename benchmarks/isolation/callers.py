@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.isolation.delegates import ATTRIBUTES, NS, envelope, flood, tree
-from benchmarks.isolation.modes import RECEIVE, Act, Mode, Site, drip, hold, pour
+from benchmarks.isolation.modes import RECEIVE, Act, Mode, Site, asked, called, drip, hold, pour
 from benchmarks.isolation.tls import ALERT, CHANGE, DATA, HANDSHAKE, Wire, context, record
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -54,9 +54,10 @@ def device(work: Callable[[Wire], None], version: ssl.TLSVersion = ssl.TLSVersio
 def exchanges(data: bytes, many: int) -> Callable[[Wire], None]:
     """So many requests, each answered before the next."""
     def work(wire: Wire) -> None:
-        for _ in range(many):
+        for number in range(many):
             wire.write(data)
             wire.read()
+            asked(number > 0)
     return work
 
 
@@ -116,7 +117,7 @@ def crowd(sock: socket.socket, site: Site) -> None:
     held = [sock]
     with contextlib.suppress(OSError):
         for _ in range(CROWD - 1):
-            held.append(socket.create_connection(sock.getpeername()[:2], 1))
+            held.append(called(sock.getpeername()[:2]))
     time.sleep(2 * HOLDING)
     for one in held:
         one.close()

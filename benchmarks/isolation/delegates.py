@@ -172,7 +172,8 @@ def tree(tag: str, deep: int) -> str:
 ENTITIES = "<!DOCTYPE s [<!ENTITY a 'ha'>" + "".join(
     f"<!ENTITY {chr(98 + n)} '&{chr(97 + n)};&{chr(97 + n)};'>" for n in range(20)) + "]>"
 SPACES = " ".join(f"xmlns:n{n}='urn:{n}'" for n in range(3000))
-ATTRIBUTES = " ".join(f"a{n}=''" for n in range(6000))
+ATTRIBUTES = f"xmlns:p='{'u' * 255}' " + " ".join(f"p:{n:x}=''" for n in range(0xa000, 0xb800))
+"""The dearest to read that fit: each is looked up under a long name."""
 FAULT = "<s:Fault><faultcode>s:Server</faultcode><faultstring>no</faultstring></s:Fault>"
 BOMB = gzip.compress(bytes(64 << 20))[:60_000]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import heapq
 import itertools
+import re
 import select
 import socket
 import time
@@ -161,7 +162,8 @@ class _Window:
 
 
 def _code(body: bytes) -> str:
-    return body.partition(b"<Code>")[2].partition(b"<")[0].decode("latin-1")
+    found = re.search(rb"Code[^>]*>(\w+)<", body)
+    return found[1].decode("latin-1") if found else ""
 
 
 class Coming:

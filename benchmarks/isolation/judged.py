@@ -31,7 +31,7 @@ class Limits:
 
 
 LIMITS = Limits()
-GENEROUS = Limits(p99=2000.0, dearer=4.0, late=2.0)
+GENEROUS = Limits(p99=5000.0, dearer=4.0, late=3.0)
 """For a machine on which other things run, such as that of the tests."""
 
 

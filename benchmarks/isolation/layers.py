@@ -65,7 +65,8 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
         _BOUNDS + "s1_an_answer_that_does_not_end_is_refused_within_a_number_of_bytes",)),
     Layer("soap", Kind.DELEGATE, _DELEGATE, delegates.well, (
         _SOAP + "hostile_bytes_are_refused_with_a_reason",
-        _ANSWERS + "c10_the_limit_is_that_of_the_reader")),
+        _ANSWERS + "c10_the_limit_is_that_of_the_reader",
+        _SOAP + "s1_attributes_are_counted_before_expat_reads_them")),
     Layer("ssh", Kind.DELEGATE, "a customer's SSH delegate", shells.well, (
         _SSH + "b6_a_command_that_writes_without_end_is_stopped",)),
     Layer("webhook", Kind.TOLD, "a customer's receiver of webhooks", delegates.well, (
@@ -76,7 +77,8 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
     Layer("dns", Kind.NAMES, "the owner of a reverse zone", names.well, (
         _DNS_WEIGHT + "more_than_that_is_refused",
         _DNS + "s8_a_datagram_is_as_long_as_was_asked_for_at_most",
-        _DNS + "s8_names_behind_pointers_are_not_expanded")),
+        _DNS + "s8_names_behind_pointers_are_not_expanded",
+        _TURNS + "s8_of_answers_to_other_questions_a_number_is_passed_over")),
     Layer("device", Kind.CALLS, "a device with one valid certificate", callers.well["device"], (
         _RECORDS + "s3_a_device_may_change_its_key_a_few_times_and_not_for_ever",
         _BOUNDS + "s1_a_request_that_does_not_end_is_refused_within_a_number_of_bytes",

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.fleet import Device
 
@@ -35,6 +35,34 @@ class Site(NamedTuple):
 
 Act = Callable[[socket.socket, Site], None]
 """What is done with one connection; OSError ends it."""
+SOURCE = "127.0.0.66"
+"""Where attackers that call come from: another address than other customers' devices, which has a cap of its own."""
+
+
+class _Calls:
+    """What callers have asked of the server, see `asked`."""
+
+    counter: Any = None
+
+
+def asked(many: int = 1) -> None:
+    """Count connections and requests that the server had to deal with."""
+    if _Calls.counter is not None:
+        with _Calls.counter.get_lock():
+            _Calls.counter.value += many
+
+
+def count_in(counter: Any) -> None:
+    """Where an attacker's process counts."""
+    _Calls.counter = counter
+
+
+def called(address: tuple[str, int]) -> socket.socket:
+    """A connection of the attacker's, counted."""
+    sock = socket.create_connection(address, 5, source_address=(SOURCE, 0))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    asked()
+    return sock
 
 
 @dataclass(frozen=True, slots=True)

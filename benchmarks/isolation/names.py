@@ -83,9 +83,9 @@ def dripping(question: bytes, way: str) -> Iterator[bytes]:
 
 
 def forged(question: bytes, way: str) -> Iterator[bytes]:
-    """Two thousand answers with other ids."""
+    """Answers with other ids, more than anybody waits for."""
     whole = bomb(question, 40)
-    return (os.urandom(2) + whole[2:] for _ in range(2000))
+    return (os.urandom(2) + whole[2:] for _ in range(100_000))
 
 
 def nothing(question: bytes) -> bytes:
@@ -101,7 +101,7 @@ MODES = tuple(Mode("dns", *row) for row in (
     ("57 KB by UDP", "the same in a datagram that is longer than was asked for", always(lambda q: bomb(q, 2600))),
     ("flood", "the same two thousand times for one question",
      lambda q, way: itertools.repeat(bomb(q, 45), 2000)),
-    ("forged", "two thousand answers with other ids", forged),
+    ("forged", "answers with other ids, as long as somebody waits", forged),
     ("many names", "40 names of its own, each to be looked up",
      always(lambda q: answer(q, *(record(PTR, b"\x03%03d\x04evil\x04test\0" % n) for n in range(40))))),
     ("cname chain", "40 aliases, one after the other", always(lambda q: chain(q, 40))),

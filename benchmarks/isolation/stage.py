@@ -124,7 +124,8 @@ class Stage(Fleet):
         try:
             await store.add_customer(Customer("others", "Others"))
             await store.add_delegate(Delegate("others", "others", HostedCallback("root", Secret("{random}"))))
-            rows = [Registration("others", self._tag(number)) for number in (*self._victims, *self._own)]
+            own = () if self.layer.kind is Kind.NAMES else self._own  # nobody's, so that their addresses are looked up
+            rows = [Registration("others", self._tag(number)) for number in (*self._victims, *own)]
             wells = [f"well{number}" for number in range(WELL if self._each else 0)]
             hostile = [f"h{number}" for number in range(len(self._hostile))]
             for name in (*wells, *hostile):

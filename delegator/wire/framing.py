@@ -30,8 +30,8 @@ class Limits:
     body: int = 64 * 1024
     """A request is about 1 KB, an answer with certificates about 10 KB; the worst XML in 64 KiB parses in 20 ms."""
     chunks: int = 1024
-    """Chunks of a body, the last and empty one too. 24 000 of one byte fitted into the framing and took 4 ms (measured),
-    as long as all the rest of a call; stacks that stream send some hundred bytes or more in each."""
+    """Chunks of a body, the last and empty one too. 24 000 of one byte fitted into the framing and took 4 ms
+    (measured), as long as all the rest of a call; stacks that stream send some hundred bytes or more in each."""
     interim: int = 8
     """Interim answers before the answer (RFC 9110 section 15.2). A server sends one, if any; 860 fitted into a head."""
     ahead: int = 4

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
+from dns.exception import FormError
 
 from delegator.errors import DelegatorError
-from delegator.net import client, connection
+from delegator.net import client, connection, dns
 from delegator.net.client import Endpoint, call
 from delegator.net.connection import Connection
 from delegator.net.serve import Listener
@@ -145,6 +146,30 @@ async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
     turns.stop()
     await listener.close(1)
     turns.check(1024)
+
+
+class Strangers:
+    """A UDP socket on which answers to other questions come without end."""
+
+    family = socket.AF_INET
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, object]:
+        self.given += 1
+        return b"\xff\xff" + bytes(size - 2), ("127.0.0.1", 53)
+
+
+async def test_s8_of_answers_to_other_questions_a_number_is_passed_over() -> None:
+    """Each is a turn; without end they would be all turns until the budget is over."""
+    given = Strangers()
+    sock = dns._Datagrams(given, 1)
+    for _ in range(dns.STRANGE):
+        assert (await sock.recvfrom(65_535, None))[0] == b"", "dnspython waits on"
+    with pytest.raises(FormError, match="answers to other questions"):
+        await sock.recvfrom(65_535, None)
+    assert given.given == dns.STRANGE + 1
 
 
 def test_a_piece_is_no_larger_than_that() -> None:
