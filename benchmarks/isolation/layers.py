@@ -77,8 +77,7 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
     Layer("dns", Kind.NAMES, "the owner of a reverse zone", names.well, (
         _DNS_WEIGHT + "more_than_that_is_refused",
         _DNS + "s8_a_datagram_is_as_long_as_was_asked_for_at_most",
-        _DNS + "s8_names_behind_pointers_are_not_expanded",
-        _TURNS + "s8_of_answers_to_other_questions_a_number_is_passed_over")),
+        _DNS + "s8_names_behind_pointers_are_not_expanded")),
     Layer("device", Kind.CALLS, "a device with one valid certificate", callers.well["device"], (
         _RECORDS + "s3_a_device_may_change_its_key_a_few_times_and_not_for_ever",
         _BOUNDS + "s1_a_request_that_does_not_end_is_refused_within_a_number_of_bytes",

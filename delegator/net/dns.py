@@ -38,9 +38,6 @@ PAYLOAD = 1232
 MOST_BYTES = 4096
 """Of an answer by TCP: 250 addresses. Reading the 65,535 that the protocol allows would hold up the loop for 100 ms
 and more (measured), and whoever owns the reverse zone may fill them."""
-STRANGE = 64
-"""Datagrams with another id before a question is given up and asked anew, from another port. Honest servers send none;
-whoever guesses ids has 64 of 65 536 a port, and who floods does not keep the loop busy until the budget is over."""
 _LENGTH = 2
 """Bytes before each message by TCP (RFC 1035 section 4.2.2)."""
 _TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
@@ -119,22 +116,15 @@ class _Server(dns.nameserver.Do53Nameserver):
 
 class _Datagrams:
     """A UDP socket, connected and as dnspython takes it, on which a long or heavy answer ends the exchange. What has
-    another id is none of our server's: it is passed on as nothing at all, which dnspython goes on waiting after, and
-    many of them end the exchange too."""
+    another id is none of our server's: it is passed on as nothing at all, which dnspython goes on waiting after."""
 
     def __init__(self, sock: Any, number: int) -> None:
         self._socket, self.family = sock, sock.family
         self._number = number.to_bytes(_LENGTH, "big")
-        self._strange = 0
 
     async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:  # noqa: ASYNC109
         data, source = await self._socket.recvfrom(PAYLOAD + 1, timeout)
-        if data.startswith(self._number):
-            return _light(data, PAYLOAD), source
-        self._strange += 1
-        if self._strange > STRANGE:
-            raise dns.exception.FormError(f"more than {STRANGE} answers to other questions")
-        return b"", source
+        return (_light(data, PAYLOAD) if data.startswith(self._number) else b""), source
 
     async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:  # noqa: ASYNC109
         sent: int = await self._socket.sendto(what, destination, timeout)

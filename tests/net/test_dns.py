@@ -18,7 +18,7 @@ from delegator import config
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.net import reverse
-from delegator.net.dns import STRANGE, Resolver, _Datagrams, place
+from delegator.net.dns import Resolver, place
 from delegator.net.reverse import Domains, load_domains
 
 from .name_servers import LABEL, PretendDns, bind, pretend
@@ -209,26 +209,6 @@ async def test_s8_a_datagram_is_as_long_as_was_asked_for_at_most(
     finding = await domains(server.address).find("192.0.2.1")
     assert (finding.domain, finding.late) == (None, True)
     assert "an answer of more than 1232 bytes" in finding.because
-
-
-@pytest.mark.parametrize(("strange", "found"), [(STRANGE, "customer.test"), (STRANGE + 1, None)])
-async def test_s8_answers_to_other_questions_are_counted(
-        server: PretendDns, monkeypatch: pytest.MonkeyPatch, strange: int, found: str | None) -> None:
-    """They are passed over one at a time, and a flood of them is not waited through until the budget is over."""
-    good, taken = server.replies, []
-    monkeypatch.setattr(server, "replies", lambda query, over: [
-        bytes(byte ^ 0xff for byte in query[:2]) + b"\x81\x80"] * strange + good(query, over))
-    receive = _Datagrams.recvfrom
-
-    async def counted(one: _Datagrams, size: int, timeout: float | None) -> tuple[bytes, object]:
-        taken.append(one)
-        return await receive(one, size, timeout)
-    monkeypatch.setattr(_Datagrams, "recvfrom", counted)
-    finding = await domains(server.address).find("192.0.2.1")
-    assert finding.domain == found
-    assert max(map(taken.count, taken)) <= STRANGE + 1
-    if found is None:
-        assert f"more than {STRANGE} answers to other questions" in finding.because
 
 
 async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:

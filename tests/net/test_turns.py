@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from dns.exception import FormError
 
 from delegator.errors import DelegatorError
-from delegator.net import client, connection, dns
+from delegator.net import client, connection
 from delegator.net.client import Endpoint, call
 from delegator.net.connection import Connection
 from delegator.net.serve import Listener
@@ -97,13 +96,14 @@ async def test_s1_of_a_peer_that_is_called_one_piece_in_each_turn(
         factory: Folder, turns: Turns, pouring: Callable[[bytes, bool], int], monkeypatch: pytest.MonkeyPatch,
         data: bytes, inside: bool) -> None:
     """The loop's own `sock_recv` comes back at once while bytes are there, so a turn between two is ours to give."""
-    read = client._Stream._received
+    loop = asyncio.get_running_loop()
+    read = loop.sock_recv
 
-    async def noted(stream: client._Stream) -> bytes:
-        found = await read(stream)
+    async def noted(sock: socket.socket, size: int) -> bytes:
+        found = await read(sock, size)
         turns.note(len(found))
         return found
-    monkeypatch.setattr(client._Stream, "_received", noted)
+    monkeypatch.setattr(loop, "sock_recv", noted)
     monkeypatch.setattr(client, "RECEIVE", 1024)  # so that there are many
     context = client_context(None, None, TrustStore.load(factory.ca_path), lambda: datetime.now(UTC))
     there = Endpoint("localhost", pouring(data, inside), context, "127.0.0.1", LOOPBACK)
@@ -148,30 +148,6 @@ async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
     turns.check(1024)
 
 
-class Strangers:
-    """A UDP socket on which answers to other questions come without end."""
-
-    family = socket.AF_INET
-
-    def __init__(self) -> None:
-        self.given = 0
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, object]:
-        self.given += 1
-        return b"\xff\xff" + bytes(size - 2), ("127.0.0.1", 53)
-
-
-async def test_s8_of_answers_to_other_questions_a_number_is_passed_over() -> None:
-    """Each is a turn; without end they would be all turns until the budget is over."""
-    given = Strangers()
-    sock = dns._Datagrams(given, 1)
-    for _ in range(dns.STRANGE):
-        assert (await sock.recvfrom(65_535, None))[0] == b"", "dnspython waits on"
-    with pytest.raises(FormError, match="answers to other questions"):
-        await sock.recvfrom(65_535, None)
-    assert given.given == dns.STRANGE + 1
-
-
 def test_a_piece_is_no_larger_than_that() -> None:
-    """What digests a piece is bounded by its size: 64 KiB of the dearest bytes are 12 000 chunks of one byte."""
-    assert client.RECEIVE == connection.RECEIVE == 64 * 1024
+    """What is digested of a piece is bounded by its size, see tests/wire/test_bounds.py."""
+    assert max(client.RECEIVE, connection.RECEIVE) <= 64 * 1024
