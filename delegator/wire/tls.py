@@ -11,7 +11,6 @@ Must not live here: sockets, deadlines, trust decisions (pki.trust).
 from __future__ import annotations
 
 import ipaddress
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +20,17 @@ from typing import Any
 
 import service_identity
 import service_identity.pyopenssl
-from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
 from delegator.wire import leaf
-from delegator.wire.certificate import read_certificate, read_leaf, serial_of
+from delegator.wire.certificate import LARGEST, NAMES, names_in, read_certificate, read_leaf, serial_of, told
 from delegator.wire.presented import presented, said, show
 from delegator.wire.records import Records
-from pki.ledger import serial_text
 from pki.pair import Pair
-from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
+from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of
 
 RECORD = 16 * 1024
 """Plaintext in one TLS record at most (RFC 8446 section 5.1)."""
@@ -138,6 +135,8 @@ class TlsContext:
     def _judge_leaf(self, der: bytes) -> tuple[Refusal, str] | None:
         """A leaf whose chain is good: whether it was revoked, and is what it must be. It is read here, once."""
         key_at = None
+        if len(der) > LARGEST:
+            return Refusal.OTHER, f"a certificate of {len(der)} bytes, and {LARGEST} are taken"
         try:
             self.last_peer, key_at = read_leaf(der)
             serial = self.last_peer.serial
@@ -358,6 +357,8 @@ class Session:
         """The certificate must stand for `name` (RFC 9525: subject alternative names only). Raises DelegatorError
         (UNREACHABLE)."""
         assert self._connection is not None
+        if names_in(self._leaf or b"") > NAMES:
+            raise DelegatorError(Kind.UNREACHABLE, f"the certificate shown is for more than {NAMES} names")
         verify = (service_identity.pyopenssl.verify_ip_address if _is_address(name)
                   else service_identity.pyopenssl.verify_hostname)
         try:
@@ -375,15 +376,8 @@ def _is_address(name: str) -> bool:
 
 
 def _refused_for(refusal: Refusal, detail: str, der: bytes, depth: int = 0) -> Refused:
-    """A refusal with the certificate it concerns, however odd that is. Its subject as RFC 4514 text; what cannot be
-    shown plainly is escaped, so that a hostile name cannot forge a log line."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a serial number below one
-            certificate = x509.load_der_x509_certificate(der)
-            subject, serial = ascii(shown(certificate))[1:-1][:200], serial_text(certificate.serial_number)
-    except (ValueError, TypeError, x509.InvalidVersion):
-        subject, serial = "(unreadable)", ""
-    return Refused(refusal, detail, subject, serial, depth)
+    """A refusal with the certificate it concerns, however odd that is."""
+    return Refused(refusal, detail, *told(der), depth)
 
 
 _NO_CERTIFICATE = "peer did not return a certificate"

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 
 from delegator.errors import DelegatorError
-from delegator.wire.certificate import dns_names, read_certificate
+from delegator.wire import tls
+from delegator.wire.certificate import LARGEST, TOLD, dns_names, read_certificate
 from delegator.wire.tls import Session, TlsContext, client_context, server_context
 from pki import Folder, Issued, Reason
 from pki.trust import Refusal, TrustStore
@@ -346,3 +347,54 @@ def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
     assert ours.refused is not None
     assert str(ours.refused).isascii()
     assert capfd.readouterr().err == ""
+
+
+# --- certificates that are dear to read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_s1_a_strangers_certificate_is_read_for_the_log_only_if_it_is_small(
+        factory: Folder, tmp_path: Path, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody signed it, so anybody can send it: 3 000 names took 25 ms of everybody's time."""
+    read, sizes = x509.load_der_x509_certificate, []
+
+    def noted(der: bytes) -> x509.Certificate:
+        sizes.append(len(der))
+        return read(der)
+    for many in (1, 3000):
+        pair = written(tmp_path, f"nobody{many}", forged(authority("Nobody"), *(f"N{n}" for n in range(many))))
+        monkeypatch.setattr(x509, "load_der_x509_certificate", noted)
+        ours, alert = refusal(factory, served(factory), pair[0], version)
+        monkeypatch.undo()
+        assert alert == "TLSV1_ALERT_UNKNOWN_CA"
+        assert ours.refused is not None
+        assert ("not read" in ours.refused.subject) == (many > 1)
+    assert sizes
+    assert max(sizes) <= TOLD
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_s1_a_leaf_is_no_larger_than_that(factory: Folder, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """Whoever has an authority of its own can fill 100 KiB, and its walk is ours."""
+    own = authority("A customer's")
+    chain = factory.certificate_path("delegator-server", "delegator")
+    context = server_context(chain, chain.with_suffix(".key"), TrustStore((own.certificate,)), lambda: NOW)
+    pair = written(tmp_path, "large", forged(own, *(f"N{n}" for n in range(1400))))
+    ours, alert = refusal(factory, context, pair[0], version)
+    assert alert == "SSLV3_ALERT_BAD_CERTIFICATE"
+    assert f"and {LARGEST} are taken" in str(ours.refused)
+
+
+def test_s1_of_a_server_with_very_many_names_none_is_looked_at(
+        factory: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 000 fit into what OpenSSL takes, and to compare them took 140 ms."""
+    session = Session(client_context(None, None, TrustStore.load(factory.ca_path, None), lambda: NOW), "localhost")
+    theirs = Stdlib(factory, factory.certificate_path("delegator-server", "delegator"), server=True)
+    session.start()
+    for _ in range(4):
+        session.receive(theirs.step(session.outgoing()))
+    session.check_name("localhost")
+    monkeypatch.setattr(tls, "NAMES", 1)
+    monkeypatch.setattr(tls.service_identity.pyopenssl, "verify_hostname", None)  # not asked at all
+    with pytest.raises(DelegatorError, match="for more than 1 names"):
+        session.check_name("localhost")
