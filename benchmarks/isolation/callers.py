@@ -142,10 +142,10 @@ def hello(padding: int = 0) -> bytes:
     return b"\x01" + len(body).to_bytes(3) + body
 
 
-def tls(certificate: bool) -> Act:
+def tls(shown: Callable[[Site], Path | None]) -> Act:
     """A whole handshake, without a certificate or with one that nobody signed."""
     def act(sock: socket.socket, site: Site) -> None:
-        chain = site.chain if certificate else None
+        chain = shown(site)
         sock.settimeout(HOLDING)
         Wire(sock, calling(ssl.TLSVersion.TLSv1_3, site.ca, chain), serves=False).write(b"GET / HTTP/1.1\r\n\r\n")
         hold(sock)
@@ -203,8 +203,9 @@ MODES = tuple(Mode(*row) for row in (
         without_end(b"", record(HANDSHAKE, b"")))),
     ("stranger", "change of cipher", "ChangeCipherSpec without end", stranger(
         without_end(b"", record(CHANGE, b"\x01")))),
-    ("stranger", "no certificate", "a whole handshake, but for the certificate", tls(certificate=False)),
-    ("stranger", "a certificate of nobody's", "a whole handshake with it", tls(certificate=True)),
+    ("stranger", "no certificate", "a whole handshake, but for the certificate", tls(lambda site: None)),
+    ("stranger", "a certificate of nobody's", "a whole handshake with it", tls(lambda site: site.chain)),
+    ("stranger", "a large certificate", "a whole handshake with one of 2 500 names", tls(lambda site: site.large)),
     ("ops", "silent crowd", "256 connections that say nothing, each caller", crowd),
     ("ops", "endless headers", "header after header", plain(b"GET / HTTP/1.1\r\n", b"X-Header: value\r\n" * 500)),
     ("ops", "half a request", "half a head and silence", plain(b"GET /metrics HTTP/1.1\r\nX: ")),

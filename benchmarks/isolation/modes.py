@@ -23,7 +23,8 @@ RECEIVE = 1 << 16
 
 class Site(NamedTuple):
     """Where the attacker stands: its certificate as a server, the factory's anchor, whom it may call, and devices of
-    its own (certificates with their keys beside them)."""
+    its own (certificates with their keys beside them); `many` is a server's certificate with thousands of names,
+    `large` one of a hundred KiB that nobody signed."""
 
     chain: Path
     ca: Path
@@ -31,6 +32,8 @@ class Site(NamedTuple):
     ops: tuple[str, int]
     own: Sequence[Path]
     host_key: Path
+    many: Path
+    large: Path
 
 
 Act = Callable[[socket.socket, Site], None]
