@@ -16,8 +16,9 @@ from cryptography.x509.oid import NameOID
 
 from pki import Folder, disk, keys
 
-SUBJECT, ALTERNATIVE = 2500, 10_000
-"""As many as fit into the 100 KiB that OpenSSL reads."""
+SUBJECT, ALTERNATIVE, LARGEST = 900, 2000, 2500
+"""Names in a subject as many as fit into a handshake, alternative ones as many as fit into a certificate that is taken,
+and in a subject as many as OpenSSL reads."""
 
 
 def crowded(path: Path, subject: int, alternative: int, signer: Folder | None = None) -> Path:

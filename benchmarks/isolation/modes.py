@@ -24,7 +24,7 @@ RECEIVE = 1 << 16
 class Site(NamedTuple):
     """Where the attacker stands: its certificate as a server, the factory's anchor, whom it may call, and devices of
     its own (certificates with their keys beside them); `many` is a server's certificate with thousands of names,
-    `large` one of a hundred KiB that nobody signed."""
+    `large` and `largest` are of a hundred KiB and less, and nobody signed them."""
 
     chain: Path
     ca: Path
@@ -34,6 +34,7 @@ class Site(NamedTuple):
     host_key: Path
     many: Path
     large: Path
+    largest: Path
 
 
 Act = Callable[[socket.socket, Site], None]

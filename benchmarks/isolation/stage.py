@@ -30,7 +30,7 @@ from OpenSSL import crypto
 
 from benchmarks.fleet import HOST, Device, Fleet
 from benchmarks.isolation.attacker import Ports
-from benchmarks.isolation.certificates import ALTERNATIVE, SUBJECT, crowded
+from benchmarks.isolation.certificates import ALTERNATIVE, LARGEST, SUBJECT, crowded
 from benchmarks.isolation.layers import Kind, Layer
 from benchmarks.isolation.modes import Provoked, Site
 from benchmarks.servers import ROOT, ServerError, end
@@ -172,8 +172,9 @@ class Stage(Fleet):
         chain = self.other.certificate_path("delegate-server", "localhost")
         own = [self.pki.certificate_path("device", self._tag(number)) for number in self._own]
         return Site(chain, self.pki.ca_path, address, ops, [] if self.layer.name == "reference" else own,
-                    self._key("host"), crowded(self.place / "many.crt", 1, ALTERNATIVE, self.other),
-                    crowded(self.place / "large.crt", SUBJECT, 0))
+                    self._key("host"), crowded(self.place / f"names-{ALTERNATIVE}.crt", 1, ALTERNATIVE, self.other),
+                    crowded(self.place / f"subject-{SUBJECT}.crt", SUBJECT, 0),
+                    crowded(self.place / f"subject-{LARGEST}.crt", LARGEST, 0))
 
     def victims(self, count: int) -> list[Device]:
         if self.layer.name == "reference":
