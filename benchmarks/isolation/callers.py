@@ -205,7 +205,7 @@ MODES = tuple(Mode(*row) for row in (
         without_end(b"", record(CHANGE, b"\x01")))),
     ("stranger", "no certificate", "a whole handshake, but for the certificate", tls(lambda site: None)),
     ("stranger", "a certificate of nobody's", "a whole handshake with it", tls(lambda site: site.chain)),
-    ("stranger", "a large certificate", "a whole handshake with one of 900 names", tls(lambda site: site.large)),
+    ("stranger", "a large certificate", "a whole handshake with one of 500 names", tls(lambda site: site.large)),
     ("stranger", "the largest certificate", "a whole handshake with one of 2 500 names",
      tls(lambda site: site.largest)),
     ("ops", "silent crowd", "256 connections that say nothing, each caller", crowd),

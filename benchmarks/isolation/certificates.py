@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from pki import Folder, disk, keys
 
-SUBJECT, ALTERNATIVE, LARGEST = 900, 2000, 2500
+SUBJECT, ALTERNATIVE, LARGEST = 500, 2000, 2500
 """Names in a subject as many as fit into a handshake, alternative ones as many as fit into a certificate that is taken,
 and in a subject as many as OpenSSL reads."""
 

@@ -22,8 +22,11 @@ HANDSHAKE = 256
 """Records of the peer's half of a handshake: a chain of 16 KiB in the smallest fragments that are negotiated
 (RFC 8449 and RFC 6066 section 4 have 64 and 512)."""
 SHAKING = 32 * 1024
-"""Bytes of that half: four certificates with keys and signatures of the coming kind (ML-DSA, 7 KiB each). OpenSSL takes
-100 KiB, of whose 2 500 names it made 9 ms of everybody's time (measured), whoever signed them."""
+"""Bytes of a server's half: a leaf with many names and three more certificates, with keys and signatures of the coming
+kind too (ML-DSA, 7 KiB each). OpenSSL takes 100 KiB, of whose 2 500 names it made 9 ms of everybody's time (measured),
+whoever signed them."""
+CALLING = 16 * 1024
+"""Bytes of a client's half: devices and delegators show four certificates of 2 KiB at most, see `pki`."""
 PIECE = 16 * 1024
 """Bytes of a handshake that OpenSSL is given in one go, up to the end of a record."""
 OVERHEAD = 128 * 1024
@@ -35,9 +38,11 @@ _HEADER = 5
 class Records:
     """What one peer sends. `cut` what arrives, and after each piece tell what it `gave`."""
 
-    __slots__ = ("_barren", "_header", "_left", "_overhead", "_shaking")
+    __slots__ = ("_barren", "_header", "_left", "_most", "_overhead", "_shaking")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = SHAKING) -> None:
+        """`most` bytes may the peer's half of the handshake have."""
+        self._most = most
         self._header = b""
         """The first bytes of a record whose header is not whole yet."""
         self._left = 0
@@ -73,7 +78,7 @@ class Records:
         `plaintext` bytes in all. Says what was too much, "" if nothing was."""
         self._barren = max(0, self._barren + ended - carrying)
         self._overhead += size - plaintext
-        most, size = (HANDSHAKE, SHAKING) if self._shaking else (BARREN, OVERHEAD)
+        most, size = (HANDSHAKE, self._most) if self._shaking else (BARREN, OVERHEAD)
         if self._barren > most:
             return f"more than {most} TLS records without data"
         if self._overhead > size:

@@ -28,7 +28,7 @@ from delegator.model import PeerCertificate
 from delegator.wire import leaf
 from delegator.wire.certificate import LARGEST, NAMES, names_in, read_certificate, read_leaf, serial_of, told
 from delegator.wire.presented import presented, said, show
-from delegator.wire.records import Records
+from delegator.wire.records import CALLING, SHAKING, Records
 from pki.pair import Pair
 from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of
 
@@ -228,7 +228,7 @@ class Session:
         self._context = context
         self._leaf: bytes | None = None
         self._peer: PeerCertificate | None = None
-        self._records = Records()
+        self._records = Records(CALLING if server_name is None else SHAKING)
         self.handshaken = False
         self.closed = False
         self.refused: Refused | None = None
