@@ -51,6 +51,7 @@ _BOUNDS = "tests/wire/test_bounds.py::test_"
 _DNS_WEIGHT = "tests/wire/test_dns_weight.py::test_"
 _RECORDS = "tests/wire/test_records.py::test_"
 _SOAP = "tests/wire/test_soap.py::test_"
+_WALK = "tests/net/test_walk.py::test_"
 LAYERS: dict[str, Layer] = {one.name: one for one in (
     Layer("tcp", Kind.DELEGATE, _DELEGATE, delegates.well, (
         _TURNS + "s1_of_a_peer_that_is_called_one_piece_in_each_turn",
@@ -77,7 +78,8 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
     Layer("dns", Kind.NAMES, "the owner of a reverse zone", names.well, (
         _DNS_WEIGHT + "more_than_that_is_refused",
         _DNS + "s8_a_datagram_is_as_long_as_was_asked_for_at_most",
-        _DNS + "s8_names_behind_pointers_are_not_expanded")),
+        _DNS + "s8_names_behind_pointers_are_not_expanded",
+        _WALK + "s8_one_address_costs_a_number_of_questions")),
     Layer("device", Kind.CALLS, "a device with one valid certificate", callers.well["device"], (
         _RECORDS + "s3_a_device_may_change_its_key_a_few_times_and_not_for_ever",
         _BOUNDS + "s1_a_request_that_does_not_end_is_refused_within_a_number_of_bytes",

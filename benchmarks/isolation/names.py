@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.isolation.modes import Mode
 
 UDP, TCP = "udp", "tcp"
-PTR, CNAME = 12, 5
+A, CNAME, PTR = 1, 5, 12
 Replies = Callable[[bytes, str], Iterator[bytes]]
 """What is answered to a question that came by one of the two."""
 
@@ -92,7 +92,30 @@ def nothing(question: bytes) -> bytes:
     return answer(question, code=3)
 
 
-well = always(nothing)
+def labels(name: str) -> bytes:
+    return b"".join(bytes([len(one)]) + one.encode() for one in name.split(".")) + b"\0"
+
+
+def zone(names: Callable[[str], list[str]]) -> Replies:
+    """The reverse zone and its names, which lead back: each begins with the address, its dots as dashes."""
+    def made(question: bytes) -> bytes:
+        section = asked(question)
+        said, kind = section[:-4], int.from_bytes(section[-4:-2])
+        parts, at = [], 0
+        while said[at]:
+            parts.append(said[at + 1:at + 1 + said[at]].decode("ascii").lower())
+            at += said[at] + 1
+        if kind == PTR:
+            address = "-".join(reversed(parts[:4]))
+            return answer(question, *(record(PTR, labels(name)) for name in names(address)))
+        if kind == A and parts[0].count("-") == 3:
+            return answer(question, record(A, bytes(map(int, parts[0].split("-")))))
+        return nothing(question)
+    return always(made)
+
+
+well = zone(lambda address: [f"{address}.site.honest.test"])
+"""An honest network: a name that leads back, and no delegate in its domains."""
 MODES = tuple(Mode("dns", *row) for row in (
     ("silence", "answers nothing", lambda question, way: iter(())),
     ("bomb by UDP", "45 names of 125 labels behind pointers, in 1 200 bytes", always(lambda q: bomb(q, 45))),
@@ -104,6 +127,8 @@ MODES = tuple(Mode("dns", *row) for row in (
     ("forged", "answers with other ids, as long as somebody waits", forged),
     ("many names", "40 names of its own, each to be looked up",
      always(lambda q: answer(q, *(record(PTR, b"\x03%03d\x04evil\x04test\0" % n) for n in range(40))))),
+    ("many domains", "eight names of eleven labels that lead back, each label a domain to be asked", zone(
+        lambda address: [f"{address}.{'.'.join(f'{n}{m}' for m in 'abcdefgh')}.evil.test" for n in range(8)])),
     ("cname chain", "40 aliases, one after the other", always(lambda q: chain(q, 40))),
     ("cname loop", "an alias for itself", always(loop)),
     ("servfail", "SERVFAIL each time", always(lambda q: answer(q, code=2))),

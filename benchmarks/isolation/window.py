@@ -115,6 +115,8 @@ def _stretch(stage: Stage, served: Served, part: Part, lanes: Sequence[Sequence[
         finally:
             coming.stop()
         wall = time.monotonic() - began
+        if stage.layer.kind is Kind.TOLD:
+            settled(served)  # who was answered is told afterwards
         return _figures(seen, attacker, served.cpu() - cpu, wall, most - before)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from delegator.domains import Finding, Naming, Registrable, candidates, host_names
+from delegator.domains import MOST_DOMAINS, Finding, Naming, Registrable, candidates, host_names
 from delegator.model.places import Address
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BELIEVED = 2**31
 """Seconds: no answer asks for more (RFC 2181 8)."""
+
+
+class _TooManyDomains(Exception):
+    """The names of an address stand in more domains than are asked about."""
 
 
 class Walk:
@@ -56,7 +60,10 @@ class Walk:
         return [name for name, answer in zip(names, found, strict=True) if address in self._heard(answer)]
 
     async def _in_domain(self, said: str, confirmed: Sequence[str]) -> Finding:
-        found = dict([await self._longest(name) for name in confirmed])
+        try:
+            found = dict([await self._longest(name) for name in confirmed])
+        except _TooManyDomains:
+            return Finding(f"{said}, in more than {MOST_DOMAINS} domains that may have a delegate")
         found.pop(None, None)
         if not found:
             return Finding(f"{said}, no domain of it has a host {self._naming.label}")
@@ -68,6 +75,8 @@ class Walk:
     async def _longest(self, name: str) -> tuple[str | None, str | None]:
         """The longest domain of a host that has a delegate, and an address of that."""
         for domain in candidates(name, self._registrable(name)):
+            if domain not in self._asked and len(self._asked) >= MOST_DOMAINS:
+                raise _TooManyDomains
             address = await self.delegate_address(domain)
             if address is not None:
                 return domain, address
