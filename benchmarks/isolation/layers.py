@@ -79,6 +79,7 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
         _DNS_WEIGHT + "more_than_that_is_refused",
         _DNS + "s8_a_datagram_is_as_long_as_was_asked_for_at_most",
         _DNS + "s8_names_behind_pointers_are_not_expanded",
+        _DNS_WEIGHT + "s8_all_answers_of_one_look_up_share_one_bound",
         _WALK + "s8_one_address_costs_a_number_of_questions")),
     Layer("device", Kind.CALLS, "a device with one valid certificate", callers.well["device"], (
         _RECORDS + "s3_a_device_may_change_its_key_a_few_times_and_not_for_ever",

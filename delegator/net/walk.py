@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from delegator.domains import MOST_DOMAINS, Finding, Naming, Registrable, candidates, host_names
 from delegator.model.places import Address
+from delegator.wire.dns_weight import together
 
 if TYPE_CHECKING:
     from delegator.net.dns import Answer, Resolver
@@ -40,6 +41,10 @@ class Walk:
 
     async def finding(self, address: Address) -> Finding:
         """Whose domain the address is in. Raises DnsTrouble."""
+        with together():
+            return await self._finding(address)
+
+    async def _finding(self, address: Address) -> Finding:
         said = f"reverse DNS of {address}"
         names = host_names(self._heard(await self._resolver.names(address)))
         if not names:
