@@ -84,7 +84,7 @@ soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not 
 proof: $(DEV_READY) ## the walks and kills that take an hour: 200 kills under load, 100 000 steps under a failing disk
 	THOROUGH=1 $(BIN)/python -m pytest -m slow tests/e2e/test_crashes_under_load.py tests/store/test_claims_failing.py
 
-isolation: $(DEV_READY) ## one hostile peer of each kind beside other customers' devices: 30 minutes (ARGS="--layer ssh --at-once 16")
+isolation: $(DEV_READY) ## one hostile peer of each kind beside other customers' devices: 25 minutes (ARGS="--layer ssh --at-once 16")
 	@$(BIN)/python -m benchmarks.isolation $(ARGS)
 
 mutants: $(DEV_READY) ## put faults into the heart and see whether the quick tests see them: up to an hour (ARGS="--module policy")

@@ -1,6 +1,6 @@
 """`make isolation`: what it plays is what it says, and one mode of each layer leaves other customers' devices alone.
 
-The whole of it takes half an hour and a quiet machine; here the limits are those of a busy one.
+The whole of it takes long and a quiet machine; here the limits are those of a busy one.
 """
 
 from __future__ import annotations
