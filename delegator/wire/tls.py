@@ -26,7 +26,7 @@ from OpenSSL import SSL, crypto
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
 from delegator.wire import leaf
-from delegator.wire.certificate import LARGEST, NAMES, names_in, read_certificate, read_leaf, serial_of, told
+from delegator.wire.certificate import LARGEST, NAMES, dear_key, names_in, read_certificate, read_leaf, serial_of, told
 from delegator.wire.presented import presented, said, show
 from delegator.wire.records import CALLING, SHAKING, Records
 from pki.pair import Pair
@@ -44,6 +44,7 @@ _CIPHERS_13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1
 """The one that all must have (RFC 8446 section 9.1) first: its key schedule hashes with SHA-256, which processors have
 an instruction for; a handshake hashes about 115 blocks (counted)."""
 _OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+DEAR_KEY = "an RSA key that would take too long to check a signature with"
 _ffi, _lib = Binding.ffi, Binding.lib
 _WANT_READ, _ZERO_RETURN = int(_lib.SSL_ERROR_WANT_READ), int(_lib.SSL_ERROR_ZERO_RETURN)
 _OUT = 2 * RECORD
@@ -109,7 +110,7 @@ class TlsContext:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
         the alert when a verified leaf is revoked, hence this one; 0 refuses."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
-        if ok and depth and (depth > 1 or self._issuers is None):
+        if ok and depth and self._serves and (depth > 1 or self._issuers is None):
             return 1
         raw = _lib.X509_STORE_CTX_get_current_cert(store_context)
         if ok:
@@ -128,7 +129,10 @@ class TlsContext:
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
-        """Who signed the leaf, where not all that OpenSSL would believe may do that."""
+        """Who signed the leaf, where not all that OpenSSL would believe may do that. Of a server it is asked before
+        anything is checked with its key."""
+        if not self._serves:
+            return (Refusal.OTHER, DEAR_KEY) if dear_key(issuer) else None
         assert self._issuers is not None
         return None if issuer in self._issuers else (Refusal.UNKNOWN_CA, NOT_AN_ISSUER)
 
@@ -137,6 +141,8 @@ class TlsContext:
         key_at = None
         if len(der) > LARGEST:
             return Refusal.OTHER, f"a certificate of {len(der)} bytes, and {LARGEST} are taken"
+        if not self._serves and dear_key(der):
+            return Refusal.OTHER, DEAR_KEY
         try:
             self.last_peer, key_at = read_leaf(der)
             serial = self.last_peer.serial

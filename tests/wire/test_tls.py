@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 
 from delegator.errors import DelegatorError
-from delegator.wire import tls
+from delegator.wire import certificate, tls
 from delegator.wire.certificate import LARGEST, TOLD, dns_names, read_certificate
 from delegator.wire.tls import Session, TlsContext, client_context, server_context
 from pki import Folder, Issued, Reason
@@ -402,3 +404,28 @@ def test_s1_of_a_server_with_very_many_names_none_is_looked_at(
     monkeypatch.setattr(tls.service_identity.pyopenssl, "verify_hostname", None)  # not asked at all
     with pytest.raises(DelegatorError, match="for more than 1 names"):
         session.check_name("localhost")
+
+
+def test_s1_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_used(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exponent of 3 060 bits makes each signature of a chain take 7 ms; whoever has an authority may choose it."""
+    own = authority("A customer's")
+    numbers = rsa.generate_private_key(65537, 2048).public_key().public_numbers()
+    dear = rsa.RSAPublicNumbers(numbers.e | 1 << 100, numbers.n).public_key()
+    for key, is_dear in ((dear, True), (numbers.public_key(), False), (own.key.public_key(), False)):
+        name = own.certificate.subject
+        made = x509.CertificateBuilder(name, name, key, 7, NOW, NOW + timedelta(days=1)).sign(own.key, hashes.SHA256())
+        assert certificate.dear_key(made.public_bytes(Encoding.DER)) is is_dear
+    folder = Folder.create(tmp_path / "pki", common_name="A CA", key_type="rsa")
+    folder.issue("delegate-server", "localhost", key_type="rsa")
+    for most in (64, 8):
+        monkeypatch.setattr(certificate, "EXPONENT", most)
+        session = Session(client_context(None, None, TrustStore.load(folder.ca_path, None), lambda: NOW), "localhost")
+        theirs = Stdlib(folder, folder.certificate_path("delegate-server", "localhost"), server=True)
+        session.start()
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLError):
+                session.receive(theirs.step(session.outgoing()))
+        assert session.handshaken == (most == 64), str(session.refused)
+        assert most == 64 or tls.DEAR_KEY in str(session.refused)
+        assert most == 64 or session.refused.depth == 1, "its authority's key is looked at before it is used"
