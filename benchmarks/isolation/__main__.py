@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.isolation import judged
 from benchmarks.isolation.attacker import ports
-from benchmarks.isolation.layers import LAYERS, MODES, Layer
+from benchmarks.isolation.layers import LAYERS, MODES, Kind, Layer
 from benchmarks.isolation.modes import Mode
 from benchmarks.isolation.stage import LOOPS, Served, Size, Stage, minted, serving
 from benchmarks.isolation.window import MOST, RATE, Result, measured, of_data, warm
@@ -144,9 +144,11 @@ class Run:
         return [self._known[mode.layer, mode.name, lanes, loop] for mode, lanes, loop in whole]
 
     def _layer(self, layer: Layer, loop: str, some: Sequence[tuple[Mode, int]]) -> None:
-        seconds, most = self._arguments.seconds, len(some) * self._arguments.tries
-        stretch = int(seconds * RATE) + 1
-        size = Size(most, most * 2 * stretch + stretch, most * (int(seconds * MOST) + 1) + 8)
+        seconds, stretch = self._arguments.seconds, int(self._arguments.seconds * RATE) + 1
+        windows = [lanes for _, lanes in some for _ in range(self._arguments.tries)]
+        most = len(windows)
+        well = most * (int(seconds * MOST) + 1) + 8 if layer.kind is Kind.DELEGATE else 0
+        size = Size(windows, most * 2 * stretch + stretch, well)
         stage = Stage(self._place, layer, size, self._ports)
         minted(stage)
         stage.register()

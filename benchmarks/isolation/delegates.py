@@ -144,12 +144,16 @@ def chain_of(many: int) -> Act:
 
 
 def well(sock: socket.socket, site: Site) -> None:
-    """The control: as a delegate or a receiver should."""
+    """The control: as a delegate should."""
     wire = shaken(sock, site)
-    asked = b"RequestCredential" in wire.request()
-    wire.write(framed(envelope(credential()) if asked else b""))
+    wire.request()
+    wire.write(framed(envelope(credential())))
     sock.shutdown(socket.SHUT_WR)
     hold(sock)
+
+
+refuses = answers(b"", b"HTTP/1.1 403 Forbidden\r\n")
+"""The control of a receiver: it says no politely."""
 
 
 def many_names(sock: socket.socket, site: Site) -> None:

@@ -70,10 +70,10 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
         _SOAP + "s1_attributes_are_counted_before_expat_reads_them")),
     Layer("ssh", Kind.DELEGATE, "a customer's SSH delegate", shells.well, (
         _SSH + "b6_a_command_that_writes_without_end_is_stopped",)),
-    Layer("webhook", Kind.TOLD, "a customer's receiver of webhooks", delegates.well, (
+    Layer("webhook", Kind.TOLD, "a customer's receiver of webhooks", delegates.refuses, (
         _TURNS + "s1_of_a_peer_that_is_called_one_piece_in_each_turn",
         _BOUNDS + "s1_an_answer_that_does_not_end_is_refused_within_a_number_of_bytes")),
-    Layer("smtp", Kind.TOLD, "the mail relay", relays.well, (
+    Layer("smtp", Kind.TOLD, "the mail relay", relays.refuses, (
         _MAIL + "A7c_a_silent_relay_costs_its_time_limit",)),
     Layer("dns", Kind.NAMES, "the owner of a reverse zone", names.well, (
         _DNS_WEIGHT + "more_than_that_is_refused",

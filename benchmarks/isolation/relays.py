@@ -94,7 +94,8 @@ def updates(talk: Talk) -> None:
         talk.socket.sendall(b"".join(talk.wire.key_update(True) for _ in range(100)))
 
 
-well = relay()
+refuses = relay("MAIL", writes(b"550 no\r\n", 0))
+"""The control."""
 MODES = tuple(Mode("smtp", *row) for row in (
     ("silence", "takes the connection and says nothing", relay(GREETED, silent)),
     ("endless greeting", "220- without end", relay(GREETED, writes(b"220-welcome\r\n", 1000))),

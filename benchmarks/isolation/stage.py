@@ -41,9 +41,9 @@ from delegator.store import open_named
 from pki import DEVICE, Folder, batch, disk
 
 BUDGET = 1.0
-LANES = 16
-STEPS = 4
-"""Customers whose administrators one lane has told in a window, one after the other: a queue that failed rests."""
+STEPS = 2
+"""Customers whose administrators one lane has told in a window, one after the other: a queue that failed rests. As many
+again are told in its control, where the peer says no politely: a failure is written down, whoever caused it."""
 OWN = 16
 """Devices of the attacker's."""
 WELL = 16
@@ -57,9 +57,9 @@ CALLER = "delegator.test"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much a layer needs: windows, and devices of each kind in a window."""
+    """How much a layer needs: windows with their lanes, and other customers' and well-served devices in all."""
 
-    windows: int
+    windows: Sequence[int]
     victims: int
     well: int
 
@@ -71,7 +71,7 @@ class Numbers:
     victims: Iterator[int]
     well: Iterator[int]
     hostile: list[list[int]] = field(default_factory=list)
-    """Of each window: LANES times STEPS of those who make the peer be called."""
+    """Of each window those who make the peer be called, each of a customer of its own."""
 
 
 class Stage(Fleet):
@@ -79,9 +79,9 @@ class Stage(Fleet):
 
     def __init__(self, place: Path, layer: Layer, size: Size, ports: Ports) -> None:
         self.layer, self.ports = layer, ports
-        self._windows = size.windows
-        self._each = {Kind.DELEGATE: LANES, Kind.TOLD: LANES * STEPS}.get(layer.kind, 0)
-        bounds = list(itertools.accumulate((0, size.victims, size.well, OWN, self._each * size.windows)))
+        self._each = {Kind.DELEGATE: 1, Kind.TOLD: 2 * STEPS}.get(layer.kind, 0)
+        self._windows = [lanes * self._each for lanes in size.windows]
+        bounds = list(itertools.accumulate((0, size.victims, size.well, OWN, sum(self._windows))))
         self._victims, self._well, self._own, self._hostile = (
             range(a, b) for a, b in itertools.pairwise(bounds))
         self.numbers = Numbers(iter(self._victims), iter(self._well))
@@ -127,7 +127,7 @@ class Stage(Fleet):
             await store.add_delegate(Delegate("others", "others", HostedCallback("root", Secret("{random}"))))
             own = () if self.layer.kind is Kind.NAMES else self._own  # nobody's, so that their addresses are looked up
             rows = [Registration("others", self._tag(number)) for number in (*self._victims, *own)]
-            wells = [f"well{number}" for number in range(WELL if self._each else 0)]
+            wells = [f"well{number}" for number in range(WELL if self._well else 0)]
             hostile = [f"h{number}" for number in range(len(self._hostile))]
             for name in (*wells, *hostile):
                 await store.add_customer(Customer(name, name))
@@ -138,9 +138,8 @@ class Stage(Fleet):
             await store.add_devices(rows)
         finally:
             await store.close()
-        for window in range(self._windows):
-            start = self._hostile.start + window * self._each
-            self.numbers.hostile.append(list(range(start, start + self._each)))
+        numbers = iter(self._hostile)
+        self.numbers.hostile = [list(itertools.islice(numbers, many)) for many in self._windows]
 
     def _callback(self) -> SoapCallback | SshCallback | HostedCallback:
         anchor, port = self.other.ca_path.read_text(), self.ports.number
@@ -199,16 +198,20 @@ class Stage(Fleet):
         if self.layer.kind is Kind.NAMES:
             return [[Provoked(self._device(self._own[lane]), source) for source in itertools.islice(_sources, 20)]
                     for lane in range(lanes)]
-        steps = STEPS if self.layer.kind is Kind.TOLD else 1
-        numbers = iter(self.numbers.hostile[window] if self._each else [])
-        return [[Provoked(self._device(next(numbers)), "") for _ in range(steps)]
-                for _ in range(lanes if self._each else 0)]
+        found = [Provoked(self._device(number), "") for number in self.numbers.hostile[window]]
+        if self.layer.kind is Kind.TOLD:
+            del found[lanes * STEPS:]  # those of the control
+        return [found[lane::lanes] for lane in range(lanes if found else 0)]
 
-    def well(self, calls: int, lanes: int) -> list[list[Provoked]]:
-        """So many calls, shared out."""
+    def well(self, calls: int, lanes: int, window: int | None = None) -> list[list[Provoked]]:
+        """So many calls, shared out; where administrators are told, of the window's customers for that."""
         if self.layer.kind is Kind.CALLS or not calls:
             return []
         lanes = min(lanes, calls)
+        if self.layer.kind is Kind.TOLD:
+            told = [] if window is None else self.numbers.hostile[window][lanes * STEPS:][:calls]
+            return [[Provoked(self._device(number), "") for number in told[lane::lanes]] for lane in range(lanes)
+                    ] if told else []
         if self.layer.kind is Kind.NAMES:
             return [[Provoked(self._device(self._own[lane]), source)
                      for source in itertools.islice(_sources, calls // lanes)] for lane in range(lanes)]

@@ -81,7 +81,7 @@ def measured(stage: Stage, served: Served, mode: Mode, lanes: int, window: int, 
     settled(served)
     calm = seconds * 2 / 3
     calls = max(1, round(min(attack.calls / seconds, MOST) * calm))
-    provoked = stage.well(calls, lanes)
+    provoked = stage.well(calls, lanes, window)
     rest = calm / max(1, max(map(len, provoked), default=1))
     part = Part(stage.layer.well, lanes, max(PACE, lanes * calm / calls))
     with burning(attack.burnt):
