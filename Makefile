@@ -10,7 +10,7 @@ DEV_READY := $(VENV)/.dev-ready
 EACH_CORE := --numprocesses=auto --dist=loadfile
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak proof mutants tools fuzz audit wheel sbom clean
+.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak proof isolation mutants tools fuzz audit wheel sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,9 @@ soak: $(RUN_READY) ## 15 minutes at 70 % load with faults mixed in, flat or not 
 
 proof: $(DEV_READY) ## the walks and kills that take an hour: 200 kills under load, 100 000 steps under a failing disk
 	THOROUGH=1 $(BIN)/python -m pytest -m slow tests/e2e/test_crashes_under_load.py tests/store/test_claims_failing.py
+
+isolation: $(DEV_READY) ## one hostile peer of each kind beside other customers' devices: 25 minutes (ARGS="--layer ssh --at-once 16")
+	@$(BIN)/python -m benchmarks.isolation $(ARGS)
 
 mutants: $(DEV_READY) ## put faults into the heart and see whether the quick tests see them: up to an hour (ARGS="--module policy")
 	@$(BIN)/python -m scripts.mutants $(ARGS)

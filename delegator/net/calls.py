@@ -33,8 +33,8 @@ class Calls:
         return len(self._open) >= self._share()
 
     def enter(self, sock: socket.socket) -> None:
-        """One more. Raises DelegatorError (TRY_LATER) where there is no room, for which nobody who was to be called is to
-        blame; then it is closed."""
+        """One more. Raises DelegatorError (TRY_LATER) where there is no room, which is the fault of nobody who
+        was to be called; then it is closed."""
         if self.is_full():
             sock.close()
             raise DelegatorError(Kind.TRY_LATER, f"not called: {self._share()} calls are under way, as many as the "

@@ -29,7 +29,7 @@ import dns.reversename
 
 from delegator.domains import DnsTrouble
 from delegator.model.places import Address, normal_address
-from delegator.wire.dns_weight import weigh
+from delegator.wire.dns_weight import weigh_together
 from pki.said import said
 
 T = TypeVar("T")
@@ -177,7 +177,7 @@ def _light(message: bytes, most: int) -> bytes:
     if len(message) > most:
         raise dns.exception.FormError(f"an answer of more than {most} bytes")
     try:
-        weigh(message)
+        weigh_together(message)
     except ValueError as error:
         raise dns.exception.FormError(f"an answer with {error}") from None
     return message

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from delegator.domains import Finding, Naming, Registrable, candidates, host_names
+from delegator.domains import MOST_DOMAINS, Finding, Naming, Registrable, candidates, host_names
 from delegator.model.places import Address
+from delegator.wire.dns_weight import together
 
 if TYPE_CHECKING:
     from delegator.net.dns import Answer, Resolver
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BELIEVED = 2**31
 """Seconds: no answer asks for more (RFC 2181 8)."""
+
+
+class _TooManyDomains(Exception):
+    """The names of an address stand in more domains than are asked about."""
 
 
 class Walk:
@@ -36,6 +41,10 @@ class Walk:
 
     async def finding(self, address: Address) -> Finding:
         """Whose domain the address is in. Raises DnsTrouble."""
+        with together():
+            return await self._finding(address)
+
+    async def _finding(self, address: Address) -> Finding:
         said = f"reverse DNS of {address}"
         names = host_names(self._heard(await self._resolver.names(address)))
         if not names:
@@ -56,7 +65,10 @@ class Walk:
         return [name for name, answer in zip(names, found, strict=True) if address in self._heard(answer)]
 
     async def _in_domain(self, said: str, confirmed: Sequence[str]) -> Finding:
-        found = dict([await self._longest(name) for name in confirmed])
+        try:
+            found = dict([await self._longest(name) for name in confirmed])
+        except _TooManyDomains:
+            return Finding(f"{said}, in more than {MOST_DOMAINS} domains that may have a delegate")
         found.pop(None, None)
         if not found:
             return Finding(f"{said}, no domain of it has a host {self._naming.label}")
@@ -68,6 +80,8 @@ class Walk:
     async def _longest(self, name: str) -> tuple[str | None, str | None]:
         """The longest domain of a host that has a delegate, and an address of that."""
         for domain in candidates(name, self._registrable(name)):
+            if domain not in self._asked and len(self._asked) >= MOST_DOMAINS:
+                raise _TooManyDomains
             address = await self.delegate_address(domain)
             if address is not None:
                 return domain, address

@@ -10,12 +10,16 @@ Must not live here: reading it (dnspython), asking (net.dns), what an answer mea
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 MOST_RECORDS = 256
 """A name with 250 addresses has one record for each."""
 MOST_LABELS = 1024
-"""Of all names together: 250 times a host name of four labels. About 10 ms of work."""
+"""Of all names together, of one message and of all that are asked for together: 250 times a host name of four labels.
+About 10 ms of work."""
 LONGEST_NAME = 40
 """Labels of one name, with the pointers on the way: an IPv6 address backwards has 34."""
 _HEADER, _QUESTION, _RECORD = 12, 4, 10
@@ -94,3 +98,26 @@ def weigh(message: bytes) -> int:
     except (IndexError, struct.error):
         raise ValueError("a message that ends too early") from None
     return walk.labels
+
+
+_spent: ContextVar[list[int] | None] = ContextVar("labels of one look-up", default=None)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """All answers to questions asked inside, in tasks begun inside too, share one bound: one address may lead to a
+    question for each of its names, and each answer may be filled."""
+    before = _spent.set([0])
+    try:
+        yield
+    finally:
+        _spent.reset(before)
+
+
+def weigh_together(message: bytes) -> None:
+    """Weigh a message, and what was weighed before it in the same look-up. Raises ValueError as `weigh` does."""
+    labels, spent = weigh(message), _spent.get()
+    if spent is not None:
+        spent[0] += labels
+        if spent[0] > MOST_LABELS:
+            raise ValueError(f"names of more than {MOST_LABELS} labels, together with those before it")

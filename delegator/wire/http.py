@@ -200,14 +200,14 @@ class RequestReader(_Reader):
 
 
 class _ResponseMessage(Message):
-    __slots__ = ("done", "keep_alive", "status", "until_end")
+    __slots__ = ("done", "interim", "keep_alive", "status", "until_end")
 
     parser: httptools.HttpResponseParser
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.done: Response | None = None
-        self.status = 0
+        self.status = self.interim = 0
         self.keep_alive = self.until_end = False
 
     def refuse(self, status: int, detail: str) -> HttpError:
@@ -231,6 +231,9 @@ class _ResponseMessage(Message):
         body = self.finish()
         if self.status < 200:
             self.used = used  # interim answers are passed over (RFC 9110 section 15.2), all within one head's limit
+            self.interim += 1
+            if self.interim > self.limits.interim:
+                raise self.refuse(502, f"more than {self.limits.interim} interim answers")
             return
         self.keep_alive = self.parser.should_keep_alive()
         self.done = Response(self.status, self.headers, body)

@@ -19,20 +19,30 @@ BARREN = 32
 """Records without data between two messages. Two tickets and a KeyUpdate are what honest servers send in a year; 32
 KeyUpdates cost us about 0.3 ms."""
 HANDSHAKE = 256
-"""Records of the peer's half of a handshake: a chain of 64 KiB in the smallest fragments that are negotiated
-(256 bytes, RFC 8449 and RFC 6066 section 4 have 64 and 512)."""
+"""Records of the peer's half of a handshake: a chain of 16 KiB in the smallest fragments that are negotiated
+(RFC 8449 and RFC 6066 section 4 have 64 and 512)."""
+SHAKING = 32 * 1024
+"""Bytes of a server's half: a leaf with many names and three more certificates, with keys and signatures of the coming
+kind too (ML-DSA, 7 KiB each). OpenSSL takes 100 KiB, of whose 2 500 names it made 9 ms of everybody's time (measured),
+whoever signed them."""
+CALLING = 16 * 1024
+"""Bytes of a client's half: devices and delegators show four certificates of 2 KiB at most, see `pki`."""
+PIECE = 16 * 1024
+"""Bytes of a handshake that OpenSSL is given in one go, up to the end of a record."""
 OVERHEAD = 128 * 1024
-"""Bytes that are no data, between two messages or in a handshake: a chain of certificates as long as OpenSSL takes
-(100 KiB), or a message of 4 KiB that comes byte by byte, each byte in a record of its own (29 bytes around it)."""
+"""Bytes that are no data, between two messages: one of 4 KiB that comes byte by byte, each byte in a record of its own
+(29 bytes around it)."""
 _HEADER = 5
 
 
 class Records:
     """What one peer sends. `cut` what arrives, and after each piece tell what it `gave`."""
 
-    __slots__ = ("_barren", "_header", "_left", "_overhead", "_shaking")
+    __slots__ = ("_barren", "_header", "_left", "_most", "_overhead", "_shaking")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = SHAKING) -> None:
+        """`most` bytes may the peer's half of the handshake have."""
+        self._most = most
         self._header = b""
         """The first bytes of a record whose header is not whole yet."""
         self._left = 0
@@ -41,8 +51,8 @@ class Records:
         self._shaking = True
 
     def cut(self, data: bytes) -> Iterator[tuple[bytes, int]]:
-        """The same bytes in pieces, each with the number of records that end in it, AT_ONCE at most. Bytes that are no
-        TLS come out too: what they are is OpenSSL's to say."""
+        """The same bytes in pieces, each with the number of records that end in it, AT_ONCE at most, and in a handshake
+        hardly more than PIECE bytes. Bytes that are no TLS come out too: what they are is OpenSSL's to say."""
         start, position, end, ended = 0, 0, len(data), 0
         while position < end:
             if not self._left:
@@ -57,7 +67,7 @@ class Records:
             position += taken
             if not self._left:
                 ended += 1
-                if ended == AT_ONCE:
+                if ended == AT_ONCE or (self._shaking and position - start >= PIECE):
                     yield data[start:position], ended
                     start, ended = position, 0
         if start < end:
@@ -68,11 +78,11 @@ class Records:
         `plaintext` bytes in all. Says what was too much, "" if nothing was."""
         self._barren = max(0, self._barren + ended - carrying)
         self._overhead += size - plaintext
-        most = HANDSHAKE if self._shaking else BARREN
+        most, size = (HANDSHAKE, self._most) if self._shaking else (BARREN, OVERHEAD)
         if self._barren > most:
             return f"more than {most} TLS records without data"
-        if self._overhead > OVERHEAD:
-            return f"more than {OVERHEAD} bytes of TLS that carry no data"
+        if self._overhead > size:
+            return f"more than {size} bytes of TLS that carry no data"
         return ""
 
     def new_message(self) -> None:

@@ -11,7 +11,6 @@ Must not live here: sockets, deadlines, trust decisions (pki.trust).
 from __future__ import annotations
 
 import ipaddress
-import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,20 +20,18 @@ from typing import Any
 
 import service_identity
 import service_identity.pyopenssl
-from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import PeerCertificate
 from delegator.wire import leaf
-from delegator.wire.certificate import read_certificate, read_leaf, serial_of
+from delegator.wire.certificate import LARGEST, NAMES, dear_key, names_in, read_certificate, read_leaf, serial_of, told
 from delegator.wire.presented import openssl_words, presented, show
-from delegator.wire.records import Records
-from pki.ledger import serial_text
+from delegator.wire.records import CALLING, SHAKING, Records
 from pki.pair import Pair
 from pki.said import said
-from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of, shown
+from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of
 
 RECORD = 16 * 1024
 """Plaintext in one TLS record at most (RFC 8446 section 5.1)."""
@@ -48,6 +45,7 @@ _CIPHERS_13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1
 """The one that all must have (RFC 8446 section 9.1) first: its key schedule hashes with SHA-256, which processors have
 an instruction for; a handshake hashes about 115 blocks (counted)."""
 _OPTIONS = SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+DEAR_KEY = "an RSA key that would take too long to check a signature with"
 _ffi, _lib = Binding.ffi, Binding.lib
 _WANT_READ, _ZERO_RETURN = int(_lib.SSL_ERROR_WANT_READ), int(_lib.SSL_ERROR_ZERO_RETURN)
 _OUT = 2 * RECORD
@@ -117,7 +115,7 @@ class TlsContext:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
         the alert when a verified leaf is revoked, hence this one; 0 refuses."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
-        if ok and depth and (depth > 1 or self._issuers is None):
+        if ok and depth and self._serves and (depth > 1 or self._issuers is None):
             return 1
         raw = _lib.X509_STORE_CTX_get_current_cert(store_context)
         if ok:
@@ -136,13 +134,20 @@ class TlsContext:
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
-        """Who signed the leaf, where not all that OpenSSL would believe may do that."""
+        """Who signed the leaf, where not all that OpenSSL would believe may do that. Of a server it is asked before
+        anything is checked with its key."""
+        if not self._serves:
+            return (Refusal.OTHER, DEAR_KEY) if dear_key(issuer) else None
         assert self._issuers is not None
         return None if issuer in self._issuers else (Refusal.UNKNOWN_CA, NOT_AN_ISSUER)
 
     def _judge_leaf(self, der: bytes) -> tuple[Refusal, str] | None:
         """A leaf whose chain is good: whether it was revoked, and is what it must be. It is read here, once."""
         key_at = None
+        if len(der) > LARGEST:
+            return Refusal.OTHER, f"a certificate of {len(der)} bytes, and {LARGEST} are taken"
+        if not self._serves and dear_key(der):
+            return Refusal.OTHER, DEAR_KEY
         try:
             self.last_peer, key_at = read_leaf(der)
             serial = self.last_peer.serial
@@ -234,7 +239,7 @@ class Session:
         self._context = context
         self._leaf: bytes | None = None
         self._peer: PeerCertificate | None = None
-        self._records = Records()
+        self._records = Records(CALLING if server_name is None else SHAKING)
         self.handshaken = False
         self.closed = False
         self.refused: Refused | None = None
@@ -363,6 +368,8 @@ class Session:
         """The certificate must stand for `name` (RFC 9525: subject alternative names only). Raises DelegatorError
         (UNREACHABLE)."""
         assert self._connection is not None
+        if names_in(self._leaf or b"") > NAMES:
+            raise DelegatorError(Kind.UNREACHABLE, f"the certificate shown is for more than {NAMES} names")
         verify = (service_identity.pyopenssl.verify_ip_address if _is_address(name)
                   else service_identity.pyopenssl.verify_hostname)
         try:
@@ -380,15 +387,8 @@ def _is_address(name: str) -> bool:
 
 
 def _refused_for(refusal: Refusal, detail: str, der: bytes, depth: int = 0) -> Refused:
-    """A refusal with the certificate it concerns, however odd that is. Its subject as RFC 4514 text; what cannot be
-    shown plainly is escaped, so that a hostile name cannot forge a log line."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a serial number below one
-            certificate = x509.load_der_x509_certificate(der)
-            subject, serial = ascii(shown(certificate))[1:-1][:200], serial_text(certificate.serial_number)
-    except (ValueError, TypeError, x509.InvalidVersion):
-        subject, serial = "(unreadable)", ""
-    return Refused(refusal, detail, subject, serial, depth)
+    """A refusal with the certificate it concerns, however odd that is."""
+    return Refused(refusal, detail, *told(der), depth)
 
 
 _NO_CERTIFICATE = "peer did not return a certificate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import dns.message
@@ -11,7 +12,7 @@ import dns.rrset
 import pytest
 from hypothesis import given, strategies
 
-from delegator.wire.dns_weight import LONGEST_NAME, MOST_LABELS, MOST_RECORDS, weigh
+from delegator.wire.dns_weight import LONGEST_NAME, MOST_LABELS, MOST_RECORDS, together, weigh, weigh_together
 
 LABELS = strategies.lists(strategies.sampled_from(["a", "bb", "ccc", "customer"]), min_size=1, max_size=12)
 
@@ -96,3 +97,22 @@ def test_of_whatever_passes_each_name_is_walked() -> None:
 def test_any_bytes_have_a_weight_or_are_refused(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert 0 <= weigh(b"\0\1\x81\x80" + data) <= MOST_LABELS
+
+
+async def test_s8_all_answers_of_one_look_up_share_one_bound() -> None:
+    """One address leads to 21 questions at most, and each answer alone may take 10 ms to read."""
+    half = dns.message.make_response(dns.message.make_query("rack1.customer.test.", "A"))
+    half.answer.append(dns.rrset.from_text_list("rack1.customer.test.", 60, "IN", "A",
+                                                [f"192.0.2.{n}" for n in range(180)]))
+    message = half.to_wire()
+    assert MOST_LABELS / 2 < weigh(message) < MOST_LABELS
+
+    async def asked() -> None:
+        weigh_together(message)
+    for _ in range(3):
+        await asked()
+    for _ in range(2):
+        with together():
+            await asyncio.gather(asked())
+            with pytest.raises(ValueError, match="together with those before it"):
+                await asyncio.gather(asked())

@@ -14,7 +14,7 @@ from hypothesis import given, strategies
 from tlslite.api import HandshakeSettings, TLSConnection, X509CertChain, parsePEMKey
 
 from delegator.wire import records
-from delegator.wire.records import AT_ONCE, BARREN, HANDSHAKE, OVERHEAD, Records
+from delegator.wire.records import AT_ONCE, BARREN, CALLING, HANDSHAKE, OVERHEAD, PIECE, SHAKING, Records
 from delegator.wire.tls import Session, client_context, server_context
 from pki import Folder, Issued
 from pki.trust import TrustStore
@@ -79,8 +79,22 @@ def test_data_between_them_buys_nothing_beyond_its_own_record() -> None:
 
 def test_a_handshake_may_come_in_small_fragments_but_not_without_end() -> None:
     one = Records()
-    assert one.gave(HANDSHAKE * 261, HANDSHAKE, 0, 0) == ""
+    assert one.gave(HANDSHAKE * 69, HANDSHAKE, 0, 0) == ""
     assert one.gave(9, 1, 0, 0) == f"more than {HANDSHAKE} TLS records without data"
+
+
+@pytest.mark.parametrize("most", [SHAKING, CALLING], ids=["a server's", "a client's"])
+def test_s1_a_handshake_has_so_many_bytes_and_is_digested_in_pieces(most: int) -> None:
+    """A certificate of 100 KiB is never whole: what OpenSSL has not seen to its end it does not read."""
+    one, digested, told = Records(most), 0, ""
+    for piece, ended in one.cut(record(16_000) * 100):
+        assert len(piece) < PIECE + 16_005
+        digested += len(piece)
+        told = told or one.gave(len(piece), ended, 0, 0)
+        if told:
+            break
+    assert told == f"more than {most} bytes of TLS that carry no data"
+    assert digested <= most + 2 * PIECE
 
 
 def test_bytes_around_data_are_bounded_too() -> None:
@@ -206,5 +220,5 @@ def test_s1_hello_requests_without_end_end_the_handshake(factory: Folder) -> Non
 
 
 def test_what_is_counted_is_what_the_page_says() -> None:
-    assert (AT_ONCE, BARREN, HANDSHAKE, OVERHEAD) == (32, 32, 256, 131072)
+    assert (AT_ONCE, BARREN, HANDSHAKE, CALLING, SHAKING, OVERHEAD) == (32, 32, 256, 16384, 32768, 131072)
     assert records.__doc__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 
 from delegator.errors import DelegatorError
-from delegator.wire.certificate import dns_names, read_certificate
+from delegator.wire import certificate, tls
+from delegator.wire.certificate import LARGEST, TOLD, dns_names, read_certificate
 from delegator.wire.tls import Session, TlsContext, client_context, server_context
 from pki import Folder, Issued, Reason
 from pki.trust import Refusal, TrustStore
@@ -346,3 +350,82 @@ def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
     assert ours.refused is not None
     assert str(ours.refused).isascii()
     assert capfd.readouterr().err == ""
+
+
+# --- certificates that are dear to read ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_s1_a_strangers_certificate_is_read_for_the_log_only_if_it_is_small(
+        factory: Folder, tmp_path: Path, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody signed it, so anybody can send it: 3 000 names took 25 ms of everybody's time."""
+    read, sizes = x509.load_der_x509_certificate, []
+
+    def noted(der: bytes) -> x509.Certificate:
+        sizes.append(len(der))
+        return read(der)
+    for many in (1, 400):
+        pair = written(tmp_path, f"nobody{many}", forged(authority("Nobody"), *(f"N{n}" for n in range(many))))
+        monkeypatch.setattr(x509, "load_der_x509_certificate", noted)
+        ours, alert = refusal(factory, served(factory), pair[0], version)
+        monkeypatch.undo()
+        assert alert == "TLSV1_ALERT_UNKNOWN_CA"
+        assert ours.refused is not None
+        assert ("not read" in ours.refused.subject) == (many > 1)
+    assert sizes
+    assert max(sizes) <= TOLD
+
+
+def test_s1_a_leaf_is_no_larger_than_that(factory: Folder, tmp_path: Path) -> None:
+    """Whoever has an authority of its own can fill it, and its walk is ours."""
+    own = authority("A customer's")
+    for many, good in ((900, True), (1400, False)):
+        pair = written(tmp_path, f"large{many}", forged(own, *(f"N{n}" for n in range(many)), purposes=None))
+        session = Session(client_context(None, None, TrustStore((own.certificate,)), lambda: NOW), "localhost")
+        theirs = Stdlib(factory, pair[0], server=True)
+        session.start()
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLError):
+                session.receive(theirs.step(session.outgoing()))
+        assert (session.refused is None) == good
+        assert good or f"and {LARGEST} are taken" in str(session.refused)
+
+
+def test_s1_of_a_server_with_very_many_names_none_is_looked_at(
+        factory: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """13 000 fit into what OpenSSL takes, and to compare them took 140 ms."""
+    session = Session(client_context(None, None, TrustStore.load(factory.ca_path, None), lambda: NOW), "localhost")
+    theirs = Stdlib(factory, factory.certificate_path("delegator-server", "delegator"), server=True)
+    session.start()
+    for _ in range(4):
+        session.receive(theirs.step(session.outgoing()))
+    session.check_name("localhost")
+    monkeypatch.setattr(tls, "NAMES", 1)
+    monkeypatch.setattr(tls.service_identity.pyopenssl, "verify_hostname", None)  # not asked at all
+    with pytest.raises(DelegatorError, match="for more than 1 names"):
+        session.check_name("localhost")
+
+
+def test_s1_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_used(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exponent of 3 060 bits makes each signature of a chain take 7 ms; whoever has an authority may choose it."""
+    own = authority("A customer's")
+    numbers = rsa.generate_private_key(65537, 2048).public_key().public_numbers()
+    dear = rsa.RSAPublicNumbers(numbers.e | 1 << 100, numbers.n).public_key()
+    for key, is_dear in ((dear, True), (numbers.public_key(), False), (own.key.public_key(), False)):
+        name = own.certificate.subject
+        made = x509.CertificateBuilder(name, name, key, 7, NOW, NOW + timedelta(days=1)).sign(own.key, hashes.SHA256())
+        assert certificate.dear_key(made.public_bytes(Encoding.DER)) is is_dear
+    folder = Folder.create(tmp_path / "pki", common_name="A CA", key_type="rsa")
+    folder.issue("delegate-server", "localhost", key_type="rsa")
+    for most in (64, 8):
+        monkeypatch.setattr(certificate, "EXPONENT", most)
+        session = Session(client_context(None, None, TrustStore.load(folder.ca_path, None), lambda: NOW), "localhost")
+        theirs = Stdlib(folder, folder.certificate_path("delegate-server", "localhost"), server=True)
+        session.start()
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLError):
+                session.receive(theirs.step(session.outgoing()))
+        assert session.handshaken == (most == 64), str(session.refused)
+        assert most == 64 or tls.DEAR_KEY in str(session.refused)
+        assert most == 64 or session.refused.depth == 1, "its authority's key is looked at before it is used"
