@@ -128,14 +128,14 @@ def pacing(policies: Sequence[Applied], now: datetime) -> Pacing | None:
     return Pacing(holders, lambda paces: over_pace(policies, paces, now)) if holders else None
 
 
-def stand_in(delegate: Delegate, judgement: Judgement, now: datetime) -> StandIn | None:
+def stand_in(delegate: Delegate, judgement: Judgement, now: datetime, since: int = 0) -> StandIn | None:
     """What the delegate's own policy says, which the claim was not opened under; None where it has none."""
     holder = f"delegate/{delegate.name}"
     own = [one for one in applied(judgement.customer, delegate, judgement.tables.policies) if one.holder == holder]
     if not own:
         return None
     return StandIn(delegate.name, lambda places, attempts: over_limits(own, places, attempts),
-                   milliseconds(now + min(one.policy.lease for one in own)), pacing(own, now))
+                   milliseconds(now + min(one.policy.lease for one in own)), pacing(own, now), since)
 
 
 def lent_until(claim: Claim, within: StandIn | None) -> datetime:
