@@ -96,7 +96,8 @@ class App:
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context)
-            self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now)
+            self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
+                                     self._clock.doubt)
             self._serve_with(parts)
             await self.watching.port.open(self._settings.ops, given.get(systemd.OPS, []))
             self.metrics.reloaded(self._now())
@@ -161,6 +162,7 @@ class App:
         observe.record(trail, level)
         self.metrics.handshake(trail)
         self._auditor.record(trail)
+        self.watching.answers.note(trail)
 
     def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
         """Seen in metrics at once, and by `delegator delegates show` from any process."""
@@ -200,6 +202,7 @@ class App:
         upkeep = [loop.create_task(kept(work, what)) for work, what in (
             (self._housekeeping, "housekeeping"), (self._look_for_withdrawn, "looking for revocations"),
             (self._look_for_changes, "looking for changed files"), (self._notify, "notifications"),
+            (partial(self.watching.run, self._duties.alone), "looking at what devices are told"),
             (self._watchdog, "telling the service manager that we live"))]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain

@@ -97,10 +97,10 @@ class Handshake:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
         tag = request.device.service_tag
         trail.facts["tag"] = tag
-        if self._store.stalled:  # else all wait until none of them is there any more
-            raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
         identity = identify(peer.certificate, tag, request.transaction_id)
         trail.facts["identity"] = identity.kind.value
+        if self._store.stalled:  # else all wait until none of them is there any more
+            raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
         mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
         facts = Facts(request.device, request.location, peer.address)

@@ -74,6 +74,7 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
                              hint=route.hint, alternates=route.delegators)
     customer = _customer(route.delegate.customer, tables, domains)
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
+    trail.registered = _is_its_own(route, facts)
     by_tag = route.registration is not None and route.registration.service_tag is not None
     case = Case(customer, route.delegate, identity, by_tag, found.approved, at, route.by_domain, facts.peer_address)
     policies = applied(customer, route.delegate, tables.policies)
@@ -89,6 +90,11 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
     names = ", ".join(one.policy.name for one in policies)
     mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
     return Judgement(tables, route, customer, policies, decision)
+
+
+def _is_its_own(route: Route, facts: Facts) -> bool:
+    """Whether the registration of this very tag led to the customer: everything else a device only says."""
+    return route.registration is not None and route.registration.service_tag == facts.device.service_tag
 
 
 async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trail) -> Route | NoRoute:

@@ -59,7 +59,7 @@ class Server:
         trail.facts |= {"outcome": "TlsRefused", "refusal": refused.refusal.value if refused.refusal else "protocol"}
         if refused.serial:
             trail.facts |= {"certificate": refused.subject, "serial": refused.serial}
-        trail.reasons = (str(refused),)
+        trail.reasons, trail.genuine = (str(refused),), refused.genuine
         self._record(trail, logging.WARNING)
 
     def unreadable(self, error: HttpError, connection: Connection) -> Response:

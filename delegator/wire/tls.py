@@ -14,7 +14,7 @@ import ipaddress
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,15 @@ becomes internal_error, where "expired" would send the device's owner looking in
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a handshake failed. `subject` and `serial` name the refused certificate where there was one."""
+    """Why a handshake failed. `subject` and `serial` name the refused certificate where there was one; `genuine` says
+    that it is a leaf which an authority that we believe did sign."""
 
     refusal: Refusal | None
     detail: str
     subject: str = ""
     serial: str = ""
     depth: int = 0
+    genuine: bool = False
 
     def __str__(self) -> str:
         whom = f": certificate {self.subject} serial {self.serial} depth {self.depth}" if self.serial else ""
@@ -127,7 +129,9 @@ class TlsContext:
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
             if refusal is Refusal.BAD_SIGNATURE:  # OpenSSL says decrypt_error, RFC 8446 section 6.2 bad_certificate
                 _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[Refusal.OTHER])
-        self.last_refused = _refused_for(refusal, detail, _der(raw), depth)
+        # Times are looked at after signatures, of each certificate from the anchor on (internal_verify of OpenSSL).
+        genuine = depth == 0 and (bool(ok) or refusal in (Refusal.EXPIRED, Refusal.NOT_YET_VALID))
+        self.last_refused = replace(_refused_for(refusal, detail, _der(raw), depth), genuine=genuine)
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
