@@ -156,6 +156,7 @@ class App:
                            limits.requests_per_connection)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
         self.watching.ends(parts.ends)
+        self.watching.signers(parts.trust)
         self.watching.remind()
 
     def _record(self, trail: Trail, level: int) -> None:

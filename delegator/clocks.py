@@ -50,6 +50,9 @@ class Clock:
 
     def now(self) -> datetime:
         """Aware UTC: the wall clock, unless it has just jumped."""
+        return datetime.fromtimestamp(self._seconds(), UTC)
+
+    def _seconds(self) -> float:
         wall, at = self._wall(), self._steady()
         if self._doubted is not None or not -SMALL <= wall - at - self._believed.seconds <= SMALL:
             wall = self._look(wall - at, at)
@@ -57,12 +60,12 @@ class Clock:
             self._agreed = at
             if at - self._followed >= STOOD:  # a time service slews, by no more than SMALL in STOOD seconds
                 self._believed, self._followed = Offset(wall - at, self._believed.seen), at
-        return datetime.fromtimestamp(wall, UTC)
+        return wall
 
     @property
     def settled(self) -> bool:
         """Whether two looks agree, so that what is over by `now` is over."""
-        self.now()
+        self._seconds()
         return self._is_settled()
 
     def since(self) -> int:
@@ -72,7 +75,7 @@ class Clock:
 
     def doubt(self) -> dict[str, str]:
         """The words about a clock that is not believed, for whoever asks how we are."""
-        self.now()
+        self._seconds()
         if self._doubted is None:
             return {}
         by = _words(self._doubted.seconds - self._believed.seconds)

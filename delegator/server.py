@@ -60,6 +60,7 @@ class Server:
         if refused.serial:
             trail.facts |= {"certificate": refused.subject, "serial": refused.serial}
         trail.reasons, trail.genuine = (str(refused),), refused.genuine
+        trail.shown = refused.leaf
         self._record(trail, logging.WARNING)
 
     def unreadable(self, error: HttpError, connection: Connection) -> Response:

@@ -14,7 +14,7 @@ import enum
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Told(enum.IntEnum):
     LISTED = 8
     REVOKED = 9
     REFUSED = 10
+    FOREIGN = 11
 
 
 WORDS = {
@@ -62,15 +63,22 @@ WORDS = {
     Told.LISTED: "nothing: the revocation list is out of date",
     Told.REVOKED: "nothing: their certificates count as revoked",
     Told.REFUSED: "nothing: their certificates are refused",
+    Told.FOREIGN: "nothing: who signed their certificates is not among the anchors any more",
 }
 OURS = frozenset((Told.HELD_UP, Told.UNAVAILABLE, Told.EARLY, Told.LISTED))
 """What no customer and no device can bring about: it speaks for all, also while one customer's devices alone ask."""
 BETTER_ELSEWHERE = (Told.EARLY, Told.LISTED)
 """What depends on this machine's clock and files alone: another instance would do better, so it is no more ready."""
+_OWN, _SHARED = IdentityKind.OWN.value, IdentityKind.SHARED.value
 _OF_REFUSAL = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY,
                Refusal.CRL_STALE.value: Told.LISTED, Refusal.REVOKED.value: Told.REVOKED}
 _OF_CLAIM = {"being answered": Told.BUSY, "over a limit": Told.LIMITED}
 """By the words of store.Outcome."""
+_UNPROVEN = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY,
+             Refusal.UNKNOWN_CA.value: Told.FOREIGN}
+"""Refusals of OpenSSL's that come before it looks at a device's own signature: by the times of an anchor, or none."""
+SUSPECTS = 100
+"""Certificates refused so in LOOK seconds whose signatures are looked at afterwards, at some 100 µs each."""
 _NAME = re.compile(r"(?:^|,)CN=([A-Za-z0-9-]{1,64})(?=,|$)")
 
 
@@ -96,7 +104,7 @@ def told_of(trail: Trail) -> Told | None:
         return Told.UNAVAILABLE
     if outcome == "TryLater":
         return _later(trail)
-    return Told.SERVED if said["identity"] == IdentityKind.OWN.value else None  # a no that is meant: as it should be
+    return Told.SERVED if said["identity"] == _OWN else None  # a no that is meant: as it should be
 
 
 def _later(trail: Trail) -> Told:
@@ -125,21 +133,34 @@ class Answers:
     def __init__(self) -> None:
         self._last: dict[str, Answer] = {}
         self._why: dict[Told, str] = {}
+        self._suspects: list[tuple[float, Told, bytes]] = []
 
     def note(self, trail: Trail) -> None:
         """Look at a finished trail. Some hundred nanoseconds."""
         told, tag = told_of(trail), tag_of(trail)
+        if trail.shown and trail.facts["refusal"] in _UNPROVEN and len(self._suspects) < SUSPECTS:
+            self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN[trail.facts["refusal"]], trail.shown))
         if told is None or tag is None:
             return
         before = self._last.pop(tag, None)  # so that the longest silent one is the first
         known = trail.facts["customer"] if trail.registered else before and before.customer
-        if known is None and (told is Told.SERVED or trail.facts.get("identity") == IdentityKind.SHARED.value):
+        if known is None and (told is Told.SERVED or trail.facts.get("identity") == _SHARED):
             return  # nobody registered it, or it only says who it is
         if told is not Told.SERVED:
             self._why[told] = "; ".join(trail.reasons)
         self._last[tag] = Answer(trail.marks[-1].at / 1e9, told, known)
         if len(self._last) > MOST:
             del self._last[next(iter(self._last))]
+
+    def prove(self, name_in: Callable[[bytes, bool], str | None]) -> None:
+        """Look at certificates that TLS refused before it knew who signed them. `name_in` gives the one name in one
+        that is ours: of an authority that counts, or with True of one that did before."""
+        suspects, self._suspects = self._suspects, []
+        for at, told, shown in suspects:
+            tag = name_in(shown, told is Told.FOREIGN)
+            if tag is not None:
+                self._last.pop(tag, None)
+                self._last[tag] = Answer(at, told, None)
 
     def unknown(self, most: int) -> list[str]:
         """Tags of which nobody has looked up yet whose they are, the latest first."""

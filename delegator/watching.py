@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from cryptography import x509
+
 from delegator import ops
 from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
@@ -22,8 +24,10 @@ from delegator.notify import Notifier
 from delegator.readiness import PARTS, Readiness
 from delegator.rounds import guarded
 from delegator.serving import UNKNOWN, Answers, Teller
+from delegator.signers import Signers
 from delegator.store import Store
 from delegator.vitals import Reading
+from pki.trust import TrustStore
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
@@ -43,6 +47,7 @@ class Watching:
         self.metrics = metrics
         self.answers, self.teller = Answers(), Teller()
         self._doubt = doubt
+        self._signers = Signers()
         self.ready = Readiness(store, now)
         self._store, self._listener, self._notifier = store, listener, notifier
         self.port = ops.Port(ops.Ops(metrics, self.wrong, self.soon, self.read, self.unserved))
@@ -51,6 +56,10 @@ class Watching:
         """When what we serve with ends, for metrics and readiness."""
         self.ready.ends, self.ready.told_at = ends, None
         self.metrics.ends(ends)
+
+    def signers(self, trust: TrustStore) -> None:
+        """Who may sign devices' certificates from now on."""
+        self._signers.add((*trust.anchors, *map(x509.load_der_x509_certificate, trust.issuers or ())), time.monotonic())
 
     def remind(self) -> None:
         """Say what is to be renewed, if it is time to say it again."""
@@ -83,6 +92,7 @@ class Watching:
     async def _look_up(self) -> None:
         """Whose devices are that were turned away before anybody looked; where that cannot be told either, they count
         as registered."""
+        self.answers.prove(lambda shown, former: self._signers.name_in(shown, time.monotonic(), former))
         tags = self.answers.unknown(LOOKED_UP)
         if not tags:
             return

@@ -60,8 +60,8 @@ becomes internal_error, where "expired" would send the device's owner looking in
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a handshake failed. `subject` and `serial` name the refused certificate where there was one; `genuine` says
-    that it is a leaf which an authority that we believe did sign."""
+    """Why a handshake failed. `subject` and `serial` name the refused certificate where there was one, `genuine` says
+    that an authority that we believe signed it; else `leaf` is what the peer showed, which anybody may have made."""
 
     refusal: Refusal | None
     detail: str
@@ -69,6 +69,7 @@ class Refused:
     serial: str = ""
     depth: int = 0
     genuine: bool = False
+    leaf: bytes = b""
 
     def __str__(self) -> str:
         whom = f": certificate {self.subject} serial {self.serial} depth {self.depth}" if self.serial else ""
@@ -112,7 +113,7 @@ class TlsContext:
 
     def _judge(self, ok: int, store_context: Any) -> int:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
-        the alert when a verified leaf is revoked, hence this one; 0 refuses."""
+        the alert when a verified leaf is revoked, hence this one; 0 refuses. OpenSSL looks at times after signatures."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
         if ok and depth and (depth > 1 or self._issuers is None):
             return 1
@@ -129,9 +130,9 @@ class TlsContext:
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
             if refusal is Refusal.BAD_SIGNATURE:  # OpenSSL says decrypt_error, RFC 8446 section 6.2 bad_certificate
                 _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[Refusal.OTHER])
-        # Times are looked at after signatures, of each certificate from the anchor on (internal_verify of OpenSSL).
         genuine = depth == 0 and (bool(ok) or refusal in (Refusal.EXPIRED, Refusal.NOT_YET_VALID))
-        self.last_refused = replace(_refused_for(refusal, detail, _der(raw), depth), genuine=genuine)
+        shown = b"" if genuine or ok else _der(_lib.X509_STORE_CTX_get0_cert(store_context))
+        self.last_refused = replace(_refused_for(refusal, detail, _der(raw), depth), genuine=genuine, leaf=shown)
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:
