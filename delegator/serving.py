@@ -74,9 +74,9 @@ _OF_REFUSAL = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value:
                Refusal.CRL_STALE.value: Told.LISTED, Refusal.REVOKED.value: Told.REVOKED}
 _OF_CLAIM = {"being answered": Told.BUSY, "over a limit": Told.LIMITED}
 """By the words of store.Outcome."""
-_UNPROVEN = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY,
-             Refusal.UNKNOWN_CA.value: Told.FOREIGN}
-"""Refusals of OpenSSL's that come before it looks at a device's own signature: by the times of an anchor, or none."""
+_UNPROVEN = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY}
+"""Refusals by the times of an anchor, before OpenSSL looks at a device's own signature; any other one that comes so
+early is of a chain that leads to no anchor."""
 SUSPECTS = 100
 """Certificates refused so in LOOK seconds whose signatures are looked at afterwards, at some 100 µs each."""
 _NAME = re.compile(r"(?:^|,)CN=([A-Za-z0-9-]{1,64})(?=,|$)")
@@ -138,8 +138,9 @@ class Answers:
     def note(self, trail: Trail) -> None:
         """Look at a finished trail. Some hundred nanoseconds."""
         told, tag = told_of(trail), tag_of(trail)
-        if trail.shown and trail.facts["refusal"] in _UNPROVEN and len(self._suspects) < SUSPECTS:
-            self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN[trail.facts["refusal"]], trail.shown))
+        if trail.shown and len(self._suspects) < SUSPECTS:
+            self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN.get(trail.facts["refusal"], Told.FOREIGN),
+                                   trail.shown))
         if told is None or tag is None:
             return
         before = self._last.pop(tag, None)  # so that the longest silent one is the first

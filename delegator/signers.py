@@ -39,8 +39,8 @@ class Signers:
         try:
             certificate = x509.load_der_x509_certificate(shown)
             names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-            signed = any(_signed(certificate, one) for one, until in self._known.items() if (until is not None) is former
-                         and (until is None or until > at) and one.subject == certificate.issuer)
+            signed = any(_signed(certificate, one) for one, until in self._known.items()
+                         if one.subject == certificate.issuer and (until is not None and until > at) is former)
         except (ValueError, TypeError, x509.InvalidVersion):
             return None
         return str(names[0].value) if signed and len(names) == 1 else None

@@ -113,7 +113,7 @@ class TlsContext:
 
     def _judge(self, ok: int, store_context: Any) -> int:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
-        the alert when a verified leaf is revoked, hence this one; 0 refuses. OpenSSL looks at times after signatures."""
+        the alert when a verified leaf is revoked, hence this one; 0 refuses. Times come after signatures."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
         if ok and depth and (depth > 1 or self._issuers is None):
             return 1
