@@ -36,6 +36,19 @@ class Appearance:
     exit_code: int
 
 
+_BARE: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "no answer in time"), (ConnectionResetError, "the other end broke the connection off"),
+    (BrokenPipeError, "the other end takes nothing any more"), (ConnectionRefusedError, "the connection was refused"),
+    (EOFError, "it was cut in the middle"), (MemoryError, "no memory is left"), (OSError, "the system says no more"))
+
+
+def words_of(error: BaseException) -> str:
+    """Why, in words, for who has the pager: the name of a class alone is no reason, and many errors have no words."""
+    said = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
+    bare = next((words for kind, words in _BARE if isinstance(error, kind)), "an error that says no more")
+    return str(said) if said else f"{bare} ({type(error).__name__})"
+
+
 def extra(name: str) -> str:
     """What to do where an optional part is missing: an extra of this package, which comes from no index, so from the
     checkout or the wheel that this one came from."""

@@ -26,7 +26,7 @@ from delegator import observe, ops, systemd
 from delegator.app import Listening, Reread, Sockets
 from delegator.config import Settings
 from delegator.crew import Hand, hired
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
 from delegator.net.aside import aside
@@ -218,7 +218,7 @@ class Workers:
                 log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
                 return
             except (DelegatorError, OSError) as error:
-                log.error("worker %d could not be started: %s", number, getattr(error, "detail", error))
+                log.error("worker %d could not be started: %s", number, words_of(error))
                 pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _paused(self, seconds: float) -> bool:

@@ -28,6 +28,7 @@ import dns.resolver
 import dns.reversename
 
 from delegator.domains import DnsTrouble
+from delegator.errors import words_of
 from delegator.model.places import Address, normal_address
 from delegator.wire.dns_weight import weigh
 
@@ -83,7 +84,7 @@ class Resolver:
         except dns.resolver.NXDOMAIN as error:
             return Answer((), min(_ttl(one) for one in error.responses().values()))
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            said = ascii(str(error))[1:-1][:200] or type(error).__name__
+            said = ascii(words_of(error))[1:-1][:200]
             raise DnsTrouble(f"{name} {kind.name}: {said}") from None
         return Answer(tuple(found.rrset or ()), found.chaining_result.minimum_ttl)
 

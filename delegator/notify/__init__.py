@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Customer, HostedCallback, Notification, NotificationKind
 from delegator.rounds import guarded
 from delegator.store import Store
@@ -193,4 +193,5 @@ def _why(error: Exception) -> str:
     """What may be shown and kept. A fault of ours may hold anything in its words, so only its type is told."""
     if isinstance(error, DelegatorError):
         return f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
-    return f"a fault of ours, {type(error).__name__}"
+    bare = words_of(type(error)()) if isinstance(error, TimeoutError | ConnectionError) else type(error).__name__
+    return f"a fault of ours, {bare}"
