@@ -151,7 +151,8 @@ class App:
                                     domains=parts.domains, name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested,
                                     since=self._clock.since)
-        server = Server(self._handshake, self._record, settings.server.url, self._here)
+        server = Server(self._handshake, self._record, settings.server.url, self._here,
+                        self.watching.answers.begun)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable

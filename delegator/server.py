@@ -28,11 +28,13 @@ Recorder = Callable[[Trail, int], None]
 
 class Server:
     """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
-    HOST:PORT where a caller did not say it, or in no form that could be told to anybody."""
+    HOST:PORT where a caller did not say it, or in no form that could be told to anybody; `begun` hears of each call
+    before it is answered, and `record` after."""
 
     def __init__(self, handshake: Handshake, record: Recorder, url: str,
-                 here: Callable[[], str]) -> None:
+                 here: Callable[[], str], begun: Callable[[Trail, float], None] = lambda *_: None) -> None:
         self._handshake = handshake
+        self._begun = begun
         self._record = record
         self._url = url
         self._here = here
@@ -75,6 +77,7 @@ class Server:
         trail.mark(Step.CONNECTED, connection.connected_at)
         trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
         asked_at = time.monotonic_ns()
+        self._begun(trail, asked_at / 1e9)
         version = soap.Version.V11
         try:
             said = canonical.read(request.body, messages.Service.DELEGATOR)

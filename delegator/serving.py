@@ -24,6 +24,8 @@ from pki.trust import Refusal
 
 WINDOW, RECENT = 60.0, 10.0
 """Seconds that are looked back; and those in which as many devices are enough to say that they are served again."""
+PATIENCE = 30.0
+"""Seconds that a device waits for its answer; whatever comes later, or never, is none."""
 ENOUGH = 20
 """Different devices below which nothing is said."""
 OTHERS = 5
@@ -49,6 +51,7 @@ class Told(enum.IntEnum):
     REVOKED = 9
     REFUSED = 10
     FOREIGN = 11
+    LATE = 12
 
 
 WORDS = {
@@ -63,9 +66,10 @@ WORDS = {
     Told.LISTED: "nothing: the revocation list is out of date",
     Told.REVOKED: "nothing: their certificates count as revoked",
     Told.REFUSED: "nothing: their certificates are refused",
+    Told.LATE: "nothing within 30 s, after which they leave",
     Told.FOREIGN: "nothing: who signed their certificates is not among the anchors any more",
 }
-OURS = frozenset((Told.HELD_UP, Told.UNAVAILABLE, Told.EARLY, Told.LISTED))
+OURS = frozenset((Told.HELD_UP, Told.UNAVAILABLE, Told.EARLY, Told.LISTED, Told.LATE))
 """What no customer and no device can bring about: it speaks for all, also while one customer's devices alone ask."""
 BETTER_ELSEWHERE = (Told.EARLY, Told.LISTED)
 """What depends on this machine's clock and files alone: another instance would do better, so it is no more ready."""
@@ -133,18 +137,26 @@ class Answers:
     def __init__(self) -> None:
         self._last: dict[str, Answer] = {}
         self._why: dict[Told, str] = {}
+        self._under_way: dict[int, tuple[float, Trail]] = {}
         self._suspects: list[tuple[float, Told, bytes]] = []
+
+    def begun(self, trail: Trail, now: float) -> None:
+        """A request is being answered from now on, until its trail is noted."""
+        self._under_way[id(trail)] = now, trail
 
     def note(self, trail: Trail) -> None:
         """Look at a finished trail. Some hundred nanoseconds."""
         told, tag = told_of(trail), tag_of(trail)
+        begun, _ = self._under_way.pop(id(trail), (None, None))
+        if begun is not None and told is Told.SERVED and trail.marks[-1].at / 1e9 > begun + PATIENCE:
+            told = Told.LATE
         if trail.shown and len(self._suspects) < SUSPECTS:
             self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN.get(trail.facts["refusal"], Told.FOREIGN),
                                    trail.shown))
         if told is None or tag is None:
             return
         before = self._last.pop(tag, None)  # so that the longest silent one is the first
-        known = trail.facts["customer"] if trail.registered else before and before.customer
+        known = _customer(trail, before)
         if known is None and (told is Told.SERVED or trail.facts.get("identity") == _SHARED):
             return  # nobody registered it, or it only says who it is
         if told is not Told.SERVED:
@@ -152,6 +164,15 @@ class Answers:
         self._last[tag] = Answer(trail.marks[-1].at / 1e9, told, known)
         if len(self._last) > MOST:
             del self._last[next(iter(self._last))]
+
+    def wait_no_longer(self, now: float) -> None:
+        """Devices whose answers are under way for longer than they wait were told nothing. The oldest come first."""
+        for begun, trail in self._under_way.values():
+            if begun > now - PATIENCE:
+                break
+            tag = trail.facts.get("tag")
+            if tag is not None and trail.facts.get("identity") == _OWN:
+                self._last[tag] = Answer(now, Told.LATE, _customer(trail, self._last.pop(tag, None)))
 
     def prove(self, name_in: Callable[[bytes, bool], str | None]) -> None:
         """Look at certificates that TLS refused before it knew who signed them. `name_in` gives the one name in one
@@ -194,6 +215,10 @@ class Answers:
     def why(self) -> dict[int, str]:
         """What stood behind the last answer of each kind, for the log alone: it may name a device."""
         return {int(told): words for told, words in self._why.items()}
+
+
+def _customer(trail: Trail, before: Answer | None) -> str | None:
+    return trail.facts["customer"] if trail.registered else before and before.customer
 
 
 def as_answers(said: Iterable[Sequence[Any]]) -> dict[int, Answer]:

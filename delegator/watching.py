@@ -92,6 +92,7 @@ class Watching:
     async def _look_up(self) -> None:
         """Whose devices are that were turned away before anybody looked; where that cannot be told either, they count
         as registered."""
+        self.answers.wait_no_longer(time.monotonic())
         self.answers.prove(lambda shown, former: self._signers.name_in(shown, time.monotonic(), former))
         tags = self.answers.unknown(LOOKED_UP)
         if not tags:

@@ -236,6 +236,31 @@ def test_T8_a_device_counts_once_by_its_last_answer() -> None:
     assert [one.told for one in answers.seen(NOW).values()] == [SERVED], "a thief that only says the tag says nothing"
 
 
+def test_T8_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
+    """Each device asks once and leaves after half a minute; a store that hangs has told nobody anything."""
+    answers = Answers()
+    slow = [trail(f"SLOW{number:03}", "", at=NOW - 40) for number in range(24)]
+    for number, one in enumerate(slow):
+        answers.begun(one, NOW - 30 if number < 20 else NOW - 29)
+    answers.begun(trail("NOBODY1", "", customer=None, identity=None), NOW - 31)
+    answers.wait_no_longer(NOW)
+    assert [one.told for one in answers.seen(NOW).values()] == [Told.LATE] * 20
+    for one in slow:
+        one.facts["outcome"] = "Answered"
+        one.mark(Step.ANSWERED, round((NOW + 0.5) * 1e9))
+        answers.note(one)
+    assert sorted(one.told for one in answers.seen(NOW).values()) == [SERVED] * 4 + [Told.LATE] * 20
+    assert len(answers._under_way) == 1
+
+
+def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
+    answers, made = Answers(), trail(at=NOW)
+    made.marks.insert(0, made.marks[0]._replace(step=Step.CONNECTED, at=1))
+    answers.begun(made, NOW - 1)
+    answers.note(made)
+    assert [one.told for one in answers.seen(NOW).values()] == [SERVED]
+
+
 def test_T8_memory_is_bounded_whoever_asks() -> None:
     answers = Answers()
     for number in range(MOST * 3):

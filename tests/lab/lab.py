@@ -324,7 +324,8 @@ class Lab:
             confirmed=lambda: self.woken.append("deployed"), alternates=setup.alternates, domains=self.domains,
             name="delegator.example", issued=lambda: self.woken.append("issued"), enroller=enroller,
             contested=self.alarm.contested)
-        self.server = Server(self.handshake, self._record, setup.url, lambda: "here.example:4433")
+        self.server = Server(self.handshake, self._record, setup.url, lambda: "here.example:4433",
+                             self.answers.begun)
 
     def _record(self, trail: Trail, level: int) -> None:
         self.ended.append((trail, level))
