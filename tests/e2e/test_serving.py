@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -145,3 +147,29 @@ def test_T8_anchors_that_were_exchanged_for_wrong_ones_are_told_and_forgotten_on
     assert set(asked(world, *ACME, *UMBRA)) == {"refused"}
     assert wait_for(lambda: metrics(ops)["delegator_serving"] == 0), world.log
     assert "is not among the anchors any more" in readyz(ops)[1]["unserved"]["devices"]
+
+
+@WORKERS
+def test_T8_a_store_that_takes_nothing_is_told_by_what_devices_hear_and_so_is_its_end(
+        make_world: Callable[..., World], delegate_authority: Folder, workers: int) -> None:
+    """Another process holds SQLite's write lock: whatever devices hear of it, it is said; nothing is given twice."""
+    world = furnished(make_world, delegate_authority, workers)
+    ops = world.start()["ops"]
+    for tag in (*ACME, *UMBRA):
+        world.device(tag)
+    other = sqlite3.connect(world.root / "delegator.db", isolation_level=None, timeout=10)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(24) as devices:
+            heard = list(devices.map(lambda tag: asked(world, tag)[0], (*ACME, *UMBRA)))
+        assert None not in heard
+        assert wait_for(lambda: lines(world, "devices are not being served")), (heard, world.log)
+        assert metrics(ops)["delegator_serving"] == 0
+    finally:
+        other.close()
+    freed = time.monotonic()
+    assert wait_for(lambda: set(asked(world, *ACME, *UMBRA)) == {None})
+    assert wait_for(lambda: lines(world, "devices are served again, after"))
+    assert time.monotonic() - freed < 20
+    assert metrics(ops)["delegator_serving"] == 1
+    assert len(world.delegate.given) == len(ACME) + len(UMBRA)
