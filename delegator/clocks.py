@@ -2,7 +2,9 @@
 
 Whoever sets the clock of a machine forty days ahead for eight seconds must not decide for good what is over. So a
 wall clock that jumps against the monotonic one counts only once it has stood for STOOD seconds; until then time goes
-on from where it was believed. A clock that goes back to what it showed for longer counts at once.
+on from where it was believed. A clock that goes back to what it showed for longer counts at once. So does one that is
+set back soon after a start, since nothing is over by it that was not; one that is set ahead then must stand for as long
+as the one before it did.
 The invariants: what a running process takes for the time jumps only by what two looks STOOD seconds apart agree on, and
 a clock that was stepped for good is followed in that time; nothing is settled by the first look after a start.
 Must not live here: what is decided by it. docs/operators.md lists that, with what a wrong look costs and how it mends.
@@ -78,8 +80,8 @@ class Clock:
         self._seconds()
         if self._doubted is None:
             return {}
-        by = _words(self._doubted.seconds - self._believed.seconds)
-        return {"clock": f"the clock jumped {by}; it counts once it has stood for {STOOD:g} s; "
+        by, patience = _words(self._doubted.seconds - self._believed.seconds), self._patience(self._doubted)
+        return {"clock": f"the clock jumped {by}; it counts once it has stood for {patience:.0f} s; "
                          "next: see whether the time service set it"}
 
     def _is_settled(self) -> bool:
@@ -91,9 +93,9 @@ class Clock:
             self._come_back(at)
         elif self._doubted is None or not self._doubted.is_near(offset):
             self._doubt(offset, at)
-        elif at - self._doubted.seen >= STOOD:
-            log.warning("the clock has stood for %g s since it jumped %s: from now on it counts", STOOD,
-                        _words(offset - self._believed.seconds))
+        elif at - self._doubted.seen >= self._patience(self._doubted):
+            log.warning("the clock has stood for %.0f s since it jumped %s: from now on it counts",
+                        at - self._doubted.seen, _words(offset - self._believed.seconds))
             self._believe(Offset(offset, self._doubted.seen), at)
         return self._believed.seconds + at
 
@@ -102,14 +104,19 @@ class Clock:
         if former is not None and former.is_near(offset) and former.stood >= at - self._believed.seen:
             log.warning("the clock jumped %s, back to what it showed for longer: it counts at once", words)
             self._believe(Offset(offset, at - former.stood), at)
-        elif not self._is_settled():
+        elif not self._is_settled() and offset < self._believed.seconds:
             log.warning("the clock was set %s soon after the start: it counts, but nothing is over for good before it "
                         "has stood for %g s", words, STOOD)
-            self._believed, self._agreed, self._followed = Offset(offset, at), at, at
+            self._believe(Offset(offset, at), at)
         else:
-            log.warning("the clock jumped %s against the monotonic one: it counts once it has stood for %g s", words,
-                        STOOD)
             self._doubted = Offset(offset, at)
+            log.warning("the clock jumped %s against the monotonic one: it counts once it has stood for %.0f s", words,
+                        self._patience(self._doubted))
+
+    def _patience(self, doubted: Offset) -> float:
+        """How long a clock must stand before it counts: as long as the one before did, so that a machine which starts
+        with a wrong one comes right soon."""
+        return min(STOOD, doubted.seen - self._believed.seen)
 
     def _come_back(self, at: float) -> None:
         assert self._doubted is not None

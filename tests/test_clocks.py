@@ -113,20 +113,44 @@ def test_T7_a_long_sleep_between_two_looks_that_do_not_agree_settles_nothing() -
     machine = Machine(off=40 * DAYS)
     machine.up, machine.off = STOOD * 10, 0
     assert not machine.clock.settled
-    machine.wait(STOOD)
+    machine.wait(STOOD * 2)
     assert machine.clock.settled
     assert machine.error() == pytest.approx(0, abs=0.001)
 
 
-@pytest.mark.parametrize("off", [-20_000 * DAYS, 2 * HOURS])
-def test_T7_a_machine_that_starts_with_a_wrong_clock_comes_right_at_once_and_is_settled_in_a_minute(
-        off: float) -> None:
-    """1970 without a battery, local time as UTC: the time service sets it seconds later."""
+@pytest.mark.parametrize(("off", "later"), [(-20_000 * DAYS, 10), (-2 * HOURS, 10), (2 * HOURS, 0)])
+def test_T7_a_machine_that_starts_with_a_wrong_clock_comes_right_soon_and_is_settled_in_a_minute(
+        off: float, later: float) -> None:
+    """1970 without a battery, local time as UTC: the time service sets it ten seconds later. Nothing is over by a clock
+    that is set back, so that is believed at once."""
     machine = Machine(off=off)
     machine.wait(10)
     machine.off = 0
+    machine.clock.now()
+    machine.wait(later)
     assert machine.error() == pytest.approx(0, abs=0.001)
     assert machine.clock.since() == pytest.approx((START.timestamp() + 10) * 1000, abs=1), "what was before is not over"
+    machine.wait(STOOD - later)
+    assert machine.clock.settled
+
+
+def test_T7_soon_after_a_start_a_clock_that_was_set_back_for_a_while_is_right_again_at_once() -> None:
+    machine = Machine()
+    machine.wait(20)
+    machine.off = -2 * HOURS
+    machine.wait(8)
+    machine.off = 0
+    assert machine.error() == pytest.approx(0, abs=0.001)
+
+
+def test_T7_soon_after_a_start_too_a_clock_that_is_wrong_for_a_shorter_while_was_never_looked_at() -> None:
+    machine = Machine()
+    machine.wait(20)
+    machine.off = 40 * DAYS
+    machine.wait(8)
+    assert machine.error() == pytest.approx(0, abs=0.001)
+    machine.off = 0
+    assert machine.error() == pytest.approx(0, abs=0.001)
     machine.wait(STOOD)
     assert machine.clock.settled
 
