@@ -149,7 +149,7 @@ class Handshake:
             lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
             limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
             pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
-            callback=judgement.route.delegate.kind, owned=_owned(judgement.route), since=self._since())
+            callback=judgement.route.delegate.kind, since=self._since(), owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> tuple[Opened, Credential | None]:
