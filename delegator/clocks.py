@@ -1,13 +1,13 @@
 """What time it is, as far as one look can be believed: the wall clock, checked against the one that cannot be set.
 
-Whoever sets the clock of a machine forty days ahead for eight seconds must not decide for good what is over. So a
-wall clock that jumps against the monotonic one counts only once it has stood for STOOD seconds; until then time goes
-on from where it was believed. A clock that goes back to what it showed for longer counts at once. So does one that is
-set back soon after a start, since nothing is over by it that was not; one that is set ahead then must stand for as long
-as the one before it did.
-The invariants: what a running process takes for the time jumps only by what two looks STOOD seconds apart agree on, and
-a clock that was stepped for good is followed in that time; nothing is settled by the first look after a start.
-Must not live here: what is decided by it. docs/operators.md lists that, with what a wrong look costs and how it mends.
+Whoever sets the clock of a machine forty days ahead for eight seconds must not decide for good what is over. So a wall
+clock that jumps against the monotonic one counts only once it has stood for STOOD seconds; until then time goes on from
+where it was believed. A clock that goes back to what it showed for longer counts at once, and soon after a start to
+what it showed before. So does one that is set back soon after a start, since nothing is over by it that was not; one
+that is set ahead then must stand for as long as the one before it did.
+The invariants: what is settled jumps only by what two looks STOOD seconds apart agree on, and a clock that was stepped
+for good is followed in that time; nothing is settled by the first look after a start.
+Must not live here: what is decided by it. docs/clocks.md lists that, with what a wrong look costs and how it mends.
 """
 
 from __future__ import annotations
@@ -101,9 +101,10 @@ class Clock:
 
     def _doubt(self, offset: float, at: float) -> None:
         words, former = _words(offset - self._believed.seconds), self._former
-        if former is not None and former.is_near(offset) and former.stood >= at - self._believed.seen:
-            log.warning("the clock jumped %s, back to what it showed for longer: it counts at once", words)
-            self._believe(Offset(offset, at - former.stood), at)
+        if former is not None and former.is_near(offset) and (
+                former.stood >= at - self._believed.seen or not self._is_settled()):
+            log.warning("the clock jumped %s, back to what it showed before: it counts at once", words)
+            self._believe(Offset(offset, at - former.stood if self._is_settled() else at), at)
         elif not self._is_settled() and offset < self._believed.seconds:
             log.warning("the clock was set %s soon after the start: it counts, but nothing is over for good before it "
                         "has stood for %g s", words, STOOD)

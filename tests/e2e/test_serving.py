@@ -85,6 +85,7 @@ def test_T8_a_delegator_whose_clock_is_behind_refuses_all_and_says_so_and_is_rea
     clock.set(-3650 * DAYS)
     assert set(asked(world, *ACME, *UMBRA)) == {"refused"}
     assert wait_for(lambda: metrics(ops)["delegator_serving"] == 0), world.log
+    assert wait_for(lambda: readyz(ops)[0] == 503), "once both workers have looked whose they are"
     status, said = readyz(ops)
     assert (status, list(said["wrong"])) == (503, ["serving"])
     assert "not yet valid" in said["wrong"]["serving"]
