@@ -81,6 +81,8 @@ _OF_CLAIM = {"being answered": Told.BUSY, "over a limit": Told.LIMITED}
 _UNPROVEN = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY}
 """Refusals by the times of an anchor, before OpenSSL looks at a device's own signature; any other one that comes so
 early is of a chain that leads to no anchor."""
+LARGEST = 8_192
+"""Bytes of such a certificate; a device's has 500."""
 SUSPECTS = 100
 """Certificates refused so in LOOK seconds whose signatures are looked at afterwards, at some 100 µs each."""
 _NAME = re.compile(r"(?:^|,)CN=([A-Za-z0-9-]{1,64})(?=,|$)")
@@ -150,7 +152,7 @@ class Answers:
         begun, _ = self._under_way.pop(id(trail), (None, None))
         if begun is not None and told is Told.SERVED and trail.marks[-1].at / 1e9 > begun + PATIENCE:
             told = Told.LATE
-        if trail.shown and len(self._suspects) < SUSPECTS:
+        if 0 < len(trail.shown) < LARGEST and len(self._suspects) < SUSPECTS:
             self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN.get(trail.facts["refusal"], Told.FOREIGN),
                                    trail.shown))
         if told is None or tag is None:

@@ -32,6 +32,7 @@ from delegator.metrics import Metrics
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
+from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
 from delegator.rounds import kept
 from delegator.serving import Teller, together
@@ -76,11 +77,11 @@ class Board:
         """What workers counted that are no more."""
         self.restarts = 0
 
-    def show(self, all_of: list[list[Family]], serving: bool) -> None:
+    def show(self, all_of: list[list[Family]], teller: Teller) -> None:
+        """What the parent alone can tell, from all answers together, stands in place of what each worker says of it."""
+        unready = int(bool(teller.wrong(time.monotonic())))
         self._whole.families = [
-            *(one for one in merged([*all_of, self.departed]) if one.name != "delegator_serving"),
-            Family("delegator_serving", "0 while most devices of the last minute were not served.", "gauge",
-                   [("delegator_serving", (), int(serving))]),
+            *merged([*(_said_here(one, int(teller.verdict.serving), unready) for one in all_of), self.departed]),
             Family("delegator_workers", "Workers that run.", "gauge", [("delegator_workers", (), len(all_of))]),
             Family("delegator_worker_restarts", "Workers started anew because one ended.", "counter",
                    [("delegator_worker_restarts_total", (), self.restarts)])]
@@ -90,6 +91,14 @@ class Board:
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+def _said_here(said: list[Family], serving: int, unready: int) -> list[Family]:
+    """One worker's metrics, with what the parent judges for all of them."""
+    values = {"delegator_serving": serving, "delegator_unready": unready}
+    return [one if one.name not in values else one._replace(samples=[
+        (name, labels, values[one.name] if one.name == "delegator_serving" or ["part", SERVING] in labels else value)
+        for name, labels, value in one.samples]) for one in said]
 
 
 class Workers:
@@ -247,7 +256,7 @@ class Workers:
         """Ask all of them at once. One that does not answer is shown as it last was."""
         hands = list(self._hands.values())
         await asyncio.gather(*(hand.look(True, GLANCE) for hand in hands), return_exceptions=True)
-        self._board.show([hand.last.families for hand in hands], self._teller.verdict.serving)
+        self._board.show([hand.last.families for hand in hands], self._teller)
 
     async def _wrong(self) -> dict[str, str]:
         """What keeps any of them from serving; which one, unless all say so. Without a worker nobody serves."""

@@ -89,6 +89,7 @@ def test_T8_a_delegator_whose_clock_is_behind_refuses_all_and_says_so_and_is_rea
     status, said = readyz(ops)
     assert (status, list(said["wrong"])) == (503, ["serving"])
     assert "not yet valid" in said["wrong"]["serving"]
+    assert metrics(ops)['delegator_unready{part="serving"}'] == 1
     clock.set(0)
     assert set(asked(world, *ACME, *UMBRA)) == {None}
     assert wait_for(lambda: metrics(ops)["delegator_serving"] == 1)
