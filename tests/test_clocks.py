@@ -1,4 +1,4 @@
-"""What time it is: one look at a wall clock decides nothing for good (T7 of issue 13; A10)."""
+"""What time it is: one look at a wall clock decides nothing for good (T7; A10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether devices are served, by what they were told: the rule, the words, the bounds (T8 of issue 13)."""
+"""Whether devices are served, by what they were told: the rule, the words, the bounds (T8)."""
 
 from __future__ import annotations
 

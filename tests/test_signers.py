@@ -1,4 +1,4 @@
-"""Who signed a certificate that TLS refused before it looked (T8 of issue 13)."""
+"""Who signed a certificate that TLS refused before it looked (T8)."""
 
 from __future__ import annotations
 

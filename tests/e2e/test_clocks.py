@@ -1,4 +1,4 @@
-"""T7 of issue 13: the wall clock of a running delegator is set, by forty days for eight seconds and by two hours at the
+"""T7: the wall clock of a running delegator is set, by forty days for eight seconds and by two hours at the
 start. Nothing is lost, changed or given twice; everything is as it was once the clock is right."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""T8 of issue 13: /readyz, delegator_serving and the log tell when devices are not served, of one process and several;
+"""T8: /readyz, delegator_serving and the log tell when devices are not served, of one process and several;
 and no stranger, no unsold device and no single customer makes them say so."""
 
 from __future__ import annotations
