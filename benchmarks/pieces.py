@@ -26,6 +26,7 @@ from benchmarks import load
 from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
 from delegator import app, observe
+from delegator.clocks import Clock
 from delegator.handshake import Handshake, Peer
 from delegator.judgement import judge
 from delegator.model import IdentityKind
@@ -36,6 +37,8 @@ from delegator.wire import messages, soap
 from delegator.wire.certificate import read_certificate
 from delegator.wire.http import RequestReader, Response, render_response
 from delegator.wire.tls import Session, TlsContext
+
+CLOCK = Clock()
 
 REPEATS = 5
 CALLS = 200
@@ -174,7 +177,7 @@ async def look_ups(store: Store, asked: Any) -> Pieces:
     about = await quickest_async(lambda: store.about(asked.device))
 
     async def judged() -> None:
-        await judge(store, facts, IdentityKind.OWN, app.now(), Trail("1f-1", "127.0.0.1"))
+        await judge(store, facts, IdentityKind.OWN, CLOCK.now(), Trail("1f-1", "127.0.0.1"))
     return {"store: the device, and whether the small tables changed": about,
             "judgement: that read, routing, policy": await quickest_async(judged)}
 

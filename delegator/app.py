@@ -15,7 +15,6 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from delegator import observe, systemd
@@ -24,6 +23,7 @@ from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
+from delegator.clocks import Clock
 from delegator.config import Settings
 from delegator.duties import Duties
 from delegator.enrolment import Enroller
@@ -38,8 +38,8 @@ from delegator.net.serve import Listener
 from delegator.net.stamps import Stamp, require_answers, stamp_of
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
-from delegator.reloading import changed, in_effect, lets_in
+from delegator.parts import Parts, Retired, compared, open_store_to_serve, prepare, watched, withdrawing
+from delegator.reloading import changed, in_effect, told
 from delegator.rounds import guarded, kept
 from delegator.server import Server
 from delegator.trail import Trail
@@ -53,10 +53,6 @@ Reread = Callable[[], Settings]
 Sockets = dict[str, list[socket.socket]]
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
 class App:
     """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`.
     `reread` reads the settings again for a reload; `manager` is told how we are; `duties` are for one of several
@@ -68,6 +64,8 @@ class App:
         self._reread = reread or (lambda: self._parts.settings)
         self._manager = manager or systemd.Manager()
         self._duties = duties or Duties()
+        self._clock = Clock()
+        self._now = self._clock.now
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -84,24 +82,25 @@ class App:
         (CONFIGURATION)."""
         given = sockets or {}
         self._stamp: Stamp | None = await stamp_of(watched(self._settings))
-        parts = await aside(partial(prepare, self._settings, now), READING)
+        parts = await aside(partial(prepare, self._settings, self._now), READING)
         self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed_elsewhere)
             # Else what a crash left behind is free again when its time is over.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
-            self._withdrawn = await self._store.enrolments.revoked(now())
+            self._withdrawn = await self._store.enrolments.revoked(self._now())
             parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
-            self._notifier = Notifier(self._store, parts.carriers, now)
+            self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
-            self._auditor = Auditor(self._store, now, self._duties.named)
+            self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context)
-            self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, now)
+            self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
+                                     self._clock.doubt)
             self._serve_with(parts)
             await self.watching.port.open(self._settings.ops, given.get(systemd.OPS, []))
-            self.metrics.reloaded(now())
+            self.metrics.reloaded(self._now())
             self._heed_signals()
             address = self._listen(given.get(systemd.DEVICES, []))
             await self._auditor.started(self._settings)
@@ -146,30 +145,34 @@ class App:
         self._callbacks.use(parts.callers, parts.limits)
         self._notifier.use(parts.carriers)
         self._alarm.name = delegator_name(settings)
-        self._handshake = Handshake(self._store, self._callbacks, now, busy_for=settings.callbacks.budget + 1,
+        self._handshake = Handshake(self._store, self._callbacks, self._now, busy_for=settings.callbacks.budget + 1,
                                     factory_anchor=parts.factory_anchor, confirmed=self._to_tell,
                                     alternates=parts.alternates,
                                     domains=parts.domains, name=delegator_name(settings), issued=self._to_tell,
-                                    enroller=self._enroller(parts), contested=self._alarm.contested)
-        server = Server(self._handshake, self._record, settings.server.url, self._here)
+                                    enroller=self._enroller(parts), contested=self._alarm.contested,
+                                    since=self._clock.since)
+        server = Server(self._handshake, self._record, settings.server.url, self._here,
+                        self.watching.answers.begun)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
         if parts.shortage:
             log.warning("%s", parts.shortage)
         self._listener.balancers, self._listener.unreadable = parts.balancers, server.unreadable
         self.watching.ends(parts.ends)
+        self.watching.signers(parts.trust)
         self.watching.remind()
 
     def _record(self, trail: Trail, level: int) -> None:
         observe.record(trail, level)
         self.metrics.handshake(trail)
         self._auditor.record(trail)
+        self.watching.answers.note(trail)
 
     def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
         """Seen in metrics at once, and by `delegator delegates show` from any process."""
         log.warning("delegate %s: circuit breaker %s %s", delegate, state.value, why)
         self.metrics.breaker_changed(delegate, state.value)
-        self._in_background(lambda: self._store.note_health(delegate, state.value, why, now()), self._notes)
+        self._in_background(lambda: self._store.note_health(delegate, state.value, why, self._now()), self._notes)
 
     def _in_background(self, work: Callable[[], Awaitable[object]], among: set[asyncio.Task[None]]) -> None:
         among.add(task := asyncio.get_running_loop().create_task(guarded(work)))
@@ -203,6 +206,7 @@ class App:
         upkeep = [loop.create_task(kept(work, what)) for work, what in (
             (self._housekeeping, "housekeeping"), (self._look_for_withdrawn, "looking for revocations"),
             (self._look_for_changes, "looking for changed files"), (self._notify, "notifications"),
+            (partial(self.watching.run, self._duties.alone), "looking at what devices are told"),
             (self._watchdog, "telling the service manager that we live"))]
         await self._stopping.wait()
         drain = self._parts.settings.limits.drain
@@ -274,28 +278,24 @@ class App:
             self._waiting = waiting
         stamp = await stamp_of(watched(settings))
         require_answers(stamp)
-        parts, opened = await aside(lambda: _compared(before, prepare(settings, now, before, self._withdrawn)), READING,
-                                    late=self._read_anew)
+        parts, opened = await aside(lambda: compared(before, prepare(settings, self._now, before, self._withdrawn)),
+                                    READING, late=self._read_anew)
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
         self._settings, self._stamp = settings, stamp
         self._serve_with(self._without_withdrawn(parts))  # more may have been withdrawn while files were read
         self._retired.add(before, parts)
-        self.metrics.reloaded(now(), len(self._waiting))
-        log.info("certificates and revocation lists were reloaded; settings changed: %s",
-                 ", ".join(changed(before.settings, settings)) or "none")
-        for words in opened:
-            log.warning("this lets in what was refused before: %s", words)
-        for name in waiting:
-            log.warning("setting %s was changed, which takes effect at the next start", name)
+        self.metrics.reloaded(self._now(), len(self._waiting))
+        for level, words in told(changed(before.settings, settings), opened, waiting):
+            log.log(level, "%s", words)
         # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
         await guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
 
     async def _salvage(self) -> None:
         """A revocation counts at once, also where another file of the same reload is not in order."""
         before = self._parts
-        found = await salvaged(before, self._withdrawn, now, self._read_anew)
+        found = await salvaged(before, self._withdrawn, self._now, self._read_anew)
         if found is not None:
             self._serve_with(self._without_withdrawn(found.parts))
             self._retired.add(before, found.parts)
@@ -320,25 +320,29 @@ class App:
 
     def _enroller(self, parts: Parts) -> Enroller | None:
         days = parts.settings.enrolment.days
-        return None if parts.enrolment is None else Enroller(self._store, parts.enrolment, days, now)
+        return None if parts.enrolment is None else Enroller(self._store, parts.enrolment, days, self._now)
 
     def _without_withdrawn(self, parts: Parts) -> Parts:
         """Parts whose TLS refuses what was revoked in the store."""
-        return parts if self._withdrawn <= parts.trust.withdrawn else withdrawing(parts, self._withdrawn, now)
+        return parts if self._withdrawn <= parts.trust.withdrawn else withdrawing(parts, self._withdrawn, self._now)
 
     async def _withdraw(self) -> None:
         """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
-        self._withdrawn = await self._store.enrolments.revoked(now())
+        self._withdrawn = await self._store.enrolments.revoked(self._now())
         parts = self._without_withdrawn(self._parts)
         if parts is not self._parts:
             self._serve_with(parts)
             log.info("%d certificates that were given online are withdrawn", len(self._withdrawn))
 
+    async def _end_offers(self) -> None:
+        if self._clock.settled:
+            await self._store.ownership.lapse(self._now())
+
     async def _tidy_imports(self) -> None:
         """What an import that ended or died left behind goes in small commits, with room for devices in between."""
         more = True
         while more:
-            more = await self._store.fleet.tidy(now())
+            more = await self._store.fleet.tidy(self._now())
             await asyncio.sleep(0.02 if more else 0)
 
     async def _housekeeping(self) -> None:
@@ -346,8 +350,8 @@ class App:
             self._wake.clear()  # whoever calls while this round is under way is heard in the next
             if self._duties.ours.is_set():
                 await guarded(lambda: self._handshake.notify_delegates())
-                await guarded(lambda: self._store.expire_lapsed(now()))
-                await guarded(lambda: self._store.ownership.lapse(now()))
+                await guarded(lambda: self._store.expire_lapsed(self._now(), self._clock.since()))
+                await guarded(self._end_offers)
                 await guarded(self._tidy_imports)
                 await guarded(self._auditor.upkeep)
             with contextlib.suppress(TimeoutError):
@@ -394,7 +398,3 @@ async def serve(settings: Settings, ready: Callable[[Listening], None], reread: 
     ready(Listening(app.places, app.ops_port))
     manager.ready("serving devices")
     await app.run()
-
-
-def _compared(before: Parts, after: Parts) -> tuple[Parts, tuple[str, ...]]:
-    return after, lets_in((before.settings, before.trust), (after.settings, after.trust))

@@ -31,12 +31,15 @@ EVERY = timedelta(hours=1)
 
 
 class Auditor:
-    """One delegator's part of the audit; `now` gives aware UTC, `named` says which of several processes this is."""
+    """One delegator's part of the audit; `now` gives aware UTC, `named` says which of several processes this is, and
+    `settled` whether two looks at the clock agree: what was removed does not come back."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime], named: Mapping[str, object] | None = None) -> None:
-        self._store, self._now, self._named = store, now, named or {}
+    def __init__(self, store: Store, now: Callable[[], datetime], named: Mapping[str, object] | None = None,
+                 settled: Callable[[], bool] = lambda: True) -> None:
+        self._store, self._now, self._named, self._settled = store, now, named or {}, settled
         self._recorder = Recorder(store.audit.append, now)
         self._next: datetime | None = None
+        self._to_prune = False
         self._keep_days = 0
 
     def record(self, trail: Trail) -> None:
@@ -65,10 +68,14 @@ class Auditor:
     async def upkeep(self) -> None:
         """Once an hour: marks, and rows that are older than wanted go."""
         now = self._now()
-        if self._next is not None and now < self._next:
-            return
-        self._next = now + EVERY
-        await self._mark()
+        if self._next is None or not now < self._next <= now + EVERY:  # further off, it was set by a wrong clock
+            self._next, self._to_prune = now + EVERY, True
+            await self._mark()
+        if self._to_prune and self._settled():
+            self._to_prune = False
+            await self._prune(now)
+
+    async def _prune(self, now: datetime) -> None:
         if self._keep_days:
             before = now - timedelta(days=self._keep_days)
             await self._store.audit.prune(await self._store.audit.prunable(before), before, now)

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import msgspec
 from delegator.config import Settings
 from delegator.merging import Family, as_families
 from delegator.net.channel import Channel, joined
+from delegator.serving import Answer, as_answers
 
 START = 60.0
 """Seconds from a worker's start until it serves: a second in practice; reading 100,000 revoked serials is in it."""
@@ -31,11 +32,14 @@ LAST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """How a worker is: its metrics, what keeps it from serving, what is to be renewed before long."""
+    """How a worker is: its metrics, what keeps it from serving, what is to be renewed before long; what
+    devices were told, and what stood behind that."""
 
     families: list[Family]
     wrong: dict[str, str]
     soon: dict[str, str]
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    why: Mapping[int, str] = field(default_factory=dict)
 
 
 NOTHING = Said([], {}, {})
@@ -58,7 +62,8 @@ class Hand:
     async def look(self, full: bool, within: float = ANSWERS) -> Said:
         """How it is now. Raises DelegatorError (UNAVAILABLE) after so many seconds."""
         said = await self._channel.call("look", full, within=within)
-        self.last = Said(as_families(said["families"]), said["wrong"], said["soon"])
+        self.last = Said(as_families(said["families"]), said["wrong"], said["soon"], as_answers(said["answers"]),
+                         {int(told): why for told, why in said["why"].items()})
         return self.last
 
     async def reload(self, settings: Settings) -> str:

@@ -10,7 +10,7 @@ import enum
 import logging
 from dataclasses import dataclass
 
-from pki.said import visible
+from pki.said import said, visible
 
 
 class Kind(enum.Enum):
@@ -36,6 +36,23 @@ class Appearance:
     retry_after: int | None
     log_level: int
     exit_code: int
+
+
+_BARE: tuple[tuple[type[BaseException], str], ...] = (
+    (TimeoutError, "no answer in time"), (ConnectionResetError, "the other end broke the connection off"),
+    (BrokenPipeError, "the other end takes nothing any more"), (ConnectionRefusedError, "the connection was refused"),
+    (EOFError, "it was cut in the middle"), (MemoryError, "no memory is left"), (OSError, "the system says no more"))
+
+
+LONGEST = 600
+"""Characters of an error's words: some of ours name a file and what to do about it."""
+
+
+def words_of(error: BaseException) -> str:
+    """Why, in words, for who has the pager: the name of a class alone is no reason, and many errors have no words."""
+    words = said(getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error), LONGEST)
+    bare = next((words for kind, words in _BARE if isinstance(error, kind)), "an error that says no more")
+    return words or f"{bare} ({type(error).__name__})"
 
 
 def extra(name: str) -> str:

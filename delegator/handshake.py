@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from delegator.callbacks import Callbacks
+from delegator.clocks import STOOD
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
@@ -70,14 +71,17 @@ class Handshake:
     `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
     delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
     this delegator's in what administrators are told, and `issued` is called when there is something to tell them;
-    `enroller` gives devices certificates of their own, and `contested` hears of second claimants."""
+    `enroller` gives devices certificates of their own, and `contested` hears of second claimants; what began before
+    `since` (milliseconds) is not over yet, see clocks."""
 
     def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
                  factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
                  domains: Domains | None = None,
                  name: str = "localhost", issued: Callable[[], None] = lambda: None,
-                 enroller: Enroller | None = None, contested: Callable[[Contest], None] = lambda _: None) -> None:
+                 enroller: Enroller | None = None, contested: Callable[[Contest], None] = lambda _: None,
+                 since: Callable[[], int] = lambda: 0) -> None:
         self._store = store
+        self._since = since
         self._callbacks = callbacks
         self._now = now
         self._busy_for = timedelta(seconds=busy_for)
@@ -93,10 +97,10 @@ class Handshake:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
         tag = request.device.service_tag
         trail.facts["tag"] = tag
-        if self._store.stalled:  # else all wait until none of them is there any more
-            raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
         identity = identify(peer.certificate, tag, request.transaction_id)
         trail.facts["identity"] = identity.kind.value
+        if self._store.stalled:  # else all wait until none of them is there any more
+            raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
         mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
         facts = Facts(request.device, request.location, peer.address)
@@ -136,7 +140,7 @@ class Handshake:
         """What is asked of the store; of nobody's places where no judgement was come to."""
         now = self._now()
         if judgement is None:
-            return no_ask(identity, milliseconds(now))
+            return no_ask(identity, milliseconds(now), self._since())
         until = now + min(one.policy.lease for one in judgement.policies)
         return Ask(
             claim_id=_claim_id(now), identity=identity, customer=judgement.customer.name,
@@ -145,7 +149,7 @@ class Handshake:
             lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
             limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
             pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
-            callback=judgement.route.delegate.kind, owned=_owned(judgement.route))
+            callback=judgement.route.delegate.kind, since=self._since(), owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> tuple[Opened, Credential | None]:
@@ -175,7 +179,8 @@ class Handshake:
             if delegate not in candidates:
                 passed.append(_passed(trail, delegate, f"delegate {delegate.name}: left alone after its failures"))
                 continue
-            within = None if delegate.name == claim.delegate else stand_in(delegate, judgement, self._now())
+            within = None if delegate.name == claim.delegate else stand_in(
+                delegate, judgement, self._now(), self._since())
             telling = self._telling(request, delegate)
             try:
                 if within is not None:
@@ -251,8 +256,11 @@ class Handshake:
             self._contested(contest(opened.claim, identity, peer.address, self._now()))
         return DelegatorError(OBSTACLES[opened.outcome],
                               f"claim {opened.claim.claim_id} of {opened.claim.service_tag}: {opened.outcome.value}",
-                              retry_after=None if opened.outcome is not Outcome.BUSY else
-                              max(1, round(self._busy_for.total_seconds())))
+                              retry_after=self._again(opened.outcome))
+
+    def _again(self, outcome: Outcome) -> int | None:
+        """When to come again, in seconds."""
+        return {Outcome.BUSY: max(1, round(self._busy_for.total_seconds())), Outcome.UNSURE: round(STOOD)}.get(outcome)
 
     async def confirm(self, confirmation: Confirmation, peer: Peer, trail: Trail) -> None:
         """Record how provisioning ended, wipe the credential, tell the delegate. Repeating it is harmless.
@@ -314,7 +322,8 @@ class _Sealed(msgspec.Struct):
 _CERTIFICATES = {IdentityKind.OWN: "own handshake certificate", IdentityKind.SHARED: "shared certificate"}
 _TO_ASK = (Outcome.OPENED, Outcome.RESUMED)
 _GOOD = (*_TO_ASK, Outcome.ISSUED, Outcome.SAME_AGAIN)
-OBSTACLES = {Outcome.BUSY: Kind.TRY_LATER, Outcome.TAKEN: Kind.NOT_ENTITLED, Outcome.DONE: Kind.NOT_ENTITLED}
+OBSTACLES = {Outcome.BUSY: Kind.TRY_LATER, Outcome.UNSURE: Kind.TRY_LATER,
+             Outcome.TAKEN: Kind.NOT_ENTITLED, Outcome.DONE: Kind.NOT_ENTITLED}
 
 
 def _passed(trail: Trail, delegate: Delegate, why: str, ours: bool = False) -> str:

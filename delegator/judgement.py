@@ -74,6 +74,7 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
                              hint=route.hint, alternates=route.delegators)
     customer = _customer(route.delegate.customer, tables, domains)
     trail.facts |= {"customer": customer.name, "delegate": route.delegate.name}
+    trail.registered = _is_its_own(route, facts)
     by_tag = route.registration is not None and route.registration.service_tag is not None
     case = Case(customer, route.delegate, identity, by_tag, found.approved, at, route.by_domain, facts.peer_address)
     policies = applied(customer, route.delegate, tables.policies)
@@ -89,6 +90,11 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
     names = ", ".join(one.policy.name for one in policies)
     mark(trail, Step.DECIDED, f"policy {names} " + ("allows it" if decision.allowed else "refuses"))
     return Judgement(tables, route, customer, policies, decision)
+
+
+def _is_its_own(route: Route, facts: Facts) -> bool:
+    """Whether the registration of this very tag led to the customer: everything else a device only says."""
+    return route.registration is not None and route.registration.service_tag == facts.device.service_tag
 
 
 async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trail) -> Route | NoRoute:
@@ -128,14 +134,14 @@ def pacing(policies: Sequence[Applied], now: datetime) -> Pacing | None:
     return Pacing(holders, lambda paces: over_pace(policies, paces, now)) if holders else None
 
 
-def stand_in(delegate: Delegate, judgement: Judgement, now: datetime) -> StandIn | None:
+def stand_in(delegate: Delegate, judgement: Judgement, now: datetime, since: int = 0) -> StandIn | None:
     """What the delegate's own policy says, which the claim was not opened under; None where it has none."""
     holder = f"delegate/{delegate.name}"
     own = [one for one in applied(judgement.customer, delegate, judgement.tables.policies) if one.holder == holder]
     if not own:
         return None
     return StandIn(delegate.name, lambda places, attempts: over_limits(own, places, attempts),
-                   milliseconds(now + min(one.policy.lease for one in own)), pacing(own, now))
+                   milliseconds(now + min(one.policy.lease for one in own)), pacing(own, now), since)
 
 
 def lent_until(claim: Claim, within: StandIn | None) -> datetime:

@@ -34,6 +34,7 @@ _GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "delegator_delegate_breaker": max,  # 1 for a state that any of them sees
     "delegator_certificate_not_after_timestamp_seconds": min,
     "delegator_unready": max,
+    "delegator_serving": min,
     "delegator_reload_successful": min,
     "delegator_reload_last_success_timestamp_seconds": min,
     "delegator_settings_waiting_for_restart": max,

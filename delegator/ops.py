@@ -35,12 +35,13 @@ class Shown(Protocol):
 @dataclass(frozen=True, slots=True)
 class Ops:
     """The handler of the port. `metrics` and `readiness` are asked at each call; `soon` says what is to be done before
-    long, `read` brings the metrics up to date."""
+    long, `read` brings the metrics up to date; `unserved` says who is not being served, whoever would do better."""
 
     metrics: Shown
     readiness: Readiness
     soon: Callable[[], dict[str, str]]
     read: Callable[[], Awaitable[object]]
+    unserved: Callable[[], dict[str, str]] = dict
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
@@ -54,7 +55,9 @@ class Ops:
             return _json(200, {"alive": True})
         if path == "/readyz":
             wrong = await self.readiness()
-            return _json(503 if wrong else 200, {"ready": not wrong, "wrong": wrong, "soon": self.soon()})
+            unserved = self.unserved()
+            return _json(503 if wrong else 200, {"ready": not wrong, "wrong": wrong, "soon": self.soon(),
+                                                 **({"unserved": unserved} if unserved else {})})
         return _json(404, {"error": "GET /healthz, /readyz or /metrics"})
 
     async def connected(self, guest: Guest) -> None:

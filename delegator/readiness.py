@@ -21,14 +21,14 @@ _SOON = timedelta(days=30)
 """How long before its end something is to be renewed: a list is made daily and lives for 30 days."""
 AGAIN = timedelta(days=1)
 """How often the log says what is to be renewed: whoever watches nothing else still reads it in time."""
-STORE, DRAINING = "store", "draining"
+STORE, DRAINING, SERVING = "store", "draining", "serving"
 NAMES = {"server": "the server's certificate", "factory": "an anchor of the factory",
          "revocation list": "the revocation list", "callbacks": "the certificate shown to delegates"}
 RENEW = {"server": "python -m pki server NAME --renew", "factory": "see CA rollover in docs/operators.md",
          "revocation list": "python -m pki crl", "callbacks": "python -m pki delegate --client NAME --renew"}
 NEEDED = ("server", "factory", "revocation list")
 """Without these no device is served; without the certificate for delegates hosted ones still are."""
-PARTS = (STORE, *NEEDED, DRAINING)
+PARTS = (STORE, *NEEDED, DRAINING, SERVING)
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ class Allowances:
 
     def _now_left(self, name: Hashable, rate: Rate, now: datetime) -> float:
         left, at = self._left.get(name, (float(rate.burst), now))
-        return min(float(rate.burst), left + max(0.0, (now - at) / timedelta(minutes=1)) * rate.a_minute)
+        return min(float(rate.burst), left + abs(now - at) / timedelta(minutes=1) * rate.a_minute)
 
 
 @dataclass(slots=True)
@@ -187,10 +187,11 @@ class Recorder:
     # --- windows ---
 
     def _close_windows(self, now: datetime) -> None:
-        over = [kind for kind, group in self._groups.items() if self._closing or group.closes_at <= now]
+        over = [kind for kind, group in self._groups.items()
+                if self._closing or not now < group.closes_at <= now + WINDOW]
         for kind in over:
             self._close_group(kind, now)
-        if self._counted is not None and (self._closing or now - self._counted.since >= timedelta(minutes=1)):
+        if self._counted is not None and (self._closing or abs(now - self._counted.since) >= timedelta(minutes=1)):
             counted, self._counted = self._counted, None
             for entry in counted.rows(Act.HANDSHAKES_COUNTED):
                 self._queue(entry)

@@ -10,6 +10,7 @@ Must not live here: reading settings (config), making things of them (parts), ap
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -50,6 +51,16 @@ EFFECTS: dict[str, Effect] = {
 def effect(section: str, key: str) -> Effect:
     """When a change of this setting takes effect; RESTART for one that the table does not know."""
     return EFFECTS.get(f"{section}.{key}") or EFFECTS.get(section, Effect.RESTART)
+
+
+def told(changes: tuple[str, ...], opened: tuple[str, ...], waiting: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """What the log says of a reload: levels and lines."""
+    yield logging.INFO, ("certificates and revocation lists were reloaded; settings changed: "
+                         f"{', '.join(changes) or 'none'}")
+    for words in opened:
+        yield logging.WARNING, f"this lets in what was refused before: {words}"
+    for name in waiting:
+        yield logging.WARNING, f"setting {name} was changed, which takes effect at the next start"
 
 
 def changed(before: Settings, after: Settings) -> tuple[str, ...]:

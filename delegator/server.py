@@ -20,7 +20,7 @@ from delegator.net.connection import Connection
 from delegator.trail import LEFT_OUT, Step, Trail
 from delegator.wire import canonical, messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response, check_media
-from delegator.wire.tls import Refused
+from delegator.wire.refused import Refused
 
 log = logging.getLogger(__name__)
 Recorder = Callable[[Trail, int], None]
@@ -28,11 +28,13 @@ Recorder = Callable[[Trail, int], None]
 
 class Server:
     """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
-    HOST:PORT where a caller did not say it, or in no form that could be told to anybody."""
+    HOST:PORT where a caller did not say it, or in no form that could be told to anybody; `begun` hears of each call
+    before it is answered, and `record` after."""
 
     def __init__(self, handshake: Handshake, record: Recorder, url: str,
-                 here: Callable[[], str]) -> None:
+                 here: Callable[[], str], begun: Callable[[Trail, float], None] = lambda *_: None) -> None:
         self._handshake = handshake
+        self._begun = begun
         self._record = record
         self._url = url
         self._here = here
@@ -59,7 +61,8 @@ class Server:
         trail.facts |= {"outcome": "TlsRefused", "refusal": refused.refusal.value if refused.refusal else "protocol"}
         if refused.serial:
             trail.facts |= {"certificate": refused.subject, "serial": refused.serial}
-        trail.reasons = (str(refused),)
+        trail.reasons, trail.genuine = (str(refused),), refused.genuine
+        trail.shown = refused.leaf
         self._record(trail, logging.WARNING)
 
     def unreadable(self, error: HttpError, connection: Connection) -> Response:
@@ -74,6 +77,7 @@ class Server:
         trail.mark(Step.CONNECTED, connection.connected_at)
         trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
         asked_at = time.monotonic_ns()
+        self._begun(trail, asked_at / 1e9)
         version = soap.Version.V11
         try:
             check_media(request)

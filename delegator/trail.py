@@ -68,6 +68,12 @@ class Trail:
     """Whether a row of audit, that of a claim's change, holds it already."""
     unanswered: list[str] = field(default_factory=list)
     """Delegates that were to give the credential and did not, as often as they did not."""
+    registered: bool = False
+    """Whether the device's own registration, by its tag, says whose it is."""
+    genuine: bool = False
+    """Whether TLS refused a certificate that one of our authorities did sign."""
+    shown: bytes = b""
+    """What TLS refused where that is not known (DER)."""
 
     def mark(self, step: Step, at: int, note: str = "") -> None:
         """Take a step. Raises ValueError when it would go back: a step out of order is a bug, not a record."""

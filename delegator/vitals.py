@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One look at everything. `told` counts notifications by (kind, outcome), `unready` says what is wrong by part,
-    0 or 1."""
+    0 or 1; `serving` is 0 when devices are told so, see serving."""
 
     connections: Mapping[str, int] = field(default_factory=dict)
     most_connections: int = 0
@@ -29,6 +29,7 @@ class Reading:
     waiting: Mapping[str, int] = field(default_factory=dict)
     told: Mapping[tuple[str, str], int] = field(default_factory=dict)
     unready: Mapping[str, int] = field(default_factory=dict)
+    serving: int = 1
 
 
 class Vitals(Collector):
@@ -62,6 +63,8 @@ class Vitals(Collector):
         yield told
         yield _gauges("delegator_unready", "1 for what keeps devices from being served, see /readyz.", "part",
                       read.unready)
+        yield GaugeMetricFamily("delegator_serving", "0 while most devices of the last minute were not served.",
+                                value=read.serving)
 
 
 def _counter(name: str, words: str, value: int) -> CounterMetricFamily:

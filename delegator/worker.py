@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from pki import streams
@@ -61,7 +62,8 @@ class Worker:
         assert self._app is not None
         watching = self._app.watching
         wrong = await watching.read() if full else {}
-        return {"families": families(self._app.metrics.registry), "wrong": wrong, "soon": watching.ready.soon()}
+        return {"families": families(self._app.metrics.registry), "wrong": wrong, "soon": watching.soon(),
+                "answers": watching.answers.as_list(time.monotonic()), "why": watching.answers.why()}
 
     async def _reload(self, said: Any) -> str:
         """Why the settings do not do; "" when they are in effect."""

@@ -26,14 +26,17 @@ from delegator import observe, ops, systemd
 from delegator.app import Listening, Reread, Sockets
 from delegator.config import Settings
 from delegator.crew import Hand, hired
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
+from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
 from delegator.rounds import kept
+from delegator.serving import Teller, together
+from delegator.watching import say
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
@@ -74,9 +77,11 @@ class Board:
         """What workers counted that are no more."""
         self.restarts = 0
 
-    def show(self, all_of: list[list[Family]]) -> None:
+    def show(self, all_of: list[list[Family]], teller: Teller) -> None:
+        """What the parent alone can tell, from all answers together, stands in place of what each worker says of it."""
+        unready = int(bool(teller.wrong(time.monotonic())))
         self._whole.families = [
-            *merged([*all_of, self.departed]),
+            *merged([*(_said_here(one, int(teller.verdict.serving), unready) for one in all_of), self.departed]),
             Family("delegator_workers", "Workers that run.", "gauge", [("delegator_workers", (), len(all_of))]),
             Family("delegator_worker_restarts", "Workers started anew because one ended.", "counter",
                    [("delegator_worker_restarts_total", (), self.restarts)])]
@@ -86,6 +91,14 @@ class Board:
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+def _said_here(said: list[Family], serving: int, unready: int) -> list[Family]:
+    """One worker's metrics, with what the parent judges for all of them."""
+    values = {"delegator_serving": serving, "delegator_unready": unready}
+    return [one if one.name not in values else one._replace(samples=[
+        (name, labels, values[one.name] if one.name == "delegator_serving" or ["part", SERVING] in labels else value)
+        for name, labels, value in one.samples]) for one in said]
 
 
 class Workers:
@@ -98,7 +111,8 @@ class Workers:
         self._keeper = 0
         self._sockets: list[socket.socket] = []
         self._board = Board()
-        self._port = ops.Port(ops.Ops(self._board, self._wrong, self._soon, self._read))
+        self._port = ops.Port(ops.Ops(self._board, self._wrong, self._soon, self._read, self._unserved))
+        self._teller = Teller()
         self._refuser: Hand | None = None
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -213,7 +227,7 @@ class Workers:
                 log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
                 return
             except (DelegatorError, OSError) as error:
-                log.error("worker %d could not be started: %s", number, getattr(error, "detail", error))
+                log.error("worker %d could not be started: %s", number, words_of(error))
                 pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _paused(self, seconds: float) -> bool:
@@ -242,7 +256,7 @@ class Workers:
         """Ask all of them at once. One that does not answer is shown as it last was."""
         hands = list(self._hands.values())
         await asyncio.gather(*(hand.look(True, GLANCE) for hand in hands), return_exceptions=True)
-        self._board.show([hand.last.families for hand in hands])
+        self._board.show([hand.last.families for hand in hands], self._teller)
 
     async def _wrong(self) -> dict[str, str]:
         """What keeps any of them from serving; which one, unless all say so. Without a worker nobody serves."""
@@ -253,9 +267,21 @@ class Workers:
             whose = [hand for hand in hands if part in hand.last.wrong]
             which = "" if len(whose) == len(hands) else f"worker {', '.join(str(one.number) for one in whose)}: "
             wrong[part] = which + whose[0].last.wrong[part]
+        wrong |= self._teller.wrong(time.monotonic())
         if self._stopping.is_set():
             wrong["draining"] = "stopping: requests under way are answered, new connections are not taken"
         return wrong
+
+    def _unserved(self) -> dict[str, str]:
+        return self._teller.unserved(time.monotonic())
+
+    async def _look_on(self) -> None:
+        """What devices were told by all of them, and what has changed in that."""
+        while True:
+            hands, now = list(self._hands.values()), time.monotonic()
+            why = {told: words for hand in hands for told, words in hand.last.why.items()}
+            say(self._teller.look(together(hand.last.answers for hand in hands), now, why))
+            await asyncio.sleep(LOOK)
 
     def _soon(self) -> dict[str, str]:
         soon = {part: words for hand in self._hands.values() for part, words in hand.last.soon.items()}
@@ -328,6 +354,7 @@ class Workers:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reloads. Then let all workers drain, and end."""
         self._in_background(self._watchdog, "telling the service manager that we live")
+        self._in_background(self._look_on, "looking at what devices are told")
         await self._stopping.wait()
         self._manager.stopping(f"requests under way have {self._settings.limits.drain:g} s")
         await self._end()

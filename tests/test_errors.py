@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
-from delegator.errors import APPEARANCES, DelegatorError, Kind
+from delegator.errors import APPEARANCES, DelegatorError, Kind, words_of
 
 FAULTS = {"MalformedRequest", "IdentityRejected", "NotEntitled", "TryLater", "Unavailable"}
 
@@ -52,3 +55,34 @@ def test_the_detail_is_the_reason_where_there_is_no_other():
 @pytest.mark.parametrize(("said", "got"), [(None, 30), (300, 300), (0, 0)])
 def test_5_a_time_to_come_back_overrides_the_table(said, got):
     assert DelegatorError(Kind.TRY_LATER, "x", retry_after=said).retry_after == got
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionResetError(), BrokenPipeError(), OSError(), EOFError(),
+                                   asyncio.IncompleteReadError(b"", 5), MemoryError(), ConnectionAbortedError(),
+                                   RuntimeError(), asyncio.CancelledError(), StopIteration()],
+                         ids=lambda one: type(one).__name__)
+def test_T8_the_name_of_a_class_alone_is_no_reason(error: BaseException) -> None:
+    """Whoever has the pager reads why, in words."""
+    words = words_of(error)
+    assert len(words.replace(f"({type(error).__name__})", "").split()) >= 3
+
+
+def test_T8_words_that_an_error_has_are_told_as_they_are() -> None:
+    assert words_of(OSError(28, "No space left on device")) == "No space left on device"
+    assert words_of(DelegatorError(Kind.UNAVAILABLE, "the disk is full")) == "the disk is full"
+    assert words_of(ValueError("not a number")) == "not a number"
+
+
+ALLOWED = {
+    "delegator/errors.py": "beside the words", "delegator/callbacks/launch.py": "beside the words",
+    "delegator/callbacks/soap.py": "the kind of a message, which is a word of the contract",
+    "delegator/notify/__init__.py": "a fault of ours may hold anything in its words; the log has its traceback",
+    "delegator/wire/messages.py": "a fault of ours", "delegator/delegate/server.py": "the kind of a message"}
+
+
+def test_T8_nobody_tells_the_name_of_a_class_for_a_reason() -> None:
+    """`type(error).__name__`, wherever it stands outside the store, is listed with why it is no reason there."""
+    root = Path(__file__).parents[1]
+    found = {str(path.relative_to(root)) for path in (root / "delegator").rglob("*.py")
+             if re.search(r"type\(\w+\)\.__name__", path.read_text())}
+    assert {name for name in found if not name.startswith(("delegator/store/", "delegator/device/"))} == set(ALLOWED)

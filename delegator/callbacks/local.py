@@ -27,7 +27,7 @@ import msgspec
 
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.launch import ASK, OURS
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class LocalCaller:
         try:
             folder = Path(tempfile.mkdtemp(prefix="delegator-local-"))
         except OSError as error:
-            raise _failed(delegate.name, str(error)) from None
+            raise _failed(delegate.name, str(error) or words_of(error)) from None
         try:
             if self._allowance.user is not None:
                 os.chown(folder, *self._allowance.user)
@@ -90,7 +90,7 @@ class LocalCaller:
         except SaysNo as error:
             raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {delegate.name} says no: {error}") from None
         except (OSError, ValueError) as error:
-            raise _failed(delegate.name, str(error)) from None
+            raise _failed(delegate.name, str(error) or words_of(error)) from None
         finally:
             await asyncio.to_thread(_removed, folder)
 

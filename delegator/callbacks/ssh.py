@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.ssh_command import command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
-from delegator.errors import DelegatorError, Kind, extra
+from delegator.errors import DelegatorError, Kind, extra, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
 from delegator.model.places import authority
 from delegator.outbound import Outbound
@@ -102,7 +102,7 @@ def _told(session: ModuleType, name: str, settings: SshCallback) -> Iterator[Non
     except SaysNo as error:
         raise DelegatorError(Kind.NOT_ENTITLED, f"delegate {name} says no: {error}") from None
     except (session.SshFailure, ValueError) as error:
-        raise _failed(name, str(error)) from None
+        raise _failed(name, str(error) or words_of(error)) from None
     except OSError as error:
         raise _failed(name, f"{authority(settings.host, settings.port)}: {reason(error)}") from None
     except DelegatorError as error:
@@ -114,7 +114,7 @@ def _told(session: ModuleType, name: str, settings: SshCallback) -> Iterator[Non
 def reason(error: OSError) -> str:
     """The system's own words. asyncio's hold the address once more, a failed look-up has none."""
     known = error.errno is not None and error.errno > 0
-    return os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no answer"
+    return os.strerror(error.errno or 0) if known else words_of(error)
 
 
 def _failed(name: str, why: str, hint: str = "") -> DelegatorError:

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from delegator.clocks import Clock
 from delegator.delegate import provisioning
 from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
@@ -53,10 +54,7 @@ LEDGER = 1
 """Connections to the database, as far as open files are concerned."""
 DEADLINES = Deadlines(writing=60.0)
 """Provisioning data may have megabytes and a device a slow link."""
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
+CLOCK = Clock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Loaded:
     @property
     def context(self) -> TlsContext:
         """Asks every peer for a certificate and takes none as well: devices show a credential instead."""
-        return serving(self.shown, self.trust, now, require_certificate=False)
+        return serving(self.shown, self.trust, CLOCK.now, require_certificate=False)
 
 
 def _trust(settings: Delegate) -> TrustStore:
@@ -140,19 +138,19 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
     name = host_of(loaded.shown.leaf) or socket.gethostname()
     ledger = await open_ledger(Path(mine.database), key, timedelta(minutes=mine.grace))
     try:
-        await ledger.wipe(now())
-        server = Server(ledger, frozenset(mine.delegators), Path(mine.data), now,
+        server = Server(ledger, frozenset(mine.delegators), Path(mine.data), CLOCK.now,
                         lifetime=timedelta(hours=mine.lifetime), url=mine.public_url,
                         here=lambda: authority(name, listener.places[0][1]))
         caps = descriptors.fitted(Caps(), descriptors.limit(), LEDGER)
         listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused, caps=caps)
         listener.unreadable = server.unreadable
-        await _listen(mine, listener, Keeper(listener, mine, loaded), ledger, ready)
+        await _listen(mine, listener, Keeper(listener, mine, loaded),
+                      partial(_keep_house, ledger), ready)
     finally:
         await ledger.close()
 
 
-async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger: Ledger,
+async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, keep_house: Callable[[], Awaitable[None]],
                   ready: Callable[[tuple[Place, ...]], None]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -160,7 +158,7 @@ async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, ledger
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, keeper.wake)
     keeping = [asyncio.create_task(kept(keeper.run, "reload")),
-               asyncio.create_task(kept(partial(_keep_house, ledger), "wiping"))]
+               asyncio.create_task(kept(keep_house, "wiping"))]
     try:
         listener.listen(settings.host, settings.port)
         ready(listener.places)
@@ -218,4 +216,10 @@ def _watched(settings: Delegate) -> tuple[str, ...]:
 async def _keep_house(ledger: Ledger) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING)
-        await guarded(lambda: ledger.wipe(now()), "wiping")
+        await guarded(lambda: _wipe(ledger), "wiping")
+
+
+async def _wipe(ledger: Ledger) -> None:
+    """A password that was wiped does not come back: not by one look at the clock."""
+    if CLOCK.settled:
+        await ledger.wipe(CLOCK.now())

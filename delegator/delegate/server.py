@@ -29,7 +29,7 @@ from delegator.net.aside import aside
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
 from delegator.wire.http import HttpError, Request, Response, check_media
-from delegator.wire.tls import Refused
+from delegator.wire.refused import Refused
 
 log = logging.getLogger(__name__)
 DATA = "/provisioning"

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model.places import authority, normal_host
 from delegator.net.calls import CALLS
 from delegator.net.turnstile import OWN_TURN, pass_through
@@ -25,7 +25,6 @@ from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.ration import LOOKS, TRICKLES
 from delegator.wire.tls import Session, TlsContext
-from pki.said import said
 
 NOWHERE_PRIVATE = Outbound()
 KEPT = 8
@@ -178,15 +177,10 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
     except TimeoutError:
         raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: no answer within {budget:g} s") from None
     except (OSError, HttpError) as error:
-        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {_say(error)}") from None
+        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {words_of(error)}") from None
     except DelegatorError as error:
         kind = error.kind if error.kind is Kind.TRY_LATER else Kind.UNREACHABLE  # it was not even tried
         raise DelegatorError(kind, f"{endpoint}: {error.detail}") from None
-
-
-def _say(error: Exception) -> str:
-    words = getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error)
-    return said(words) or type(error).__name__
 
 
 async def _call(endpoint: Endpoint, request: bytes) -> Response:

@@ -23,7 +23,8 @@ from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
 from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, render_response
 from delegator.wire.proxy import ProxyError
-from delegator.wire.tls import Refused, Session
+from delegator.wire.refused import Refused
+from delegator.wire.tls import Session
 
 if TYPE_CHECKING:
     from delegator.net.serve import Listener

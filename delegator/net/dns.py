@@ -28,9 +28,9 @@ import dns.resolver
 import dns.reversename
 
 from delegator.domains import DnsTrouble
+from delegator.errors import words_of
 from delegator.model.places import Address, normal_address
 from delegator.wire.dns_weight import weigh_together
-from pki.said import said
 
 T = TypeVar("T")
 PORT = 53
@@ -87,7 +87,7 @@ class Resolver:
         except dns.resolver.NXDOMAIN as error:
             return Answer((), min(_ttl(one) for one in error.responses().values()))
         except (dns.exception.DNSException, OSError, EOFError) as error:
-            raise DnsTrouble(f"{name} {kind.name}: {said(error) or type(error).__name__}") from None
+            raise DnsTrouble(f"{name} {kind.name}: {words_of(error)}") from None
         return Answer(tuple(found.rrset or ()), found.chaining_result.minimum_ttl)
 
 

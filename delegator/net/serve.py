@@ -28,7 +28,8 @@ from delegator.net.listening import Hosts, Place, opened, place_of
 from delegator.net.lobby import Seldom
 from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
-from delegator.wire.tls import Refused, TlsContext
+from delegator.wire.refused import Refused
+from delegator.wire.tls import TlsContext
 from pki.said import said
 
 log = logging.getLogger(__name__)

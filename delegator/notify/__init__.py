@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Customer, HostedCallback, Notification, NotificationKind
 from delegator.rounds import guarded
 from delegator.store import Store
@@ -62,14 +62,16 @@ def pause(failures: int, chance: float) -> timedelta:
 
 class Notifier:
     """The worker. A kind without a carrier waits in the outbox, and the log says so once. `told` counts what became
-    of each try, by kind and outcome: sent, failed, given up."""
+    of each try, by kind and outcome: sent, failed, given up. Nothing is given up or forgotten before `settled` says
+    that two looks at the clock agree."""
 
     def __init__(self, store: Store, carriers: Mapping[NotificationKind, Carrier], now: Callable[[], datetime],
-                 chance: Callable[[], float] = random.random) -> None:
+                 chance: Callable[[], float] = random.random, settled: Callable[[], bool] = lambda: True) -> None:
         self._store = store
         self._carriers = carriers
         self._now = now
         self._chance = chance
+        self._settled = settled
         self._wake = asyncio.Event()
         self._working: dict[tuple[NotificationKind, str], asyncio.Task[None]] = {}
         self._warned: set[NotificationKind] = set()
@@ -100,9 +102,10 @@ class Notifier:
 
     async def _look(self) -> None:
         await self.look()
-        if self._now() >= self._upkeep_at:
-            self._upkeep_at = self._now() + UPKEEP
-            await self._store.outbox.forget(self._now() - KEPT)
+        now = self._now()
+        if not now < self._upkeep_at <= now + UPKEEP and self._settled():
+            self._upkeep_at = now + UPKEEP
+            await self._store.outbox.forget(now - KEPT)
 
     async def look(self) -> None:
         """Start work on every queue that is due, as far as there is room."""
@@ -181,7 +184,8 @@ class Notifier:
         self.told[told.kind.value, "failed"] += 1
         log.warning("notification of claim %s by %s failed, attempt %d, again in %d s: %s", told.claim_id,
                     told.kind.value, told.attempts, rest.total_seconds(), why)
-        for lost in await self._store.outbox.failed(taken, why, self._now(), self._now() + rest):
+        now = self._now()
+        for lost in await self._store.outbox.failed(taken, why, now, now + rest, give_up=self._settled()):
             self.told[lost.kind.value, "given up"] += 1
             log.error("notification of claim %s by %s to delegate %s is given up after %d attempts: %s; again with: "
                       "delegator notifications retry --claim %s", lost.claim_id, lost.kind.value, lost.delegate,
@@ -194,5 +198,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, DelegatorError):
         why = f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
         return said(why, LONGEST_WHY)
+    bare = words_of(type(error)()) if isinstance(error, TimeoutError | ConnectionError) else type(error).__name__
     at = [f" at {Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-1:]]
-    return f"a fault of ours, {type(error).__name__}{''.join(at)}"
+    return f"a fault of ours, {bare}{''.join(at)}"

@@ -252,8 +252,8 @@ class Store:
         return await self._driver.run(lambda: claims.confirm(
             claim_id, binding, result, detail, milliseconds(now), peer, trail), rows_alone, repeatable=True)
 
-    async def expire_lapsed(self, now: datetime) -> int:
-        return await self._driver.run(lambda: claims.expire_lapsed(milliseconds(now)), rows_alone)
+    async def expire_lapsed(self, now: datetime, since: int = 0) -> int:
+        return await self._driver.run(lambda: claims.expire_lapsed(milliseconds(now), since=since), rows_alone)
 
     async def unnotified(self) -> list[Claim]:
         return await look(self._driver.read, notices.unnotified())

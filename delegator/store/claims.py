@@ -1,9 +1,8 @@
 """The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
 
-Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction.
-
-Each function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so
-they are exact however many devices ask at once.
+Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction. Each
+function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so they are
+exact however many devices ask at once.
 The invariants: a tag has one live claim at most; what a claim was given goes only to the binding that opened it;
 a sealed credential exists only in state `issued`.
 Must not live here: sealing, policy texts, time (callers pass milliseconds).
@@ -65,13 +64,16 @@ def claim_of(row: Row) -> Claim:
 Tell = Callable[[], Mapping[str, object]]
 """The trail of a handshake as plain data, made only where a row of audit is written."""
 _HOUSEKEEPING = By("delegator")
+_LONGEST_BUSY = 3_600_000
+"""Milliseconds that a claim is being answered at most. What is busy for longer was so by a clock that was wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
     a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
-    there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer."""
+    there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer;
+    what was asked before `since` is not over yet, whatever `now` says (see clocks)."""
 
     claim_id: str
     identity: Identity
@@ -87,6 +89,7 @@ class Ask:
     pacing: paces.Pacing | None = None
     owned: int | None = None
     callback: CallbackKind | None = None
+    since: int = 0
 
     @property
     def holders(self) -> tuple[str, str]:
@@ -109,6 +112,7 @@ class Outcome(enum.Enum):
     TAKEN = "taken by another"
     DONE = "already confirmed"
     OVER_LIMIT = "over a limit"
+    UNSURE = "over if the clock is right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,6 @@ class Opened:
 
 
 _STANDING = {ClaimState.ISSUED: Outcome.SAME_AGAIN, ClaimState.CONFIRMED: Outcome.DONE}
-
-
 Seal = Callable[[str], bytes]
 """Makes the sealed credential of a claim from its id, where it needs nobody else."""
 
@@ -142,6 +144,11 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
 
 
 def lapsed(live: Claim, ask: Ask) -> bool:
+    """Whether its time is over, as far as the clock can be believed."""
+    return _ran_out(live, ask) and milliseconds(live.asked_at) >= ask.since
+
+
+def _ran_out(live: Claim, ask: Ask) -> bool:
     return live.state is not ClaimState.CONFIRMED and milliseconds(live.lease_until) <= ask.now
 
 
@@ -151,11 +158,13 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
     if not hmac.compare_digest(live.binding, ask.identity.binding) and not (
             yield from enrolled.pass_on(live.claim_id, ask.identity.binding, ask.now)):
         return Opened(Outcome.TAKEN, live)
+    if _ran_out(live, ask):  # a new claim would be for good, and the clock has not been believed for long enough
+        return Opened(Outcome.UNSURE, live)
     if live.state in _STANDING:
         return Opened(_STANDING[live.state], live)
     if live.claim_id == ask.claim_id:
         return Opened(Outcome.OPENED, live)  # committed before, and the word of it was lost
-    if busy_until > ask.now:
+    if ask.now < busy_until <= ask.now + max(_LONGEST_BUSY, 2 * (ask.busy_until - ask.now)):
         return Opened(Outcome.BUSY, live)
     if (live.customer, live.delegate) != (ask.customer, ask.delegate):
         return None
@@ -230,7 +239,7 @@ def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
         if reasons:
             return attempts, reasons, True
     reasons = ask.limits(places, attempts)
-    if reasons and (yield from expire_lapsed(ask.now, ask.customer)):
+    if reasons and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
         attempts, places, *_ = yield from _counts(ask)
         reasons = ask.limits(places, attempts)
     if ask.pacing is not None:
@@ -363,12 +372,13 @@ def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | No
     return claim
 
 
-def expire_lapsed(now: int, customer: str | None = None, most: int = 500) -> Transaction[int]:
-    """Claims whose lease is over: expired, their credentials wiped, their places given back. At most `most`."""
-    condition, parameters = ("AND customer = $3", (now, most, customer)) if customer else ("", (now, most))
+def expire_lapsed(now: int, customer: str | None = None, most: int = 500, since: int = 0) -> Transaction[int]:
+    """Claims whose lease is over: expired, their credentials wiped, their places given back. At most `most`, and none
+    that was asked before `since`."""
+    condition, whose = ("AND customer = $4", (customer,)) if customer else ("", ())
     rows = yield Query(
-        f"SELECT claim_id FROM claims WHERE {as_where(Event.LAPSED)} "
-        f"AND lease_until <= $1 {condition} ORDER BY lease_until LIMIT $2", parameters)
+        f"SELECT claim_id FROM claims WHERE {as_where(Event.LAPSED)} AND lease_until <= $1 AND asked_at >= $3 "
+        f"{condition} ORDER BY lease_until LIMIT $2", (now, most, since, *whose))
     for row in rows:
         yield from end(str(row[0]), Event.LAPSED, now, _HOUSEKEEPING)
     return len(rows)

@@ -160,6 +160,14 @@ class Fleet:
             found |= {str(registration_of(row).service_tag) for row in rows}
         return [tag for tag in tags if tag not in found]
 
+    async def customers_of(self, tags: Sequence[str]) -> dict[str, str | None]:
+        """Whose the devices of some service tags are; None for nobody's, and for what is not registered."""
+        found: dict[str, str | None] = dict.fromkeys(tags)
+        for at in range(0, len(tags), _TOGETHER):
+            rows = await self._driver.read(devices.called([f"T{tag}" for tag in tags[at:at + _TOGETHER]]))
+            found |= {str(one.service_tag): one.customer for one in map(registration_of, rows)}
+        return found
+
     async def change(self, text: str, how: Callable[[Registration], Registration], at: datetime | None = None,
                      seen: Seen = lambda before, after: None) -> tuple[Registration, Registration]:
         """Change the device of this service tag, serial number or MAC address in one transaction: `how` makes its new

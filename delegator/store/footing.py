@@ -32,10 +32,10 @@ class Footing:
     reasons: tuple[Reason, ...]
 
 
-def no_ask(identity: Identity, now: int) -> Ask:
+def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
     """Stands for the ask of a request that was refused before it came to one, so that it costs the same."""
     return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
-               lease_until=now, limits=lambda places, attempts: ())
+               lease_until=now, limits=lambda places, attempts: (), since=since)
 
 
 def footing(ask: Ask) -> Transaction[Footing]:

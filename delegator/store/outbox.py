@@ -34,6 +34,10 @@ COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, 
            "give_up_at, attempts, state, last_error, ended_at, notice, identity")
 PATIENCE = timedelta(days=3)
 """How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
+SHORT, LONG = timedelta(minutes=10), timedelta(minutes=61)
+"""How far away a queue can be due: after up to four failures, and after any number. What is due later was written by
+a clock that was wrong, and is due now; the longest rest and the longest hold are shorter, by the seconds that the
+clocks of several delegators may be apart."""
 _AT_A_TIME = 500
 """Rows changed by one transaction of upkeep, so that no device waits for it."""
 _LONGEST_ERROR = 300
@@ -109,9 +113,12 @@ def milliseconds_of(duration: timedelta) -> int:
 
 
 def due(kind: NotificationKind, now: int, most: int) -> Query:
-    """Queues that may be worked on now, the longest waiting first."""
-    return Query("SELECT kind, delegate, due_at, failures FROM outbox_queues WHERE kind = $1 AND due_at <= $2 "
-                 "ORDER BY due_at LIMIT $3", (kind.value, now, most))
+    """Queues that may be worked on now, the longest waiting first. One that is due further away than any pause is
+    long was put off by a wrong clock."""
+    return Query("SELECT kind, delegate, due_at, failures FROM outbox_queues WHERE kind = $1 AND (due_at <= $2 "
+                 "OR due_at > CASE WHEN failures < 5 THEN CAST($4 AS BIGINT) "
+                 "ELSE CAST($5 AS BIGINT) END) ORDER BY due_at LIMIT $3",
+                 (kind.value, now, most, now + milliseconds_of(SHORT), now + milliseconds_of(LONG)))
 
 
 def queue_of(row: Row) -> Queue:
@@ -130,7 +137,8 @@ def take(queue: Queue, until: int) -> Transaction[Taken | None]:
     """Hold a queue until then and take its next notification, the least tried first, so that one that nobody
     accepts is not in the way of the others. None when there is nothing to do: somebody else holds the queue, or it
     is empty, and then it is gone. A holder that crashes loses it at `until`."""
-    held = yield from _swap(queue, max(until, queue.due_at + 1), queue.failures)
+    put_off = queue.due_at > until + milliseconds_of(SHORT)  # by a wrong clock, see `due`
+    held = yield from _swap(queue, until if put_off else max(until, queue.due_at + 1), queue.failures)
     if held is None:
         return None
     which = (queue.kind.value, queue.delegate)
@@ -160,12 +168,14 @@ def _end(number: int, state: str, why: str | None, now: int) -> Transaction[None
                 (number, state, why and why[:_LONGEST_ERROR], now))
 
 
-def failed(taken: Taken, why: str, now: int, due_at: int) -> Transaction[list[Notification]]:
+def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) -> Transaction[list[Notification]]:
     """It could not be delivered; the whole queue waits until `due_at`. The ones whose time is over are given up,
-    and returned."""
+    and returned, where `give_up` says that `now` can be believed."""
     yield Query("UPDATE outbox SET last_error = $2 WHERE number = $1",
                 (taken.notification.number, why[:_LONGEST_ERROR]))
     yield from _swap(taken.queue, due_at, taken.queue.failures + 1)
+    if not give_up:
+        return []
     rows = yield Query(
         "UPDATE outbox SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
         "outbox WHERE kind = $1 AND delegate = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
@@ -229,8 +239,10 @@ class Outbox:
     async def given_up(self, taken: Taken, why: str, now: datetime) -> Queue | None:
         return await self._driver.run(lambda: given_up(taken, why, milliseconds(now)), rows_alone)
 
-    async def failed(self, taken: Taken, why: str, now: datetime, due_at: datetime) -> list[Notification]:
-        return await self._driver.run(lambda: failed(taken, why, milliseconds(now), milliseconds(due_at)), rows_alone)
+    async def failed(self, taken: Taken, why: str, now: datetime, due_at: datetime, *,
+                     give_up: bool = True) -> list[Notification]:
+        return await self._driver.run(
+            lambda: failed(taken, why, milliseconds(now), milliseconds(due_at), give_up), rows_alone)
 
     async def retry(self, now: datetime, *, claim_id: str | None = None, delegate: str | None = None) -> int:
         return await self._driver.run(lambda: _noted(retry(milliseconds(now), claim_id, delegate), self._by, now,

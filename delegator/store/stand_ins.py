@@ -27,6 +27,8 @@ class StandIn:
     limits: Limits
     lease_until: int
     pacing: Pacing | None = None
+    since: int = 0
+    """As that of an Ask."""
 
     @property
     def holder(self) -> str:
@@ -68,7 +70,7 @@ def take_over(claim_id: str, stand_in: StandIn, now: int) -> Transaction[None]:
 def _must_fit(stand_in: StandIn, tag: str, customer: str, now: int) -> Transaction[None]:
     """Before a refusal, claims whose lease is over give their places back."""
     reasons = yield from _obstacles(stand_in, tag, now)
-    if reasons and (yield from expire_lapsed(now, customer)):
+    if reasons and (yield from expire_lapsed(now, customer, since=stand_in.since)):
         reasons = yield from _obstacles(stand_in, tag, now)
     if reasons:
         texts = tuple(map(str, reasons))

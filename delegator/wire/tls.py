@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from delegator.wire import leaf
 from delegator.wire.certificate import LARGEST, NAMES, dear_key, names_in, read_certificate, read_leaf, serial_of, told
 from delegator.wire.presented import openssl_words, presented, show
 from delegator.wire.records import CALLING, SHAKING, Records
+from delegator.wire.refused import Refused
 from pki.pair import Pair
 from pki.said import said
 from pki.trust import NOT_AN_ISSUER, Refusal, TrustStore, refusal_of
@@ -55,25 +56,6 @@ _ERROR_OF = {Refusal.REVOKED: 23, Refusal.CRL_STALE: 1, Refusal.WRONG_PURPOSE: 2
 """X509_V_ERR_CERT_REVOKED becomes alert certificate_revoked, INVALID_PURPOSE unsupported_certificate, EE_KEY_TOO_SMALL
 and CERT_REJECTED bad_certificate, UNABLE_TO_GET_ISSUER_CERT_LOCALLY unknown_ca. A stale list is our fault: UNSPECIFIED
 becomes internal_error, where "expired" would send the device's owner looking in the wrong place."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a handshake failed, in words that are harmless wherever they stand. `subject` and `serial`
-    name the refused certificate where there was one."""
-
-    refusal: Refusal | None
-    detail: str
-    subject: str = ""
-    serial: str = ""
-    depth: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "detail", said(self.detail))
-
-    def __str__(self) -> str:
-        whom = f": certificate {self.subject} serial {self.serial} depth {self.depth}" if self.serial else ""
-        return f"{self.refusal.value if self.refusal else 'connection failed'} ({self.detail}){whom}"
 
 
 class TlsContext:
@@ -113,7 +95,7 @@ class TlsContext:
 
     def _judge(self, ok: int, store_context: Any) -> int:
         """OpenSSL's verdict on one certificate of a chain. pyOpenSSL's own hook cannot set the error that becomes
-        the alert when a verified leaf is revoked, hence this one; 0 refuses."""
+        the alert when a verified leaf is revoked, hence this one; 0 refuses. Times come after signatures."""
         depth = _lib.X509_STORE_CTX_get_error_depth(store_context)
         if ok and depth and self._serves and (depth > 1 or self._issuers is None):
             return 1
@@ -130,7 +112,9 @@ class TlsContext:
             detail = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
             if refusal is Refusal.BAD_SIGNATURE:  # OpenSSL says decrypt_error, RFC 8446 section 6.2 bad_certificate
                 _lib.X509_STORE_CTX_set_error(store_context, _ERROR_OF[Refusal.OTHER])
-        self.last_refused = _refused_for(refusal, detail, _der(raw), depth)
+        genuine = depth == 0 and (bool(ok) or refusal in (Refusal.EXPIRED, Refusal.NOT_YET_VALID))
+        shown = b"" if genuine or ok else _der(_lib.X509_STORE_CTX_get0_cert(store_context))
+        self.last_refused = replace(_refused_for(refusal, detail, _der(raw), depth), genuine=genuine, leaf=shown)
         return 0
 
     def _judge_issuer(self, issuer: bytes) -> tuple[Refusal, str] | None:

@@ -56,6 +56,7 @@ from delegator.net.dns import Answer, Resolver
 from delegator.net.reverse import Domains
 from delegator.sealing import SealingKey
 from delegator.server import Server
+from delegator.serving import Answers
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
 from delegator.trail import Trail
@@ -301,6 +302,7 @@ class Lab:
         self.breakers: list[tuple[str, str]] = []
         self.alarm = Alarm(store, self.metrics, lambda: self.woken.append("alarm"), "delegator.example")
         self.auditor = Auditor(store, self.clock.now)
+        self.answers = Answers()
         self.setup = Setup()
         self.guard = Guard(self.setup.limits, self._breaker_changed, self.clock.seconds)
         self.callbacks = Callbacks(dict.fromkeys(
@@ -322,13 +324,15 @@ class Lab:
             confirmed=lambda: self.woken.append("deployed"), alternates=setup.alternates, domains=self.domains,
             name="delegator.example", issued=lambda: self.woken.append("issued"), enroller=enroller,
             contested=self.alarm.contested)
-        self.server = Server(self.handshake, self._record, setup.url, lambda: "here.example:4433")
+        self.server = Server(self.handshake, self._record, setup.url, lambda: "here.example:4433",
+                             self.answers.begun)
 
     def _record(self, trail: Trail, level: int) -> None:
         self.ended.append((trail, level))
         observe.record(trail, level)
         self.metrics.handshake(trail)
         self.auditor.record(trail)
+        self.answers.note(trail)
 
     def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
         self.breakers.append((delegate, state.value))

@@ -11,7 +11,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.net.connection import Connection
 from delegator.trail import Step
 from delegator.wire.http import HttpError, Request, Response
-from delegator.wire.tls import Refused
+from delegator.wire.refused import Refused
 from pki import Refusal
 
 from .lab import FACTORY, PEER, SOAP11, Lab, Wire, asking, certificate, envelope

@@ -21,7 +21,7 @@ WORDS: dict[type[enum.Enum], str] = {
     Why: "disabled, unregistered, not allowed, not yet, closed, hours, location, location unknown, identity, "
          "not approved, domain alone, devices taken, attempts used, claims per hour, main board, owner changed",
     Outcome: "opened, resumed after a broken try, opened and issued in one commit, same answer again, being answered, "
-             "taken by another, already confirmed, over a limit"}
+             "taken by another, already confirmed, over a limit, over if the clock is right"}
 
 
 @pytest.mark.parametrize("kind", WORDS, ids=lambda kind: kind.__name__)
@@ -34,7 +34,7 @@ def test_each_outcome_is_good_or_tells_the_device_what_to_do() -> None:
     assert handshake._TO_ASK == (Outcome.OPENED, Outcome.RESUMED)
     assert handshake._GOOD == (Outcome.OPENED, Outcome.RESUMED, Outcome.ISSUED, Outcome.SAME_AGAIN)
     assert {one.name: kind.name for one, kind in handshake.OBSTACLES.items()} == {
-        "BUSY": "TRY_LATER", "TAKEN": "NOT_ENTITLED", "DONE": "NOT_ENTITLED"}
+        "BUSY": "TRY_LATER", "UNSURE": "TRY_LATER", "TAKEN": "NOT_ENTITLED", "DONE": "NOT_ENTITLED"}
     assert {*handshake._GOOD, *handshake.OBSTACLES, Outcome.OVER_LIMIT} == set(Outcome)
 
 

@@ -20,7 +20,8 @@ from delegator.net.crowds import Caps
 from delegator.net.serve import Deadlines, Listener
 from delegator.outbound import Outbound, networks
 from delegator.wire.http import Request, Response
-from delegator.wire.tls import Refused, TlsContext, client_context, server_context
+from delegator.wire.refused import Refused
+from delegator.wire.tls import TlsContext, client_context, server_context
 from pki import Folder, Issued
 from pki.trust import TrustStore
 

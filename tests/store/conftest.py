@@ -176,7 +176,8 @@ def _at(minute: float) -> datetime:
 
 def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, customer: str = "acme",
          delegate: str = "acme-1", policy: Policy | None = None, of_delegate: Policy | None = None,
-         kind: IdentityKind = IdentityKind.OWN, busy: float = 1, lease: float = 60) -> Ask:
+         kind: IdentityKind = IdentityKind.OWN, busy: float = 1, lease: float = 60,
+         since: int = 0) -> Ask:
     """An ask at a minute; its callback may take one minute and its lease is an hour, where not told otherwise."""
     policies = [Applied(policy or Policy(), f"customer/{customer}")]
     if of_delegate is not None:
@@ -187,7 +188,7 @@ def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, custom
         now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
         lease_until=milliseconds(_at(minute + lease)),
         limits=lambda places, attempts: over_limits(policies, places, attempts),
-        pacing=pacing(policies, _at(minute)))
+        pacing=pacing(policies, _at(minute)), since=since)
 
 
 @pytest.fixture

@@ -163,3 +163,37 @@ async def test_C11_no_secret_is_in_the_outbox(store, ask):
     assert "Canary" not in repr(await store.outbox.list())
     assert await store.outbox.list(customer="umbra") == []
     assert await store.outbox.list(state=NotificationState.SENT) == []
+
+
+@pytest.mark.parametrize(("failures", "ahead"), [(0, 120), (0, 60 * 24 * 3650), (4, 120), (9, 120)])
+async def test_T7_a_queue_that_a_wrong_clock_put_off_is_due_now(store, issued, at, failures, ahead):
+    """It failed while the clock was ahead by two hours or ten years: due times are bounded by the longest rest."""
+    await issued("TAG0001")
+    for minute in range(failures):
+        await store.outbox.failed(await taken(store, at, 1 + minute), "down", at(minute), at(minute + 1))
+    await store.outbox.failed(await taken(store, at, 10), "down", at(10 + ahead), at(10 + ahead + 1),
+                              give_up=False)
+    await issued("TAG0002", minute=11)
+    now = await taken(store, at, 11)
+    assert now is not None
+    assert await taken(store, at, 12) is None, "held as any other, by one"
+    assert await store.outbox.sent(now, at(12)) is not None
+    assert await taken(store, at, 14) is not None, "and the next one joins it"
+
+
+@pytest.mark.parametrize(("failures", "rest"), [(0, 2), (3, 4), (4, 8), (7, 60), (12, 60)])
+async def test_T7_a_rest_that_is_no_longer_than_it_can_be_is_kept(store, issued, at, failures, rest):
+    await issued("TAG0001")
+    for minute in range(failures):
+        await store.outbox.failed(await taken(store, at, 1 + minute), "down", at(minute), at(minute + 1))
+    await store.outbox.failed(await taken(store, at, 20), "down", at(20), at(20 + rest))
+    assert await taken(store, at, 20) is None
+    assert await taken(store, at, 20 + rest) is not None
+
+
+async def test_T7_nothing_is_given_up_by_a_clock_that_is_not_believed(store, issued, at):
+    await issued("TAG0001")
+    days = 4 * 24 * 60
+    assert await store.outbox.failed(await taken(store, at, days), "down", at(days), at(days + 1), give_up=False) == []
+    assert [one.state for one in await store.outbox.list()] == [NotificationState.WAITING]
+    assert len(await store.outbox.failed(await taken(store, at, days + 1), "down", at(days + 1), at(days + 2))) == 1
