@@ -141,6 +141,15 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     return (yield from _fresh(ask, seal))
 
 
+def again(ask: Ask) -> Transaction[Opened | None]:
+    """What a device is told that asks for what it has, by reading alone; None where `open_claim` must say it."""
+    rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE service_tag = $1 AND {LIVE}", (ask.identity.service_tag,))
+    live = claim_of(rows[0]) if rows else None
+    if live is None or lapsed(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
+        return None
+    return Opened(_STANDING[live.state], live) if live.state in _STANDING else None
+
+
 def lapsed(live: Claim, ask: Ask) -> bool:
     return live.state is not ClaimState.CONFIRMED and milliseconds(live.lease_until) <= ask.now
 
