@@ -83,5 +83,5 @@ def words_of(error: Exception) -> str:
         return error.strerror
     if isinstance(error, TimeoutError) and not str(error):
         return "it does not answer in time: it is slow, or the network between is"
-    words = str(getattr(error, "message", None) or error) or type(error).__name__
+    words = str(getattr(error, "message", None) or error) or f"{trouble.value} ({type(error).__name__})"
     return " ".join(words.split())
