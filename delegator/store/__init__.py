@@ -46,6 +46,7 @@ from delegator.store.enrolled import Enrolments
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
 from delegator.store.migrate import migrate
+from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
@@ -53,7 +54,7 @@ from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
-from delegator.store.running import BRISK, OLD, Driver
+from delegator.store.running import OLD, Driver
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
@@ -196,25 +197,14 @@ class Store:
         return await look(self._driver.read, footing(ask))
 
     async def open_claim(self, ask: Ask) -> Opened:
-        return await self._opened(ask, lambda: claims.open_claim(ask))
+        return await opened(self._driver, ask, lambda: claims.open_claim(ask))
 
     async def open_and_issue(self, ask: Ask, secret: Callable[[str], str], telling: Telling | None = None) -> Opened:
         """Open a claim, issue it and note who is to be told, in one commit; `secret` makes the text to seal from the
         claim's id."""
         def seal(claim_id: str) -> bytes:
             return self._key.seal(secret(claim_id), f"claims/{claim_id}")
-        return await self._opened(ask, lambda: outbox.open_issue_and_tell(ask, seal, telling))
-
-    async def _opened(self, ask: Ask, work: Work[Opened]) -> Opened:
-        """Where others wait already, a device that has its answer stands in no line for it, as nothing is written. Any
-        other is told to try later, where the line does not move. Raises DelegatorError (TRY_LATER)."""
-        if self._driver.driver.age > BRISK:
-            again = await look(self._driver.read, claims.again(ask))
-            if again is not None:
-                return again
-            if self.stalled:
-                raise self.crowded()
-        return await self._driver.run(work, ask.scope, repeatable=True)
+        return await opened(self._driver, ask, lambda: outbox.open_issue_and_tell(ask, seal, telling))
 
     async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
                     telling: Telling | None = None, stand_in: StandIn | None = None,

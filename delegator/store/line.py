@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from delegator.errors import DelegatorError
+from delegator.store.oldness import Oldness
 from delegator.store.transaction import Work
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class Line:
         self._waiting: list[Asked] = []
         self._inside: list[Asked] = []
         self._held_since: float | None = None
+        self._oldness = Oldness(self._first)
         self._sweeping: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -46,13 +48,13 @@ class Line:
     @property
     def age(self) -> float:
         """Seconds since whoever is first came, or since somebody else has the database to himself."""
-        first = self._inside or self._waiting
-        since = first[0].since if first else self._held_since
-        if since is None:
-            return 0.0
+        return self._oldness.age
+
+    def _first(self) -> float | None:
         if self._held_since is not None:
-            since = min(since, self._held_since)
-        return self._loop.time() - since
+            return self._held_since
+        some = self._inside or self._waiting
+        return some[0].since if some else None
 
     def join(self, work: Work[T], until: float | None) -> asyncio.Future[T]:
         """A place in line, and its outcome. Raises what `late` makes where the deadline has passed already."""

@@ -20,6 +20,7 @@ from typing import Any
 from delegator.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.connecting import CONNECT
+from delegator.store.oldness import Oldness
 from delegator.store.troubles import Trouble, told, trouble_of, words_of
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Pool:
         self._idle: list[Lane] = []
         self._waiting: deque[tuple[asyncio.Future[Lane | None], float]] = deque()
         self._now = asyncio.get_running_loop().time
+        self._oldness = Oldness(self._first)
         self._open = 0
         self._pause = 0.0
         self._away_until = 0.0
@@ -64,9 +66,12 @@ class Pool:
     @property
     def age(self) -> float:
         """Seconds that whoever waits longest for a connection has waited."""
+        return self._oldness.age
+
+    def _first(self) -> float | None:
         while self._waiting and self._waiting[0][0].done():  # gave up
             self._waiting.popleft()
-        return self._now() - self._waiting[0][1] if self._waiting else 0.0
+        return self._waiting[0][1] if self._waiting else None
 
     def crowded(self, waited: float) -> DelegatorError:
         """What who waited that long is told, and who would have to wait behind it."""

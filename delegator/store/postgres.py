@@ -26,6 +26,7 @@ from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.patience import FOREIGN, Late, Patience
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
+from delegator.store.running import BRISK
 from delegator.store.slowness import Slowness
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
@@ -86,6 +87,11 @@ class PostgresDriver:
     def age(self) -> float:
         """Seconds that whoever waits longest for a connection has waited."""
         return self._pool.age
+
+    @property
+    def moves(self) -> bool:
+        """Whether that line moves as it should."""
+        return self.age < BRISK
 
     def crowded(self) -> DelegatorError:
         """What a device is told that would have to join that line."""

@@ -62,13 +62,13 @@ class Reader:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA busy_timeout = 0")
-        self._path, self._connection = path, connection
+        self._path, self.connection = path, connection
         self._slowness = Slowness(str(path), time.monotonic)
         self._took: float | None = None
         """Seconds of a read that was slow, until one is quick again."""
 
     def execute(self, sql: str) -> sqlite3.Cursor:
-        return self._connection.execute(sql)
+        return self.connection.execute(sql)
 
     def now(self, query: Query) -> list[Row]:
         """Rows. Raises sqlite3.Error, DelegatorError (TRY_LATER) while reads are slow."""
@@ -76,7 +76,7 @@ class Reader:
             raise self._late()
         began = time.monotonic()
         try:
-            return self._connection.execute(numbered(query.sql), query.parameters).fetchall()
+            return self.connection.execute(numbered(query.sql), query.parameters).fetchall()
         finally:
             if time.monotonic() - began > SLOW and deadline() is not None:  # what others ask may be long
                 self._is_slow(time.monotonic() - began)
@@ -124,4 +124,4 @@ class Reader:
         self._slowness.done()
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()

@@ -28,7 +28,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
 from delegator.store.line import Asked, Line
 from delegator.store.reading import Reader, is_busy, numbered, unavailable, words
-from delegator.store.running import OLD
+from delegator.store.running import BRISK, OLD
 from delegator.store.slowness import Slowness
 from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
@@ -87,6 +87,11 @@ class SqliteDriver:
     def age(self) -> float:
         """Seconds since whoever waits longest for the disk, or for another process's lock, began to."""
         return self._line.age
+
+    @property
+    def moves(self) -> bool:
+        """Whether that line moves as it should."""
+        return not self._line.is_held and self.age < BRISK
 
     def crowded(self) -> DelegatorError:
         """What a device is told that would have to join that line."""
