@@ -268,8 +268,8 @@ class Handshake:
         """Record how provisioning ended, wipe the credential, tell the delegate. Repeating it is harmless.
         Raises DelegatorError (NOT_ENTITLED) for a claim that is not this device's."""
         whose = binding(peer.certificate, confirmation.transaction_id)
-        self._must_move()
         with self._store.request():
+            self._must_move()
             claim = await self._store.confirm(confirmation.claim_id, whose, confirmation.result, confirmation.detail,
                                               self._now(), peer.address, trail.as_kept)
         if claim is None:

@@ -126,13 +126,13 @@ class Store:
 
     def request(self) -> Within:
         """In it, everything that is asked here has one deadline together: for what a device asks."""
-        return Within(self._driver.driver.timeout)
+        return self._driver.driver.request()
 
     @property
     def stalled(self) -> bool:
         """Whether the line of transactions does not move: whoever joined it now would wait for longer than a device
         should."""
-        return self._driver.driver.age > OLD
+        return self._driver.driver.is_full or self._driver.driver.age > OLD
 
     def crowded(self) -> DelegatorError:
         """What a device is told instead."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from delegator.deadline import deadline
+from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect
@@ -32,6 +32,7 @@ from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scop
 from delegator.store.troubles import Trouble, told, trouble_of
 from delegator.store.turns import TooMany, Turns
 from delegator.store.watching import Watch
+from delegator.store.window import Window
 
 T = TypeVar("T")
 TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
@@ -76,12 +77,21 @@ class PostgresDriver:
         self._server, self._pool = server, pool
         self.timeout = server.timeout
         self._slowness = Slowness(server.name, time.monotonic)
+        self._window = Window(time.monotonic)
         self._patience = Patience(server, pool, self._slowness)
         self._turns = Turns()
         self._near: dict[str, float] = {}
         self._watch: Watch | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
+
+    def request(self) -> Within:
+        return self._window.request(self.timeout)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether none is done in time, and enough are under way to find out when one is."""
+        return self._window.is_full
 
     @property
     def age(self) -> float:
@@ -95,9 +105,12 @@ class PostgresDriver:
 
     def crowded(self) -> DelegatorError:
         """What a device is told that would have to join that line."""
-        error = self._pool.crowded(self.age)
-        self._slowness.late(error.detail)
-        return error
+        if not self.is_full:
+            error = self._pool.crowded(self.age)
+            self._slowness.late(error.detail)
+            return error
+        return DelegatorError(Kind.TRY_LATER, f"database {self.name}: nothing is done in time, so only "
+                              f"{self._window.most:.0f} at once are let in", hint="the log says why it is slow")
 
     @property
     def heard(self) -> int | None:
@@ -180,6 +193,8 @@ class PostgresDriver:
         self.commits.done += 1
         self.commits.transactions += 1
         self._slowness.done()
+        if deadline() is not None:
+            self._window.done()
         self._pool.give(lane)
         return outcome
 

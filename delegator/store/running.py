@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from delegator.deadline import Within
 from delegator.errors import DelegatorError
 from delegator.store.transaction import Commits, Query, Row, Scope, Work
 
@@ -35,13 +36,12 @@ class Running(Protocol):
 
 
 class Driver(Running, Protocol):
-    """What a database engine must offer; the contract suite in tests/store says it in full. `timeout` is for all that
-    a device's request asks; with `reads_beside` reading goes on where transactions wait. `age` is that of their
-    line, which `moves` as it should or does not."""
+    """What a database engine must offer; the contract suite in tests/store says it in full. With
+    `reads_beside` reading goes on where transactions wait. `age` is that of their
+    line, which `moves` as it should or does not; it `is_full` while no `request` more is let in."""
 
     dialect: str
     commits: Commits
-    timeout: float
     reads_beside: bool
 
     @property
@@ -54,6 +54,9 @@ class Driver(Running, Protocol):
     def age(self) -> float: ...
     @property
     def moves(self) -> bool: ...
+    @property
+    def is_full(self) -> bool: ...
+    def request(self) -> Within: ...
     def crowded(self) -> DelegatorError: ...
     def listen(self, changed: Callable[[], None]) -> None: ...
     async def script(self, sql: str) -> None: ...

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from delegator.deadline import deadline
+from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
 from delegator.store.line import Asked, Line
@@ -61,6 +61,8 @@ class SqliteDriver:
     shared = False
     reads_beside = True
     """Reading waits for nobody who writes."""
+    is_full = False
+    """A line that is old says all that there is to say."""
     heard = None
     """Nobody tells us of a change of the small tables: asking for the revision costs 6 µs (measured)."""
 
@@ -82,6 +84,9 @@ class SqliteDriver:
         self.turn = 0
         """Another number for each commit, and when it is done again: what a transaction has read holds for the next
         one with the same number."""
+
+    def request(self) -> Within:
+        return Within(self.timeout)
 
     @property
     def age(self) -> float:

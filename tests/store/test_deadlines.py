@@ -359,12 +359,15 @@ class Session:
 
 
 def postgres(server: Server, connections: int = 2):
+    """Its driver, whose clock is the pretended one."""
     pytest.importorskip("asyncpg")
     from delegator.store.connecting import server_of
     from delegator.store.pool import Pool
     from delegator.store.postgres import PostgresDriver
     where = server_of("postgresql://delegator@/pretended")
-    return PostgresDriver(where, Pool(server.connect, where.name, connections, where.timeout))
+    driver = PostgresDriver(where, Pool(server.connect, where.name, connections, where.timeout))
+    driver._window._clock = loop().time
+    return driver
 
 
 def work(*statements: str):
@@ -430,6 +433,69 @@ def test_t1_who_waits_for_a_connection_has_the_same_deadline_and_makes_the_line_
             assert driver.age == 0
         assert {outcome.kind for outcome, _ in told[:2]} == {Kind.TRY_LATER}
         assert max(waited for _, waited in told) < 5 + SLACK
+        await driver.close()
+    pretend(devices())
+
+
+def test_t1_where_none_is_done_in_time_one_at_a_time_finds_out_when_that_is_over():
+    """A crowd that comes all at once makes no old line, and would wait for its deadline again and again."""
+    async def devices() -> None:
+        server = Server(locked=60.0)
+        driver = postgres(server)
+
+        async def device(statement: str = "locked") -> object:
+            with driver.request():
+                if driver.is_full:
+                    raise driver.crowded()
+                return await driver.run(work(statement), rows_alone)
+
+        async def crowd() -> list[float]:
+            async def one() -> float:
+                began = loop().time()
+                with contextlib.suppress(DelegatorError):
+                    await device()
+                return loop().time() - began
+            return sorted(await asyncio.gather(*(one() for _ in range(20))))
+        with loop().pretending():
+            assert min(await crowd()) > 4, "the first ones cannot know"
+            for _ in range(2):
+                *at_once, probe = await crowd()
+                assert max(at_once) < SLACK
+                assert probe == pytest.approx(5, abs=SLACK)
+            server.slow.clear()
+            for wave in (1, 2, 3):
+                told = await asyncio.gather(*(device() for _ in range(20)), return_exceptions=True)
+                assert told.count("done") >= wave
+            for _ in range(80):
+                await device()
+            assert set(await asyncio.gather(*(device() for _ in range(20)))) == {"done"}
+        await driver.close()
+    pretend(devices())
+
+
+def test_t1_while_some_are_done_in_time_nobody_is_kept_out_by_those_who_are_not():
+    """A customer whose rows somebody has locked costs no other anything."""
+    async def devices() -> None:
+        server = Server(locked=60.0)
+        driver = postgres(server, 8)
+
+        async def others() -> None:
+            while True:
+                with driver.request():
+                    assert not driver.is_full
+                    await driver.run(work("quick"), rows_alone)
+                await asyncio.sleep(0.5)
+
+        async def unlucky() -> object:
+            with driver.request():
+                return await driver.run(work("locked"), rows_alone)
+        with loop().pretending():
+            going_on = asyncio.create_task(others())
+            told = await asyncio.gather(*(unlucky() for _ in range(5)), return_exceptions=True)
+            assert {one.kind for one in told} == {Kind.TRY_LATER}
+            await asyncio.sleep(1)
+            assert not going_on.done()
+            going_on.cancel()
         await driver.close()
     pretend(devices())
 

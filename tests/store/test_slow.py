@@ -258,6 +258,7 @@ async def far_away(socket: str, seconds: list[float]) -> AsyncIterator[int]:
         server.close()
         for one in writers:
             one.close()
+        await asyncio.sleep(0.1)
 
 
 @POSTGRES
