@@ -2,7 +2,8 @@
 
 All connections wait for a lock, or a network is so slow that of a hundred that begin none comes to its end: whoever is
 let in then waits for nothing, and takes the time of the others. So of requests that all came to nothing half as many
-are let in, down to one, which finds out when it is over; and each that is done lets in one more.
+are let in, down to one, which finds out when it is over; and each that is done lets in one more, each that is late one
+less.
 The invariant: while some are done in time nobody is kept out: a customer whose rows are locked costs no other anything.
 Must not live here: deadlines (delegator.deadline), lines (store.pool).
 """
@@ -49,6 +50,8 @@ class Window:
         """`late` for one that came to its deadline."""
         if late and self._clock() - self._done_at > QUIET:
             self._most = max(1.0, min(self._most, self._inside) // 2)
+        elif late:  # nothing from no limit at all
+            self._most = max(1.0, self._most - 1)
         self._inside -= 1
 
     def done(self) -> None:

@@ -19,6 +19,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.sealing import SealingKey
 from delegator.store import Outcome, Store, open_store
 from delegator.store import reading as sqlite_reading
+from delegator.store.copies import Copies
 from delegator.store.reading import Reader
 from delegator.store.sqlite import SqliteDriver
 from delegator.store.transaction import Query, rows_alone
@@ -279,6 +280,24 @@ def test_t4_after_a_read_that_slept_nobody_reads_on_the_loop_until_a_look_from_a
         reader._is_quick()
         with Within(5):
             assert await reader.patiently(Query("SELECT 1"), 5) == [(1,)]
+    pretend(devices())
+
+
+def test_t1_who_waits_for_another_to_read_the_small_tables_has_his_own_deadline():
+    async def devices() -> None:
+        async def revision() -> int:
+            await asyncio.sleep(60)
+            return 1
+
+        class Deaf:
+            heard = None
+        copies = Copies(Deaf(), revision, lambda _: None)
+        with loop().pretending():
+            first = asyncio.create_task(copies.newest())  # of somebody who has all the time
+            await asyncio.sleep(0.1)
+            late, waited = await in_a_request(copies.newest())
+            assert (late.kind, waited) == (Kind.TRY_LATER, pytest.approx(5, abs=SLACK))
+            first.cancel()
     pretend(devices())
 
 
