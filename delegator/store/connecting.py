@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +98,43 @@ def _password(server: Server) -> str | None:
                        "name a file that holds the password and nothing else").reveal()
 
 
+_reading: dict[str, Future[str | None]] = {}
+
+
+async def _password_aside(server: Server) -> str | None:
+    """Beside the loop, as the file may lie on a disk that does not answer; one thread for a file, whoever asks. Raises
+    DelegatorError (CONFIGURATION, TRY_LATER)."""
+    if not server.password_file:
+        return None
+    found = _reading.get(server.password_file)
+    if found is None:
+        found = _reading[server.password_file] = Future()
+        found.set_running_or_notify_cancel()
+        threading.Thread(target=_read, args=(server, found), name="reading the database's password",
+                         daemon=True).start()
+    try:
+        async with asyncio.timeout(CONNECT):
+            return await asyncio.wrap_future(found)
+    except TimeoutError:
+        raise DelegatorError(Kind.TRY_LATER, f"[store] password_file {server.password_file}: not read within "
+                             f"{CONNECT:g} s", hint="does the disk answer that it lies on?") from None
+
+
+def _read(server: Server, into: Future[str | None]) -> None:
+    try:
+        password = _password(server)
+    except BaseException as error:
+        del _reading[server.password_file]
+        into.set_exception(error)
+    else:
+        del _reading[server.password_file]
+        into.set_result(password)
+
+
 async def connect(server: Server) -> Any:
     """A connection to the first server that answers and takes writes. Raises what asyncpg raises, OSError,
     TimeoutError, or DelegatorError (CONFIGURATION) for the password's file."""
-    password = _password(server)
+    password = await _password_aside(server)
     tries = [asyncio.ensure_future(_connect(server, host, password)) for host in server.hosts or (None,)]
     chosen = None
     try:
