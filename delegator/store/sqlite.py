@@ -243,11 +243,11 @@ class SqliteDriver:
                 return
             held = self._line.held()
             if held > BUSY_TIMEOUT:
-                self._line.give_up(self._locked)
+                self._line.give_up(lambda: self._locked(told=False))
             if not self._line.still_inside():
                 if self._line or self._closed:
                     return
-            elif held > OLD:
+            elif held > OLD and any(one.until is not None for one in self._line.still_inside()):
                 self._locked()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LOOKS[1])
@@ -263,9 +263,11 @@ class SqliteDriver:
         return DelegatorError(Kind.TRY_LATER, f"database {self.path}: {why}",
                               hint="look at the disk: its load, its errors, whether it is full")
 
-    def _locked(self) -> DelegatorError:
+    def _locked(self, *, told: bool = True) -> DelegatorError:
+        """Told in the log where it concerns a device."""
         why = f"another process has held its write lock for {self._line.held():.1f} s"
-        self._slowness.late(why)
+        if told:
+            self._slowness.late(why)
         return DelegatorError(Kind.TRY_LATER, f"database {self.path}: {why}",
                               hint=f"an import, or a program with a transaction open; who has it: fuser {self.path}")
 

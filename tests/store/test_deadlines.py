@@ -128,7 +128,7 @@ def test_t2_who_joined_the_line_before_it_was_known_gets_what_it_has_at_its_dead
     pretend(devices())
 
 
-def test_t2_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path, ask):
+def test_t2_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path, ask, caplog):
     async def command() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
             with held(tmp_path / "d.db"), loop().pretending():
@@ -139,6 +139,7 @@ def test_t2_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path
                 assert 5 <= loop().time() - began < 5 + SLACK
                 assert late.value.hint
     pretend(command())
+    assert not caplog.records, "a command says it itself, and speaks of no devices"
 
 
 def test_t2_the_log_says_once_why_and_once_that_it_is_over(tmp_path, ask, caplog, monkeypatch):
