@@ -38,8 +38,8 @@ from delegator.net.serve import Listener
 from delegator.net.stamps import Stamp, require_answers, stamp_of
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, compared, open_store_to_serve, prepare, watched, withdrawing
-from delegator.reloading import changed, in_effect, told
+from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
+from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.rounds import guarded, kept
 from delegator.server import Server
 from delegator.trail import Trail
@@ -278,8 +278,9 @@ class App:
             self._waiting = waiting
         stamp = await stamp_of(watched(settings))
         require_answers(stamp)
-        parts, opened = await aside(lambda: compared(before, prepare(settings, self._now, before, self._withdrawn)),
-                                    READING, late=self._read_anew)
+        parts = await aside(partial(prepare, settings, self._now, before, self._withdrawn), READING,
+                            late=self._read_anew)
+        opened = await aside(partial(lets_in, (before.settings, before.trust), (settings, parts.trust)), READING)
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
             observe.configure(settings.log.level, settings.log.json)
@@ -382,8 +383,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a running delegator listens, at one address or several; `ops` is None where that port is off, `workers` the
-    processes where there are several."""
+    """Where a running delegator listens; `ops` is None where that port is off, `workers` its processes if several."""
 
     places: tuple[Place, ...]
     ops: int | None

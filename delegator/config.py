@@ -74,7 +74,7 @@ class Store(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     connections: Annotated[int, msgspec.Meta(ge=2, le=100)] = 8
     """Connections of one process at most, one more to listen."""
     timeout: Annotated[float, msgspec.Meta(ge=0.5, le=60)] = 5.0
-    """Seconds for one statement, waiting for others included; then a device is told to try later."""
+    """Seconds for all that a device's request asks, waiting included; then it is told to try later."""
 
     def __post_init__(self) -> None:
         if _PASSWORD.search(self.url):  # before anything can show it

@@ -51,8 +51,8 @@ from delegator.policy import Decision, over_limits
 from delegator.routing import Facts, Route
 from delegator.shared import SharedDoor, contest, veiled
 from delegator.store import Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
-from delegator.store.claims import moment
 from delegator.store.footing import no_ask
+from delegator.store.moments import moment
 from delegator.trail import CALLBACK_FAILED, Step, Trail
 
 log = logging.getLogger(__name__)
@@ -95,12 +95,15 @@ class Handshake:
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
+        with self._store.request():
+            return await self._provision(request, peer, trail)
+
+    async def _provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         tag = request.device.service_tag
         trail.facts["tag"] = tag
         identity = identify(peer.certificate, tag, request.transaction_id)
         trail.facts["identity"] = identity.kind.value
-        if self._store.stalled:  # else all wait until none of them is there any more
-            raise DelegatorError(Kind.TRY_LATER, "the store is stalled: hundreds wait for a commit that does not end")
+        self._must_move(self._store.reads_beside)
         mark(trail, Step.IDENTIFIED, f"{tag}, by its {_CERTIFICATES[identity.kind]}")
 
         facts = Facts(request.device, request.location, peer.address)
@@ -108,6 +111,7 @@ class Handshake:
         if identity.kind is IdentityKind.OWN:
             judgement = await self._judged(facts, identity, trail)
         else:  # whatever refuses it, it is told the same after the same work
+            self._must_move()
             wanted = None if self._enroller is None else self._enroller.wanted(request.certificate_request)
             judgement, footing = await self._door.passed(
                 identity, facts, None if wanted is None else wanted.fingerprint, self._now(),
@@ -128,6 +132,12 @@ class Handshake:
             return answer
         certificate = await self._enroller.certificate(wanted, claim, footing.enrolled, judgement.policies)
         return replace(answer, handshake_certificate=certificate)
+
+    def _must_move(self, may_read: bool = False) -> None:
+        """Nobody joins a line that does not move: else all wait until none of them is there any more. With `may_read`
+        only a claim would, so that whoever asks again for what it has gets it. Raises DelegatorError (TRY_LATER)."""
+        if not may_read and self._store.stalled:
+            raise self._store.crowded()
 
     async def _judged(self, facts: Facts, identity: Identity, trail: Trail) -> Judgement:
         """Routed and allowed. Raises DelegatorError."""
@@ -266,8 +276,10 @@ class Handshake:
         """Record how provisioning ended, wipe the credential, tell the delegate. Repeating it is harmless.
         Raises DelegatorError (NOT_ENTITLED) for a claim that is not this device's."""
         whose = binding(peer.certificate, confirmation.transaction_id)
-        claim = await self._store.confirm(confirmation.claim_id, whose, confirmation.result, confirmation.detail,
-                                          self._now(), peer.address, trail.as_kept)
+        with self._store.request():
+            self._must_move()
+            claim = await self._store.confirm(confirmation.claim_id, whose, confirmation.result, confirmation.detail,
+                                              self._now(), peer.address, trail.as_kept)
         if claim is None:
             raise DelegatorError(Kind.NOT_ENTITLED, f"claim {confirmation.claim_id} is not open for this device")
         trail.facts |= {"tag": claim.service_tag, "customer": claim.customer, "delegate": claim.delegate,

@@ -32,7 +32,7 @@ from delegator.policy import (
 )
 from delegator.routing import Facts, NoRoute, Route, choose, registered
 from delegator.store import Candidates, Pacing, StandIn, Tables, milliseconds
-from delegator.store.claims import moment
+from delegator.store.moments import moment
 from delegator.trail import Step, Trail
 
 _KIND_OF = {Why.IDENTITY: Kind.IDENTITY, Why.DEVICES_TAKEN: Kind.TRY_LATER, Why.PACE: Kind.TRY_LATER,

@@ -37,7 +37,6 @@ from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
 from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
-from delegator.reloading import lets_in
 from delegator.sealing import SealingKey
 from delegator.store import Store, keyring, open_named
 from delegator.store.soundness import require_sound
@@ -267,11 +266,6 @@ def load_outbound(settings: Settings) -> Outbound:
         return Outbound(networks(settings.outbound.allow), frozenset({settings.server.port}))
     except ValueError as error:
         raise DelegatorError(Kind.CONFIGURATION, f"[outbound] allow: {error}") from None
-
-
-def compared(before: Parts, after: Parts) -> tuple[Parts, tuple[str, ...]]:
-    """The new parts, with what they let in that was refused before."""
-    return after, lets_in((before.settings, before.trust), (after.settings, after.trust))
 
 
 async def open_store_to_serve(settings: Settings) -> Store:

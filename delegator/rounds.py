@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from delegator.deadline import Free
 from delegator.errors import DelegatorError
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ async def kept(work: Callable[[], Awaitable[object]], what: str) -> None:
 
 async def _went_well(work: Callable[[], Awaitable[object]], what: str) -> bool:
     try:
-        await work()
+        with Free():  # what a request began is not bound by its deadline
+            await work()
     except DelegatorError as error:
         log.error("%s: %s", what, error.detail)
     except Exception:

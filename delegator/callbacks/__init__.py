@@ -14,6 +14,7 @@ from typing import Protocol
 
 from delegator.callbacks import hosted
 from delegator.callbacks.guard import Guard, Limits
+from delegator.deadline import Elsewhere
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackKind,
@@ -66,8 +67,9 @@ class Callbacks:
         if composed is not None:
             return composed
         caller = self._caller(delegate)
-        return await self._guard.run(delegate.name, request.device.service_tag,
-                                     lambda: caller.obtain(request, delegate, until))
+        with Elsewhere():
+            return await self._guard.run(delegate.name, request.device.service_tag,
+                                         lambda: caller.obtain(request, delegate, until))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
         """Tell the delegate how provisioning ended, where there is one to tell: a server. A command or a program

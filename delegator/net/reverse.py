@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
+from delegator.deadline import Elsewhere
 from delegator.domains import DnsTrouble, Finding, Naming, Registrable, asked_about, domain_of
 from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import HOST_NAME, Customer, Delegate
@@ -86,7 +87,8 @@ class Domains:
             self._flights[address] = flight
             flight.add_done_callback(lambda _: self._flights.pop(address))
         try:
-            return await asyncio.shield(flight)
+            with Elsewhere():
+                return await asyncio.shield(flight)
         except asyncio.CancelledError:
             if flight.cancelled() and not _is_cancelled():  # by `close`: who waits for it still wants an answer
                 return Finding(f"reverse DNS of {address}: it was let go of", late=True)

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from delegator import config
+from delegator.deadline import Within
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackKind,
@@ -38,13 +39,15 @@ from delegator.store import administration, claims, devices, notices, outbox, re
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
 from delegator.store.changing import Changing
-from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of, milliseconds
+from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of
 from delegator.store.contested import Contests
 from delegator.store.copies import Copies, Tables
 from delegator.store.enrolled import Enrolments
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
 from delegator.store.migrate import migrate
+from delegator.store.moments import milliseconds
+from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
@@ -52,7 +55,7 @@ from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
-from delegator.store.running import Running
+from delegator.store.running import OLD, Driver
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
@@ -63,6 +66,7 @@ from delegator.store.usage import Usage
 __all__ = [
     "Ask",
     "Candidates",
+    "Driver",
     "Opened",
     "Outcome",
     "OverLimit",
@@ -74,34 +78,6 @@ __all__ = [
     "open_named",
     "open_store",
 ]
-
-
-class Driver(Running, Protocol):
-    """What a database engine must offer; the contract suite in tests/store says it in full."""
-
-    dialect: str
-    commits: Commits
-
-    @property
-    def chain(self) -> str: ...
-    @property
-    def turn(self) -> int: ...
-    @property
-    def heard(self) -> int | None: ...
-    @property
-    def stalled(self) -> bool: ...
-    def listen(self, changed: Callable[[], None]) -> None: ...
-    async def script(self, sql: str) -> None: ...
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The state of a delegate's circuit breaker, the failure that led there ("" for none), and since when."""
-
-    state: str
-    why: str
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +125,24 @@ class Store:
         """Whether other servers may be at work on the same database."""
         return self._driver.driver.shared
 
+    def request(self) -> Within:
+        """In it, everything that is asked here has one deadline together: for what a device asks."""
+        return self._driver.driver.request()
+
     @property
     def stalled(self) -> bool:
-        """Whether the line for the disk is long and does not move: who joins it waits for longer than a device does."""
-        return self._driver.driver.stalled
+        """Whether the line of transactions does not move: whoever joined it now would wait for longer than a device
+        should."""
+        return self._driver.driver.is_full or self._driver.driver.age > OLD
+
+    def crowded(self) -> DelegatorError:
+        """What a device is told instead."""
+        return self._driver.driver.crowded()
+
+    @property
+    def reads_beside(self) -> bool:
+        """Whether reading goes on where that line does not move."""
+        return self._driver.driver.reads_beside
 
     @property
     def commits(self) -> Commits:
@@ -208,15 +198,14 @@ class Store:
         return await look(self._driver.read, footing(ask))
 
     async def open_claim(self, ask: Ask) -> Opened:
-        return await self._driver.run(lambda: claims.open_claim(ask), ask.scope, repeatable=True)
+        return await opened(self._driver, ask, lambda: claims.open_claim(ask))
 
     async def open_and_issue(self, ask: Ask, secret: Callable[[str], str], telling: Telling | None = None) -> Opened:
         """Open a claim, issue it and note who is to be told, in one commit; `secret` makes the text to seal from the
         claim's id."""
         def seal(claim_id: str) -> bytes:
             return self._key.seal(secret(claim_id), f"claims/{claim_id}")
-        return await self._driver.run(lambda: outbox.open_issue_and_tell(ask, seal, telling), ask.scope,
-                                      repeatable=True)
+        return await opened(self._driver, ask, lambda: outbox.open_issue_and_tell(ask, seal, telling))
 
     async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
                     telling: Telling | None = None, stand_in: StandIn | None = None,
@@ -271,11 +260,11 @@ class Store:
 
     # --- for operators ---
 
-    async def health(self, delegate: str) -> Health | None:
+    async def health(self, delegate: str) -> registry.Health | None:
         """What servers last saw of a delegate's circuit breaker; None when it never failed."""
         found = await self._driver.read(
             Query("SELECT state, why, changed_at FROM delegate_health WHERE delegate = $1", (delegate,)))
-        return Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
+        return registry.Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
 
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
@@ -371,10 +360,11 @@ class Store:
         await self.fleet.remove(only(await self.fleet.called(service_tag), service_tag))
 
 
-async def open_store(path: Path, key: SealingKey, *, actor: str = "delegator", peer: str | None = None) -> Store:
+async def open_store(path: Path, key: SealingKey, *, actor: str = "delegator", peer: str | None = None,
+                     within: float = 5.0) -> Store:
     """Open the embedded store, its schema brought up to date; `actor` and `peer` say for the audit whose acts it
-    carries out, and from where. Raises DelegatorError (CONFIGURATION)."""
-    return await _opened(await open_sqlite(path), key, By(actor, peer))
+    carries out, and from where; `within` is for all that a request asks. Raises DelegatorError (CONFIGURATION)."""
+    return await _opened(await open_sqlite(path, within), key, By(actor, peer))
 
 
 async def open_named(where: config.Store, key: SealingKey, *, actor: str = "delegator",
@@ -382,7 +372,7 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
     """Open the store that settings name, embedded or not, as `open_store` does. Raises DelegatorError: CONFIGURATION,
     UNREACHABLE when the database does not answer."""
     if not where.url:
-        return await open_store(Path(where.path), key, actor=actor, peer=peer)
+        return await open_store(Path(where.path), key, actor=actor, peer=peer, within=where.timeout)
     from delegator.store.connecting import server_of  # needs asyncpg, which is optional
     from delegator.store.postgres import open_postgres
 

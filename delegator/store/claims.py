@@ -14,7 +14,7 @@ import enum
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
 from delegator.model.audited import Act, Entry
@@ -24,6 +24,7 @@ from delegator.policy import Reason, Why
 from delegator.store import audit, boards, enrolled, paces
 from delegator.store.contention import Limits, contended
 from delegator.store.devices import still_owned, take_tag
+from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Counted, Query, Row, Transaction, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
@@ -34,16 +35,6 @@ PAST = "state IN ('expired', 'released')"
 OF_TAG = (f"claim_id IN (SELECT claim_id FROM claims WHERE service_tag = {{0}} AND {LIVE} UNION ALL "
           f"SELECT claim_id FROM claims WHERE service_tag = {{0}} AND {PAST})")
 """All claims of a tag by its two indexes: live ones have one of their own, so that a new claim pays for one only."""
-
-
-def moment(value: object) -> datetime:
-    """Milliseconds since 1970 as aware UTC."""
-    assert isinstance(value, int)
-    return datetime.fromtimestamp(value / 1000, UTC)
-
-
-def milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000 + 0.5)
 
 
 def claim_of(row: Row) -> Claim:
@@ -141,6 +132,15 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
             return opened
         yield from end(live.claim_id, Event.LAPSED if lapsed(live, ask) else Event.REROUTED, ask.now, _HOUSEKEEPING)
     return (yield from _fresh(ask, seal))
+
+
+def again(ask: Ask) -> Transaction[Opened | None]:
+    """What a device is told that asks for what it has, by reading alone; None where `open_claim` must say it."""
+    rows = yield live_of(ask.identity.service_tag)
+    live = claim_of(rows[0]) if rows else None
+    if live is None or lapsed(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
+        return None
+    return Opened(_STANDING[live.state], live) if live.state in _STANDING else None
 
 
 def lapsed(live: Claim, ask: Ask) -> bool:

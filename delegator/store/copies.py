@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from delegator.errors import DelegatorError
+from delegator.deadline import deadline
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer, Policy
 from delegator.routing import Directory
 
@@ -70,17 +71,25 @@ class Copies:
         """One task reads, and whoever waited for it has that copy too, as far as nothing was heard since. Who waited
         for one that failed fails with it: otherwise each in line would wait for its own."""
         failures = self._failures
-        async with self._reading:
+        try:
+            async with asyncio.timeout_at(deadline()):
+                await self._reading.acquire()
+        except TimeoutError:
+            raise DelegatorError(Kind.TRY_LATER, "the small tables are still being read for somebody else",
+                                 hint="the log says why the database is slow") from None
+        try:
             if self._failure is not None and self._failures != failures:
                 raise self._failure
             heard = self._driver.heard
             if self._tables is not None and heard is not None and heard == self._heard:
                 return self._tables
-            try:
-                return await self._read_anew(heard)
-            except DelegatorError as error:
+            return await self._read_anew(heard)
+        except DelegatorError as error:
+            if error is not self._failure:
                 self._failures, self._failure = self._failures + 1, error
-                raise
+            raise
+        finally:
+            self._reading.release()
 
     async def _read_anew(self, heard: int | None) -> Tables:
         found, revision = self._tables, await self._revision()

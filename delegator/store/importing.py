@@ -21,9 +21,9 @@ from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store import audit, imports
 from delegator.store.bulk import listed
-from delegator.store.claims import milliseconds
 from delegator.store.devices import amended, obstacle, same, sold_orders
 from delegator.store.imports import Slot
+from delegator.store.moments import milliseconds
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
 from delegator.store.spool import Counts, Refused, Said, Spool

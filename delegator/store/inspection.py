@@ -14,7 +14,8 @@ import msgspec
 from delegator.model.audited import Act, Entry, Record
 from delegator.routing import NOBODY
 from delegator.store.chain import Link
-from delegator.store.claims import OF_TAG, milliseconds, moment
+from delegator.store.claims import OF_TAG
+from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row, Value
 
 COLUMNS = ", ".join((*Link._fields, "hash"))

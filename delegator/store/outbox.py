@@ -25,7 +25,8 @@ from delegator.model import (
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append
-from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, milliseconds, moment, open_and_issue
+from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
+from delegator.store.moments import milliseconds, moment
 from delegator.store.running import Running
 from delegator.store.stand_ins import StandIn, take_over
 from delegator.store.transaction import Query, Row, Transaction, rows_alone

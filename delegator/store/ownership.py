@@ -21,9 +21,9 @@ from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Board, By, Transfer, TransferState
 from delegator.signing import Sign, fingerprint
 from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
-from delegator.store.claims import milliseconds, moment
 from delegator.store.footing import look
 from delegator.store.inspection import Wanted
+from delegator.store.moments import milliseconds, moment
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
 from delegator.store.running import Running

@@ -17,8 +17,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from delegator.deadline import deadline
 from delegator.errors import DelegatorError, Kind
-from delegator.store.troubles import Trouble, told, trouble_of
+from delegator.store.connecting import CONNECT
+from delegator.store.oldness import Oldness
+from delegator.store.troubles import Trouble, told, trouble_of, words_of
 
 log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
@@ -46,21 +49,44 @@ class Lane:
 
 class Pool:
     """At most `most` connections, made when needed. `name` is the database's in errors, `patience` the seconds that
-    one waits for its turn."""
+    whoever has no deadline of his own waits for his turn."""
 
     def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float) -> None:
         self._connect, self._name, self._most, self._patience = connect, name, most, patience
         self._idle: list[Lane] = []
-        self._waiting: deque[asyncio.Future[Lane | None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Lane | None], float]] = deque()
+        self._now = asyncio.get_running_loop().time
+        self._oldness = Oldness(self._first)
         self._open = 0
         self._pause = 0.0
         self._away_until = 0.0
         self._away: DelegatorError | None = None
         self._closed = False
 
+    @property
+    def age(self) -> float:
+        """Seconds that whoever waits longest for a connection has waited."""
+        return self._oldness.age
+
+    def _first(self) -> float | None:
+        while self._waiting and self._waiting[0][0].done():  # gave up
+            self._waiting.popleft()
+        return self._waiting[0][1] if self._waiting else None
+
+    def crowded(self, waited: float) -> DelegatorError:
+        """What who waited that long is told, and who would have to wait behind it."""
+        return DelegatorError(
+            Kind.TRY_LATER, f"database {self._name}: all {self._most} connections were busy for {waited:.1f} s",
+            hint="raise [store] connections, or add a delegator; where few devices ask, look for what the database "
+                 "waits for")
+
     async def take(self) -> Lane:
         """A connection for one use; `give` or `drop` it afterwards. Raises DelegatorError: TRY_LATER while the
         database is away or all connections are busy for too long, UNAVAILABLE once closed, CONFIGURATION."""
+        limit = deadline()
+        until = self._now() + self._patience if limit is None else limit
+        if until <= self._now():
+            raise self._late(0.0)
         while True:
             if self._closed:
                 self._pass_on(None)
@@ -68,8 +94,8 @@ class Pool:
             # The last one used: the server and we have it in our caches.
             lane = self._idle.pop() if self._idle else None
             if lane is None and self._open < self._most:
-                return await self._connected()
-            lane = lane or await self._turn()
+                return await self._connected(until)
+            lane = lane or await self._turn(until)
             if lane is not None and not lane.connection.is_closed():
                 return lane
             self._open -= lane is not None
@@ -100,24 +126,21 @@ class Pool:
     def _pass_on(self, lane: Lane | None) -> bool:
         """Give whoever waits longest a connection, or word that there is room for one; False when nobody waits."""
         while self._waiting:
-            turn = self._waiting.popleft()
+            turn, _ = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(lane)
                 return True
         return False
 
-    async def _turn(self) -> Lane | None:
-        self._waiting.append(turn := asyncio.get_running_loop().create_future())
+    async def _turn(self, until: float) -> Lane | None:
+        turn: asyncio.Future[Lane | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, since := self._now()))
         try:
-            async with asyncio.timeout(self._patience):
-                lane: Lane | None = await turn
-                return lane
+            async with asyncio.timeout_at(until):
+                return await turn
         except TimeoutError:
             self._undo(turn)
-            raise DelegatorError(
-                Kind.TRY_LATER,
-                f"database {self._name}: all {self._most} connections were busy for {self._patience:g} s",
-                hint="raise [store] connections, or add a delegator") from None
+            raise self.crowded(self._now() - since) from None
         except asyncio.CancelledError:
             self._undo(turn)
             raise
@@ -131,18 +154,22 @@ class Pool:
             else:
                 self.give(lane)
 
-    async def _connected(self) -> Lane:
+    async def _connected(self, until: float) -> Lane:
         if self._away is not None and time.monotonic() < self._away_until:
             self._pass_on(None)  # who waits is told so too
             raise self._away
         self._open += 1
         if self._away is not None:  # one attempt at a time: the others are told so meanwhile
             self._away_until = time.monotonic() + LONGEST_PAUSE
+        limit, began = asyncio.timeout_at(until), self._now()
         try:
-            lane = await self._made()
+            async with limit:
+                lane = await self._made()
         except BaseException as error:
             self._open -= 1
             self._pass_on(None)
+            if limit.expired():  # says more of who asked than of the database
+                raise self._late(self._now() - began) from None
             if isinstance(error, Exception):
                 raise self._gone(error) from error
             raise
@@ -150,6 +177,10 @@ class Pool:
             log.warning("database %s: is back", self._name)
         self._away, self._pause = None, 0.0
         return lane
+
+    def _late(self, after: float) -> DelegatorError:
+        return DelegatorError(Kind.TRY_LATER, f"database {self._name}: no connection to it within the {after:.1f} s "
+                              "that were left of the request's time", hint="is the network to it slow?")
 
     async def _made(self) -> Lane:
         """A new connection. That one was ended as it began says nothing yet of the database: it is made once more."""
@@ -164,8 +195,9 @@ class Pool:
     async def _new(self) -> Lane:
         connection = await self._connect()
         try:
-            number = await connection.fetchval(_LANE, _LANES)
-            most = await connection.fetchval(_SETTLE, str(number))
+            async with asyncio.timeout(CONNECT):
+                number = await connection.fetchval(_LANE, _LANES)
+                most = await connection.fetchval(_SETTLE, str(number))
         except BaseException:
             connection.terminate()
             raise
@@ -188,4 +220,4 @@ class Pool:
             try:
                 await lane.connection.close(timeout=1)
             except Exception as error:
-                log.debug("database %s: %s while closing", self._name, type(error).__name__)
+                log.debug("database %s: while closing: %s", self._name, words_of(error))

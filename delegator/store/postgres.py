@@ -14,20 +14,25 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect
-from delegator.store.library import asyncpg
 from delegator.store.needs import MIGRATING, Needs, needs_of
+from delegator.store.patience import FOREIGN, Late, Patience
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
+from delegator.store.running import BRISK
+from delegator.store.slowness import Slowness
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
-from delegator.store.turns import Turns
+from delegator.store.turns import TooMany, Turns
 from delegator.store.watching import Watch
+from delegator.store.window import Window
 
 T = TypeVar("T")
 TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
@@ -37,14 +42,7 @@ STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
 NEAR = 1.0
 """Seconds for which a name that was near its limit is taken alone at once."""
-ROOM = 1.5
-"""Seconds that an answer may come later than the server's own limit for a statement; then the network is gone."""
 REVISION = "SELECT number FROM revision"
-
-
-_FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-"""What a database does to us. TimeoutError is an OSError. Anything else comes from the transaction itself."""
-
 
 class _Doubt(Exception):
     """The connection was lost while committing: it was done, or not."""
@@ -67,8 +65,8 @@ class PostgresDriver:
 
     dialect = "postgres"
     shared = True
-    stalled = False
-    """Whoever waits for a connection is told to try later when its patience is over."""
+    reads_beside = False
+    """Reading takes one of the same connections."""
 
     def __init__(self, server: Server, pool: Pool) -> None:
         self.name = server.name
@@ -77,12 +75,42 @@ class PostgresDriver:
         self.turn = 0
         """Another number for each transaction: here no two share a commit."""
         self._server, self._pool = server, pool
-        self._patience = server.timeout + ROOM
+        self.timeout = server.timeout
+        self._slowness = Slowness(server.name, time.monotonic)
+        self._window = Window(time.monotonic)
+        self._patience = Patience(server, pool, self._slowness)
         self._turns = Turns()
         self._near: dict[str, float] = {}
         self._watch: Watch | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
+
+    def request(self) -> Within:
+        return self._window.request(self.timeout)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether none is done in time, and enough are under way to find out when one is."""
+        return self._window.is_full
+
+    @property
+    def age(self) -> float:
+        """Seconds that whoever waits longest for a connection has waited."""
+        return self._pool.age
+
+    @property
+    def moves(self) -> bool:
+        """Whether that line moves as it should."""
+        return self.age < BRISK
+
+    def crowded(self) -> DelegatorError:
+        """What a device is told that would have to join that line."""
+        if not self.is_full:
+            error = self._pool.crowded(self.age)
+            self._slowness.late(error.detail)
+            return error
+        return DelegatorError(Kind.TRY_LATER, f"database {self.name}: nothing is done in time, so only "
+                              f"{self._window.most:.0f} at once are let in", hint="the log says why it is slow")
 
     @property
     def heard(self) -> int | None:
@@ -116,14 +144,16 @@ class PostgresDriver:
         if not names:
             return await self._tried(work, needs, repeatable)
         try:
-            async with self._turns.of(names, self._patience):
+            async with self._turns.of(names, self._patience.until):
                 return await self._tried(work, needs, repeatable)
-        except TimeoutError:
-            raise DelegatorError(Kind.TRY_LATER, f"too many at once for {', '.join(names)}") from None
+        except TooMany as error:
+            raise DelegatorError(Kind.TRY_LATER, f"database {self.name}: too many wait for their turn of {error.name}",
+                                 hint="its claims are counted one after the other: a limit is near, or one hangs"
+                                 ) from None
 
     async def _tried(self, work: Work[T], needs: Needs, repeatable: bool) -> T:
         tries: dict[Trouble, int] = {}
-        until = self._loop.time() + self._patience
+        until = self._patience.until
         while True:
             try:
                 return await self._once(work, needs)
@@ -133,10 +163,12 @@ class PostgresDriver:
                     raise DelegatorError(
                         Kind.TRY_LATER, f"database {self.name}: the connection was lost while committing",
                         hint="look whether it was done, and repeat it if it was not") from error
-            except _FOREIGN as failure:
+            except FOREIGN as failure:
                 error = failure
             trouble = trouble_of(error)
             tries[trouble] = tries.get(trouble, 0) + 1
+            if deadline() is not None and trouble is Trouble.LOST and self._loop.time() >= until:
+                raise self._patience.late("whether it was committed is found by asking again") from error
             if tries[trouble] >= TRIES.get(trouble, 1) or self._loop.time() > until:
                 raise told(error, self.name) from error
             await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
@@ -145,12 +177,13 @@ class PostgresDriver:
         lane = await self._pool.take()
         committing = False
         try:
-            await self._patiently(lane, lane.connection.execute, needs.begin)
+            await self._patience.of(lane, lane.connection.execute, needs.begin)
             await self._must_be_far(lane, needs.counted)
             self.chain, self.turn = str(lane.number), self.turn + 1
             outcome = await self._drive(lane, work())
+            self._patience.must_last()
             committing = True
-            await self._patiently(lane, lane.connection.execute, "COMMIT")
+            await self._patience.of_commit(lane)
         except BaseException as error:
             self.commits.failed += committing
             await self._let_go(lane, error)
@@ -159,6 +192,9 @@ class PostgresDriver:
             raise
         self.commits.done += 1
         self.commits.transactions += 1
+        self._slowness.done()
+        if deadline() is not None:
+            self._window.done()
         self._pool.give(lane)
         return outcome
 
@@ -166,7 +202,7 @@ class PostgresDriver:
         """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
         waits for all of them. So what is far by more than there are connections is not reached. Raises _Near."""
         for one in counted:
-            rows = await self._patiently(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
+            rows = await self._patience.of(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
             if one.near(int(rows[0][0] or 0) + lane.most):
                 raise _Near(one.name)
 
@@ -176,30 +212,24 @@ class PostgresDriver:
             query = next(transaction)
             while True:
                 if type(query) is Rows:
-                    rows = await self._patiently(lane, _copy, lane, query)
+                    rows = await self._patience.of(lane, _copy, lane, query)
                 else:
-                    rows = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
+                    rows = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
                 query = transaction.send(rows)
         except StopIteration as end:
             outcome: T = end.value
             return outcome
 
-    async def _patiently(self, lane: Lane, verb: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
-        """Where no answer comes although the server has its own limit, hang up. Nothing is cancelled: a commit that
-        waits for a standby would then be answered as done before it is safe."""
-        timer = self._loop.call_later(self._patience, lane.connection.terminate)
-        try:
-            return await verb(*arguments)
-        finally:
-            timer.cancel()
-
     async def _let_go(self, lane: Lane, error: BaseException) -> None:
         """Back to the pool if the connection is in order, else away with it."""
+        if isinstance(error, Late):
+            self._patience.settle(lane)
+            return
         lost = not isinstance(error, Exception) or trouble_of(error) is Trouble.LOST
         if not lost:
             try:
-                await self._patiently(lane, lane.connection.execute, "ROLLBACK")
-            except _FOREIGN:
+                await self._patience.of(lane, lane.connection.execute, "ROLLBACK")
+            except FOREIGN:
                 lost = True
             except BaseException:
                 self._pool.drop(lane)
@@ -213,14 +243,14 @@ class PostgresDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
-        sql, until = in_postgres(query.sql), self._loop.time() + self._patience
+        sql, until = in_postgres(query.sql), self._patience.until
         for tries in itertools.count(1):
             lane = await self._pool.take()
             try:
-                rows: list[Row] = await self._patiently(lane, lane.connection.fetch, sql, *query.parameters)
+                rows: list[Row] = await self._patience.of(lane, lane.connection.fetch, sql, *query.parameters)
             except BaseException as error:
                 await self._let_go(lane, error)
-                if not isinstance(error, _FOREIGN):
+                if not isinstance(error, FOREIGN):
                     raise
                 if tries >= TRIES.get(trouble_of(error), 1) or self._loop.time() > until:
                     raise told(error, self.name) from error
@@ -238,15 +268,15 @@ class PostgresDriver:
 
         async def read(query: Query) -> list[Row]:
             try:
-                rows: list[Row] = await self._patiently(lane, fetch, in_postgres(query.sql), *query.parameters)
-            except _FOREIGN as error:
+                rows: list[Row] = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+            except FOREIGN as error:
                 raise told(error, self.name) from error
             return rows
         try:
-            await self._patiently(lane, execute, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
+            await self._patience.of(lane, execute, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
                                                  "SET LOCAL idle_in_transaction_session_timeout = 0")
             yield read
-            await self._patiently(lane, execute, "ROLLBACK")
+            await self._patience.of(lane, execute, "ROLLBACK")
         except BaseException as error:
             await self._let_go(lane, error)
             raise
@@ -263,7 +293,7 @@ class PostgresDriver:
                 await execute(sql)
             finally:
                 await execute(f"ROLLBACK; SELECT pg_advisory_unlock({MIGRATING}); RESET statement_timeout")
-        except _FOREIGN as error:
+        except FOREIGN as error:
             await self._let_go(lane, error)
             if trouble_of(error) in (Trouble.LOST, Trouble.LATE):
                 raise told(error, self.name) from error
@@ -277,13 +307,14 @@ class PostgresDriver:
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
+        await self._patience.close()
         await self._pool.close()
 
 
-async def _copy(lane: Lane, rows: Rows) -> Sequence[Row]:
+async def _copy(lane: Lane, rows: Rows, **within: float) -> Sequence[Row]:
     """By COPY: with that and without pauses a million devices took 62 s instead of 91 (measured)."""
     table, columns, records = split(rows)
-    await lane.connection.copy_records_to_table(table, columns=columns, records=records)
+    await lane.connection.copy_records_to_table(table, columns=columns, records=records, **within)
     return ()
 
 

@@ -16,8 +16,8 @@ from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append, heads_of_all
 from delegator.store.chain import START, Head, Link, hash_of, head_of, same, seal_of
-from delegator.store.claims import milliseconds
 from delegator.store.inspection import rows_after
+from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Transaction
 from delegator.store.verification import Read
 

@@ -20,8 +20,8 @@ from delegator.billing import digest
 from delegator.model.audited import Act, Record
 from delegator.model.billed import Period, Statement
 from delegator.store.bulk import listed
-from delegator.store.claims import milliseconds, moment
 from delegator.store.inspection import COLUMNS, Wanted, page_of, record_of
+from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row
 from delegator.store.usage import PAGE, Event, Usage, fits
 

@@ -8,6 +8,8 @@ Must not live here: devices (store.devices), claims (store.claims).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Customer, Delegate, Policy, Rule
@@ -22,6 +24,15 @@ ALL_DELEGATES = Query("SELECT name, customer, kind, settings, sealed, url, trust
                       "priority, weight FROM delegates ORDER BY name")
 REVISION = Query("SELECT number FROM revision")
 _TABLES = {"customer": "customers", "delegate": "delegates", "rule": "rules", "policy": "policies"}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of a delegate's circuit breaker, the failure that led there ("" for none), and since when."""
+
+    state: str
+    why: str
+    since: datetime
 
 
 def _raise_revision() -> Transaction[None]:

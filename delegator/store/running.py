@@ -1,16 +1,23 @@
-"""What a driver offers to the rooms of the store: to run their transactions and to read.
+"""What a driver offers: to the rooms of the store to run their transactions and to read, to the Store all else.
 
-The invariant: whoever is given one can do nothing else with the database.
+The invariant: whoever is given a Running can do nothing else with the database.
 Must not live here: drivers (store.sqlite, store.postgres), how rows of audit get into a transaction (store.audit).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from delegator.store.transaction import Query, Row, Scope, Work
+from delegator.deadline import Within
+from delegator.errors import DelegatorError
+from delegator.store.transaction import Commits, Query, Row, Scope, Work
 
 T = TypeVar("T")
+OLD = 1.0
+"""Seconds that whoever waits longest has waited, from which on no device joins the line any more."""
+BRISK = 0.05
+"""Seconds within which a line moves that is as it should be: a commit takes 5 to 20 ms."""
 
 
 class Running(Protocol):
@@ -26,3 +33,32 @@ class Running(Protocol):
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError."""
         ...
+
+
+class Driver(Running, Protocol):
+    """What a database engine must offer; the contract suite in tests/store says it in full. With
+    `reads_beside` reading goes on where transactions wait. `age` is that of their
+    line, which `moves` as it should or does not; it `is_full` while no `request` more is let in."""
+
+    dialect: str
+    commits: Commits
+    reads_beside: bool
+
+    @property
+    def chain(self) -> str: ...
+    @property
+    def turn(self) -> int: ...
+    @property
+    def heard(self) -> int | None: ...
+    @property
+    def age(self) -> float: ...
+    @property
+    def moves(self) -> bool: ...
+    @property
+    def is_full(self) -> bool: ...
+    def request(self) -> Within: ...
+    def crowded(self) -> DelegatorError: ...
+    def listen(self, changed: Callable[[], None]) -> None: ...
+    async def script(self, sql: str) -> None: ...
+    async def close(self) -> None: ...
+

@@ -1,9 +1,10 @@
 """The SQLite driver: one writing connection that groups commits, one reading connection.
 
-Whatever waits (for the disk, for another process's lock) happens in aiosqlite's thread; statements, 5-10 µs each,
-run on the loop's thread, because each one that crosses to another thread costs 25-90 µs and fights for the
-interpreter (measured). Transactions that arrive while a commit is on its way to the disk share the next one: full
-durability (synchronous=FULL) at a fraction of an fsync each, and a lone transaction waits for nobody.
+Whatever waits for the disk happens in aiosqlite's thread; statements, 5-10 µs each, run on the loop's thread, because
+each one that crosses to another thread costs 25-90 µs and fights for the interpreter (measured). Neither connection
+sleeps on that thread: both give up a lock at once (busy_timeout 0), and it is looked for again. Transactions that
+arrive while a commit is on its way to the disk share the next one: full durability (synchronous=FULL) at a fraction of
+an fsync each, and a lone transaction waits for nobody.
 The invariants: `run` returns only when what it did is on disk, or raises and nothing of it remains; the writing
 connection is used by one thread at a time, because one task alone takes it through begin, statements, commit.
 Must not live here: what the SQL means.
@@ -13,19 +14,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
 
+from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
+from delegator.store.line import Asked, Line
+from delegator.store.reading import Reader, is_busy, numbered, unavailable, words
+from delegator.store.running import BRISK, OLD
+from delegator.store.slowness import Slowness
 from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
 from pki.disk import require_regular
@@ -35,13 +39,12 @@ T = TypeVar("T")
 CROWD = 0.005
 """Seconds the next commit waits for company when the last one had some: 13 % less CPU a handshake under load
 (measured). A lone transaction never waits."""
-LINE, STALL = 512, 2.0
-"""Transactions in line (four commits' worth), and seconds of the commit under way, from which on the store is stalled.
-A burst alone makes a long line, which the next commits take."""
 GROUP = 128
 """Transactions in one commit at most: past 32 the cost of an fsync each is below that of the row (measured)."""
 BUSY_TIMEOUT = 5.0
-"""Seconds a writer waits for another process's lock, such as an import from the command line."""
+"""Seconds that whoever is no device waits for another process's lock, such as an import from the command line."""
+LOOKS = 0.001, 0.02
+"""Seconds between two looks whether another process has let go of the lock, first and last: each takes 10 µs."""
 _PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
             "PRAGMA secure_delete = ON")
 """secure_delete: a wiped credential is overwritten in the file, not only unlinked."""
@@ -56,78 +59,83 @@ class SqliteDriver:
     chain = "main"
     """Of the audit: one for all, as transactions run one after the other."""
     shared = False
+    reads_beside = True
+    """Reading waits for nobody who writes."""
+    is_full = False
+    """A line that is old says all that there is to say."""
     heard = None
     """Nobody tells us of a change of the small tables: asking for the revision costs 6 µs (measured)."""
 
-    def __init__(self, path: Path, writer: aiosqlite.Connection, connection: sqlite3.Connection) -> None:
-        """`connection` is what `writer` writes with, for statements that wait for nothing."""
+    def __init__(self, path: Path, writer: aiosqlite.Connection, connection: sqlite3.Connection,
+                 timeout: float = BUSY_TIMEOUT) -> None:
+        """`connection` is what `writer` writes with, for statements that wait for nothing; `timeout` is for all that a
+        device's request asks."""
         self.path = path
+        self.timeout = timeout
         self._writer = writer
         self._connection = connection
-        self._reader = _connect(path)
-        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._reader = Reader(path, _connect(path))
+        self._slowness = Slowness(str(path), time.monotonic)
+        self._line = Line(self._late)
         self._committing: asyncio.Task[None] | None = None
         self._crowded = self._closed = False
         self._closing = asyncio.Lock()
-        self._began = 0.0
-        self._stalled = self._suspected = False
         self.commits = Commits()
         self.turn = 0
         """Another number for each commit, and when it is done again: what a transaction has read holds for the next
         one with the same number."""
 
-    @property
-    def stalled(self) -> bool:
-        """Whether many wait for a commit that takes too long: a disk that hangs, another process's long write."""
-        if len(self._waiting) <= LINE:
-            return False
-        if not self._stalled and not self._suspected and time.monotonic() - self._began > STALL:
-            self._suspected = True
-            asyncio.get_running_loop().call_soon(self._suspect, self._began, 3)
-        return self._stalled
+    def request(self) -> Within:
+        return Within(self.timeout)
 
-    def _suspect(self, began: float, turns: int) -> None:
-        """A commit that ended in the thread is heard of a turn or two later, and turns are long in a crowd: only one
-        that is still under way after three of them hangs."""
-        if turns:
-            asyncio.get_running_loop().call_soon(self._suspect, began, turns - 1)
-            return
-        self._suspected = False
-        self._stalled = self._began == began and self._committing is not None
+    @property
+    def age(self) -> float:
+        """Seconds since whoever waits longest for the disk, or for another process's lock, began to."""
+        return self._line.age
+
+    @property
+    def moves(self) -> bool:
+        """Whether that line moves as it should."""
+        return not self._line.is_held and self.age < BRISK
+
+    def crowded(self) -> DelegatorError:
+        """What a device is told that would have to join that line."""
+        if self._line.is_held:
+            return self._locked()
+        why = f"others have waited for a commit for {self.age:.1f} s: the disk is slow, or too many ask"
+        return self._slow(why)
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         """Run a transaction to its durable end; here each one runs alone, whatever its scope. Raises what it raises,
-        or DelegatorError (UNAVAILABLE)."""
+        or DelegatorError: TRY_LATER where another process holds the lock or the disk is slow, UNAVAILABLE."""
         if self._closed:
             raise DelegatorError(Kind.UNAVAILABLE, f"database {self.path}: it is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, future))
+        future = self._line.join(work, deadline())
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit())
         return await future
 
     async def read(self, query: Query) -> list[Row]:
-        """Rows of one read outside any transaction. Raises DelegatorError (UNAVAILABLE)."""
+        """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
         try:
-            return self._reader.execute(_numbered(query.sql), query.parameters).fetchall()
+            return self._reader.now(query)
         except sqlite3.Error as error:
-            raise _unavailable(self.path, error) from error
+            if not is_busy(error):
+                raise unavailable(self.path, error) from error
+        return await self._reader.patiently(query, BUSY_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Query], Awaitable[list[Row]]]]:
         """Reads that all see the database as the first of them does, on a connection of their own."""
-        connection = _connect(self.path)
+        reader = Reader(self.path, await asyncio.to_thread(_connect, self.path, check_same_thread=False))
 
         async def read(query: Query) -> list[Row]:
-            try:
-                return connection.execute(_numbered(query.sql), query.parameters).fetchall()
-            except sqlite3.Error as error:
-                raise _unavailable(self.path, error) from error
+            return await reader.patiently(query, BUSY_TIMEOUT)
         try:
-            connection.execute("BEGIN")
+            await read(Query("BEGIN"))
             yield read
         finally:
-            connection.close()
+            reader.close()
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Nobody tells here, see `heard`."""
@@ -163,83 +171,110 @@ class SqliteDriver:
             await self._writer.close()
 
     async def _commit(self) -> None:
+        """Until nobody waits. While another process holds the lock somebody must see when it lets go."""
+        line = self._line
         try:
-            while self._waiting:
+            while line or (line.is_held and not self._closed):
                 if self._crowded:
                     await asyncio.sleep(CROWD)
-                self._crowded = len(self._waiting) > 1
-                group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-                for (_, future), outcome in zip(group, await self._outcomes(group), strict=True):
-                    if future.cancelled():
+                self._crowded = len(line) > 1
+                line.enter(GROUP)
+                for one, outcome in await self._outcomes():
+                    if one.future.done():
                         continue
                     if isinstance(outcome, BaseException):
-                        future.set_exception(outcome)
+                        one.future.set_exception(outcome)
                     else:
-                        future.set_result(outcome)
+                        one.future.set_result(outcome)
+                line.leave()
         finally:
             self._committing = None
 
-    async def _outcomes(self, group: Sequence[tuple[Work[Any], asyncio.Future[Any]]]) -> Sequence[object]:
-        self._began, self._stalled = time.monotonic(), False
+    async def _outcomes(self) -> Iterable[tuple[Asked, object]]:
         try:
             await self._begin()
             try:
-                outcomes = await self._all([work for work, _ in group])
-                await self._writer.commit()
-                self.commits.done += 1
-                self.commits.transactions += len(group)
+                group, outcomes = await self._all()
+                if group:
+                    await self._writer.commit()
+                    self._slowness.done()
+                    self.commits.done += 1
+                    self.commits.transactions += len(group)
+                elif self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             except BaseException:
                 await self._writer.rollback()
                 raise
         except Exception as error:  # whatever it is, nobody may be left waiting
+            group = self._line.still_inside()
             self.commits.failed += 1
             log.error("store: a group of %d transactions was not committed: %s", len(group), error,
                       extra={"connection": ""})
-            return [_unavailable(self.path, error) for _ in group]
-        return outcomes
+            return [(one, unavailable(self.path, error)) for one in group]
+        return zip(group, outcomes, strict=True)
 
-    async def _all(self, works: Sequence[Work[Any]]) -> Sequence[object]:
+    async def _all(self) -> tuple[Sequence[Asked], Sequence[object]]:
         """What became of each. At first without a savepoint for each, two statements less a handshake; where one
         fails, all are undone and done again with them."""
+        group = self._line.still_inside()
         try:
-            return [_drive(self._connection, work) for work in works]
+            return group, [_drive(self._connection, one.work) for one in group]
         except Exception as error:
             if _of_file(error):
                 raise
         self._connection.execute("ROLLBACK")
         await self._begin()
-        return [_run_one(self._connection, work) for work in works]
+        group = self._line.still_inside()
+        return group, [_run_one(self._connection, one.work) for one in group]
 
     async def _begin(self) -> None:
-        """At once where nobody else writes; where another process does, wait for it in the thread."""
-        self.turn += 1
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # or one of its extended codes
-                raise
-            with self._patience():
-                await self._writer.execute("BEGIN IMMEDIATE")
+        """At once where nobody else writes. Where another process does, look again and again from the loop: whoever
+        gives up meanwhile has nothing begun, and no thread sleeps in a lock."""
+        pause = LOOKS[0]
+        while True:
+            self.turn += 1
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            else:
+                self._line.freed()
+                return
+            held = self._line.held()
+            if held > BUSY_TIMEOUT:
+                self._line.give_up(lambda: self._locked(told=False))
+            if not self._line.still_inside():
+                if self._line or self._closed:
+                    return
+            elif held > OLD and any(one.until is not None for one in self._line.still_inside()):
+                self._locked()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LOOKS[1])
 
+    def _late(self) -> DelegatorError:
+        """For a device whose deadline is here."""
+        if self._line.is_held:
+            return self._locked()
+        return self._slow(f"no commit within {self.timeout:g} s: the disk is slow or does not answer, or too many wait")
 
-def _words(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    def _slow(self, why: str) -> DelegatorError:
+        self._slowness.late(why)
+        return DelegatorError(Kind.TRY_LATER, f"database {self.path}: {why}",
+                              hint="look at the disk: its load, its errors, whether it is full")
 
-
-def _unavailable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.UNAVAILABLE, f"database {path}: {_words(error)}",
-                          hint=RESTORE if is_broken(error) else "")
+    def _locked(self, *, told: bool = True) -> DelegatorError:
+        """Told in the log where it concerns a device."""
+        why = f"another process has held its write lock for {self._line.held():.1f} s"
+        if told:
+            self._slowness.late(why)
+        return DelegatorError(Kind.TRY_LATER, f"database {self.path}: {why}",
+                              hint=f"an import, or a program with a transaction open; who has it: fuser {self.path}")
 
 
 def unusable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {_words(error)}",
+    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {words(error)}",
                           hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")
-
-
-@functools.cache
-def _numbered(sql: str) -> str:
-    """To SQLite `$1` is a name and `?1` a place; places take our tuples as they are (4 µs less a statement)."""
-    return re.sub(r"\$(\d+)", r"?\1", sql)
 
 
 def _run_one(connection: sqlite3.Connection, work: Work[Any]) -> object:
@@ -281,10 +316,10 @@ def _drive(connection: sqlite3.Connection, work: Work[Any]) -> object:
             query = next(transaction) if rows is None else transaction.send(rows)
             if type(query) is Rows:
                 for one in statements(query):
-                    connection.execute(_numbered(one.sql), one.parameters)
+                    connection.execute(numbered(one.sql), one.parameters)
                 rows = ()
             else:
-                rows = connection.execute(_numbered(query.sql), query.parameters).fetchall()
+                rows = connection.execute(numbered(query.sql), query.parameters).fetchall()
     except StopIteration as end:
         return end.value
 
@@ -307,8 +342,9 @@ def _create(path: Path) -> None:
     require_regular(path, path.stat())  # SQLite would open a pipe, and wait for somebody who writes to it
 
 
-async def open_sqlite(path: Path) -> SqliteDriver:
-    """Open or create the database file, mode 0600. Raises DelegatorError (CONFIGURATION)."""
+async def open_sqlite(path: Path, within: float = BUSY_TIMEOUT) -> SqliteDriver:
+    """Open or create the database file, mode 0600; `within` is for all that a device's request asks of it. Raises
+    DelegatorError (CONFIGURATION)."""
     try:
         _create(path)
         connection = _connect(path, check_same_thread=False)  # no database at all fails before there is a thread
@@ -316,7 +352,7 @@ async def open_sqlite(path: Path) -> SqliteDriver:
         await writer
         try:
             connection.execute("PRAGMA busy_timeout = 0")
-            return SqliteDriver(path, writer, connection)
+            return SqliteDriver(path, writer, connection, within)
         except BaseException:
             await writer.close()
             raise

@@ -19,8 +19,8 @@ from delegator.model.owned import By
 from delegator.store import plans
 from delegator.store.audit import append
 from delegator.store.bulk import insert
-from delegator.store.claims import milliseconds, moment
 from delegator.store.footing import look
+from delegator.store.moments import milliseconds, moment
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 

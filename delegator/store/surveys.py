@@ -13,8 +13,9 @@ from typing import Protocol
 
 from delegator.model import Claim
 from delegator.policy import Pace
-from delegator.store.claims import COLUMNS, LIVE, PAST, claim_of, milliseconds
+from delegator.store.claims import COLUMNS, LIVE, PAST, claim_of
 from delegator.store.fleet import View
+from delegator.store.moments import milliseconds
 from delegator.store.paces import pace_of, window
 from delegator.store.transaction import Query, Row
 

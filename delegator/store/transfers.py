@@ -21,7 +21,8 @@ from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, By, Transfer, TransferState
 from delegator.signing import Sign, Signed, checked, statement
 from delegator.store import audit, devices
-from delegator.store.claims import milliseconds, moment, release
+from delegator.store.claims import release
+from delegator.store.moments import milliseconds, moment
 from delegator.store.registry import must_exist
 from delegator.store.rows import REGISTRATION
 from delegator.store.transaction import Query, Row, Transaction

@@ -67,15 +67,21 @@ _CONSTRAINTS = {
 def told(error: Exception, name: str) -> DelegatorError:
     """The error as the rest of the program knows it: while a database is away a device is told to try later."""
     trouble = trouble_of(error)
-    return DelegatorError(_KINDS[trouble], f"database {name}: {_words(error, trouble)}", hint=_HINTS.get(trouble, ""))
+    return DelegatorError(_KINDS[trouble], f"database {name}: {words_of(error)}", hint=_HINTS.get(trouble, ""))
 
 
-def _words(error: Exception, trouble: Trouble) -> str:
-    """One line without values: detail and context may quote them, and so may what is said of a value of ours."""
+def words_of(error: Exception) -> str:
+    """Why, in one line without values: detail and context may quote them, and so may what is said of a value of ours.
+    The name of a class alone is no reason."""
+    trouble = trouble_of(error)
     if trouble is Trouble.OURS and not isinstance(error, asyncpg.SyntaxOrAccessError):
         return f"{type(error).__name__} {getattr(error, 'sqlstate', '')}".strip()
     if trouble is Trouble.REFUSED:
         return _CONSTRAINTS.get(str(getattr(error, "sqlstate", "")), "it does not take such a value")
+    if isinstance(error, DelegatorError):
+        return error.detail
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return said(getattr(error, "message", None) or error) or type(error).__name__
+    if isinstance(error, TimeoutError) and not str(error):
+        return "it does not answer in time: it is slow, or the network between is"
+    return said(getattr(error, "message", None) or error) or f"{trouble.value} ({type(error).__name__})"

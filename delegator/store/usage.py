@@ -17,7 +17,7 @@ from typing import Protocol
 
 from delegator.model import CallbackKind, Result
 from delegator.model.billed import Count, Period
-from delegator.store.claims import milliseconds
+from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Row
 
 FAR = timedelta(hours=1)

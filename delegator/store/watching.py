@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from delegator.rounds import kept
+from delegator.store.troubles import words_of
 
 log = logging.getLogger(__name__)
 CHANNEL = "delegator_revision"
@@ -33,6 +34,8 @@ class Watch:
         self.number: int | None = None
         self.changed: Callable[[], None] = lambda: None
         self._gaps = 0
+        self._deaf = False
+        """It was said in the log that nothing is heard: not again for each attempt."""
         self._connect, self._question, self._reached = connect, question, reached
         self._task = asyncio.get_running_loop().create_task(kept(self._run, "hearing of changes"))
 
@@ -41,7 +44,7 @@ class Watch:
             try:
                 connection = await self._connect()
             except Exception as error:
-                log.debug("listening: %s", type(error).__name__)
+                log.debug("listening: %s", words_of(error))
             else:
                 await self._listen(connection)
             await asyncio.sleep(PAUSE)
@@ -56,9 +59,13 @@ class Watch:
                 async with asyncio.timeout(BEAT):
                     self._heard(int(await connection.fetchval(self._question)))
                 await asyncio.sleep(BEAT)
+                if self._deaf:  # for a whole beat: on a slow network it comes and goes
+                    self._deaf = False
+                    log.warning("the database tells of changes again")
         except Exception as error:
-            log.warning("the database does not tell of changes now, it is asked at each handshake: %s",
-                        type(error).__name__)
+            log.log(logging.DEBUG if self._deaf else logging.WARNING,
+                    "the database does not tell of changes now, it is asked at each handshake: %s", words_of(error))
+            self._deaf = True
         finally:
             self.number = None
             connection.terminate()

@@ -12,6 +12,7 @@ import pytest
 
 from delegator.model import ClaimState, IdentityKind, PeerCertificate
 from delegator.store import Store, Tables
+from delegator.store.sqlite import SqliteDriver
 
 from .lab import FACTORY, PEER, SECRET, SHARED, START, Lab, Wire, asking, certificate, key_of
 
@@ -168,19 +169,35 @@ async def test_6_1_the_shared_certificate_gets_nothing_where_no_policy_says_othe
 # --- a store that cannot ------------------------------------------------------------------------------------------
 
 
-async def test_while_the_store_is_stalled_devices_are_sent_away_at_once(
+async def test_while_the_line_for_the_store_is_old_only_who_asks_again_is_answered(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T1, T2: whoever would join it is told so at once, and nothing is begun; what is on disk needs no line."""
     await lab.own(TAG)
-    monkeypatch.setattr(Store, "stalled", property(lambda self: True))
-    reply = await lab.ask(TAG)
+    await lab.own("NEW0001")
+    first = await lab.ask(TAG)
+    monkeypatch.setattr(SqliteDriver, "age", property(lambda self: 1.1))
+    reply = await lab.ask("NEW0001")
     assert (reply.fault, reply.retry_after, reply.status) == ("TryLater", 30, 500)
-    assert reply.steps == ["connected", "authenticated", "asked", "refused"]
-    assert reply.trail.reasons == ("the store is stalled: hundreds wait for a commit that does not end",)
-    assert reply.trail.facts["tag"] == TAG
-    assert not lab.servers.asked
-    assert not await lab.claims(TAG)
+    assert reply.steps == ["connected", "authenticated", "asked", "identified", "routed", "decided", "refused"]
+    assert "others have waited for a commit for 1.1 s" in reply.trail.reasons[0]
+    assert not await lab.claims("NEW0001")
+    again = await lab.ask(TAG)
+    assert again.status == 200
+    assert again.texts("Password") == first.texts("Password")
     monkeypatch.undo()
-    assert (await lab.ask(TAG)).status == 200
+    assert (await lab.ask("NEW0001")).status == 200
+
+
+@pytest.mark.parametrize("what", ["shared certificate", "reading waits too"])
+async def test_while_the_line_for_the_store_is_old_nothing_is_looked_at_for_who_must_learn_nothing(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Nor on PostgreSQL, where reading takes one of the connections that all wait for."""
+    await lab.own(TAG)
+    monkeypatch.setattr(SqliteDriver, "age", property(lambda self: 1.1))
+    monkeypatch.setattr(SqliteDriver, "reads_beside", what != "reading waits too")
+    reply = await lab.ask(TAG, **({"shown": SHARED} if what == "shared certificate" else {}))
+    assert (reply.fault, reply.retry_after) == ("TryLater", 30)
+    assert "routed" not in reply.steps
 
 
 # --- what is said beside the credential ---------------------------------------------------------------------------

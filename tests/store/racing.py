@@ -18,7 +18,7 @@ from delegator.model import Identity, IdentityKind, Policy
 from delegator.policy import Applied, over_limits
 from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, open_named
-from delegator.store.claims import moment
+from delegator.store.moments import moment
 
 NOW = 1_767_225_600_000
 

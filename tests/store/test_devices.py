@@ -104,7 +104,7 @@ async def test_6_4_where_nothing_changed_one_read_tells_all(opening_sqlite):
     await store.add_devices([Registration("acme", "ABC1234", "S-1")])
     await store.about(Device("ABC1234", "S-1"))
     asked: list[str] = []
-    store._driver.driver._reader.set_trace_callback(asked.append)
+    store._driver.driver._reader.connection.set_trace_callback(asked.append)
     await store.about(Device("ABC1234", "S-1"))
     assert len(asked) == 1
 

@@ -232,7 +232,7 @@ async def test_6_4_an_act_of_an_operator_in_doubt_is_not_done_again_but_told(ope
 async def test_6_4_a_commit_that_waits_for_its_standby_is_never_answered_before_it_is_safe(opening, ask, postgres, url,
                                                                                           monkeypatch):
     """No limit of time ends that wait as if it were done: the device is told to try later."""
-    monkeypatch.setattr("delegator.store.postgres.ROOM", 0.2)
+    monkeypatch.setattr("delegator.store.patience.ROOM", 0.2)
     store = await opening(timeout=0.5)
     async with commits_that_hang(postgres):
         with pytest.raises(DelegatorError) as late:
@@ -330,7 +330,7 @@ def driver_work():
 async def test_A8_a_connection_whose_rollback_is_cut_off_is_replaced(opening, driver_work, monkeypatch):
     store = await opening(connections=1, timeout=1.0)
     driver = store._driver.driver
-    patiently = driver._patiently
+    patiently = driver._patience.of
 
     async def cut_off(lane, verb, *arguments):
         if arguments == ("ROLLBACK",):
@@ -340,7 +340,7 @@ async def test_A8_a_connection_whose_rollback_is_cut_off_is_replaced(opening, dr
     def wrong():
         yield Query("SELECT 1")
         raise DelegatorError(Kind.CONFLICT, "no")
-    monkeypatch.setattr(driver, "_patiently", cut_off)
+    monkeypatch.setattr(driver._patience, "of", cut_off)
     with pytest.raises(asyncio.CancelledError):
         await driver.run(wrong)
     assert await driver.run(driver_work(0), rows_alone) == 0

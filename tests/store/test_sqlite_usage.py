@@ -18,8 +18,8 @@ import pytest
 from delegator.model import CallbackKind
 from delegator.model.billed import Month, Period, Plan
 from delegator.store import usage
+from delegator.store.reading import numbered
 from delegator.store.reconciling import Verdict, What
-from delegator.store.sqlite import _numbered
 
 ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
 JANUARY = Month(2026, 1)
@@ -104,7 +104,7 @@ async def test_A11_whatever_is_changed_past_the_triggers_is_found(sold, statemen
 
 def plan_of(path: Path, query) -> str:
     with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("EXPLAIN QUERY PLAN " + _numbered(query.sql), query.parameters).fetchall()
+        rows = connection.execute("EXPLAIN QUERY PLAN " + numbered(query.sql), query.parameters).fetchall()
     return "\n".join(row[3] for row in rows)
 
 
