@@ -26,6 +26,8 @@ import aiosqlite
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
+from delegator.store.checkpoints import KEPT
+from delegator.store.keeping import Keeping
 from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
 from pki.disk import require_regular
@@ -43,7 +45,7 @@ GROUP = 128
 BUSY_TIMEOUT = 5.0
 """Seconds a writer waits for another process's lock, such as an import from the command line."""
 _PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
-            "PRAGMA secure_delete = ON")
+            "PRAGMA secure_delete = ON", f"PRAGMA journal_size_limit = {KEPT}")
 """secure_delete: a wiped credential is overwritten in the file, not only unlinked."""
 _OF_ONE = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 """What SQLite holds against one statement; any other DatabaseError (full, locked, corrupt) is about the file."""
@@ -65,6 +67,9 @@ class SqliteDriver:
         self._writer = writer
         self._connection = connection
         self._reader = _connect(path)
+        for one in (connection, self._reader):
+            one.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # now the log and its index are there
+        self._keeping = Keeping(path, connection, self._reader)
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._crowded = self._closed = False
@@ -100,6 +105,7 @@ class SqliteDriver:
         or DelegatorError (UNAVAILABLE)."""
         if self._closed:
             raise DelegatorError(Kind.UNAVAILABLE, f"database {self.path}: it is closed")
+        self._keeping.require()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
         if self._committing is None:
@@ -108,6 +114,7 @@ class SqliteDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (UNAVAILABLE)."""
+        self._keeping.require()
         try:
             return self._reader.execute(_numbered(query.sql), query.parameters).fetchall()
         except sqlite3.Error as error:
@@ -116,6 +123,7 @@ class SqliteDriver:
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Query], Awaitable[list[Row]]]]:
         """Reads that all see the database as the first of them does, on a connection of their own."""
+        self._keeping.require_there()
         connection = _connect(self.path)
 
         async def read(query: Query) -> list[Row]:
@@ -130,7 +138,9 @@ class SqliteDriver:
             connection.close()
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Nobody tells here, see `heard`."""
+        """Nobody tells here, see `heard`. Who wants to be told serves devices: from now on the files are looked at
+        although nobody writes, and the log is brought in apart from commits."""
+        self._keeping.serve()
 
     async def script(self, sql: str) -> None:
         """Run a schema file that brings its own transaction. Raises DelegatorError (CONFIGURATION), and nothing of
@@ -159,6 +169,7 @@ class SqliteDriver:
         async with self._closing:
             if self._committing is not None:
                 await asyncio.wait([self._committing])
+            await self._keeping.close()
             self._reader.close()
             await self._writer.close()
 
@@ -182,10 +193,12 @@ class SqliteDriver:
     async def _outcomes(self, group: Sequence[tuple[Work[Any], asyncio.Future[Any]]]) -> Sequence[object]:
         self._began, self._stalled = time.monotonic(), False
         try:
+            self._keeping.before_commit()
             await self._begin()
             try:
                 outcomes = await self._all([work for work, _ in group])
                 await self._writer.commit()
+                await self._keeping.after_commit()
                 self.commits.done += 1
                 self.commits.transactions += len(group)
             except BaseException:
@@ -195,7 +208,7 @@ class SqliteDriver:
             self.commits.failed += 1
             log.error("store: a group of %d transactions was not committed: %s", len(group), error,
                       extra={"connection": ""})
-            return [_unavailable(self.path, error) for _ in group]
+            return [error if isinstance(error, DelegatorError) else _unavailable(self.path, error) for _ in group]
         return outcomes
 
     async def _all(self, works: Sequence[Work[Any]]) -> Sequence[object]:
