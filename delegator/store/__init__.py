@@ -142,7 +142,7 @@ class Store:
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call this when another process changed something that servers keep a copy of, where the engine tells."""
-        self._driver.driver.listen(changed)
+        self._driver.listen(changed)
 
     @property
     def shared(self) -> bool:
@@ -386,9 +386,9 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
         return await open_store(Path(where.path), key, actor=actor, peer=peer)
     from delegator.store.connecting import server_of  # needs asyncpg, which is optional
     from delegator.store.postgres import open_postgres
-
     server = server_of(where.url, where.password_file, where.timeout)
-    return await _opened(await open_postgres(server, where.connections), key, By(actor, peer))
+    opened = await open_postgres(server, where.connections, Path(f"{where.path}.seen"))
+    return await _opened(opened, key, By(actor, peer))
 
 
 async def _opened(driver: Driver, key: SealingKey, by: By) -> Store:

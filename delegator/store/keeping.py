@@ -24,7 +24,7 @@ from typing import Any
 
 from delegator.errors import DelegatorError, Kind
 from delegator.rounds import guarded, kept
-from delegator.store.checkpoints import PAGES, Checkpointer, Step, next_step
+from delegator.store.checkpoints import LONG, PAGES, Checkpointer, Step, next_step
 from delegator.store.whereabouts import Files, Lost, Whereabouts
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Keeping:
         self._path, self._connection, self._reader = path, connection, reader
         self._where = Whereabouts(path)
         self._where.begin()
-        self._checkpointer = Checkpointer(path)
+        self._checkpointer = Checkpointer(path, self._where.flush)
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._written = 0.0
@@ -140,7 +140,7 @@ class Keeping:
             return
         self._where.writing = True
         try:
-            await _to_its_end(asyncio.to_thread(self._checkpointer.step, step))
+            await _to_its_end(asyncio.to_thread(self._checkpointer.step, step, large=end.frames - end.done > LONG))
         except sqlite3.Error as error:
             log.warning("database %s: its log was not brought in: %s", self._path, error)
         finally:

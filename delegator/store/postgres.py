@@ -15,15 +15,19 @@ import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
-from delegator.store.connecting import Server, connect
+from delegator.store.connecting import Server, connect, reach, writer_at
+from delegator.store.fencing import Fence
 from delegator.store.library import asyncpg
 from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
+from delegator.store.scouting import Scout
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
 from delegator.store.turns import Turns
@@ -70,7 +74,7 @@ class PostgresDriver:
     stalled = False
     """Whoever waits for a connection is told to try later when its patience is over."""
 
-    def __init__(self, server: Server, pool: Pool) -> None:
+    def __init__(self, server: Server, pool: Pool, fence: Fence) -> None:
         self.name = server.name
         self.chain = "main"
         """Of the audit: one for each lane. Right while `run` makes a transaction."""
@@ -81,6 +85,8 @@ class PostgresDriver:
         self._turns = Turns()
         self._near: dict[str, float] = {}
         self._watch: Watch | None = None
+        self._fence = fence
+        self._scout: Scout | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
 
@@ -96,7 +102,10 @@ class PostgresDriver:
 
     def _watched(self) -> Watch:
         if self._watch is None:
-            self._watch = Watch(lambda: connect(self._server), REVISION, self._pool.back)
+            self._watch = Watch(lambda: connect(self._server, self._fence), REVISION, self._pool.back,
+                                self._fence.require)
+            self._scout = Scout(self._server.hosts, partial(reach, self._server), writer_at, self._fence,
+                                self._pool.drop_idle)
         return self._watch
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
@@ -142,6 +151,7 @@ class PostgresDriver:
             await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
 
     async def _once(self, work: Work[T], needs: Needs) -> T:
+        self._fence.require_whole()
         lane = await self._pool.take()
         committing = False
         try:
@@ -149,8 +159,10 @@ class PostgresDriver:
             await self._must_be_far(lane, needs.counted)
             self.chain, self.turn = str(lane.number), self.turn + 1
             outcome = await self._drive(lane, work())
+            self._fence.require(lane.connection)
             committing = True
             await self._patiently(lane, lane.connection.execute, "COMMIT")
+            self._fence.require(lane.connection)  # else it was done where it will not last, and is done again
         except BaseException as error:
             self.commits.failed += committing
             await self._let_go(lane, error)
@@ -277,6 +289,8 @@ class PostgresDriver:
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
+        if self._scout is not None:
+            await self._scout.close()
         await self._pool.close()
 
 
@@ -287,13 +301,15 @@ async def _copy(lane: Lane, rows: Rows) -> Sequence[Row]:
     return ()
 
 
-async def open_postgres(server: Server, connections: int) -> PostgresDriver:
-    """Connect to the database. Raises DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
-    pool = Pool(lambda: connect(server), server.name, connections, server.timeout)
+async def open_postgres(server: Server, connections: int, seen: Path | None = None) -> PostgresDriver:
+    """Connect to the database; `seen` is the file that tells this machine which server was promoted last. Raises
+    DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
+    fence = Fence(seen, server.url)
+    pool = Pool(lambda: connect(server, fence), server.name, connections, server.timeout)
     try:
         pool.give(await pool.take())
     except DelegatorError as error:
         if error.kind is Kind.TRY_LATER:
             raise DelegatorError(Kind.UNREACHABLE, error.detail, hint=error.hint) from error
         raise
-    return PostgresDriver(server, pool)
+    return PostgresDriver(server, pool, fence)

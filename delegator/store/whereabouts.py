@@ -185,7 +185,7 @@ class Whereabouts:
         return self._log is None or self._end() == self.end
 
     def replaced_index(self) -> bool:
-        """Whether somebody else works with an index of their own: then nobody keeps us from writing at the same time."""
+        """Whether somebody else works with an index of their own: nobody keeps us from writing at the same time."""
         there, ours = self.found().shared, self._ours.shared
         return there is not None and ours is not None and there.same != ours.same
 
@@ -272,6 +272,10 @@ class Whereabouts:
             return "its file was written over"
         whole = int.from_bytes(said[28:32]) * _size(int.from_bytes(said[16:18]))
         return "its file was cut" if os.fstat(self._main).st_size < whole else ""
+
+    def flush(self) -> None:
+        if self._main is not None:
+            os.fdatasync(self._main)
 
     # --- where it went ---
 
