@@ -123,8 +123,11 @@ class Fence:
 
     def require(self, connection: Any) -> None:
         """Raises Stale for a connection to a server that another one took over from."""
-        if self._counts.get(connection, self._count) != self._count:
+        if not self.fits(connection):
             raise Stale("another server took over")
+
+    def fits(self, connection: Any) -> bool:
+        return self._counts.get(connection, self._count) == self._count
 
     def require_whole(self) -> None:
         """Raises DelegatorError (TRY_LATER) while two servers have an equal right to be written to."""

@@ -46,10 +46,12 @@ class Lane:
 
 class Pool:
     """At most `most` connections, made when needed. `name` is the database's in errors, `patience` the seconds that
-    one waits for its turn."""
+    one waits for its turn, `fit` says whether a connection still leads to the right server."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float,
+                 fit: Callable[[Any], bool] = lambda connection: True) -> None:
         self._connect, self._name, self._most, self._patience = connect, name, most, patience
+        self._fit = fit
         self._idle: list[Lane] = []
         self._waiting: deque[asyncio.Future[Lane | None]] = deque()
         self._open = 0
@@ -70,9 +72,11 @@ class Pool:
             if lane is None and self._open < self._most:
                 return await self._connected()
             lane = lane or await self._turn()
-            if lane is not None and not lane.connection.is_closed():
+            if lane is not None and not lane.connection.is_closed() and self._fit(lane.connection):
                 return lane
-            self._open -= lane is not None
+            if lane is not None:
+                lane.connection.terminate()
+                self._open -= 1
 
     def give(self, lane: Lane) -> None:
         if self._closed:

@@ -305,7 +305,7 @@ async def open_postgres(server: Server, connections: int, seen: Path | None = No
     """Connect to the database; `seen` is the file that tells this machine which server was promoted last. Raises
     DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
     fence = Fence(seen, server.url)
-    pool = Pool(lambda: connect(server, fence), server.name, connections, server.timeout)
+    pool = Pool(lambda: connect(server, fence), server.name, connections, server.timeout, fence.fits)
     try:
         pool.give(await pool.take())
     except DelegatorError as error:
