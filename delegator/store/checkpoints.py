@@ -2,9 +2,10 @@
 
 SQLite would do it in the commit that makes the log a thousand pages long, however long it is by then: after a reader
 had kept it from shrinking for long, one commit waited for a gigabyte (2.8 s, seen). A step that is not in anybody's
-way (PASSIVE) does nearly all of it; what is left by then is so little that writers can be held off for it, so that the
-log begins anew. At a quiet moment its file is cut.
-The invariant: writers are held off for `PAGES` at most.
+way (PASSIVE) does nearly all of it; what came meanwhile is so little that writers can be held off for it (RESTART), so
+that the log begins anew, over blocks that the file has: growing it costs each fsync more. At a quiet moment the file is
+cut.
+The invariant: writers are held off for what came during one step of at most `LONG` pages.
 Must not live here: what a checkpoint means for what we know of the main file (store.sqlite).
 """
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 PAGES = 1000
 """Pages of the log from which on it is brought in: 4 MiB, SQLite's own number."""
 LONG = 4 * PAGES
-"""Pages from which on a log that is brought in but for little is begun anew, writers held off for that little."""
+"""Pages that are too many to hold writers off for, however short the rest of it: first most of them are brought in."""
 KEPT = 8 * 1024 * 1024
 """Bytes that the log's file may keep when nobody writes."""
 TOLD = 64 * 1024 * 1024
@@ -30,7 +31,7 @@ TOLD = 64 * 1024 * 1024
 APART = 0.005
 """Seconds between flushes of a large step: half a gigabyte then held up a commit for 0.5 to 0.7 s instead of 1.0
 (measured)."""
-PATIENCE = 0.2
+PATIENCE = 0.05
 """Seconds to wait for others' transactions to end before writers are held off."""
 
 
@@ -47,11 +48,11 @@ def next_step(frames: int, done: int, size: int, *, quiet: bool, held: bool = Fa
     """By the log's frames, how many of them stand in the main file too, the bytes of its file, whether nobody has
     written lately, and whether the step before changed nothing, because somebody reads what was before it."""
     left = frames - done
-    if left >= PAGES or (left and quiet and not held):
+    if left >= PAGES:
+        return Step.PASSIVE if held or left > LONG else Step.RESTART
+    if quiet and left and not held:
         return Step.PASSIVE
-    if quiet and not left and size > KEPT:
-        return Step.TRUNCATE
-    return Step.RESTART if frames >= LONG and not held else Step.NOTHING
+    return Step.TRUNCATE if quiet and not left and size > KEPT else Step.NOTHING
 
 
 class Checkpointer:

@@ -126,6 +126,7 @@ class Keeping:
             if not isinstance(found, bool):
                 return found
             await asyncio.sleep(PAUSE)
+            self._where.found()
         raise DelegatorError(Kind.TRY_LATER, f"database {self._path}: somebody goes on writing to its file")
 
     # --- the log ---

