@@ -60,20 +60,8 @@ from delegator.store.surveys import Surveys
 from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
 from delegator.store.usage import Usage
 
-__all__ = [
-    "Ask",
-    "Candidates",
-    "Opened",
-    "Outcome",
-    "OverLimit",
-    "Pacing",
-    "StandIn",
-    "Store",
-    "Tables",
-    "milliseconds",
-    "open_named",
-    "open_store",
-]
+__all__ = ["Ask", "Candidates", "Opened", "Outcome", "OverLimit", "Pacing", "StandIn", "Store", "Tables",
+           "milliseconds", "open_named", "open_store"]
 
 
 class Driver(Running, Protocol):
@@ -82,6 +70,8 @@ class Driver(Running, Protocol):
     dialect: str
     commits: Commits
 
+    @property
+    def era(self) -> int: ...
     @property
     def chain(self) -> str: ...
     @property
@@ -386,6 +376,7 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
         return await open_store(Path(where.path), key, actor=actor, peer=peer)
     from delegator.store.connecting import server_of  # needs asyncpg, which is optional
     from delegator.store.postgres import open_postgres
+
     server = server_of(where.url, where.password_file, where.timeout)
     opened = await open_postgres(server, where.connections, Path(f"{where.path}.seen"))
     return await _opened(opened, key, By(actor, peer))

@@ -150,15 +150,19 @@ class Kept:
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         self.witness.require()
         wrote: list[tuple[Ledger, Head]] = []
+        era = self.witness.era
         try:
             outcome = await self.driver.run(lambda: self._of_chain().kept(work(), self.driver.turn, wrote), scope,
                                             repeatable=repeatable)
         except Receded as error:
+            if self.driver.era != era:  # another server took over meanwhile, and what we know is of the one before
+                return await self.run(work, scope, repeatable=repeatable)
             raise self.witness.lose(error.detail) from None
-        for ledger, head in wrote:
-            if ledger.known is None or ledger.known.number < head.number:
-                ledger.known = head
-        self.witness.told(outcome)
+        if self.driver.era == era:
+            for ledger, head in wrote:
+                if ledger.known is None or ledger.known.number < head.number:
+                    ledger.known = head
+            self.witness.told(outcome)
         return outcome
 
     def listen(self, changed: Callable[[], None]) -> None:

@@ -111,15 +111,15 @@ class Fence:
         self.seen: Seen | None = None
         self.split = ""
         """Why nobody is written to just now."""
-        self._count = 0
-        """Raised with each newer writer: a connection of an earlier count leads to the wrong server."""
+        self.era = 0
+        """Raised with each newer writer: a connection of an earlier era leads to the wrong server."""
         self._counts: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._unkept = False
 
     def belongs(self, connection: Any, writer: Writer) -> None:
         """This connection leads to the server that is written to from now on."""
         self.note(writer)
-        self._counts[connection] = self._count
+        self._counts[connection] = self.era
 
     def require(self, connection: Any) -> None:
         """Raises Stale for a connection to a server that another one took over from."""
@@ -127,7 +127,7 @@ class Fence:
             raise Stale("another server took over")
 
     def fits(self, connection: Any) -> bool:
-        return self._counts.get(connection, self._count) == self._count
+        return self._counts.get(connection, self.era) == self.era
 
     def require_whole(self) -> None:
         """Raises DelegatorError (TRY_LATER) while two servers have an equal right to be written to."""
@@ -185,5 +185,5 @@ class Fence:
         return None
 
     def _see(self, now: Seen) -> None:
-        self._count += self.seen is not None
+        self.era += self.seen is not None
         self.seen = now

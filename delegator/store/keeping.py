@@ -66,8 +66,9 @@ class Keeping:
         self._require(self._where.look_at_end())
 
     async def after_commit(self) -> None:
-        """Raises DelegatorError (TRY_LATER) where what was committed will not last."""
-        self._require(self._where.look() or await self._touched())
+        """Raises DelegatorError (TRY_LATER) where what was committed will not last. A command, which promises nothing,
+        does not wait for a checkpoint of somebody else's to end."""
+        self._require(self._where.look() or (await self._touched() if self._task is not None else None))
         self._written = time.monotonic()
         end = self._where.end
         if self._task is not None and end is not None and end.frames - end.done >= PAGES:

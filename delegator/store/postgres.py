@@ -96,6 +96,11 @@ class PostgresDriver:
         Listening begins with the first question: a command that serves nobody does not need it."""
         return self._watched().number
 
+    @property
+    def era(self) -> int:
+        """Another number when another server is written to."""
+        return self._fence.era
+
     def listen(self, changed: Callable[[], None]) -> None:
         """Call this whenever something changed that servers keep a copy of, or may have."""
         self._watched().changed = changed

@@ -58,6 +58,8 @@ class SqliteDriver:
     chain = "main"
     """Of the audit: one for all, as transactions run one after the other."""
     shared = False
+    era = 0
+    """Of the server that we write to: there is none here that another could take over from."""
     heard = None
     """Nobody tells us of a change of the small tables: asking for the revision costs 6 µs (measured)."""
 
@@ -67,8 +69,6 @@ class SqliteDriver:
         self._writer = writer
         self._connection = connection
         self._reader = _connect(path)
-        for one in (connection, self._reader):
-            one.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # now the log and its index are there
         self._keeping = Keeping(path, connection, self._reader)
         self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
         self._committing: asyncio.Task[None] | None = None
@@ -307,6 +307,7 @@ def _connect(path: Path, timeout: float = BUSY_TIMEOUT, *, check_same_thread: bo
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # now the log and its index are there
     except BaseException:
         connection.close()
         raise

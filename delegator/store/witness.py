@@ -4,7 +4,9 @@ beneath us where it does not.
 Each chain of the audit that we write only grows, and its newest row always stays; a claim is never removed. So the
 newest row of each chain and the newest claim that we were told to be durable are looked for: the row whenever another
 is appended to it, which costs nothing as it is read for that, and both every two seconds.
-The invariant: what was found to have receded is not written to again by this process: only a start knows what is true.
+Where another server was promoted, that is a decision of its operator: what that one lacks is said, and it goes on.
+The invariant: what was found to have receded by itself is not written to again by this process: only a start knows what
+is true.
 Must not live here: files (store.whereabouts), which server is asked (store.fencing).
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from delegator.errors import DelegatorError, Kind
@@ -53,7 +55,10 @@ class Witness:
     def __init__(self, driver: Driver, ledgers: Callable[[], Iterable[Ledger]]) -> None:
         self._driver, self._ledgers = driver, ledgers
         self._claim: str | None = None
+        self._before: tuple[list[tuple[str, Head]], str | None] | None = None
         self._lost = ""
+        self.era = driver.era
+        """Of the server that told what we know; another era, another truth."""
         self._task: asyncio.Task[None] | None = None
 
     def told(self, outcome: object) -> None:
@@ -63,9 +68,20 @@ class Witness:
             self._claim = claim.claim_id
 
     def require(self) -> None:
-        """Raises DelegatorError (TRY_LATER) once something was missing."""
+        """Take in what server it is that is asked. Raises DelegatorError (TRY_LATER) once something was missing."""
+        if self._driver.era != self.era:
+            self._promoted()
         if self._lost:
             raise self._error()
+
+    def _promoted(self) -> None:
+        """Somebody had another server take over: what it holds is what is true from now on. What it lacks is said."""
+        self.era = self._driver.era
+        known = [(one.chain, one.known) for one in self._ledgers() if one.known is not None]
+        self._before = self._before or (known, self._claim)
+        self._claim = None
+        for one in self._ledgers():
+            one.known = None
 
     def lose(self, why: str) -> DelegatorError:
         """What whoever asks is told from now on."""
@@ -79,18 +95,35 @@ class Witness:
 
     async def look(self) -> None:
         """Look for the newest rows that we know of."""
+        if self._driver.era != self.era:
+            self._promoted()
         if self._lost:
             return
+        if self._before is not None:
+            await self._compare(*self._before)
+            self._before = None
+        era, known = self.era, [(one.chain, one.known) for one in self._ledgers() if one.known is not None]
         try:
-            for known, chain in [(one.known, one.chain) for one in self._ledgers()]:
-                if known is not None:
-                    found = await self._driver.read(Query(_FROM, (chain, known.number)))
-                    require_onward(chain, known, head_of(found[0]) if found else None)
-            claim = self._claim
-            if claim is not None and not await self._driver.read(Query(_CLAIM, (claim,))):
-                raise Receded(Kind.TRY_LATER, f"claim {claim} was issued, and is not there any more")
+            await self._require(known, self._claim)
         except Receded as error:
-            self.lose(error.detail)
+            if self._driver.era == era:
+                self.lose(error.detail)
+
+    async def _compare(self, known: Sequence[tuple[str, Head]], claim: str | None) -> None:
+        try:
+            await self._require(known, claim)
+        except Receded as error:
+            log.error("the server that took over lacks what was promised: %s; devices that were served last may be "
+                      "answered anew; next: have commits wait for a standby, see The database in docs/scale.md",
+                      error.detail)
+
+    async def _require(self, known: Sequence[tuple[str, Head]], claim: str | None) -> None:
+        """Raises Receded."""
+        for chain, head in known:
+            found = await self._driver.read(Query(_FROM, (chain, head.number)))
+            require_onward(chain, head, head_of(found[0]) if found else None)
+        if claim is not None and not await self._driver.read(Query(_CLAIM, (claim,))):
+            raise Receded(Kind.TRY_LATER, f"claim {claim} was issued, and is not there any more")
 
     def serve(self) -> None:
         """Look every now and then, from now to `close`."""

@@ -114,7 +114,7 @@ async def test_8_a_close_waits_for_the_step_under_way(path, key):
 @pytest.mark.slow
 async def test_8_half_a_gigabyte_of_log_holds_up_nobody_for_as_long_as_it_takes_to_bring_it_in(path, key):
     """The worst commit while a long reader's log is brought in waits for a part of what one wait for all would take:
-    without steps apart from commits it was 3.4 to 4.8 s, with them 0.5 to 1.3 s (measured, on a busy machine)."""
+    as SQLite does it it was 3.0 to 11.3 s, apart from commits 0.11 to 0.17 (measured, on a busy machine)."""
     store = await open_store(path, key)
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -132,7 +132,7 @@ async def test_8_half_a_gigabyte_of_log_holds_up_nobody_for_as_long_as_it_takes_
             await store.check()
             worst = max(worst, loop.time() - began)
             await asyncio.sleep(0.002)
-        assert worst < 3, worst
+        assert worst < 2, worst
         await asyncio.sleep(2 * keeping.QUIET + 2 * keeping.LOOK)
         assert log_of(path).stat().st_size <= KEPT
     finally:

@@ -107,6 +107,26 @@ async def test_6_4_a_promotion_beside_a_primary_that_lives_is_noticed_within_sec
     await is_right(crowd, pair.second, pair, key)
 
 
+async def test_8_a_standby_that_lacks_what_was_promised_is_used_and_that_is_said(serving, pair, key, ask, caplog):
+    """Commits did not wait for it. Who had it take over knows that, or reads it now."""
+    store = await serving()
+    await store.open_and_issue(ask("KEPT001"), lambda claim: "kept")
+    await asyncio.to_thread(pair.second.stop, "fast")
+    await store.open_and_issue(ask("LOST001"), lambda claim: "lost")
+    await asyncio.to_thread(pair.first.stop, "immediate")
+    await asyncio.to_thread(pair.second.start)
+    await asyncio.to_thread(pair.second.promote)
+    async with asyncio.timeout(10):
+        while (await _told(store.check())) is not None:
+            await asyncio.sleep(0.05)
+    await store.open_and_issue(ask("NEXT001"), lambda claim: "next")
+    assert store.reveal((await store.open_and_issue(ask("KEPT001"), lambda claim: "x")).claim) == "kept"
+    async with asyncio.timeout(5):
+        while not any("lacks what was promised" in one.getMessage() for one in caplog.records):
+            await asyncio.sleep(0.1)
+    assert await _told(store.check()) is None
+
+
 async def test_6_4_after_a_start_the_old_primary_alone_is_refused_too(serving, pair, key, ask):
     """By what this machine has seen: the promoted one is away."""
     store = await serving()
