@@ -115,9 +115,11 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
 
 def rescue(connection: sqlite3.Connection, path: Path, moment: datetime) -> Path:
     """Copy a database that has lost its name, and so is there only for who has it open, to a new file beside that name,
-    which is returned. Raises DelegatorError, OSError, sqlite3.Error."""
+    which is returned. One of the same second was made by another worker. Raises DelegatorError, OSError,
+    sqlite3.Error."""
     target = path.with_name(f"{path.name}.saved-{moment:%Y%m%dT%H%M%SZ}")
-    _require_free(target)
+    if target.exists():
+        return target
     with _scratch(target) as scratch:
         _copy(connection, scratch, lambda done, pages: None)
         examine(scratch, called=path)

@@ -32,6 +32,9 @@ LOOK = 1.0
 """Seconds between looks while nobody writes."""
 QUIET = 2.0
 """Seconds without a commit after which the log is brought in to the last page, and its file cut."""
+SETTLE = 3.0
+"""Seconds after a loss in which workers that share the files bring the log in, one after the other: what that changes
+is no work of somebody else's."""
 UNSETTLED, PAUSE = 50, 0.02
 """Looks at a main file that somebody writes to, until a commit is not waited for any longer, and seconds between."""
 
@@ -48,6 +51,10 @@ class Keeping:
         self._wake = asyncio.Event()
         self._written = 0.0
         self._held = False
+        self._troubled = False
+        self._lost_at = 0.0
+        self._another = False
+        """Whether somebody else's file lay in the place of ours since."""
         self._left: Files | None = None
         """As the files lay when we stopped writing to them."""
 
@@ -144,7 +151,11 @@ class Keeping:
         try:
             await _to_its_end(asyncio.to_thread(self._checkpointer.step, step, large=end.frames - end.done > LONG))
         except sqlite3.Error as error:
-            log.warning("database %s: its log was not brought in: %s", self._path, error)
+            if not self._troubled:  # once, not each second of a full disk
+                log.warning("database %s: its log was not brought in: %s", self._path, error)
+            self._troubled = True
+        else:
+            self._troubled = False
         finally:
             self._where.writing = False
         lost = self._where.look() or await self._touched()
@@ -162,10 +173,11 @@ class Keeping:
     def _lose(self, lost: Lost) -> None:
         if self._where.lost is not None:
             return
-        if self._where.whereto not in ("", str(self._path.absolute())):
+        if self._where.whereto:
             lost = replace(lost, why=f"{lost.why}, and lies at {self._where.whereto} now")
         self._where.lose(lost)
-        self._left = None
+        self._left, self._lost_at = None, time.monotonic()
+        self._another = self._where.another(self._where.found())
         log.error("database %s: %s; no credential is given; next: %s", self._path, lost.why, lost.hint)
 
     async def _seek(self) -> None:
@@ -178,15 +190,17 @@ class Keeping:
             return
         found = self._where.found()
         if self._where.elsewhere(found) is not None:
+            self._another = self._another or self._where.another(found)
+            if time.monotonic() - self._lost_at < SETTLE:
+                self._left = self._where.rest()
             return
-        if found[:2] == self._left[:2] and self._where.unchanged():
+        wrong = self._where.returned(self._left, self._reader, another=self._another)
+        if wrong is None:
             self._where.lost = None
             log.warning("database %s: is back as it was, credentials are given again", self._path)
-        else:
-            self._where.lose(replace(lost, why="it is back, but somebody wrote to it meanwhile", final=True,
-                                     hint="start the delegator again"))
-            log.error("database %s: it is back, but somebody wrote to it meanwhile; next: start the delegator again",
-                      self._path)
+        elif not isinstance(wrong, bool):
+            self._where.lose(wrong)
+            log.error("database %s: %s; next: %s", self._path, wrong.why, wrong.hint)
 
     def _save(self) -> None:
         """What the log holds goes into our main file, wherever that lies; one that was deleted is copied."""

@@ -119,6 +119,16 @@ def receded(before: Head, found: Head, newest: Head, there: bytes | None) -> str
     return "" if pruned else "it holds another database"
 
 
+def meddled(left: Files, before: End | None, found: Files, now: End | None, *, another: bool) -> bool:
+    """Whether somebody wrote to files that were away, which are back as `found` and `now`, and not by way of the log
+    and index that other workers of ours share, who may not have noticed at all. `another` says that a file of somebody
+    else's lay in their place meanwhile: who opened that did share them."""
+    if before is None or now is None or now == before or another:
+        return found[:2] != left[:2] or now != before
+    brought_in = (now.done, now.salts) != (before.done, before.salts)
+    return found.main != left.main and not brought_in
+
+
 FINAL = f"{RESTORE}, with the newest copy"
 
 
@@ -127,8 +137,8 @@ class Whereabouts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        real = path.resolve()
-        self._paths = [str(path), *(f"{real}{ending}" for ending in ("-wal", "-shm"))]
+        self._real = str(path.resolve())
+        self._paths = [str(path), *(f"{self._real}{ending}" for ending in ("-wal", "-shm"))]
         self.lost: Lost | None = None
         self.end: End | None = None
         self._seen = self._ours = Files(None, None, None)
@@ -182,9 +192,22 @@ class Whereabouts:
     def elsewhere(self, found: Files) -> Lost | None:
         return elsewhere(self._ours, found)
 
+    def another(self, found: Files) -> bool:
+        """Whether a file of somebody else's lies in the place of one of ours."""
+        return any(mine is not None and there is not None and mine.same != there.same
+                   for mine, there in zip(self._ours, found, strict=True))
+
     def unchanged(self) -> bool:
         """Whether the log ends exactly as it did at the last look."""
         return self._log is None or self._end() == self.end
+
+    def returned(self, left: Files, live: sqlite3.Connection, *, another: bool) -> Lost | bool | None:
+        """Of files that are back at their places, once `left` as they were: what is wrong with them, None where
+        nothing is, False while somebody is writing to them."""
+        before, now = self.end, None if self._log is None else self._end()
+        if meddled(left, before, self.found(), now, another=another):
+            return Lost("it is back, but somebody wrote to it meanwhile", "start the delegator again", final=True)
+        return self.look_at_end(whole=True) or self.weigh(live)
 
     def replaced_index(self) -> bool:
         """Whether somebody else works with an index of their own: nobody keeps us from writing at the same time."""
@@ -288,11 +311,12 @@ class Whereabouts:
 
     @property
     def whereto(self) -> str:
-        """Where the main file lies now, "" where nobody can tell."""
+        """Where the main file lies now, "" where it lies as it did, or nobody can tell."""
         if self._main is None or self.gone:
             return ""
         with contextlib.suppress(OSError):
-            return str(Path(f"/proc/self/fd/{self._main}").readlink())
+            found = str(Path(f"/proc/self/fd/{self._main}").readlink())
+            return "" if found == self._real else found
         return ""
 
 

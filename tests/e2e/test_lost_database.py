@@ -82,8 +82,7 @@ def test_6_4_no_credential_is_given_that_will_not_last(watched: World, fault: st
     Path(watched.settings.store.path).rename(watched.root / "data/delegator.db")
     change(watched, (f'path = "{watched.settings.store.path}"', f'path = "{watched.root}/data/delegator.db"'))
     watched.settings = replace(watched.settings, store=config.Store(path=f"{watched.root}/data/delegator.db"))
-    if workers > 1:
-        change(watched, ("workers = 1", f"workers = {workers}"))
+    change(watched, ("workers = 1", f"workers = {workers}"))
     path, old = Path(watched.settings.store.path), watched.root / "old.db"
     tags = [f"LOST{number:04}" for number in range(60)]
     watched.host("KEPT001", *tags)
@@ -107,7 +106,10 @@ def test_6_4_no_credential_is_given_that_will_not_last(watched: World, fault: st
     assert "no credential is given" in watched.log
 
 
-def test_8_moved_away_and_back_it_is_served_within_five_seconds_and_nobody_is_told_otherwise(watched: World) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_8_moved_away_and_back_it_is_served_within_five_seconds_and_nobody_is_told_otherwise(
+        watched: World, workers: int) -> None:
+    change(watched, ("workers = 1", f"workers = {workers}"))
     tags = [f"BACK{number:04}" for number in range(60)]
     watched.host(*tags)
     said = watched.start()

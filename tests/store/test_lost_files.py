@@ -19,7 +19,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.store import Outcome, backup, open_store
 from delegator.store.chain import Head
-from delegator.store.whereabouts import NOTHING, End, File, Files, elsewhere, receded, torn
+from delegator.store.whereabouts import NOTHING, End, File, Files, elsewhere, meddled, receded, torn
 
 LOG, INDEX = "-wal", "-shm"
 
@@ -39,6 +39,7 @@ async def store(path, key, ask):
     """One that serves, with three claims, the first of which is in the main file and in the old copies beside it."""
     store = await open_store(path, key)
     store.listen(lambda: None)
+    keeping(store)._task.cancel()  # these tests say when it looks
     await opened(store, ask("FIRST01"))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -275,6 +276,22 @@ def end(frames: int, generation: int = 7) -> End:
     ids=["first", "same", "more", "fewer", "cut", "anew", "earlier", "counts round", "begun"])
 def test_8_a_log_grows_or_begins_anew(before, now, sound):
     assert (torn(before, now) == "") is sound
+
+
+LEFT = Files(ONE, ONE, None)
+WRITTEN = Files(ONE._replace(changed=9), ONE, None)
+LONGER = Files(ONE, ONE._replace(changed=9), None)
+
+
+@pytest.mark.parametrize(("found", "now", "another", "wrong"), [
+    (LEFT, end(3), False, False), (LEFT, end(3), True, False), (LONGER, end(5), False, False),
+    (LONGER, end(5), True, True), (WRITTEN, end(3), False, True), (LONGER, end(3), False, True),
+    (WRITTEN, end(5), False, True), (WRITTEN, end(5)._replace(done=5), False, False),
+    (WRITTEN, end(1, 8), False, False)],
+    ids=["untouched", "untouched beside another", "another worker wrote", "who opened another wrote",
+         "the database alone", "the log alone", "both, nothing brought in", "another worker brought in", "begun anew"])
+def test_8_who_wrote_to_files_that_were_away(found, now, another, wrong):
+    assert meddled(LEFT, end(3), found, now, another=another) is wrong
 
 
 A, B, C = Head(4, b"a"), Head(9, b"b"), Head(12, b"c")
