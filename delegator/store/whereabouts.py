@@ -205,7 +205,8 @@ class Whereabouts:
         """Of files that are back at their places, once `left` as they were: what is wrong with them, None where
         nothing is, False while somebody is writing to them."""
         before, now = self.end, None if self._log is None else self._end()
-        if meddled(left, before, self.found(), now, another=another):
+        beside = now is not None and self._unlike(now, now) != ""  # by the same index, into a log under another name
+        if beside or meddled(left, before, self.found(), now, another=another):
             return Lost("it is back, but somebody wrote to it meanwhile", "start the delegator again", final=True)
         return self.look_at_end(whole=True) or self.weigh(live)
 
