@@ -46,7 +46,7 @@ from delegator.store.enrolled import Enrolments
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
 from delegator.store.migrate import migrate
-from delegator.store.moments import milliseconds
+from delegator.store.moments import milliseconds, moment
 from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
@@ -63,21 +63,8 @@ from delegator.store.surveys import Surveys
 from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
 from delegator.store.usage import Usage
 
-__all__ = [
-    "Ask",
-    "Candidates",
-    "Driver",
-    "Opened",
-    "Outcome",
-    "OverLimit",
-    "Pacing",
-    "StandIn",
-    "Store",
-    "Tables",
-    "milliseconds",
-    "open_named",
-    "open_store",
-]
+__all__ = ["Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "Pacing", "StandIn", "Store", "Tables",
+           "milliseconds", "open_named", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +105,7 @@ class Store:
 
     def listen(self, changed: Callable[[], None]) -> None:
         """Call this when another process changed something that servers keep a copy of, where the engine tells."""
-        self._driver.driver.listen(changed)
+        self._driver.listen(changed)
 
     @property
     def shared(self) -> bool:
@@ -264,7 +251,7 @@ class Store:
         """What servers last saw of a delegate's circuit breaker; None when it never failed."""
         found = await self._driver.read(
             Query("SELECT state, why, changed_at FROM delegate_health WHERE delegate = $1", (delegate,)))
-        return registry.Health(str(found[0][0]), str(found[0][1]), claims.moment(found[0][2])) if found else None
+        return registry.Health(str(found[0][0]), str(found[0][1]), moment(found[0][2])) if found else None
 
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
@@ -377,7 +364,8 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
     from delegator.store.postgres import open_postgres
 
     server = server_of(where.url, where.password_file, where.timeout)
-    return await _opened(await open_postgres(server, where.connections), key, By(actor, peer))
+    opened = await open_postgres(server, where.connections, Path(f"{where.path}.seen"))
+    return await _opened(opened, key, By(actor, peer))
 
 
 async def _opened(driver: Driver, key: SealingKey, by: By) -> Store:

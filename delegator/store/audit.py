@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -18,6 +19,7 @@ from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
 from delegator.store.chain import START, Head, Link, hash_of, head_of, link, seal_of
 from delegator.store.transaction import Query, Scope, Transaction, Work
+from delegator.store.witness import Receded, Witness, require_onward
 
 if TYPE_CHECKING:
     from delegator.store import Driver
@@ -56,6 +58,8 @@ class Ledger:
         self._key: bytes | None = None
         self._end: tuple[int, Head] | None = None
         """The newest row, and the commit it is part of."""
+        self.known: Head | None = None
+        """The newest row that we know to be durable."""
 
     @property
     def key(self) -> bytes:
@@ -71,8 +75,12 @@ class Ledger:
         """The end of another chain, for another connection of this process."""
         return Ledger(chain, self._sealing, self._sealed)
 
-    def kept(self, work: Transaction[T], turn: int) -> Transaction[T]:
-        """A transaction with the rows it appends written for it. `turn` is the driver's."""
+    def kept(self, work: Transaction[T], turn: int, wrote: list[tuple[Ledger, Head]] | None = None
+             ) -> Transaction[T]:
+        """A transaction with the rows it appends written for it. `turn` is the driver's; `wrote` is told the end of
+        the chain where it appended any: once that is durable it is to be `known`."""
+        wrote = [] if wrote is None else wrote
+        wrote.clear()
         head = self._end[1] if self._end is not None and self._end[0] == turn else None
         try:
             query = next(work)
@@ -85,12 +93,14 @@ class Ledger:
         except StopIteration as end:
             if head is not None:  # one that fails is undone, and leaves the end where it was
                 self._end = turn, head
+                wrote.append((self, head))
             return cast(T, end.value)
 
     def _append(self, entry: Entry, head: Head | None) -> Transaction[Head]:
         """The new head of the chain, after this one, which is read where it is not known."""
         if head is None:
             rows = yield Query(_LAST, (self.chain,))
+            require_onward(self.chain, self.known, head_of(rows[0]) if rows else None)
             head = head_of(rows[0]) if rows else (yield from self.begin(entry.at))
         row = link(self.chain, head.number + 1, entry)
         head = Head(row.number, hash_of(self.key, head.hash, row))
@@ -127,16 +137,42 @@ def heads_of_all() -> Transaction[dict[str, Head]]:
 
 
 class Kept:
-    """A driver whose transactions go through a ledger; all else is the driver's own."""
+    """A driver whose transactions go through a ledger; all else is the driver's own. What it has told to be durable it
+    remembers the end of: a database that holds less is an older one, and nothing is asked of that any more."""
 
     def __init__(self, driver: Driver, ledger: Ledger) -> None:
         self.driver, self.ledger = driver, ledger
         self._ledgers = {ledger.chain: ledger}
-        self.read, self.close, self.shared = driver.read, driver.close, driver.shared
+        self.shared = driver.shared
+        self.witness = Witness(driver, lambda: self._ledgers.values())
+        self.read = driver.read
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
-        return await self.driver.run(lambda: self._of_chain().kept(work(), self.driver.turn), scope,
-                                     repeatable=repeatable)
+        self.witness.require()
+        wrote: list[tuple[Ledger, Head]] = []
+        era = self.witness.era
+        try:
+            outcome = await self.driver.run(lambda: self._of_chain().kept(work(), self.driver.turn, wrote), scope,
+                                            repeatable=repeatable)
+        except Receded as error:
+            if self.driver.era != era:  # another server took over meanwhile, and what we know is of the one before
+                return await self.run(work, scope, repeatable=repeatable)
+            raise self.witness.lose(error.detail) from None
+        if self.driver.era == era:
+            for ledger, head in wrote:
+                if ledger.known is None or ledger.known.number < head.number:
+                    ledger.known = head
+            self.witness.told(outcome)
+        return outcome
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Who wants to be told of changes serves devices: from now on what was promised is looked for as well."""
+        self.driver.listen(changed)
+        self.witness.serve()
+
+    async def close(self) -> None:
+        await self.witness.close()
+        await self.driver.close()
 
     def _of_chain(self) -> Ledger:
         """Who keeps the chain of the connection that the driver makes a transaction for."""

@@ -110,8 +110,24 @@ def restore(backup: Path, path: Path, moment: datetime, *, replace: bool, progre
         examine(scratch, called=backup)
         with _nobody_else(path) if there else contextlib.nullcontext():
             aside = _put_aside(path, moment) if there else None
+            if not there:  # a log of one that was deleted would be read into the copy
+                _put_aside(path, moment)
             _publish(scratch, path)
     return aside
+
+
+def rescue(connection: sqlite3.Connection, path: Path, moment: datetime) -> Path:
+    """Copy a database that has lost its name, and so is there only for who has it open, to a new file beside that name,
+    which is returned. One of the same second was made by another worker. Raises DelegatorError, OSError,
+    sqlite3.Error."""
+    target = path.with_name(f"{path.name}.saved-{moment:%Y%m%dT%H%M%SZ}")
+    if target.exists():
+        return target
+    with _scratch(target) as scratch:
+        _copy(connection, scratch, lambda done, pages: None)
+        examine(scratch, called=path)
+        _publish(scratch, target)
+    return target
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

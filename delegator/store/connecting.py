@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +25,15 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.places import is_loopback, normal_host
 from delegator.net.aside import aside
 from delegator.private import read_secret
+from delegator.store.fencing import QUESTION, UNTOLD, Fence, Seen, Writer, chosen, refused
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of
 from pki.disk import read_start
 
 CONNECT = 2.0
 """Seconds to reach a server and log in: three round trips and TLS. Less than the patience of a device."""
+OTHERS = 0.5
+"""Seconds that the others have, once one that was promoted since we looked has answered."""
 _SCHEMES = ("postgresql", "postgres")
 
 
@@ -138,19 +142,64 @@ async def _read(server: Server) -> str | None:
         raise
 
 
-async def connect(server: Server) -> Any:
-    """A connection to the first server that answers and takes writes. Raises what asyncpg raises, OSError,
-    TimeoutError, or DelegatorError (CONFIGURATION) for the password's file."""
+async def connect(server: Server, fence: Fence | None = None) -> Any:
+    """A connection to the first server that answers and takes writes; with a `fence` to the one that was promoted
+    last. Raises what asyncpg raises, OSError, TimeoutError, or DelegatorError: CONFIGURATION for the password's file,
+    TRY_LATER where no server may be written to."""
     password = await _read(server)
     tries = [asyncio.ensure_future(_connect(server, host, password)) for host in server.hosts or (None,)]
-    chosen = None
+    taken = None
     try:
-        chosen = await _first(tries)
-        return chosen
+        taken = await (_first(tries) if fence is None else _newest(tries, fence))
+        return taken
     finally:
         for one in tries:
-            if not one.cancel() and not one.cancelled() and not one.exception() and one.result() is not chosen:
+            if not one.cancel() and not one.cancelled() and not one.exception() and one.result() is not taken:
                 one.result().terminate()
+
+
+async def reach(server: Server, host: tuple[str, int] | None) -> Any:
+    """A connection to one of its servers, whether that takes writes or not."""
+    return await _connect(server, host, await _read(server), "any")
+
+
+async def writer_at(connection: Any) -> Writer | None:
+    """What takes writes there, None for a standby. Raises what asyncpg raises."""
+    said = await connection.fetchrow(QUESTION)
+    return None if said["timeline"] is None else Writer(*said)
+
+
+async def _newest(tries: Sequence[asyncio.Future[Any]], fence: Fence) -> Any:
+    """Of the servers that take writes the one that was promoted last. Who knows of one waits for no other when that
+    one answers, and for `OTHERS` where a newer one does; who knows of none waits for all."""
+    await fence.learn()
+    reached: list[tuple[Any, Writer]] = []
+    errors: list[BaseException] = []
+    waiting: set[asyncio.Future[Any]] = set(tries)
+    until: float | None = None
+    while waiting:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            try:
+                async with asyncio.timeout(CONNECT):
+                    writer = await writer_at(one.result())
+            except Exception as error:
+                if getattr(error, "sqlstate", "") in UNTOLD:
+                    return one.result()
+                errors.append(error)
+            else:
+                reached += [] if writer is None else [(one.result(), writer)]
+        fit = [writer for _, writer in reached if not refused(writer, fence.seen)]
+        if not done or any(Seen.of(one) == fence.seen for one in fit):
+            break
+        if fit and fence.seen is not None and until is None:
+            until = time.monotonic() + OTHERS
+    if not reached:
+        raise _telling(errors)
+    connection, writer = reached[chosen([one for _, one in reached], fence.seen)]
+    fence.belongs(connection, writer)
+    return connection
 
 
 async def _first(tries: Sequence[asyncio.Future[Any]]) -> Any:
@@ -164,15 +213,22 @@ async def _first(tries: Sequence[asyncio.Future[Any]]) -> Any:
             if error is None:
                 return one.result()
             errors.append(error)
-    raise max(errors, key=lambda error: isinstance(error, Exception) and trouble_of(error) is not Trouble.LOST)
+    raise _telling(errors)
 
 
-async def _connect(server: Server, address: tuple[str, int] | None, password: str | None) -> Any:
+def _telling(errors: Sequence[BaseException]) -> BaseException:
+    if not errors:
+        return OSError("no server takes writes")
+    return max(errors, key=lambda error: isinstance(error, Exception) and trouble_of(error) is not Trouble.LOST)
+
+
+async def _connect(server: Server, address: tuple[str, int] | None, password: str | None,
+                   wanted: str = "read-write") -> Any:
     host, port = address or (None, None)
     patience = f"{server.timeout * 1000:.0f}"
     return await asyncpg.connect(
         server.url, host=host, port=port, password=password, ssl=server.tls, timeout=CONNECT,
-        target_session_attrs="read-write", max_cached_statement_lifetime=0,
+        target_session_attrs=wanted, max_cached_statement_lifetime=0,
         server_settings={"application_name": "delegator", "statement_timeout": patience,
                          "idle_in_transaction_session_timeout": f"{2 * server.timeout * 1000:.0f}",
                          "default_transaction_isolation": "read committed"})

@@ -49,10 +49,13 @@ class Lane:
 
 class Pool:
     """At most `most` connections, made when needed. `name` is the database's in errors, `patience` the seconds that
-    whoever has no deadline of his own waits for his turn."""
+    whoever has no deadline of his own waits for his turn, `fit` says whether a connection still leads to the right
+    server."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], name: str, most: int, patience: float,
+                 fit: Callable[[Any], bool] = lambda connection: True) -> None:
         self._connect, self._name, self._most, self._patience = connect, name, most, patience
+        self._fit = fit
         self._idle: list[Lane] = []
         self._waiting: deque[tuple[asyncio.Future[Lane | None], float]] = deque()
         self._now = asyncio.get_running_loop().time
@@ -96,9 +99,11 @@ class Pool:
             if lane is None and self._open < self._most:
                 return await self._connected(until)
             lane = lane or await self._turn(until)
-            if lane is not None and not lane.connection.is_closed():
+            if lane is not None and not lane.connection.is_closed() and self._fit(lane.connection):
                 return lane
-            self._open -= lane is not None
+            if lane is not None:
+                lane.connection.terminate()
+                self._open -= 1
 
     def give(self, lane: Lane) -> None:
         if self._closed:

@@ -16,17 +16,21 @@ import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
-from delegator.store.connecting import Server, connect
+from delegator.store.connecting import Server, connect, reach, writer_at
+from delegator.store.fencing import Fence
 from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.patience import FOREIGN, Late, Patience
 from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
 from delegator.store.running import BRISK
+from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
@@ -68,7 +72,7 @@ class PostgresDriver:
     reads_beside = False
     """Reading takes one of the same connections."""
 
-    def __init__(self, server: Server, pool: Pool) -> None:
+    def __init__(self, server: Server, pool: Pool, fence: Fence) -> None:
         self.name = server.name
         self.chain = "main"
         """Of the audit: one for each lane. Right while `run` makes a transaction."""
@@ -82,6 +86,8 @@ class PostgresDriver:
         self._turns = Turns()
         self._near: dict[str, float] = {}
         self._watch: Watch | None = None
+        self._fence = fence
+        self._scout: Scout | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
 
@@ -118,13 +124,21 @@ class PostgresDriver:
         Listening begins with the first question: a command that serves nobody does not need it."""
         return self._watched().number
 
+    @property
+    def era(self) -> int:
+        """Another number when another server is written to."""
+        return self._fence.era
+
     def listen(self, changed: Callable[[], None]) -> None:
         """Call this whenever something changed that servers keep a copy of, or may have."""
         self._watched().changed = changed
 
     def _watched(self) -> Watch:
         if self._watch is None:
-            self._watch = Watch(lambda: connect(self._server), REVISION, self._pool.back)
+            self._watch = Watch(lambda: connect(self._server, self._fence), REVISION, self._pool.back,
+                                self._fence.require)
+            self._scout = Scout(self._server.hosts, partial(reach, self._server), writer_at, self._fence,
+                                self._pool.drop_idle)
         return self._watch
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
@@ -174,6 +188,7 @@ class PostgresDriver:
             await asyncio.sleep(random.random() * STEP * tries[trouble])  # noqa: S311 - out of step, no secret
 
     async def _once(self, work: Work[T], needs: Needs) -> T:
+        self._fence.require_whole()
         lane = await self._pool.take()
         committing = False
         try:
@@ -181,9 +196,11 @@ class PostgresDriver:
             await self._must_be_far(lane, needs.counted)
             self.chain, self.turn = str(lane.number), self.turn + 1
             outcome = await self._drive(lane, work())
+            self._fence.require(lane.connection)
             self._patience.must_last()
             committing = True
             await self._patience.of_commit(lane)
+            self._fence.require(lane.connection)  # else it was done where it will not last, and is done again
         except BaseException as error:
             self.commits.failed += committing
             await self._let_go(lane, error)
@@ -308,6 +325,8 @@ class PostgresDriver:
         if self._watch is not None:
             await self._watch.close()
         await self._patience.close()
+        if self._scout is not None:
+            await self._scout.close()
         await self._pool.close()
 
 
@@ -318,13 +337,15 @@ async def _copy(lane: Lane, rows: Rows, **within: float) -> Sequence[Row]:
     return ()
 
 
-async def open_postgres(server: Server, connections: int) -> PostgresDriver:
-    """Connect to the database. Raises DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
-    pool = Pool(lambda: connect(server), server.name, connections, server.timeout)
+async def open_postgres(server: Server, connections: int, seen: Path | None = None) -> PostgresDriver:
+    """Connect to the database; `seen` is the file that tells this machine which server was promoted last. Raises
+    DelegatorError: CONFIGURATION, UNREACHABLE when nobody answers."""
+    fence = Fence(seen, server.url)
+    pool = Pool(lambda: connect(server, fence), server.name, connections, server.timeout, fence.fits)
     try:
         pool.give(await pool.take())
     except DelegatorError as error:
         if error.kind is Kind.TRY_LATER:
             raise DelegatorError(Kind.UNREACHABLE, error.detail, hint=error.hint) from error
         raise
-    return PostgresDriver(server, pool)
+    return PostgresDriver(server, pool, fence)

@@ -37,13 +37,16 @@ class Running(Protocol):
 
 class Driver(Running, Protocol):
     """What a database engine must offer; the contract suite in tests/store says it in full. With
-    `reads_beside` reading goes on where transactions wait. `age` is that of their
-    line, which `moves` as it should or does not; it `is_full` while no `request` more is let in."""
+    `reads_beside` reading goes on where transactions wait. `era` is another number when another server is written to.
+    `age` is that of their line, which `moves` as it should or does not; it `is_full` while no `request` more is let
+    in."""
 
     dialect: str
     commits: Commits
     reads_beside: bool
 
+    @property
+    def era(self) -> int: ...
     @property
     def chain(self) -> str: ...
     @property

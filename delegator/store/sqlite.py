@@ -26,6 +26,8 @@ import aiosqlite
 from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
+from delegator.store.checkpoints import KEPT
+from delegator.store.keeping import Keeping
 from delegator.store.line import Asked, Line
 from delegator.store.reading import Reader, is_busy, numbered, unavailable, words
 from delegator.store.running import BRISK, OLD
@@ -46,7 +48,7 @@ BUSY_TIMEOUT = 5.0
 LOOKS = 0.001, 0.02
 """Seconds between two looks whether another process has let go of the lock, first and last: each takes 10 µs."""
 _PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = ON",
-            "PRAGMA secure_delete = ON")
+            "PRAGMA secure_delete = ON", f"PRAGMA journal_size_limit = {KEPT}")
 """secure_delete: a wiped credential is overwritten in the file, not only unlinked."""
 _OF_ONE = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
 """What SQLite holds against one statement; any other DatabaseError (full, locked, corrupt) is about the file."""
@@ -63,6 +65,8 @@ class SqliteDriver:
     """Reading waits for nobody who writes."""
     is_full = False
     """A line that is old says all that there is to say."""
+    era = 0
+    """Of the server that we write to: there is none here that another could take over from."""
     heard = None
     """Nobody tells us of a change of the small tables: asking for the revision costs 6 µs (measured)."""
 
@@ -74,7 +78,9 @@ class SqliteDriver:
         self.timeout = timeout
         self._writer = writer
         self._connection = connection
-        self._reader = Reader(path, _connect(path))
+        reader = _connect(path)
+        self._reader = Reader(path, reader)
+        self._keeping = Keeping(path, connection, reader)
         self._slowness = Slowness(str(path), time.monotonic)
         self._line = Line(self._late)
         self._committing: asyncio.Task[None] | None = None
@@ -110,6 +116,7 @@ class SqliteDriver:
         or DelegatorError: TRY_LATER where another process holds the lock or the disk is slow, UNAVAILABLE."""
         if self._closed:
             raise DelegatorError(Kind.UNAVAILABLE, f"database {self.path}: it is closed")
+        self._keeping.require()
         future = self._line.join(work, deadline())
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit())
@@ -117,6 +124,7 @@ class SqliteDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
+        self._keeping.require()
         try:
             return self._reader.now(query)
         except sqlite3.Error as error:
@@ -127,6 +135,7 @@ class SqliteDriver:
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Callable[[Query], Awaitable[list[Row]]]]:
         """Reads that all see the database as the first of them does, on a connection of their own."""
+        self._keeping.require_there()
         reader = Reader(self.path, await asyncio.to_thread(_connect, self.path, check_same_thread=False))
 
         async def read(query: Query) -> list[Row]:
@@ -138,7 +147,9 @@ class SqliteDriver:
             reader.close()
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """Nobody tells here, see `heard`."""
+        """Nobody tells here, see `heard`. Who wants to be told serves devices: from now on the files are looked at
+        although nobody writes, and the log is brought in apart from commits."""
+        self._keeping.serve()
 
     async def script(self, sql: str) -> None:
         """Run a schema file that brings its own transaction. Raises DelegatorError (CONFIGURATION), and nothing of
@@ -167,6 +178,7 @@ class SqliteDriver:
         async with self._closing:
             if self._committing is not None:
                 await asyncio.wait([self._committing])
+            await self._keeping.close()
             self._reader.close()
             await self._writer.close()
 
@@ -192,11 +204,13 @@ class SqliteDriver:
 
     async def _outcomes(self) -> Iterable[tuple[Asked, object]]:
         try:
+            self._keeping.before_commit()
             await self._begin()
             try:
                 group, outcomes = await self._all()
                 if group:
                     await self._writer.commit()
+                    await self._keeping.after_commit()
                     self._slowness.done()
                     self.commits.done += 1
                     self.commits.transactions += len(group)
@@ -210,7 +224,8 @@ class SqliteDriver:
             self.commits.failed += 1
             log.error("store: a group of %d transactions was not committed: %s", len(group), error,
                       extra={"connection": ""})
-            return [(one, unavailable(self.path, error)) for one in group]
+            return [(one, error if isinstance(error, DelegatorError) else unavailable(self.path, error))
+                    for one in group]
         return zip(group, outcomes, strict=True)
 
     async def _all(self) -> tuple[Sequence[Asked], Sequence[object]]:
@@ -330,6 +345,7 @@ def _connect(path: Path, timeout: float = BUSY_TIMEOUT, *, check_same_thread: bo
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # now the log and its index are there
     except BaseException:
         connection.close()
         raise

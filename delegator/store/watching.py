@@ -30,13 +30,15 @@ class Watch:
     """Listens in a task of its own until `close`. `reached` is called whenever the database was reached again,
     `changed` whenever `number` is another."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Any]], question: str, reached: Callable[[], None]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Any]], question: str, reached: Callable[[], None],
+                 fit: Callable[[Any], None] = lambda connection: None) -> None:
+        """`fit` raises for a connection that is not to be listened to any more."""
         self.number: int | None = None
         self.changed: Callable[[], None] = lambda: None
         self._gaps = 0
         self._deaf = False
         """It was said in the log that nothing is heard: not again for each attempt."""
-        self._connect, self._question, self._reached = connect, question, reached
+        self._connect, self._question, self._reached, self._fit = connect, question, reached, fit
         self._task = asyncio.get_running_loop().create_task(kept(self._run, "hearing of changes"))
 
     async def _run(self) -> None:
@@ -56,6 +58,7 @@ class Watch:
             await connection.add_listener(CHANNEL, self._told)
             self._reached()
             while True:
+                self._fit(connection)
                 async with asyncio.timeout(BEAT):
                     self._heard(int(await connection.fetchval(self._question)))
                 await asyncio.sleep(BEAT)
