@@ -11,6 +11,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.serving import Teller, Told, Verdict
 from delegator.store import Store
+from delegator.store.sqlite import SqliteDriver
 from delegator.watching import LOOKED_UP
 
 from .lab import SHARED, Lab, Wire, asking, certificate
@@ -48,7 +49,7 @@ def delegates(lab: Lab, patch: pytest.MonkeyPatch) -> None:
 
 
 def stalled(lab: Lab, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Store, "stalled", property(lambda _: True))
+    patch.setattr(SqliteDriver, "age", property(lambda _: 2.0))
 
 
 def away(lab: Lab, patch: pytest.MonkeyPatch) -> None:

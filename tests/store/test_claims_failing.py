@@ -116,7 +116,8 @@ def walk(key, ask, at, *, least: int, examples: int, steps: int) -> None:
             return FailingMachine(lambda: opened_at(embedded(Path(place)), key), ask, at)
 
         FailingMachine.told = FailingMachine.steps = 0
-        while FailingMachine.steps < least:
+        enough = max(5, least // 100) + 1  # chance may choose the disk seldom
+        while FailingMachine.steps < least or FailingMachine.told < enough:
             run_state_machine_as_test(machine, settings=settings(
                 max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
                 suppress_health_check=list(HealthCheck)))
@@ -124,7 +125,7 @@ def walk(key, ask, at, *, least: int, examples: int, steps: int) -> None:
 
 def test_6_4_a_disk_that_fails_at_any_statement_changes_nothing(key, ask, at):
     walk(key, ask, at, least=50, examples=10, steps=25)
-    assert FailingMachine.told > 5
+    assert FailingMachine.told >= 5
 
 
 @pytest.mark.slow

@@ -189,28 +189,3 @@ async def test_6_5_with_a_password_and_tls_as_the_settings_say(tmp_path, factory
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
-
-
-async def test_t4_a_password_on_a_disk_that_does_not_answer_holds_up_no_loop_and_one_thread(monkeypatch):
-    pytest.importorskip("asyncpg")
-    answers, begun = threading.Event(), []
-
-    def hanging(server: object) -> str:
-        begun.append(server)
-        answers.wait(10)
-        return "secret"
-    monkeypatch.setattr(connecting, "_password", hanging)
-    monkeypatch.setattr(connecting, "CONNECT", 0.05)
-    server = server_of("postgresql://u@127.0.0.1:1/d", "/nfs/password")
-    try:
-        for _ in range(3):
-            with pytest.raises(DelegatorError, match="/nfs/password: not read within") as error:
-                await connect(server)
-            assert error.value.kind is Kind.TRY_LATER
-        assert len(begun) == 1
-    finally:
-        answers.set()
-    while connecting._reading:
-        await asyncio.sleep(0.01)
-    with pytest.raises(ConnectionRefusedError):
-        await connect(server)

@@ -382,10 +382,17 @@ def postgres(server: Server, connections: int = 2):
     """Its driver, whose clock is the pretended one."""
     pytest.importorskip("asyncpg")
     from delegator.store.connecting import server_of
+    from delegator.store.fencing import Fence
     from delegator.store.pool import Pool
     from delegator.store.postgres import PostgresDriver
+
+    class Open(Fence):
+        """Of a server that nobody took over from."""
+
+        def fits(self, connection: object) -> bool:
+            return True
     where = server_of("postgresql://delegator@/pretended")
-    driver = PostgresDriver(where, Pool(server.connect, where.name, connections, where.timeout))
+    driver = PostgresDriver(where, Pool(server.connect, where.name, connections, where.timeout), Open())
     driver._window._clock = loop().time
     return driver
 
