@@ -26,6 +26,7 @@ KEEP = {"kept", "guarded"}
 AWAITED = {
     "delegator/net/client.py": "each call that waits for the look-up gets its outcome",
     "delegator/net/reverse.py": "each request that waits for the look-up gets its outcome",
+    "delegator/net/walk.py": "the group waits for all, and the walk for the group",
     "delegator/net/connection.py": "the listener answers for what is raised, and an overdue connection is swept",
     "delegator/net/valve.py": "its end is the end of the library's connection, and whoever leaves it tells of a fault",
     "delegator/net/channel.py": "a call gets its outcome, also a fault of ours",

@@ -9,11 +9,11 @@ Must not live here: deadlines and what is remembered (net.reverse), the protocol
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from delegator.domains import MOST_DOMAINS, Finding, Naming, Registrable, candidates, host_names
+from delegator.domains import MOST_DOMAINS, DnsTrouble, Finding, Naming, Registrable, candidates, host_names
 from delegator.model.places import Address
 from delegator.wire.dns_weight import together
 
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BELIEVED = 2**31
 """Seconds: no answer asks for more (RFC 2181 8)."""
+
+
+async def _all(questions: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The answers, asked for at once. The first that is trouble ends the other questions too: else they would be asked
+    again and again for nobody."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(question) for question in questions]
+    except* DnsTrouble as troubles:
+        raise DnsTrouble(str(troubles.exceptions[0])) from None
+    return [task.result() for task in tasks]
 
 
 class _TooManyDomains(Exception):
@@ -61,7 +72,7 @@ class Walk:
         return replace(found, hosts=tuple(confirmed))
 
     async def _confirmed(self, names: Sequence[str], address: Address) -> list[str]:
-        found = await asyncio.gather(*(self._resolver.addresses(name, address.version) for name in names))
+        found = await _all(self._resolver.addresses(name, address.version) for name in names)
         return [name for name, answer in zip(names, found, strict=True) if address in self._heard(answer)]
 
     async def _in_domain(self, said: str, confirmed: Sequence[str]) -> Finding:
@@ -92,7 +103,7 @@ class Walk:
         is no such host. Raises DnsTrouble."""
         host = self._naming.host(domain)
         if host is not None and domain not in self._asked:
-            both = await asyncio.gather(*(self._resolver.addresses(host, version) for version in (4, 6)))
+            both = await _all(self._resolver.addresses(host, version) for version in (4, 6))
             addresses = [str(address) for answer in both for address in self._heard(answer)]
             self._asked[domain] = addresses[0] if addresses else None
         return self._asked.get(domain)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 
 import pytest
 
-from delegator.domains import MOST_DOMAINS, MOST_NAMES, Naming
+from delegator.domains import MOST_DOMAINS, MOST_NAMES, DnsTrouble, Naming
 from delegator.model.places import Address
 from delegator.net.dns import Answer
 from delegator.net.walk import Walk
@@ -41,3 +42,27 @@ async def test_s8_one_address_costs_a_number_of_questions(names: int, deep: int)
     assert zone.asked <= 1 + MOST_NAMES + 2 * MOST_DOMAINS
     assert (finding.domain, finding.late) == (None, False), "it is remembered, and not asked again at once"
     assert ("in more than" in finding.because) == (deep > 1 and min(names, MOST_NAMES) * (deep - 1) + 1 > MOST_DOMAINS)
+
+
+class Troubled(Zone):
+    """The first name is trouble at once; the others would be asked about for ever."""
+
+    asking = 0
+
+    async def addresses(self, name: str, version: int) -> Answer[Address]:
+        if name.startswith("l0"):
+            raise DnsTrouble("nonsense")
+        self.asking += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.asking -= 1
+        raise AssertionError
+
+
+async def test_s8_a_look_up_that_is_given_up_leaves_no_question_behind() -> None:
+    zone = Troubled(8, 1)
+    walk = Walk(zone, lambda name: "evil.test", Naming("provisioning-delegate"))  # type: ignore[arg-type]
+    with pytest.raises(DnsTrouble, match="nonsense"):
+        await walk.finding(HERE)
+    assert zone.asking == 0

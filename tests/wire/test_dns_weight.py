@@ -100,7 +100,7 @@ def test_any_bytes_have_a_weight_or_are_refused(data: bytes) -> None:
 
 
 async def test_s8_all_answers_of_one_look_up_share_one_bound() -> None:
-    """One address leads to 21 questions at most, and each answer alone may take 10 ms to read."""
+    """One address leads to a question for each name and domain, and each answer alone may take 10 ms to read."""
     half = dns.message.make_response(dns.message.make_query("rack1.customer.test.", "A"))
     half.answer.append(dns.rrset.from_text_list("rack1.customer.test.", 60, "IN", "A",
                                                 [f"192.0.2.{n}" for n in range(180)]))
