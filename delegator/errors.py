@@ -44,13 +44,11 @@ _BARE: tuple[tuple[type[BaseException], str], ...] = (
     (EOFError, "it was cut in the middle"), (MemoryError, "no memory is left"), (OSError, "the system says no more"))
 
 
-LONGEST = 600
-"""Characters of an error's words: some of ours name a file and what to do about it."""
-
-
 def words_of(error: BaseException) -> str:
     """Why, in words, for who has the pager: the name of a class alone is no reason, and many errors have no words."""
-    words = said(getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error), LONGEST)
+    if isinstance(error, DelegatorError):
+        return error.detail
+    words = said(getattr(error, "detail", None) or getattr(error, "strerror", None) or str(error))
     bare = next((words for kind, words in _BARE if isinstance(error, kind)), "an error that says no more")
     return words or f"{bare} ({type(error).__name__})"
 

@@ -176,7 +176,7 @@ def test_s9_a_certificate_for_others_is_told_in_one_line(monkeypatch: pytest.Mon
     def verify(*_: object) -> None:
         raise service_identity.CertificateError(EVIL)
     monkeypatch.setattr(service_identity.pyopenssl, "verify_hostname", verify)
-    session = SimpleNamespace(_connection=object())
+    session = SimpleNamespace(_connection=object(), _leaf=b"")
     with pytest.raises(DelegatorError) as refusal:
         tls.Session.check_name(cast(Any, session), "d.example")
     assert harmless(refusal.value.detail)

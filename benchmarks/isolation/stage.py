@@ -36,6 +36,7 @@ from benchmarks.isolation.modes import Provoked, Site
 from benchmarks.servers import ROOT, ServerError, end
 from delegator import config
 from delegator.model import Customer, Delegate, HostedCallback, Registration, Secret, SoapCallback, SshCallback
+from delegator.model.places import authority
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import open_named
 from pki import DEVICE, Folder, batch, disk
@@ -108,7 +109,7 @@ class Stage(Fleet):
             ops=config.OpsSettings(enabled=True, port=0))
         changed: dict[str, Any] = {}
         if self.layer.name == "dns":
-            changed["domains"] = config.Domains(enabled=True, nameservers=(f"{HOST}:{self.ports.number}",),
+            changed["domains"] = config.Domains(enabled=True, nameservers=(authority(HOST, self.ports.number),),
                                                 budget=BUDGET, private_networks=("127.0.0.0/8",))
         if self.layer.name == "smtp":
             changed["mail"] = config.MailSettings(

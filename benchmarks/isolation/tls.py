@@ -32,7 +32,7 @@ def context(version: ssl.TLSVersion, *, chain: Path | None = None, ca: Path | No
     if version is ssl.TLSVersion.TLSv1_2:
         made.set_ciphers("ECDHE+AESGCM")
     if chain is not None:
-        made.load_cert_chain(chain, chain.with_suffix(".key"))
+        made.load_cert_chain(chain, chain.with_suffix(".key"), password="")
     if ca is None:
         made.num_tickets = 0
     return made

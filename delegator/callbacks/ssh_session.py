@@ -23,7 +23,7 @@ from asyncssh.kex import get_kex_algs
 
 from delegator.callbacks.answers import MAX_OUTPUT, first_line
 from delegator.callbacks.ssh_keys import SIGNATURES, HostKey
-from delegator.errors import DelegatorError
+from delegator.errors import DelegatorError, words_of
 from delegator.model import SshCallback
 from delegator.net.client import connected
 from delegator.net.valve import Valve
@@ -249,4 +249,4 @@ def _said(error: BaseException, pin: _Pin, user: str, why: str) -> BaseException
 
 def _odd(error: Exception) -> str:
     """asyncssh hands on whatever its readers of packets stumble over, of any class, and with any words."""
-    return f"it sent what cannot be read ({type(error).__name__})"
+    return f"it sent what cannot be read: {words_of(error)}"

@@ -89,8 +89,8 @@ async def send(relay: Relay, sender: str, recipient: str, message: bytes) -> str
         raise _failed(relay, _said(error)) from None
     except DelegatorError as error:
         raise error if error.kind is Kind.CONFIGURATION else _failed(relay, error.detail) from None
-    except Exception as error:  # whatever its replies did to the library; the words may hold anything
-        raise _failed(relay, f"it answers what cannot be read ({type(error).__name__})") from None
+    except Exception:  # whatever its replies did to the library; the words may hold anything, a password too
+        raise _failed(relay, "it answers what cannot be read") from None
 
 
 async def _send(library: ModuleType, relay: Relay, sender: str, recipient: str, message: bytes) -> str:

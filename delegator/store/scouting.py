@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from delegator.model.places import authority
 from delegator.rounds import guarded, kept
 from delegator.store.fencing import Fence, Seen, Writer
 
@@ -69,7 +70,7 @@ class Scout:
     async def look(self) -> None:
         if len(self._hosts) > 1:
             found = await asyncio.gather(*(self._found(host) for host in self._hosts))
-            self._judge({f"{host[0]}:{host[1]}" if host else "": one
+            self._judge({authority(*host) if host else "": one
                          for host, one in zip(self._hosts, found, strict=True) if one is not None})
         await self._fence.share()
 
