@@ -177,7 +177,7 @@ async def call(endpoint: Endpoint, path: str, headers: Mapping[bytes, bytes], bo
     except TimeoutError:
         raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: no answer within {budget:g} s") from None
     except (OSError, HttpError) as error:
-        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {words_of(error)}") from None
+        raise DelegatorError(Kind.UNREACHABLE, f"{endpoint}: {said(words_of(error))}") from None
     except DelegatorError as error:
         kind = error.kind if error.kind is Kind.TRY_LATER else Kind.UNREACHABLE  # it was not even tried
         raise DelegatorError(kind, f"{endpoint}: {error.detail}") from None
