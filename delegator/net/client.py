@@ -25,6 +25,7 @@ from delegator.outbound import Outbound
 from delegator.wire.http import HttpError, Response, ResponseReader, render_request
 from delegator.wire.ration import LOOKS, TRICKLES
 from delegator.wire.tls import Session, TlsContext
+from pki.said import said
 
 NOWHERE_PRIVATE = Outbound()
 KEPT = 8
