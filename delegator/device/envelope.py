@@ -6,6 +6,7 @@ Must not live here: what the elements mean (answers), where the bytes came from 
 
 from __future__ import annotations
 
+import contextlib
 import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuses what makes it unsafe
 from typing import NamedTuple
 
@@ -26,6 +27,10 @@ STATUSES: dict[int, Reason] = {429: reasons.TRY_LATER, 502: reasons.UNAVAILABLE,
 """HTTP statuses without a SOAP fault that still say something: a proxy's or a limiter's."""
 
 
+ALTERNATES = 4
+"""Other delegators that a device remembers: each may be anywhere in its owner's network."""
+
+
 class HttpAnswer(NamedTuple):
     """One HTTP answer. `retry_after` is the header as it came."""
 
@@ -34,18 +39,35 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
 
+_MOST_PARTS = 2000
+"""Elements and attributes of an answer: ours have some twenty, and each takes forty times its size in memory."""
+_FED = 4096
+"""Bytes that the parser gets at once, so that it stops soon after there are too many parts."""
+
+
 class _Plain(ET.TreeBuilder):
     """Refuses a DOCTYPE at its first word: without one there are no entities to expand and nothing to fetch."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts = 0
+
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("the document has a DOCTYPE")
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:
+        self._parts += 1 + len(attrs)
+        if self._parts > _MOST_PARTS:
+            raise ValueError(f"it has more than {_MOST_PARTS} elements and attributes")
+        return super().start(tag, attrs)
 
 
 def parse_xml(body: bytes, reason: Reason) -> ET.Element:
     """The root element; anything that is not plain, well-formed XML is the given reason."""
     try:
         parser = ET.XMLParser(target=_Plain())  # noqa: S314 - _Plain refuses a DOCTYPE, so nothing expands
-        parser.feed(body)
+        for at in range(0, len(body), _FED):
+            parser.feed(body[at:at + _FED])
         root: ET.Element = parser.close()
     except (ET.ParseError, ValueError, LookupError, AssertionError) as error:
         raise Failure(reason, f"not plain XML: {error}") from None
@@ -85,12 +107,15 @@ def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
 
 
 def alternates(parent: ET.Element) -> tuple[Address, ...]:
-    """The other delegators an answer or a fault names."""
-    try:
-        return tuple(parse_alternate(value(element))
-                     for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"))
-    except ValueError as error:
-        raise strange(str(error)) from None
+    """The other delegators an answer or a fault names, the first few of those that can be dialled. They are a help and
+    no duty, so an odd one is left out and spoils nothing else."""
+    found: list[Address] = []
+    for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"):
+        with contextlib.suppress(ValueError, Failure):
+            found.append(parse_alternate(value(element)))
+        if len(found) == ALTERNATES:
+            break
+    return tuple(found)
 
 
 def seconds(text: str | None) -> int | None:
