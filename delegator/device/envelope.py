@@ -39,8 +39,9 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
 
-_MOST_PARTS = 2000
-"""Elements and attributes of an answer: ours have some twenty, and each takes forty times its size in memory."""
+_MOST_PARTS = 8000
+"""Elements and attributes of an answer: ours have some twenty, and each takes forty times its size in memory. Three
+thousand alternates are too many to be used, and no cause to throw a credential away."""
 _FED = 4096
 """Bytes that the parser gets at once, so that it stops soon after there are too many parts."""
 

@@ -155,8 +155,9 @@ class _Activation:
                 tell(self._settings._replace(budget=self._budget()), self._state, failure)
         self._withdrawn |= self._state.own and failure.proven and tls.withdrawn(failure)
         asked_ago = None if self._asked_at is None else self._world.monotonic() - self._asked_at
+        phase = phase_after_failure(self._state.phase, failure.reason, asked_ago)
         self._state = self._state._replace(
-            phase=phase_after_failure(self._state.phase, failure.reason, asked_ago),
+            phase=Phase.ASKING if failure.unforeseen else phase,
             own=_shows_own(self._settings, self._state, failure))
 
     def _say_waiting(self, failure: Failure, until: float) -> None:
@@ -193,8 +194,9 @@ def _every_error_a_reason() -> Iterator[None]:
     except OSError as error:
         raise Failure(reasons.OWN_TROUBLE, reasons.system_words(error)) from None
     except Exception as error:
-        log.info("an error that nobody expected", exc_info=True)
-        raise Failure(reasons.OWN_TROUBLE, f"{type(error).__name__}: {error}") from None
+        failure = Failure(reasons.OWN_TROUBLE, f"{type(error).__name__}: {error}")
+        failure.unforeseen = True
+        raise failure from None
 
 
 def _require_commands(settings: Settings) -> None:

@@ -116,7 +116,8 @@ REASONS = (
 class Failure(Exception):
     """One attempt failed. `detail` is for a person and never holds a secret; `retry_after` is in seconds;
     `ask_at` are the delegators that the one that refused named instead of itself. `proven` is whether it came from a
-    server that had proven itself: until then anybody on the way can say anything."""
+    server that had proven itself: until then anybody on the way can say anything. `unforeseen` is an error that nobody
+    thought of: where it came from is not gone back to."""
 
     def __init__(self, reason: Reason, detail: str = "", retry_after: int | None = None,
                  ask_at: tuple[Address, ...] = ()) -> None:
@@ -125,7 +126,7 @@ class Failure(Exception):
         self.reason = reason
         self.retry_after = retry_after
         self.ask_at = ask_at
-        self.proven = False
+        self.proven = self.unforeseen = False
 
 
 class Misconfigured(Exception):
