@@ -70,6 +70,7 @@ def _fill_descriptors() -> None:
         if descriptor > _STANDARD_ERROR:
             os.close(descriptor)
             return
+        os.set_inheritable(descriptor, True)  # a hook's are these
 
 
 _STANDARD_ERROR = 2

@@ -45,9 +45,10 @@ def comes_good(lab, say, *more, confirmed_by=None):
 
 PIECES = st.sampled_from([
     b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"Content-Length: ", b"-1",
-    b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b"0\r\n", b"Retry-After: ", b"\x00", b"\xff\xfe", b"<s:Envelope",
-    b' xmlns:s="http://schemas.xmlsoap.org/soap/envelope/">', b"<s:Body>", b"</s:Body></s:Envelope>", b"9" * 5000,
-    b"<!DOCTYPE a>", b"&#0;", "\u202e".encode(), b"<ClaimId>a\nb</ClaimId>"])
+    b"Transfer-Encoding: chunked\r\n", b"\r\n\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b"0\r\n",
+    b"Retry-After: ", b"\x00", b"\xff\xfe", b"<s:Envelope",
+    b' xmlns:s="http://schemas.xmlsoap.org/soap/envelope/">', b"<s:Body>", b"</s:Body></s:Envelope>",
+    b"9" * 5000, b"<!DOCTYPE a>", b"&#0;", "\u202e".encode(), b"<ClaimId>a\nb</ClaimId>"])
 ANYTHING = st.one_of(st.binary(max_size=400), st.lists(PIECES, max_size=12).map(b"".join))
 
 
@@ -183,8 +184,9 @@ def test_nothing_a_server_does_takes_more_than_32_mib(lab, say, kind):
         body = b'<Provisioning xmlns="urn:delegator:provisioning:1">' + LARGE[kind] + b"</Provisioning>"
         delegator = lab.delegator(lab.issued(lab.delegate(say.http(body))), say.CONFIRMED)
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{RESIDENT}"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code,
-                           *lab.words(delegator, "--once", "--timeout", "60")], capture_output=True, text=True, check=False, timeout=120)
+    words = lab.words(delegator, "--once", "--timeout", "60")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True,
+                          check=False, timeout=120)
     assert int(done.stderr.splitlines()[-1]) < 32 * 1024, done.stderr
 
 
