@@ -65,7 +65,7 @@ def _names(der: bytes, start: int, end: int) -> Iterator[str]:
         for _, *attribute in _inside(der, *one):
             kind, text = _inside(der, *attribute)
             if der[kind[1]:kind[2]] == _COMMON_NAME:
-                yield der[text[1]:text[2]].decode("utf-8")
+                yield der[text[1]:text[2]].decode("utf-8", "replace")  # a name may be in another writing
 
 
 def _purposes(der: bytes, start: int, end: int) -> Iterator[bool]:

@@ -162,7 +162,11 @@ def _first_that_answers(address: Address, deadline: float) -> socket.socket:
     found = _few(socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
     last: OSError = OSError("it has no address")
     for number, (family, kind, protocol, _, where) in enumerate(found):
-        plain = socket.socket(family, kind, protocol)
+        try:
+            plain = socket.socket(family, kind, protocol)
+        except OSError as error:  # a system without that family
+            last = error
+            continue
         try:
             plain.settimeout(left(deadline) / (len(found) - number))
             plain.connect(where)

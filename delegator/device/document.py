@@ -1,39 +1,50 @@
-"""The provisioning document as it comes in: looked at piece by piece and never held whole in memory.
+"""XML as it comes in: looked at piece by piece and never held whole in memory.
 
 A small device has no room for sixteen megabytes, and expat keeps what a document makes it keep: each name it has not
-seen before, each open element, each piece of markup until it is whole.
-The invariant: what passes is well-formed, has the root element that was agreed, and no DOCTYPE; and looking at it
-takes less than two megabytes, whatever is in it.
-Must not live here: where it comes from (fetching), where it goes (state), what is in it (the hook).
+seen before, each open element, each piece of markup until it is whole, and, where it resolves prefixes itself, the
+whole namespace once for each attribute (60 kB of one and 20 000 attributes: 1.4 GB). So it does not resolve them here.
+The invariant: what passes is well-formed, its prefixes are declared, it has no DOCTYPE and, where one was agreed, the
+root element that was agreed; and looking at it takes less than four megabytes, whatever is in it.
+Must not live here: where it comes from (fetching, exchange), what is in it (envelope, the hook).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from xml.parsers import expat
 
 from delegator.device.messages import NAMESPACE
 
-_ROOT = f"{NAMESPACE} Provisioning"
-_FED = 64 * 1024
-_MARKUP = 256 * 1024
+_ROOT = "Provisioning"
+_FED = 16 * 1024
+_MARKUP = 64 * 1024
 """Bytes of one piece of markup; text between elements may be as long as it likes."""
-_NAMES, _DEPTH, _NAMESPACES = 64 * 1024, 200, 500
-"""Characters of all names that differ; elements inside each other; prefixes that are declared at one moment."""
+_NAMES, _NAME = 256 * 1024, 100
+"""Characters of all names that differ, and what each costs beside its own."""
+_DEPTH, _OPEN = 200, 64 * 1024
+"""Elements inside each other, and the characters of their names: expat keeps each, also equal ones."""
+_NAMESPACES, _NAMESPACE = 500, 256
+"""Prefixes that are declared at one moment; characters of a namespace's name."""
 
 
-class Document:
-    """One document that is being read. Every method raises ValueError, with words for a person."""
+class Scan:
+    """One document that is being read. Every method raises ValueError, with words for a person. `parts` are the
+    elements and attributes it may have."""
 
-    def __init__(self) -> None:
-        self._parser = parser = expat.ParserCreate(namespace_separator=" ", intern={})
+    def __init__(self, parts: int | None = None) -> None:
+        self._parser = parser = expat.ParserCreate(intern={})
+        if hasattr(parser, "SetReparseDeferralEnabled"):  # it puts off what _MARKUP counts
+            parser.SetReparseDeferralEnabled(False)
         parser.ordered_attributes = True
         parser.buffer_text = False
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
-        parser.StartNamespaceDeclHandler, parser.EndNamespaceDeclHandler = self._declared, self._undeclared
+        self._left = parts
         self._names: set[str] = set()
-        self._size = self._depth = self._declarations = self._fed = 0
+        self._size = self._open = self._fed = 0
+        self._bound: Counter[str] = Counter({"xml": 1})
+        self._scopes: list[list[str]] = []
 
     def feed(self, piece: bytes) -> None:
         """The next bytes of it."""
@@ -52,36 +63,62 @@ class Document:
             self._parser.Parse(piece, final)
         except expat.ExpatError as error:
             raise ValueError(f"not plain XML: {error}") from None
-        except LookupError:
+        except (LookupError, TypeError):
             raise ValueError("not plain XML: it is in an encoding that nobody here knows") from None
 
     def _doctype(self, *_: Any) -> None:
         raise ValueError("not plain XML: the document has a DOCTYPE")
 
+    def _root(self, name: str, declared: dict[str, str]) -> None:
+        """What is asked of the first element, with the namespaces it declares."""
+
     def _start(self, name: str, attributes: list[str]) -> None:
-        if not self._size and name != _ROOT:
-            raise ValueError(_another_root(name))
-        self._depth += 1
+        self._count(name, attributes[::2])
+        declared = {key[6:]: said for key, said in zip(attributes[::2], attributes[1::2])  # noqa: B905 - Python 3.9
+                    if key == "xmlns" or key.startswith("xmlns:")}
+        if any(len(said) > _NAMESPACE for said in declared.values()):
+            raise ValueError(f"the name of a namespace has more than {_NAMESPACE} characters")
+        if not self._scopes:
+            self._root(name, declared)
+        self._scopes.append(list(declared))
+        self._bound.update(self._scopes[-1])
+        if len(self._scopes) > _DEPTH or self._open > _OPEN:
+            raise ValueError(f"it has more than {_DEPTH} elements inside each other, or too long names of them")
+        if sum(self._bound.values()) > _NAMESPACES:
+            raise ValueError(f"it declares more than {_NAMESPACES} prefixes at once")
         for one in (name, *attributes[::2]):
+            prefix, colon, _ = one.partition(":")
+            if colon and prefix != "xmlns" and not self._bound[prefix]:
+                raise ValueError(f"not plain XML: the prefix {prefix[:80]} is declared nowhere")
+
+    def _count(self, name: str, attributes: list[str]) -> None:
+        self._open += len(name)
+        if self._left is not None:
+            self._left -= 1 + len(attributes)
+            if self._left < 0:
+                raise ValueError("it has more elements and attributes than anybody asked for")
+        for one in (name, *attributes):
             if one not in self._names:
                 self._names.add(one)
-                self._size += len(one)
-        if self._depth > _DEPTH or self._size > _NAMES:
-            raise ValueError(f"it has more than {_DEPTH} elements inside each other, or too many different names")
+                self._size += len(one) + _NAME
+        if self._size > _NAMES:
+            raise ValueError("it has too many different names")
 
-    def _end(self, _name: str) -> None:
-        self._depth -= 1
-
-    def _declared(self, _prefix: str | None, _uri: str) -> None:
-        self._declarations += 1
-        if self._declarations > _NAMESPACES:
-            raise ValueError(f"it declares more than {_NAMESPACES} prefixes at once")
-
-    def _undeclared(self, _prefix: str | None) -> None:
-        self._declarations -= 1
+    def _end(self, name: str) -> None:
+        self._open -= len(name)
+        for prefix in self._scopes.pop():
+            self._bound[prefix] -= 1
+            if not self._bound[prefix]:
+                del self._bound[prefix]
 
 
-def _another_root(name: str) -> str:
-    space, _, local = name.rpartition(" ")
-    there = f"the namespace {space[:80]}" if space else "no namespace"
-    return (f"the root element is {local[:80]} in {there}, and must be Provisioning in the namespace {NAMESPACE}")
+class Document(Scan):
+    """The provisioning document."""
+
+    def _root(self, name: str, declared: dict[str, str]) -> None:
+        prefix, _, local = name.rpartition(":")
+        space = declared.get(prefix, "")
+        if (local, space) != (_ROOT, NAMESPACE):
+            there = f"the namespace {space[:80]}" if space else "no namespace"
+            raise ValueError(f"the root element is {local[:80]} in {there}, and must be Provisioning in the namespace "
+                             f"{NAMESPACE}")

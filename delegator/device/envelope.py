@@ -7,11 +7,12 @@ Must not live here: what the elements mean (answers), where the bytes came from 
 from __future__ import annotations
 
 import contextlib
-import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuses what makes it unsafe
+import xml.etree.ElementTree as ET  # stdlib only; what makes it unsafe is refused before (document)
 from typing import NamedTuple
 
 from delegator.device import reasons
 from delegator.device.addresses import Address, parse_alternate
+from delegator.device.document import Scan
 from delegator.device.messages import NAMESPACE, SOAP
 from delegator.device.reasons import Failure, Reason
 
@@ -42,37 +43,18 @@ class HttpAnswer(NamedTuple):
 _MOST_PARTS = 8000
 """Elements and attributes of an answer: ours have some twenty, and each takes forty times its size in memory. Three
 thousand alternates are too many to be used, and no cause to throw a credential away."""
-_FED = 4096
-"""Bytes that the parser gets at once, so that it stops soon after there are too many parts."""
-
-
-class _Plain(ET.TreeBuilder):
-    """Refuses a DOCTYPE at its first word: without one there are no entities to expand and nothing to fetch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._parts = 0
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("the document has a DOCTYPE")
-
-    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:
-        self._parts += 1 + len(attrs)
-        if self._parts > _MOST_PARTS:
-            raise ValueError(f"it has more than {_MOST_PARTS} elements and attributes")
-        return super().start(tag, attrs)
 
 
 def parse_xml(body: bytes, reason: Reason) -> ET.Element:
-    """The root element; anything that is not plain, well-formed XML is the given reason."""
+    """The root element; anything that is not plain, well-formed XML is the given reason. It is looked at before
+    anything of it is kept: of a DOCTYPE nothing expands, and neither do names (document)."""
     try:
-        parser = ET.XMLParser(target=_Plain())  # noqa: S314 - _Plain refuses a DOCTYPE, so nothing expands
-        for at in range(0, len(body), _FED):
-            parser.feed(body[at:at + _FED])
-        root: ET.Element = parser.close()
+        scan = Scan(_MOST_PARTS)
+        scan.feed(body)
+        scan.close()
+        return ET.fromstring(body)  # noqa: S314 - there is no DOCTYPE in it
     except (ET.ParseError, ValueError, LookupError, AssertionError) as error:
         raise Failure(reason, f"not plain XML: {error}") from None
-    return root
 
 
 def content_of(http: HttpAnswer, name: str) -> ET.Element:
@@ -103,8 +85,9 @@ def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
     code = None if detail is None else text(detail, "Code")
     if detail is None or code is None or code.strip() not in FAULTS:
         return strange("a SOAP fault without a code that this client knows")
-    wait = seconds(text(detail, "RetryAfter"))
-    return Failure(FAULTS[code.strip()], "", seconds(http.retry_after) if wait is None else wait, alternates(detail))
+    said = (seconds(text(detail, "RetryAfter")), seconds(http.retry_after))
+    return Failure(FAULTS[code.strip()], "", max((one for one in said if one is not None), default=None),
+                   alternates(detail))
 
 
 def alternates(parent: ET.Element) -> tuple[Address, ...]:

@@ -83,7 +83,9 @@ def exchange(peer: Peer, context: ssl.SSLContext, request: Request, limit: Limit
             raise tls.answer_failure(sent or error, version, channel.received == 0) from None
         except (http.client.IncompleteRead, OSError) as error:
             raise tls.answer_failure(error, version, channel.received == 0) from None
-        except (http.client.HTTPException, ValueError):
+        except Failure:
+            raise
+        except Exception:  # of whatever class: http.client believes numbers that nobody can count
             raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, "what came is not HTTP") from None
 
 

@@ -1,6 +1,7 @@
 """When to ask again: pure arithmetic, no clock and no chance of its own.
 
-The invariant: never earlier than the delegator said nor than the interval allows, never later than the window allows.
+The invariant: never earlier than the delegator said (of more than LONGEST only that much is obeyed) nor than the
+interval allows, never later than the window allows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ WINDOW = 24 * 3600.0
 _SHORTEST = 0.5
 """The shortest pause, as a part of the interval."""
 
+LONGEST = 6 * 3600.0
+"""The longest pause that is obeyed: who says a year may not end the run of all devices that hear it."""
+
 Uniform = Callable[[float, float], float]
 
 
@@ -25,7 +29,7 @@ def pause(interval: float, retry_after: int | None, uniform: Uniform) -> float:
     """
     if retry_after is None:
         return interval * uniform(_SHORTEST, 2 - _SHORTEST)
-    earliest = max(retry_after, interval * _SHORTEST)
+    earliest = max(min(retry_after, LONGEST), interval * _SHORTEST)
     return earliest + uniform(0.0, max(1.0, earliest / 4))
 
 

@@ -91,6 +91,7 @@ def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and name from the start
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
+    context.options |= ssl.OP_NO_RENEGOTIATION  # who has proven itself does not become another (TLS 1.2)
     if not clock_is_set():
         context.verify_flags |= _NO_CHECK_TIME
     return context
