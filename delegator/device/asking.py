@@ -71,12 +71,17 @@ def call(settings: Settings, state: State, operation: str, body: bytes,
     ends = time.monotonic() + settings.budget
     failures: list[Failure] = []
     tried: set[Address] = set()
+    learned = max(1, MOST - len(addresses))  # who is named by others may not take the place of who was configured
     to_try = deque((address, 0) for address in addresses)
-    while to_try and len(tried) < MOST:
+    while to_try and len(tried) <= MOST:
         address, hops = to_try.popleft()
         seconds = min(settings.timeout, ends - time.monotonic())
         if address in tried or seconds <= 0:
             continue
+        if hops:
+            learned -= 1
+            if learned < 0:
+                continue
         tried.add(address)
         try:
             return address, _asked(settings, address, context, request, seconds, read)

@@ -53,7 +53,7 @@ def _reach(settings: Settings, address: Address, context: tls.Context) -> Findin
     except Misconfigured:
         raise
     except Exception as error:
-        return Finding(str(address), f"{type(error).__name__}: {error}", reasons.ANSWER_NOT_UNDERSTOOD)
+        return Finding(str(address), reasons.shown(f"{type(error).__name__}: {error}"), reasons.ANSWER_NOT_UNDERSTOOD)
     if b"definitions" not in answer.body:
         return Finding(str(address), f"HTTP status {answer.status}, and no description of a delegator",
                        reasons.ANSWER_NOT_UNDERSTOOD)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TextIO
 
-from delegator.device import checking, options, reasons, status, tls
+from delegator.device import checking, options, reasons, retry, status, tls
 from delegator.device.flow import Result, World, activate
 from delegator.device.reasons import Busy, Failure, Misconfigured, Reason
 from delegator.device.state import CREDENTIAL, PROVISIONING, Folder, Phase
@@ -66,7 +66,10 @@ def _fill_descriptors() -> None:
     """Standard streams that whoever started us closed lead nowhere: else the next file that is opened, such as the
     lock, would take their place, and a hook's words would be written into it."""
     while True:
-        descriptor = os.open(os.devnull, os.O_RDWR)
+        try:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+        except OSError:  # a folder of its own without devices
+            return
         if descriptor > _STANDARD_ERROR:
             os.close(descriptor)
             return
@@ -121,9 +124,20 @@ def _activate(words: argparse.Namespace, world: World) -> Report:
     if not tls.clock_is_set():
         log.warning("the clock of this device is not set (it shows %s): certificates are judged by the build time",
                     time.strftime("%Y-%m-%d", time.gmtime()))
-    folder = Folder(settings.state)
-    with folder.held():
-        return _report(activate(settings, folder, world), folder, settings.identity.service_tag)
+    began = world.monotonic()
+    while True:
+        rest = settings.window - (world.monotonic() - began)
+        try:
+            folder = Folder(settings.state)
+            with folder.held():
+                result = activate(settings._replace(window=rest), folder, world)
+                return _report(result, folder, settings.identity.service_tag)
+        except Failure as failure:  # not even the folder: a disk that is full may be so for a moment only
+            wait = retry.pause(settings.interval, None, world.uniform)
+            if settings.once or not retry.worth_waiting(0.0, wait, rest):
+                raise
+            log.warning("%s [%s]; next attempt in %.0f s", failure, failure.reason.name, wait)
+            world.sleep(wait)
 
 
 def _report(result: Result, folder: Folder, service_tag: str) -> Report:
@@ -233,6 +247,13 @@ def _lost(stream: TextIO, error: OSError) -> int:
     return _FAILED
 
 
+class _Standard(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.9 and 3.10 know no such argument
+    """A log that nobody takes stops nothing, and is not told with a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 class _OneLine(logging.Formatter):
     """What others said is part of many lines, and may not begin one."""
 
@@ -244,7 +265,7 @@ class _OneLine(logging.Formatter):
 @contextlib.contextmanager
 def _logging(verbose: bool) -> Iterator[None]:
     """Words on standard error while the command runs; the block numbers in front are those of the patent's figure."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Standard(sys.stderr)
     handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -269,4 +290,6 @@ def _signals() -> Iterator[None]:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT):  # once is enough, and a second one would cut off the first's end
+        signal.signal(other, signal.SIG_IGN)
     raise Stopped(number)

@@ -92,14 +92,36 @@ def _encoded(source: str, read: Callable[[], bytes], error_of: Callable[[str], E
 
 def _by_openssl(own: Own, service_tag: str) -> bytes:
     """With no pass phrase given, openssl would ask for that of an encrypted key, on whatever terminal there is."""
-    folder = Folder(own.folder)
     if not own.key.exists():
-        log.info("making this device's own key")
-        folder.write(HANDSHAKE_KEY, _run((*OPENSSL, "ecparam", "-name", "prime256v1", "-genkey", "-noout"), b""))
+        _make_key(own)
     subject = "".join(one if one.isascii() and one.isalnum() else f"\\{one}" for one in service_tag)
     words = (*OPENSSL, "req", "-utf8", "-new", "-sha256", "-key", str(own.key), "-passin", "pass:",
              "-config", "/dev/stdin")
-    return _run(words, _CONFIG.format(subject).encode())
+    given = _CONFIG.format(subject).encode()
+    try:
+        contents(own.key)
+        return _run(words, given)
+    except (OSError, ValueError, Failure) as error:
+        if _is_readable(own.key):
+            raise
+        log.warning("the key %s is damaged, and another is made: %s", own.key, error)
+    _make_key(own)
+    return _run(words, given)
+
+
+def _make_key(own: Own) -> None:
+    log.info("making this device's own key")
+    key = _run((*OPENSSL, "ecparam", "-name", "prime256v1", "-genkey", "-noout"), b"")
+    Folder(own.folder).write(HANDSHAKE_KEY, key)
+
+
+def _is_readable(key: Path) -> bool:
+    try:
+        contents(key)
+        _run((*OPENSSL, "pkey", "-noout", "-in", str(key), "-passin", "pass:"), b"")
+    except (OSError, ValueError, Failure):
+        return False
+    return True
 
 
 def _by_command(own: Own, service_tag: str) -> bytes:

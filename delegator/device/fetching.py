@@ -59,7 +59,7 @@ def fetch(url: str, trust_anchor: str, credential: Credential, timeout: float, t
     except Failure as failure:
         if failure.reason not in _AT_THE_DELEGATE:
             raise
-        raise Failure(_AT_THE_DELEGATE[failure.reason], f"{url}: {_there(failure)}") from None
+        raise Failure(_AT_THE_DELEGATE[failure.reason], f"{url}: {_there(failure)}", failure.retry_after) from None
     _require_good(answer)
     try:
         document.close()

@@ -13,6 +13,8 @@ import logging
 import os
 import signal
 import subprocess
+import time
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,6 +25,8 @@ from delegator.device.reasons import Failure
 log = logging.getLogger("delegator.device")
 _STANDARD_ERROR = 2
 _PREFIX = "DELEGATOR_"
+_DYING = 2.0
+"""Seconds that a hook which was ended may take to be gone."""
 _NOTE = 64
 """Bytes of the note about a hook that runs."""
 
@@ -52,11 +56,12 @@ def apply(command: tuple[str, ...], facts: Facts, timeout: float, lock: int) -> 
     try:
         with _document(facts) as document:
             process = subprocess.Popen(command, stdin=document, stdout=_STANDARD_ERROR, start_new_session=True,
-                                       env=_whole(environment(facts)))
-    except (OSError, ValueError) as error:
+                                       env=_whole(environment(facts)),
+                                       preexec_fn=partial(_note_itself, lock))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        _note(lock, "")
         raise Failure(reasons.HOOK_FAILED, f"it cannot be started: {reasons.system_words(error)}") from None
     try:
-        _note(lock, f"{process.pid} {_started(process.pid)}")
         process.wait(timeout)
     except subprocess.TimeoutExpired:
         raise Failure(reasons.HOOK_FAILED, f"it took longer than {timeout:g} s") from None
@@ -74,7 +79,15 @@ def end_left_over(lock: int) -> None:
         log.warning("the hook of an activation that was killed still runs: it is ended")
         with contextlib.suppress(OSError):
             os.killpg(int(pid), signal.SIGKILL)
+        ends = time.monotonic() + _DYING
+        while _started(int(pid)) == started and time.monotonic() < ends:
+            time.sleep(0.02)
     _note(lock, "")
+
+
+def _note_itself(lock: int) -> None:
+    """By the child, before it becomes the hook: its parent may be killed at any moment after it is there."""
+    _note(lock, f"{os.getpid()} {_started(os.getpid())}")
 
 
 def _note(lock: int, text: str) -> None:
@@ -90,7 +103,7 @@ def _started(pid: int) -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return f"{boot[:13]} {said[19]}"
+        return f"{boot[:13]} {said[19]}" if said[0] != "Z" else ""
     except (OSError, IndexError):
         return ""
 

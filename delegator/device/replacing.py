@@ -59,13 +59,13 @@ class Replacement:
         try:
             return self._old.read(size)
         except OSError:
-            _clear(self._path)
+            clear(self._path)
             raise
 
     def _begun(self) -> BinaryIO:
         """The new file, with all that was equal so far."""
         if self._new is None:
-            _clear(self._new_path)
+            clear(self._new_path)
             descriptor = os.open(self._new_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._new = os.fdopen(descriptor, "wb")
             if self._old is not None:
@@ -78,7 +78,7 @@ class Replacement:
         new.flush()
         os.fsync(new.fileno())
         if self._path.is_dir():
-            _clear(self._path)
+            clear(self._path)
         self._new_path.replace(self._path)
         sync(self._path.parent)
 
@@ -105,7 +105,7 @@ def _old(path: Path) -> BinaryIO | None:
     return None
 
 
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
     """Nothing is there, whatever was."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -26,7 +26,7 @@ from delegator.device.addresses import MOST, Address, authority, parse_address, 
 from delegator.device.answers import Credential, usable_claim_id
 from delegator.device.contents import contents
 from delegator.device.reasons import Busy, Misconfigured, may_pass, own_error, shown, system_words
-from delegator.device.replacing import Replacement, sync
+from delegator.device.replacing import Replacement, clear, sync
 
 log = logging.getLogger("delegator.device")
 
@@ -107,8 +107,11 @@ class Folder:
     def held(self) -> Iterator[None]:
         """Keeps a second activation out; the lock ends with the process, also with a killed one. Raises Busy,
         Misconfigured."""
+        path = self.path / LOCK
         try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                clear(path)  # whatever it is, nobody can have locked it
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise own_error(f"the state folder {self.path} cannot be written", error) from None
         try:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from delegator.device.contents import contents
-from delegator.device.reasons import REASONS
+from delegator.device.reasons import REASONS, shown
 from delegator.device.state import LOCK, STATE, Phase
 
 STATUS = "status.json"
@@ -53,13 +53,22 @@ def read(folder: Path) -> dict[str, object]:
                                 "exit_code": 1}
     if phase == Phase.CONFIRMED.value:
         facts = {"outcome": "ready", "reason": None, "exit_code": 0}
-    elif _of(folder / STATUS).get("reason") in _EXIT_CODES:
-        facts = _of(folder / STATUS)
-        facts["exit_code"] = _EXIT_CODES[str(facts["reason"])]
-    return {**facts, "phase": phase, "at_work": LOCK in names and _is_locked(folder / LOCK), "state": str(folder)}
+    elif str(_of(folder / STATUS).get("reason")) in _EXIT_CODES:
+        facts = _told(_of(folder / STATUS))
+    at_work = LOCK in names and _is_locked(folder / LOCK)
+    return {**facts, "phase": phase if phase in _PHASES else None, "at_work": at_work, "state": str(folder)}
 
 
+_PHASES = [phase.value for phase in Phase]
 _EXIT_CODES = {reason.name: reason.exit_code for reason in REASONS}
+
+
+def _told(said: dict[str, object]) -> dict[str, object]:
+    """What was written down, and no more of it than that: a folder ages, and others write into it."""
+    reason, attempts = str(said["reason"]), said.get("attempts")
+    words = {name: shown(str(said[name])) for name in ("detail", "next_attempt") if said.get(name)}
+    return {"outcome": WAITING if said.get("outcome") == WAITING else FAILED, "reason": reason,
+            "exit_code": _EXIT_CODES[reason], "attempts": attempts if isinstance(attempts, int) else None, **words}
 
 
 def _of(path: Path) -> dict[str, object]:
@@ -71,7 +80,10 @@ def _of(path: Path) -> dict[str, object]:
 
 
 def _is_locked(path: Path) -> bool:
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False  # what is no file is no lock
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
