@@ -72,22 +72,24 @@ def activate(settings: Settings, folder: Folder, world: World) -> Result:
     return _Activation(settings, folder, world).run()
 
 
-def phase_after_failure(phase: Phase, reason: Reason, asked_ago: float | None) -> Phase:
+def phase_after_failure(phase: Phase, reason: Reason, asked_ago: float | None, patience: float = 0.0) -> Phase:
     """Where the next attempt begins: at the start (block 202), but for what this device has already.
 
     An applied device whose confirmation got lost only confirms again, unless the delegator says that the claim is no
     longer this device's. One that has its credential fetches again, where it is not the credential that was found
-    wanting, until it is time to ask anew. `asked_ago` is in seconds, None for an answer of an earlier run.
+    wanting, until it is time to ask anew: then `patience` says how long the maker is not asked for what it answered
+    before. `asked_ago` is in seconds, None for an answer of an earlier run.
     """
     if phase is Phase.APPLIED:
         return Phase.ASKING if reason in _CLAIM_ENDED else Phase.APPLIED
-    fresh = asked_ago is not None and asked_ago < ANEW
-    return Phase.ISSUED if phase in _HAS_CREDENTIAL and reason not in _NOT_WITH_THAT and fresh else Phase.ASKING
+    long = 0.0 if reason is reasons.NO_CREDENTIAL else patience if reason in _WANTING else ANEW
+    fresh = asked_ago is not None and asked_ago < long
+    return Phase.ISSUED if phase in _HAS_CREDENTIAL and fresh else Phase.ASKING
 
 
 _CLAIM_ENDED = (reasons.IDENTITY_REJECTED, reasons.NOT_ENTITLED)
 _HAS_CREDENTIAL = (Phase.ISSUED, Phase.FETCHED)
-_NOT_WITH_THAT = (reasons.NO_CREDENTIAL, reasons.UNUSABLE_CREDENTIAL, reasons.DELEGATE_NOT_TRUSTED)
+_WANTING = (reasons.UNUSABLE_CREDENTIAL, reasons.DELEGATE_NOT_TRUSTED)
 
 
 class _Activation:
@@ -99,6 +101,7 @@ class _Activation:
         self._state: State | None = None
         self._asked_at: float | None = None
         self._told = self._withdrawn = False
+        self._patience = 0.0
 
     def run(self) -> Result:
         while True:
@@ -155,7 +158,9 @@ class _Activation:
                 tell(self._settings._replace(budget=self._budget()), self._state, failure)
         self._withdrawn |= self._state.own and failure.proven and tls.withdrawn(failure)
         asked_ago = None if self._asked_at is None else self._world.monotonic() - self._asked_at
-        phase = phase_after_failure(self._state.phase, failure.reason, asked_ago)
+        phase = phase_after_failure(self._state.phase, failure.reason, asked_ago, self._patience)
+        if failure.reason in _WANTING and phase is Phase.ASKING:  # at once first, and then less and less often
+            self._patience = min(max(self._settings.interval, 2 * self._patience), ANEW)
         self._state = self._state._replace(
             phase=Phase.ASKING if failure.unforeseen else phase,
             own=_shows_own(self._settings, self._state, failure))

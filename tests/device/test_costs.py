@@ -113,6 +113,7 @@ def test_flash_and_wire_of_a_day(lab, say, monkeypatch, cause):
     counted = Counted(monkeypatch)
     facts = lab.run("localhost:1" if "nothing" in cause else delegator,
                     *(("--hook", f"sh {script}") if "hook" in cause else ()))
+    assert "attempts" in facts, facts
     counted.tell(f"{cause}, {facts['attempts']} attempts, the delegator asked {len(delegator.heard)} times")
     assert counted.syncs <= 50
     assert counted.written < 1_000_000

@@ -65,6 +65,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *lab.words(delegator, "--once", "--timeout", "30")],
                           capture_output=True, text=True, check=False, timeout=60)
+    print(f"\nresident: {done.stderr.splitlines()[-1]} KiB for {kind} of the {at}")
     assert int(done.stderr.splitlines()[-1]) < 32 * 1024, done.stderr
 
 

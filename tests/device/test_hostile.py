@@ -187,6 +187,7 @@ def test_nothing_a_server_does_takes_more_than_32_mib(lab, say, kind):
     words = lab.words(delegator, "--once", "--timeout", "60")
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *words], capture_output=True, text=True,
                           check=False, timeout=120)
+    print(f"\nresident: {done.stderr.splitlines()[-1]} KiB for {kind}")
     assert int(done.stderr.splitlines()[-1]) < 32 * 1024, done.stderr
 
 

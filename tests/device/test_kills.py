@@ -40,8 +40,10 @@ class Device:
         command = ["strace", "-o", str(self.lab.folder / "trace"), *how, sys.executable, "-I", "-S", "-c", code]
         return subprocess.run([*command, *self.words], capture_output=True, check=False, timeout=60).returncode
 
-    def killed_and_started_again(self, call: str, number: int) -> None:
-        assert self.traced("-e", f"inject={call}:signal=SIGKILL:when={number}") == -9, (call, number)
+    def killed_and_started_again(self, call: str, number: int) -> bool:
+        """Whether it was killed."""
+        code = self.traced("-e", f"inject={call}:signal=SIGKILL:when={number}")
+        assert code in (-9, 0), (call, number)  # 0: how often some are called depends on how fast a child is
         for name in ("state.json", "credential.json"):
             if (self.lab.state / name).exists():
                 json.loads((self.lab.state / name).read_text())
@@ -52,6 +54,7 @@ class Device:
         assert len(asked) <= 4
         assert self.marks.read_text() in (".", "..")
         assert not [path.name for path in self.lab.state.iterdir() if path.name.startswith(".")]
+        return code == -9
 
 
 def test_a_kill_at_any_call_leaves_no_scar(lab, say, tmp_path):
@@ -69,6 +72,7 @@ def test_a_kill_at_any_call_leaves_no_scar(lab, say, tmp_path):
     assert kinds >= {"fsync", "rename", "openat", "connect", "sendto", "recvfrom", "mkdir", "flock", "wait4"}, kinds
     if not os.environ.get("THOROUGH"):
         moments = random.Random(14).sample(moments, len(moments) // 10)
-    for number, moment in enumerate(moments):
-        Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment)
-    print(f"{len(moments)} kills")
+    killed = sum(Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment)
+                 for number, moment in enumerate(moments))
+    print(f"\n{killed} kills")
+    assert killed > len(moments) * 0.9

@@ -58,6 +58,12 @@ def tpm(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_configuration_of_the_page_is_the_one_tried() -> None:
+    """But for what the program `openssl` asks of any configuration."""
+    page = (ROOT / "docs/device-makers.md").read_text()
+    assert CONFIGURATION.partition("[req]")[0] in page
+
+
 def free_pair() -> int:
     """A port that nobody listens at, nor at the next one."""
     while True:
