@@ -54,7 +54,7 @@ def parse_xml(body: bytes, reason: Reason) -> ET.Element:
         scan.close()
         return ET.fromstring(body)  # noqa: S314 - there is no DOCTYPE in it
     except (ET.ParseError, ValueError, LookupError, AssertionError) as error:
-        raise Failure(reason, f"not plain XML: {error}") from None
+        raise Failure(reason, str(error)) from None
 
 
 def content_of(http: HttpAnswer, name: str) -> ET.Element:
