@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 DEFAULT_PORT = 4433
 """The port on which a delegator listens (patent figure 2, block 204)."""
 
+LONGEST_URL = 2048
+MOST = 8
+"""Delegators that are asked in one attempt, however many there are."""
+
 _HOST = (r"(?P<bracketed>\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._~-]{1,32})?\])|"
          r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9.])?)")
 _ADDRESS = re.compile(rf"(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?")
@@ -64,7 +68,10 @@ def parse_address(text: str) -> Address:
 
 def parse_addresses(text: str) -> tuple[Address, ...]:
     """A comma list of addresses, tried in order: the grammar that service processors accept. Raises ValueError."""
-    return tuple(parse_address(part) for part in text.split(","))
+    addresses = tuple(parse_address(part) for part in text.split(","))
+    if len(addresses) > MOST:
+        raise ValueError(f"{len(addresses)} delegators are too many: give {MOST} at most")
+    return addresses
 
 
 def parse_alternate(text: str) -> Address:
@@ -73,13 +80,16 @@ def parse_alternate(text: str) -> Address:
 
 
 def parse_delegate_url(url: str) -> Place:
-    """Only https, no user in the URL, no redirection later: the credential goes to exactly this server."""
+    """Only https, no user in the URL, no redirection later: the credential goes to exactly this server. Raises
+    ValueError."""
+    if len(url) > LONGEST_URL:
+        raise ValueError(f"the delegate's URL is longer than {LONGEST_URL} characters")
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or not _printable(url):
         raise ValueError("the delegate's URL is not of the form https://host[:port]/path")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname.replace("%25", "%")  # RFC 6874
-    return Place(Address(host, _port(str(parts.port or 443), url)), target)
+    return Place(Address(host, _port("443" if parts.port is None else str(parts.port), url)), target)
 
 
 def _port(text: str | None, whole: str) -> int:

@@ -6,6 +6,8 @@ Must not live here: SOAP and XML as such (envelope), what to do next (flow).
 
 from __future__ import annotations
 
+import contextlib
+import re
 import unicodedata
 import xml.etree.ElementTree as ET
 from typing import NamedTuple
@@ -50,7 +52,7 @@ class Answer(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What accounts this device can hold. A real service processor takes 16 and 20."""
+    """What accounts this device can hold, in bytes of UTF-8. A real service processor takes 16 and 20."""
 
     user: int = 255
     password: int = 1024
@@ -59,11 +61,8 @@ class Limits(NamedTuple):
 def read_answer(http: HttpAnswer) -> Answer:
     """The answer to `messages.ask`."""
     response = content_of(http, ASK + "Response")
-    claim_id = text(response, "ClaimId")
-    if not claim_id:
-        raise strange("no ClaimId")
-    return Answer(_credential(response), _delegate(response), claim_id.strip(),
-                  text(response, "HandshakeCertificate"), alternates(response))
+    return Answer(_credential(response), _delegate(response), _claim_id(response),
+                  _handshake_certificate(response), alternates(response))
 
 
 def read_confirmation(http: HttpAnswer) -> None:
@@ -73,13 +72,39 @@ def read_confirmation(http: HttpAnswer) -> None:
 
 def check_credential(credential: Credential, limits: Limits, basic: bool) -> None:
     """Whether this device can set the account, before anything is stored (`basic`: shown to a delegate later)."""
-    too_long = len(credential.user_name) > limits.user or len(credential.password) > limits.password
-    if too_long:
-        raise Failure(reasons.UNUSABLE_CREDENTIAL, f"longer than {limits.user} or {limits.password} characters")
     if any(unicodedata.category(c) in _HARMFUL for c in credential.user_name + credential.password):
         raise Failure(reasons.UNUSABLE_CREDENTIAL, "holds control characters")
+    too_long = (len(credential.user_name.encode()) > limits.user
+                or len(credential.password.encode()) > limits.password)
+    if too_long:
+        raise Failure(reasons.UNUSABLE_CREDENTIAL,
+                      f"longer than {limits.user} or {limits.password} bytes in UTF-8 (--max-user, --max-password)")
     if basic and ":" in credential.user_name:
         raise Failure(reasons.UNUSABLE_CREDENTIAL, "a colon in the user name cannot be sent (RFC 7617 section 2)")
+
+
+def usable_claim_id(text: str) -> bool:
+    """A claim's name goes to the hook, into a file and onto lines that a script reads."""
+    return _CLAIM_ID.fullmatch(text) is not None
+
+
+_CLAIM_ID = re.compile(r"[!-~]{1,128}")
+
+
+def _claim_id(response: ET.Element) -> str:
+    claim_id = (text(response, "ClaimId") or "").strip()
+    if not claim_id:
+        raise strange("no ClaimId")
+    if not usable_claim_id(claim_id):
+        raise strange("a ClaimId that is longer than 128 characters, or has others than those of ASCII in it")
+    return claim_id
+
+
+def _handshake_certificate(response: ET.Element) -> str | None:
+    """One that cannot be read is as good as none: the device goes on with what it has."""
+    with contextlib.suppress(Failure):
+        return text(response, "HandshakeCertificate")
+    return None
 
 
 def _credential(response: ET.Element) -> Credential:
@@ -89,7 +114,18 @@ def _credential(response: ET.Element) -> Credential:
     user_name, password = text(element, "UserName"), text(element, "Password")
     if not user_name or not password:
         raise Failure(reasons.NO_CREDENTIAL)
-    return Credential(user_name, password, text(element, "NotAfter"))
+    return Credential(user_name, password, _not_after(element))
+
+
+def _not_after(credential: ET.Element) -> str | None:
+    """For whoever applies the credential to read; what is no moment is left out."""
+    with contextlib.suppress(Failure):
+        said = (text(credential, "NotAfter") or "").strip()
+        return said if _MOMENT.fullmatch(said) else None
+    return None
+
+
+_MOMENT = re.compile(r"[0-9T:.Z+-]{10,40}")
 
 
 def _delegate(response: ET.Element) -> Delegate | None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from delegator.device import enrolling, messages, tls
-from delegator.device.addresses import Address
+from delegator.device import enrolling, messages, reasons, tls
+from delegator.device.addresses import MOST, Address
 from delegator.device.certificate import common_names
+from delegator.device.channel import Peer
 from delegator.device.contents import contents
 from delegator.device.envelope import HttpAnswer
 from delegator.device.exchange import Limit, Request, exchange
@@ -60,23 +62,29 @@ HOPS = 3
 
 def call(settings: Settings, state: State, operation: str, body: bytes,
          read: Callable[[HttpAnswer], Read], addresses: tuple[Address, ...]) -> tuple[Address, Read]:
-    """One SOAP call to the first delegator that answers it. One that names others instead of itself is followed,
-    to delegators that prove themselves by the same factory CA. Returns who answered, too. Raises the Failure that
-    got furthest."""
+    """One SOAP call to the first delegator that answers it, in the time that is left of the attempt. One that names
+    others instead of itself is followed, to delegators that prove themselves by the same factory CA. Returns who
+    answered, too. Raises the Failure that got furthest, with the longest pause that any of them asked for."""
     context = context_for(settings, state)
     request = Request("POST", "/", (("Content-Type", "text/xml; charset=utf-8"),
                                     ("SOAPAction", messages.action(operation))), body)
-    failures, tried = [], set()
+    ends = time.monotonic() + settings.budget
+    failures: list[Failure] = []
+    tried: set[Address] = set()
+    learned = max(1, MOST - len(addresses))  # who is named by others may not take the place of who was configured
     to_try = deque((address, 0) for address in addresses)
-    while to_try:
+    while to_try and len(tried) <= MOST:
         address, hops = to_try.popleft()
-        if address in tried:
+        seconds = min(settings.timeout, ends - time.monotonic())
+        if address in tried or seconds <= 0:
             continue
+        if hops:
+            learned -= 1
+            if learned < 0:
+                continue
         tried.add(address)
         try:
-            name = settings.server_name or address.host if hops == 0 else address.host
-            answer = exchange(address, name, context, request, Limit(settings.timeout, _ANSWER_SIZE))
-            return address, read(answer)
+            return address, _asked(settings, address, context, request, seconds, read)
         except Failure as failure:
             log.warning("%s: %s [%s]", address, failure, failure.reason.name)
             failures.append(failure)
@@ -84,4 +92,25 @@ def call(settings: Settings, state: State, operation: str, body: bytes,
             to_try.extendleft(reversed(there))
             if not failure.reason.elsewhere and not there:
                 break
-    raise max(failures, key=lambda failure: failure.reason.number)
+    raise _furthest(failures)
+
+
+def _asked(settings: Settings, address: Address, context: ssl.SSLContext, request: Request, seconds: float,
+           read: Callable[[HttpAnswer], Read]) -> Read:
+    """What one delegator says. Whatever it sends, an error that nobody thought of is its answer's, so that the next
+    one is asked all the same. Raises Failure."""
+    name = settings.server_name if address in settings.addresses and settings.server_name else address.host
+    try:
+        return read(exchange(Peer(address, name, settings.proxy), context, request, Limit(seconds, _ANSWER_SIZE)))
+    except Failure:
+        raise
+    except Exception as error:
+        raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, f"{type(error).__name__}: {error}") from None
+
+
+def _furthest(failures: list[Failure]) -> Failure:
+    if not failures:
+        return Failure(reasons.NO_ROUTE, "there was no time left to ask")
+    furthest = max(failures, key=lambda failure: failure.reason.number)
+    furthest.retry_after = max((one.retry_after for one in failures if one.retry_after is not None), default=None)
+    return furthest

@@ -12,19 +12,18 @@ import io
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TextIO
 
-from delegator.device import options, reasons, tls
+from delegator.device import checking, options, reasons, retry, status, tls
 from delegator.device.flow import Result, World, activate
-from delegator.device.reasons import Busy, Misconfigured
-from delegator.device.settings import Settings
+from delegator.device.reasons import Busy, Failure, Misconfigured, Reason
 from delegator.device.state import CREDENTIAL, PROVISIONING, Folder, Phase
 
 log = logging.getLogger("delegator.device")
@@ -49,8 +48,9 @@ class Report(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
-    """Runs `activate` or `reasons`; `argv` is without the program's name. Returns the exit code, which is never 0 where
+    """Runs one command; `argv` is without the program's name. Returns the exit code, which is never 0 where
     the result could not be written."""
+    _fill_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a letter that the terminal does not have stops nothing
@@ -60,6 +60,23 @@ def main(argv: Sequence[str] | None = None, world: World | None = None) -> int:
     said = _written(sys.stdout, "")
     _written(sys.stderr, "")
     return code or (0 if said else _FAILED)
+
+
+def _fill_descriptors() -> None:
+    """Standard streams that whoever started us closed lead nowhere: else the next file that is opened, such as the
+    lock, would take their place, and a hook's words would be written into it."""
+    while True:
+        try:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+        except OSError:  # a folder of its own without devices
+            return
+        if descriptor > _STANDARD_ERROR:
+            os.close(descriptor)
+            return
+        os.set_inheritable(descriptor, True)  # a hook's are these
+
+
+_STANDARD_ERROR = 2
 
 
 def _ran(argv: Sequence[str] | None, world: World | None) -> int:
@@ -79,49 +96,104 @@ def _ran(argv: Sequence[str] | None, world: World | None) -> int:
 
 
 def _run(words: argparse.Namespace, world: World) -> Report:
-    """The activation, with every way to end turned into a report."""
-    with _logging(words.verbose), _signals():
+    """A command, with every way to end turned into a report."""
+    with _logging(getattr(words, "verbose", False)), _signals():
         try:
-            return _activate(options.settings(words), world)
+            return _COMMANDS[words.command](words, world)
         except Misconfigured as error:
             return _ended("failed", _CONFIGURATION, str(error))
         except Busy as error:
             return _ended("failed", _CONFLICT, str(error))
         except Stopped as stop:
             return _ended("stopped", _SIGNALLED + stop.number, "stopped; the next activation goes on from here")
-        except OSError as error:
-            return _ended("failed", _FAILED, f"this device's own trouble: {reasons.system_words(error)}")
+        except Failure as failure:
+            return _failed(failure)
+        except Exception as error:
+            return _failed(Failure(reasons.OWN_TROUBLE, reasons.system_words(error)))
 
 
-def _activate(settings: Settings, world: World) -> Report:
-    if settings.hook and shutil.which(settings.hook[0]) is None:
-        raise Misconfigured(f"the hook {settings.hook[0]} is not a command that can be run")
-    if settings.own is not None and settings.own.command and shutil.which(settings.own.command[0]) is None:
-        raise Misconfigured(f"{settings.own.command[0]} is not a command that can be run: name one that makes a "
-                            "certificate request with --request-command")
+def _failed(failure: Failure) -> Report:
+    """This device's own trouble before there was an activation at all."""
+    reason = failure.reason
+    return Report(reason.exit_code, {"outcome": status.FAILED, "reason": reason.name, "exit_code": reason.exit_code,
+                                     "detail": failure.detail}, _not_activated(reason, failure.detail))
+
+
+def _activate(words: argparse.Namespace, world: World) -> Report:
+    settings = options.settings(words)
     if not tls.clock_is_set():
         log.warning("the clock of this device is not set (it shows %s): certificates are judged by the build time",
                     time.strftime("%Y-%m-%d", time.gmtime()))
-    folder = Folder(settings.state)
-    with folder.held():
-        return _report(activate(settings, folder, world), folder)
+    began = world.monotonic()
+    while True:
+        rest = settings.window - (world.monotonic() - began)
+        try:
+            folder = Folder(settings.state)
+            with folder.held():
+                result = activate(settings._replace(window=rest), folder, world)
+                return _report(result, folder, settings.identity.service_tag)
+        except Failure as failure:  # not even the folder: a disk that is full may be so for a moment only
+            wait = retry.pause(settings.interval, None, world.uniform)
+            if settings.once or not retry.worth_waiting(0.0, wait, rest):
+                raise
+            log.warning("%s [%s]; next attempt in %.0f s", failure, failure.reason.name, wait)
+            world.sleep(wait)
 
 
-def _report(result: Result, folder: Folder) -> Report:
+def _report(result: Result, folder: Folder, service_tag: str) -> Report:
     state, reason = result.state, result.reason
-    fetched = bool(state.delegate_url) and state.phase is Phase.CONFIRMED
+    ready = state is not None and state.phase is Phase.CONFIRMED
+    fetched = ready and state is not None and bool(state.delegate_url)
     facts: dict[str, object] = {
         "outcome": _outcome(result), "reason": reason and reason.name, "exit_code": reason.exit_code if reason else 0,
-        "detail": result.detail, "attempts": result.attempts, "phase": state.phase.value,
-        "service_tag": state.service_tag, "claim_id": state.claim_id or None,
-        "delegate_url": state.delegate_url or None, "state": str(folder.path),
-        "credential_file": str(folder.path / CREDENTIAL) if state.phase is Phase.CONFIRMED else None,
+        "detail": result.detail, "attempts": result.attempts, "phase": state and state.phase.value,
+        "service_tag": service_tag, "claim_id": (state and state.claim_id) or None,
+        "delegate_url": (state and state.delegate_url) or None, "state": str(folder.path),
+        "credential_file": str(folder.path / CREDENTIAL) if ready else None,
         "provisioning_file": str(folder.path / PROVISIONING) if fetched else None,
     }
     if reason is not None:
-        detail = f" ({result.detail})" if result.detail else ""
-        return Report(reason.exit_code, facts, f"not activated: {reason.meaning}{detail}. Look at: {reason.look_at}.")
+        status.write(folder.path, {name: facts[name] for name in _TOLD_LATER})
+        return Report(reason.exit_code, facts, _not_activated(reason, result.detail))
+    status.clear(folder.path)
     return Report(0, facts, _SENTENCES[_outcome(result)])
+
+
+_TOLD_LATER = ("outcome", "reason", "exit_code", "detail", "attempts")
+
+
+def _not_activated(reason: Reason, detail: str) -> str:
+    return f"not activated: {reason.meaning}{f' ({detail})' if detail else ''}. Look at: {reason.look_at}."
+
+
+def _check(words: argparse.Namespace, _world: World) -> Report:
+    """The worst finding decides."""
+    found = checking.look(options.settings(words))
+    wrong = [one.reason for one in found if one.reason is not None]
+    worst = min(wrong, key=lambda reason: reason.number) if wrong else None
+    facts: dict[str, object] = {
+        "outcome": status.FAILED if worst else "good", "reason": worst and worst.name,
+        "exit_code": worst.exit_code if worst else 0,
+        "findings": [{"what": one.what, "words": one.words, "reason": one.reason and one.reason.name}
+                     for one in found]}
+    lines = [f"{one.what}: {one.words}" for one in found]
+    said = f"not everything is in order. Look at: {worst.look_at}." if worst else "everything is in order."
+    return Report(worst.exit_code if worst else 0, facts, "\n  ".join([said, *lines]))
+
+
+def _status(words: argparse.Namespace, _world: World) -> Report:
+    """Of a device that may be waiting: nothing is changed, and nobody is kept."""
+    try:
+        facts = status.read(Path(words.state))
+    except OSError as error:
+        raise Misconfigured(f"the state folder {words.state} cannot be read: {reasons.system_words(error)}") from None
+    at_work = "an activation is at work" if facts["at_work"] else "no activation is at work"
+    code = facts["exit_code"]
+    return Report(code if isinstance(code, int) else _FAILED, facts, f"{facts['outcome']}; {at_work}.")
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, World], Report]] = {
+    "activate": _activate, "check": _check, "status": _status}
 
 
 def _outcome(result: Result) -> str:
@@ -136,14 +208,15 @@ _SENTENCES = {
 }
 
 
-def _ended(outcome: str, exit_code: int, sentence: str) -> Report:
+def _ended(outcome: str, exit_code: int, words: str) -> Report:
+    sentence = reasons.shown(words)
     return Report(exit_code, {"outcome": outcome, "reason": None, "exit_code": exit_code, "detail": sentence},
                   sentence)
 
 
 def _say(report: Report, as_json: bool) -> int:
     facts = json.dumps(report.facts) if as_json else "\n".join(
-        f"{name}: {value}" for name, value in report.facts.items() if value not in (None, ""))
+        f"{name}: {reasons.shown(str(value))}" for name, value in report.facts.items() if value not in (None, ""))
     said = _written(sys.stdout, f"{facts}\n")
     _written(sys.stderr, f"delegator device: {report.sentence}\n")
     return report.exit_code or (0 if said else _FAILED)
@@ -174,11 +247,26 @@ def _lost(stream: TextIO, error: OSError) -> int:
     return _FAILED
 
 
+class _Standard(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.9 and 3.10 know no such argument
+    """A log that nobody takes stops nothing, and is not told with a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+class _OneLine(logging.Formatter):
+    """What others said is part of many lines, and may not begin one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.msg, record.args = reasons.shown(record.getMessage()), None
+        return super().format(record)
+
+
 @contextlib.contextmanager
 def _logging(verbose: bool) -> Iterator[None]:
     """Words on standard error while the command runs; the block numbers in front are those of the patent's figure."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = _Standard(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     try:
@@ -202,4 +290,6 @@ def _signals() -> Iterator[None]:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT):  # once is enough, and a second one would cut off the first's end
+        signal.signal(other, signal.SIG_IGN)
     raise Stopped(number)

@@ -9,22 +9,31 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Union
+from typing import BinaryIO, Union
 
-_LARGEST = 32 * 1024 * 1024
-"""Bytes: twice what an owner's server may send."""
+_LARGEST = 2 * 1024 * 1024
+"""Bytes: a bundle with all of the world's authorities has 200 KiB."""
 
 
 def contents(path: Union[str, Path]) -> bytes:  # noqa: UP007 - Python 3.9
     """Raises OSError, ValueError for what is no file or too large."""
-    _require_file(path, Path(path).stat())  # before it is opened: to open a device may already do something
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        _require_file(path, os.fstat(descriptor))
+    with opened(path) as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise ValueError(f"{path} is larger than {_LARGEST // 2**20} MiB")
     return content
+
+
+def opened(path: Union[str, Path]) -> BinaryIO:  # noqa: UP007 - Python 3.9
+    """The file itself, for what is read piece by piece. Raises OSError, ValueError for what is no file."""
+    _require_file(path, Path(path).stat())  # before it is opened: to open a device may already do something
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _require_file(path, os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _require_file(path: Union[str, Path], found: os.stat_result) -> None:  # noqa: UP007 - Python 3.9

@@ -6,11 +6,13 @@ Must not live here: what the elements mean (answers), where the bytes came from 
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # stdlib only; the tree builder below refuses what makes it unsafe
+import contextlib
+import xml.etree.ElementTree as ET  # stdlib only; what makes it unsafe is refused before (document)
 from typing import NamedTuple
 
 from delegator.device import reasons
 from delegator.device.addresses import Address, parse_alternate
+from delegator.device.document import Scan
 from delegator.device.messages import NAMESPACE, SOAP
 from delegator.device.reasons import Failure, Reason
 
@@ -26,6 +28,10 @@ STATUSES: dict[int, Reason] = {429: reasons.TRY_LATER, 502: reasons.UNAVAILABLE,
 """HTTP statuses without a SOAP fault that still say something: a proxy's or a limiter's."""
 
 
+ALTERNATES = 4
+"""Other delegators that a device remembers: each may be anywhere in its owner's network."""
+
+
 class HttpAnswer(NamedTuple):
     """One HTTP answer. `retry_after` is the header as it came."""
 
@@ -34,22 +40,21 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
 
-class _Plain(ET.TreeBuilder):
-    """Refuses a DOCTYPE at its first word: without one there are no entities to expand and nothing to fetch."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("the document has a DOCTYPE")
+_MOST_PARTS = 8000
+"""Elements and attributes of an answer: ours have some twenty, and each takes forty times its size in memory. Three
+thousand alternates are too many to be used, and no cause to throw a credential away."""
 
 
 def parse_xml(body: bytes, reason: Reason) -> ET.Element:
-    """The root element; anything that is not plain, well-formed XML is the given reason."""
+    """The root element; anything that is not plain, well-formed XML is the given reason. It is looked at before
+    anything of it is kept: of a DOCTYPE nothing expands, and neither do names (document)."""
     try:
-        parser = ET.XMLParser(target=_Plain())  # noqa: S314 - _Plain refuses a DOCTYPE, so nothing expands
-        parser.feed(body)
-        root: ET.Element = parser.close()
+        scan = Scan(_MOST_PARTS)
+        scan.feed(body)
+        scan.close()
+        return ET.fromstring(body)  # noqa: S314 - there is no DOCTYPE in it
     except (ET.ParseError, ValueError, LookupError, AssertionError) as error:
-        raise Failure(reason, f"not plain XML: {error}") from None
-    return root
+        raise Failure(reason, str(error)) from None
 
 
 def content_of(http: HttpAnswer, name: str) -> ET.Element:
@@ -80,17 +85,21 @@ def _fault(fault: ET.Element, http: HttpAnswer) -> Failure:
     code = None if detail is None else text(detail, "Code")
     if detail is None or code is None or code.strip() not in FAULTS:
         return strange("a SOAP fault without a code that this client knows")
-    wait = seconds(text(detail, "RetryAfter"))
-    return Failure(FAULTS[code.strip()], "", seconds(http.retry_after) if wait is None else wait, alternates(detail))
+    said = (seconds(text(detail, "RetryAfter")), seconds(http.retry_after))
+    return Failure(FAULTS[code.strip()], "", max((one for one in said if one is not None), default=None),
+                   alternates(detail))
 
 
 def alternates(parent: ET.Element) -> tuple[Address, ...]:
-    """The other delegators an answer or a fault names."""
-    try:
-        return tuple(parse_alternate(value(element))
-                     for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"))
-    except ValueError as error:
-        raise strange(str(error)) from None
+    """The other delegators an answer or a fault names, the first few of those that can be dialled. They are a help and
+    no duty, so an odd one is left out and spoils nothing else."""
+    found: list[Address] = []
+    for element in parent.findall(f"{{{NAMESPACE}}}AlternateDelegator"):
+        with contextlib.suppress(ValueError, Failure):
+            found.append(parse_alternate(value(element)))
+        if len(found) == ALTERNATES:
+            break
+    return tuple(found)
 
 
 def seconds(text: str | None) -> int | None:

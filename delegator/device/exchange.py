@@ -1,8 +1,9 @@
-"""One question, one answer: dial, shake hands, send one HTTP/1.1 request, read one bounded answer, hang up.
+"""One question, one answer: one HTTP/1.1 request, one bounded answer, on a connection of its own.
 
-The invariant: once dialled, everything happens before one deadline and within one size, whatever the other side
-does (looking up a name is bounded by the system alone, dialling by the deadline per address); every way to fail
-leaves as a Failure. Must not live here: what the bytes mean (envelope), whom to trust (tls).
+The invariant: once a name is looked up (which the system alone bounds), everything happens before one deadline, and
+what is taken in is counted where it comes in, before anybody looks for its length: http.client reads a chunk of
+size -1 to the end of the world. Every way to fail leaves as a Failure.
+Must not live here: TLS and sockets (channel), what the bytes mean (envelope), whom to trust (tls).
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import http.client
 import io
 import logging
-import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from delegator.device import reasons, tls
-from delegator.device.addresses import Address, proven_name
+from delegator.device.channel import Channel, Peer, opened
 from delegator.device.envelope import HttpAnswer
-from delegator.device.reasons import Failure, system_words
+from delegator.device.reasons import Failure
 
 log = logging.getLogger("delegator.device")
 
 _CHUNK = 64 * 1024
+_HEAD = 64 * 1024
+"""Bytes of status line and headers, 100-continues and all: a server's own are a few hundred."""
+_PACKED = 8 * _CHUNK
+"""Bytes from the network for one piece of a body: chunks of one byte take six."""
 
 
 class Request(NamedTuple):
@@ -41,107 +46,81 @@ class Limit(NamedTuple):
     size: int
 
 
-class _Stream(io.RawIOBase):
-    """What http.client reads from: a TLS socket that counts, and that keeps the deadline between its reads."""
+Take = Callable[[bytes], None]
 
-    def __init__(self, secured: ssl.SSLSocket, deadline: float) -> None:
-        self._secured = secured
-        self._deadline = deadline
-        self.version = secured.version()  # asked now: after an error the ssl module no longer knows
-        self.received = 0
+
+class _Stream(io.RawIOBase):
+    """What http.client reads from."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        self._secured.settimeout(_left(self._deadline))
-        count = self._secured.recv_into(buffer)
-        self.received += count
-        return count
+        content = self._channel.read(len(buffer))
+        buffer[:len(content)] = content
+        return len(content)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
 
 
-def exchange(address: Address, server_name: str, context: ssl.SSLContext, request: Request,
-             limit: Limit) -> HttpAnswer:
-    """The answer of `address`, which must prove to be `server_name`. Raises Failure."""
+def exchange(peer: Peer, context: ssl.SSLContext, request: Request, limit: Limit,
+             take: Take | None = None) -> HttpAnswer:
+    """The answer of a peer, which must prove itself. With `take` the body of a good answer (200) is given to it in
+    pieces and not kept. Raises Failure."""
     deadline = time.monotonic() + limit.seconds
-    log.info("203 connecting to %s", address)
-    with _connected(address, deadline) as plain, _secured(plain, server_name, context, deadline) as secured:
-        stream = _Stream(secured, deadline)
-        log.info("211 %s accepted the connection (%s)", address, stream.version)
-        sent = _send(secured, address, request)
-        return _receive(stream, request.method, limit.size, sent)
+    log.info("203 connecting to %s", peer.address)
+    with opened(peer, context, deadline) as channel:
+        version = channel.version  # asked now: after an error the ssl module no longer knows
+        log.info("211 %s accepted the connection (%s)", peer.address, version)
+        sent = _send(channel, request, peer.address.told)
+        try:
+            return _received(channel, request.method, limit.size, take)
+        except http.client.RemoteDisconnected as error:
+            raise tls.answer_failure(sent or error, version, channel.received == 0) from None
+        except (http.client.IncompleteRead, OSError) as error:
+            raise tls.answer_failure(error, version, channel.received == 0) from None
+        except Failure:
+            raise
+        except Exception:  # of whatever class: http.client believes numbers that nobody can count
+            raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, "what came is not HTTP") from None
 
 
-def _connected(address: Address, deadline: float) -> socket.socket:
-    try:
-        plain = socket.create_connection(address, timeout=_left(deadline))
-    except socket.gaierror as error:
-        raise Failure(reasons.NAME_NOT_FOUND, f"{address.host}: {error.strerror}") from None
-    except ConnectionRefusedError:
-        raise Failure(reasons.NOTHING_LISTENING, str(address)) from None
-    except (OSError, UnicodeError) as error:
-        raise Failure(reasons.NO_ROUTE, f"{address}: {system_words(error)}") from None
-    # The request follows our last handshake message at once; with Nagle it would wait 40 ms for its acknowledgement.
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return plain
-
-
-def _secured(plain: socket.socket, server_name: str, context: ssl.SSLContext, deadline: float) -> ssl.SSLSocket:
-    try:
-        plain.settimeout(_left(deadline))
-        secured = context.wrap_socket(plain, server_hostname=proven_name(server_name), suppress_ragged_eofs=False)
-    except OSError as error:
-        raise tls.handshake_failure(error) from None
-    try:
-        tls.check_lower_bound(secured.getpeercert() or {})
-    except Failure:
-        secured.close()
-        raise
-    return secured
-
-
-def _send(secured: ssl.SSLSocket, address: Address, request: Request) -> Exception | None:
+def _send(channel: Channel, request: Request, host: str) -> Exception | None:
     """Sends the request. An error here is kept: the alert that explains it may be waiting to be read."""
-    headers = (("Host", address.told), *request.headers, ("Content-Length", str(len(request.body))),
-               ("Connection", "close"))
+    headers = (("Host", host), *request.headers, ("Content-Length", str(len(request.body))), ("Connection", "close"))
     head = f"{request.method} {request.target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers) + "\r\n"
+    channel.allow(_HEAD)
     try:
-        secured.sendall(head.encode("ascii") + request.body)
+        channel.write(head.encode("ascii") + request.body)
     except OSError as error:
         return error
     return None
 
 
-def _receive(stream: _Stream, method: str, size: int, sent: Exception | None) -> HttpAnswer:
-    try:
-        with http.client.HTTPResponse(stream, method=method) as response:  # type: ignore[arg-type]
-            response.begin()
-            return HttpAnswer(response.status, response.headers["Retry-After"], _body(response, size))
-    except http.client.RemoteDisconnected as error:
-        raise tls.answer_failure(sent or error, stream.version, stream.received == 0) from None
-    except (http.client.IncompleteRead, OSError) as error:
-        raise tls.answer_failure(error, stream.version, stream.received == 0) from None
-    except (http.client.HTTPException, ValueError):
-        raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, "what came is not HTTP") from None
+def _received(channel: Channel, method: str, size: int, take: Take | None) -> HttpAnswer:
+    channel.allow(_HEAD)
+    with http.client.HTTPResponse(_Stream(channel), method=method) as response:  # type: ignore[arg-type]
+        response.begin()
+        retry_after, body = response.headers["Retry-After"], bytearray()
+        _read_all(channel, response, size, take if take and response.status == http.client.OK else body.extend)
+        return HttpAnswer(response.status, retry_after, bytes(body))
 
 
-def _body(response: http.client.HTTPResponse, size: int) -> bytes:
+def _read_all(channel: Channel, response: http.client.HTTPResponse, size: int, take: Take) -> None:
     """The whole body or an error: http.client alone would pass a cut one off as whole."""
-    body = bytearray()
-    while chunk := response.read(_CHUNK):
-        body += chunk
-        if len(body) > size:
+    count = 0
+    while True:
+        channel.allow(_PACKED)
+        chunk = response.read(_CHUNK)
+        count += len(chunk)
+        if count > size:
             raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, f"longer than {size} bytes")
+        if not chunk:
+            break
+        take(chunk)
     if response.length:
-        raise http.client.IncompleteRead(bytes(body), response.length)
-    return bytes(body)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the time for this exchange is over")
-    return left
+        raise http.client.IncompleteRead(b"", response.length)

@@ -7,17 +7,19 @@ and the factory's key and certificate stay between device and maker. Must not li
 from __future__ import annotations
 
 import base64
+from http import HTTPStatus
 
 from delegator.device import reasons, tls
 from delegator.device.addresses import parse_delegate_url
 from delegator.device.answers import Credential
-from delegator.device.envelope import HttpAnswer, parse_xml, seconds
-from delegator.device.exchange import Limit, Request, exchange
-from delegator.device.messages import NAMESPACE
-from delegator.device.reasons import Failure, Reason
+from delegator.device.channel import Peer
+from delegator.device.document import Document
+from delegator.device.envelope import HttpAnswer, seconds
+from delegator.device.exchange import Limit, Request, Take, exchange
+from delegator.device.reasons import Failure, Reason, system_words
 
 _DATA_SIZE = 16 * 1024 * 1024
-"""Provisioning data may carry certificates and scripts, but it is read into a small device's memory."""
+"""Provisioning data may carry certificates and scripts; a small device's flash holds no more."""
 
 _AT_THE_DELEGATE: dict[Reason, Reason] = {
     reasons.NAME_NOT_FOUND: reasons.DELEGATE_UNREACHABLE,
@@ -34,17 +36,35 @@ _AT_THE_DELEGATE: dict[Reason, Reason] = {
 """The same accident at the second server is another reason: another person must act."""
 
 
-def fetch(url: str, trust_anchor: str, credential: Credential, timeout: float) -> bytes:
-    """The provisioning document (block 218). Raises Failure."""
+def fetch(url: str, trust_anchor: str, credential: Credential, timeout: float, take: Take) -> None:
+    """The provisioning document (block 218), piece by piece to `take`; it counts when this returns. Raises Failure,
+    and whatever `take` raises."""
+    document = Document()
+
+    def look_and_take(piece: bytes) -> None:
+        try:
+            document.feed(piece)
+        except ValueError as error:
+            raise Failure(reasons.DELEGATE_FAILED, str(error)) from None
+        try:
+            take(piece)
+        except OSError as error:
+            raise Failure(reasons.OWN_TROUBLE, system_words(error)) from None
+
     place = parse_delegate_url(url)
     request = Request("GET", place.target, (("Authorization", basic(credential)), ("Accept", "text/xml")))
     try:
-        answer = exchange(place.address, place.address.host, tls.delegate_context(trust_anchor), request,
-                          Limit(timeout, _DATA_SIZE))
+        answer = exchange(Peer(place.address, place.address.host, made_for_servers=False),
+                          tls.delegate_context(trust_anchor), request, Limit(timeout, _DATA_SIZE), look_and_take)
     except Failure as failure:
-        reason = _AT_THE_DELEGATE.get(failure.reason, failure.reason)
-        raise Failure(reason, f"{url}: {_there(failure)}") from None
-    return _document(answer)
+        if failure.reason not in _AT_THE_DELEGATE:
+            raise
+        raise Failure(_AT_THE_DELEGATE[failure.reason], f"{url}: {_there(failure)}", failure.retry_after) from None
+    _require_good(answer)
+    try:
+        document.close()
+    except ValueError as error:
+        raise Failure(reasons.DELEGATE_FAILED, str(error)) from None
 
 
 def _there(failure: Failure) -> str:
@@ -65,18 +85,8 @@ def basic(credential: Credential) -> str:
     return "Basic " + base64.b64encode(pair).decode("ascii")
 
 
-def _namespace(name: str) -> str:
-    return f"the namespace {name}" if name else "no namespace"
-
-
-def _document(answer: HttpAnswer) -> bytes:
-    if answer.status == 401:
+def _require_good(answer: HttpAnswer) -> None:
+    if answer.status == HTTPStatus.UNAUTHORIZED:
         raise Failure(reasons.UNUSABLE_CREDENTIAL, "the delegate answered 401", seconds(answer.retry_after))
-    if answer.status != 200:
+    if answer.status != HTTPStatus.OK:
         raise Failure(reasons.DELEGATE_FAILED, f"HTTP status {answer.status}", seconds(answer.retry_after))
-    root = parse_xml(answer.body, reasons.DELEGATE_FAILED)
-    if root.tag != f"{{{NAMESPACE}}}Provisioning":
-        space, _, name = root.tag.rpartition("}")
-        raise Failure(reasons.DELEGATE_FAILED, f"the root element is {name[:80]} in {_namespace(space[1:81])}, and "
-                      f"must be Provisioning in the namespace {NAMESPACE}")
-    return answer.body

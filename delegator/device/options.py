@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from delegator.device import retry
-from delegator.device.addresses import Address, parse_addresses
+from delegator.device.addresses import Address, parse_address, parse_addresses
 from delegator.device.answers import Limits
 from delegator.device.enrolling import OPENSSL
 from delegator.device.messages import Identity
@@ -25,15 +25,20 @@ Value = TypeVar("Value")
 
 _MAC = re.compile(r"[0-9A-Fa-f]{2}([:-]?)(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}")
 _TEXT_LIMIT = 255
+_STATE = "/var/lib/delegator-device"
 _DESCRIPTION = """Ask the maker's delegator for this device's first credential and its owner's server, fetch the
 provisioning data there, apply it with the hook command, and report that the device is deployed."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """`activate` and `reasons`."""
+    """One for each command."""
     top = argparse.ArgumentParser(prog="delegator device", description="The device client of the service delegator.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _activate(commands.add_parser("activate", help="make this device ready for its owner", description=_DESCRIPTION))
+    _activate(commands.add_parser(
+        "check", help="say whether `activate` would get through, with the same words; nothing is asked for",
+        description="Look at files, clock and each delegator, without asking for a credential."))
+    _status(commands.add_parser("status", help="say how far this device is, also while it waits"))
     commands.add_parser("reasons", help="print the table of failures and exit codes")
     return top
 
@@ -45,7 +50,7 @@ def settings(words: argparse.Namespace) -> Settings:
     return Settings(
         words.delegator, words.certificate, words.key, words.ca, identity, Path(words.state), words.server_name,
         words.hook, words.hook_timeout, words.timeout, words.interval, words.window, words.once, words.again,
-        Limits(words.max_user, words.max_password), _own(words))
+        Limits(words.max_user, words.max_password), _own(words), words.proxy)
 
 
 def _own(words: argparse.Namespace) -> Own | None:
@@ -60,7 +65,7 @@ def _own(words: argparse.Namespace) -> Own | None:
 
 def contradiction(words: argparse.Namespace) -> str | None:
     """What words that are right on their own say against each other, or None."""
-    if words.command != "activate":
+    if words.command not in ("activate", "check"):
         return None
     if bool(words.certificate_request) != bool(words.request_key):
         return "--certificate-request and --request-key go together"
@@ -75,12 +80,19 @@ def _activate(command: argparse.ArgumentParser) -> None:
         fill(command)
 
 
+def _status(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--state", default=_STATE, metavar="DIR", help="where it is kept (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
 def _where(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("where to ask")
     group.add_argument("--delegator", required=True, metavar="HOST[:PORT]", type=_said(_addresses),
                        help="the delegator, or several separated by commas, tried in order (port 4433)")
     group.add_argument("--server-name", metavar="NAME", type=_said(_name),
                        help="the name its certificate must have, where that is not HOST")
+    group.add_argument("--proxy", metavar="HOST:PORT", type=_said(_proxy),
+                       help="an HTTP proxy by which the delegators are reached (CONNECT); the owner's server is not")
     group.add_argument("--ca", required=True, metavar="FILE", help="the factory CA: the only one that is believed")
 
 
@@ -107,16 +119,16 @@ def _who(command: argparse.ArgumentParser) -> None:
 
 def _what(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("what to do with the answer")
-    group.add_argument("--state", default="/var/lib/delegator-device", metavar="DIR",
+    group.add_argument("--state", default=_STATE, metavar="DIR",
                        help="where credential and progress are kept (default: %(default)s)")
     group.add_argument("--hook", default=(), type=_said(_command), metavar="'CMD ARG...'",
                        help="the command that applies the provisioning data, which it gets on standard input")
     group.add_argument("--hook-timeout", default=300.0, type=_said(_seconds), metavar="S",
                        help="seconds the hook may take (default: %(default)g)")
     group.add_argument("--max-user", default=255, type=_said(_count), metavar="N",
-                       help="longest user name this device can hold (default: %(default)s)")
+                       help="longest user name this device can hold, in bytes (default: %(default)s)")
     group.add_argument("--max-password", default=1024, type=_said(_count), metavar="N",
-                       help="longest password this device can hold (default: %(default)s)")
+                       help="longest password this device can hold, in bytes (default: %(default)s)")
 
 
 def _when(command: argparse.ArgumentParser) -> None:
@@ -149,6 +161,14 @@ def _said(convert: Callable[[str], Value]) -> Callable[[str], Value]:
 
 def _addresses(text: str) -> tuple[Address, ...]:
     return parse_addresses(text)
+
+
+def _proxy(text: str) -> Address:
+    """A port is asked for, as there is none that all proxies have."""
+    address = parse_address(text.partition("://")[2].rstrip("/") if text.startswith("http://") else text)
+    if not text.rstrip("/").endswith(f":{address.port}"):
+        raise ValueError("give the proxy's port too: HOST:PORT")
+    return address
 
 
 def _text(text: str) -> str:

@@ -7,6 +7,7 @@ Must not live here: how a failure is recognised (tls, exchange, answers), when i
 
 from __future__ import annotations
 
+import errno
 from typing import NamedTuple
 
 from delegator.device.addresses import Address
@@ -15,14 +16,14 @@ _FIRST_EXIT_CODE = 20
 
 
 class Reason(NamedTuple):
-    """One row: `elsewhere` = another address may know better, `stops` = asking again cannot help."""
+    """One row: `elsewhere` = another address may know better. None of them ends the run: nothing that a server says
+    may stop a device for good, and what it says today it may say otherwise tomorrow."""
 
     number: int
     name: str
     meaning: str
     look_at: str
     elsewhere: bool = False
-    stops: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -31,8 +32,6 @@ class Reason(NamedTuple):
     @property
     def then(self) -> str:
         """What the device does next, in words."""
-        if self.stops:
-            return "stops"
         return "next address, then retries" if self.elsewhere else "retries"
 
 
@@ -74,7 +73,7 @@ UNAVAILABLE = Reason(
     "the delegator's log", elsewhere=True)
 MALFORMED_REQUEST = Reason(
     13, "malformed-request", "the delegator did not understand the question (SOAP fault MalformedRequest)",
-    "the form of the service tag and of the certificate request", stops=True)
+    "the form of the service tag and of the certificate request", elsewhere=True)
 IDENTITY_REJECTED = Reason(
     14, "identity-rejected", "the certificate does not belong to this service tag (SOAP fault IdentityRejected)",
     "--tag against the certificate's common name; must the device use a certificate of its own?", elsewhere=True)
@@ -102,27 +101,32 @@ DELEGATE_FAILED = Reason(
 HOOK_FAILED = Reason(
     22, "hook-failed", "the hook command could not apply the data",
     "run the hook by hand with the stored files; its words are on standard error")
+OWN_TROUBLE = Reason(
+    23, "own-trouble", "something on this device itself failed, which may pass",
+    "disk, memory and the program named in the log")
 
 REASONS = (
     NAME_NOT_FOUND, NO_ROUTE, NOTHING_LISTENING, TLS_REFUSED, TLS_FAILED, CLOCK_NOT_SET, SERVER_NOT_TRUSTED,
     SERVER_NAME_MISMATCH, CLIENT_REFUSED, NO_ANSWER, ANSWER_NOT_UNDERSTOOD, UNAVAILABLE, MALFORMED_REQUEST,
     IDENTITY_REJECTED, NOT_ENTITLED, TRY_LATER, NO_CREDENTIAL, UNUSABLE_CREDENTIAL, DELEGATE_UNREACHABLE,
-    DELEGATE_NOT_TRUSTED, DELEGATE_FAILED, HOOK_FAILED,
+    DELEGATE_NOT_TRUSTED, DELEGATE_FAILED, HOOK_FAILED, OWN_TROUBLE,
 )
 
 
 class Failure(Exception):
-    """One attempt failed. `detail` is a line for a person, whoever wrote it, and never holds a secret; `retry_after` is
-    in seconds; `ask_at` are the delegators that the one that refused named instead of itself."""
+    """One attempt failed. `detail` is for a person and never holds a secret; `retry_after` is in seconds;
+    `ask_at` are the delegators that the one that refused named instead of itself. `proven` is whether it came from a
+    server that had proven itself: until then anybody on the way can say anything. `unforeseen` is an error that nobody
+    thought of: where it came from is not gone back to."""
 
     def __init__(self, reason: Reason, detail: str = "", retry_after: int | None = None,
                  ask_at: tuple[Address, ...] = ()) -> None:
-        detail = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in detail)
-        super().__init__(f"{reason.meaning} ({detail})" if detail else reason.meaning)
+        self.detail = shown(detail)
+        super().__init__(f"{reason.meaning} ({self.detail})" if detail else reason.meaning)
         self.reason = reason
-        self.detail = detail
         self.retry_after = retry_after
         self.ask_at = ask_at
+        self.proven = self.unforeseen = False
 
 
 class Misconfigured(Exception):
@@ -133,11 +137,39 @@ class Busy(Exception):
     """Another activation is at work in the same state folder (exit code 6)."""
 
 
+_SHOWN = 400
+"""Characters of what others said that a person is shown."""
+
+
+def shown(text: str) -> str:
+    """Words that may be somebody else's, so that a line stays one line: no control characters, no writing from right
+    to left where that was not asked for, and an end."""
+    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)
+
+
 def system_words(error: Exception) -> str:
     """What the system said, with the file it said it of, and without its number."""
     name = getattr(error, "filename", None)
     words = getattr(error, "strerror", None) or str(error)
     return f"{name}: {words}" if isinstance(name, str) else words
+
+
+_MAY_PASS = frozenset({errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN, errno.EINTR,
+                       errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EDQUOT, errno.ETXTBSY})
+"""What the system says of its own state and not of a file: no person need come for it."""
+
+
+def own_error(what: str, error: Exception, why: str = "") -> Exception:
+    """The error for a file of this device's own: a person's to mend, or trouble that may pass."""
+    words = f"{what}: {why or system_words(error)}"
+    return Failure(OWN_TROUBLE, words) if may_pass(error) else Misconfigured(words)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the system may say otherwise a moment later."""
+    ours = isinstance(error, OSError) and not hasattr(error, "library")  # OpenSSL's have numbers of their own
+    return ours and getattr(error, "errno", None) in _MAY_PASS
 
 
 def table() -> str:

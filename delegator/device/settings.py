@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,3 +41,6 @@ class Settings(NamedTuple):
     again: bool = False
     limits: Limits = Limits()
     own: Own | None = None
+    proxy: Address | None = None
+    budget: float = math.inf
+    """Seconds for one attempt, all of its servers together; what is left of it is passed on."""

@@ -1,7 +1,8 @@
 """What survives a power cut: the state folder, written so that every file is whole or absent.
 
-The invariant: `state.json` is written last, so what it speaks of is already on the disk; the transaction id is
-on the disk before anybody hears it. Nothing here is readable for anybody but the owner of the process.
+The invariants: nothing that was stored is trusted more than what is received; `state.json` is written last, so what it
+speaks of is already on the disk; the transaction id is on the disk before anybody hears it. Nothing here is readable
+for anybody but the owner of the process.
 Must not live here: when to move from one phase to the next (flow).
 """
 
@@ -9,20 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from delegator.device.addresses import Address
-from delegator.device.answers import Credential
+from delegator.device.addresses import MOST, Address, authority, parse_address, parse_delegate_url
+from delegator.device.answers import Credential, usable_claim_id
 from delegator.device.contents import contents
-from delegator.device.reasons import Busy, Misconfigured, system_words
+from delegator.device.reasons import Busy, Misconfigured, may_pass, own_error, shown, system_words
+from delegator.device.replacing import Replacement, clear, sync
 
 log = logging.getLogger("delegator.device")
 
@@ -32,7 +36,7 @@ TRUST_ANCHOR = "delegate-ca.pem"
 PROVISIONING = "provisioning.xml"
 HANDSHAKE_CERTIFICATE = "handshake.pem"
 HANDSHAKE_KEY = "handshake.key"
-_LOCK = "lock"
+LOCK = "lock"
 
 _TRANSACTION_BYTES = 24
 """192 random bits: with a shared certificate this number alone says which device a claim belongs to."""
@@ -68,7 +72,7 @@ class State(NamedTuple):
 def _holds_state_alone(path: Path) -> bool:
     """Whether there is nothing in a folder but what we put there: one that others use must not be closed to them."""
     names = {one.name for one in path.iterdir()}
-    return STATE in names or names <= {_LOCK}
+    return STATE in names or names <= {LOCK}
 
 
 def new_state(service_tag: str, now: float, own: bool = False) -> State:
@@ -77,61 +81,79 @@ def new_state(service_tag: str, now: float, own: bool = False) -> State:
 
 
 class Folder:
-    """The state folder: mode 0700, files 0600, every write atomic and durable."""
+    """The state folder: mode 0700, files 0600, every write atomic and durable, none where nothing changes."""
 
     def __init__(self, path: Path) -> None:
+        """Raises Misconfigured for a folder that is not this user's alone."""
         self.path = path
+        self.lock = -1
+        """The descriptor of the file `lock`, while it is held."""
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.is_symlink():
+                raise Misconfigured(f"the state folder {path} is a link to another: name that one")
             found = path.stat()
             ours = not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid() and _holds_state_alone(path)
         except OSError as error:
-            raise Misconfigured(f"the state folder {path} cannot be used: {system_words(error)}") from None
+            raise own_error(f"the state folder {path} cannot be used", error) from None
+        if found.st_uid != os.geteuid():
+            raise Misconfigured(f"the state folder {path} is another user's: name a folder of its own, which need not "
+                                "be there yet")
         if found.st_mode & 0o077:
             cure = f"`chmod 700 {path}` first" if ours else "name a folder of its own, which need not be there yet"
             raise Misconfigured(f"others can look into the state folder {path}: {cure}")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps a second activation out; the lock ends with the process, also with a killed one."""
+        """Keeps a second activation out; the lock ends with the process, also with a killed one. Raises Busy,
+        Misconfigured."""
+        path = self.path / LOCK
         try:
-            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                clear(path)  # whatever it is, nobody can have locked it
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise Misconfigured(f"the state folder {self.path} cannot be written: {system_words(error)}") from None
+            raise own_error(f"the state folder {self.path} cannot be written", error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
         except BlockingIOError:
+            os.close(lock)
             raise Busy(f"another activation is at work in {self.path}") from None
+        self.lock = lock
+        try:
+            yield
         finally:
+            self.lock = -1
             os.close(lock)
 
+    def replacing(self, name: str) -> Replacement:
+        """A file's new content, to be given piece by piece."""
+        return Replacement(self.path / name)
+
     def write(self, name: str, content: bytes) -> Path:
-        """Replaces a file whole: new file, fsync, rename, fsync of the folder."""
-        target, new = self.path / name, self.path / f".{name}.new"
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(target)
-        self._sync()
-        return target
+        """Replaces a file whole, if it holds anything else."""
+        with self.replacing(name) as new:
+            new.write(content)
+        return self.path / name
 
     def read(self, name: str) -> bytes | None:
-        """The file's content, or None where there is none."""
+        """The file's content, or None where there is none that can be read. Raises OSError for what may pass: a device
+        that is short of memory has not lost its state."""
         try:
             return contents(self.path / name)
         except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            if may_pass(error) and getattr(error, "errno", None) != errno.EIO:  # a block of flash that is gone stays so
+                raise
+            log.warning("%s cannot be read: %s", name, shown(system_words(error)))
             return None
 
     def remove(self, name: str) -> None:
         """Removes what does not belong to this claim, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             (self.path / name).unlink()
-            self._sync()
+            sync(self.path)
 
     def save(self, state: State) -> None:
         """The commit point of every step."""
@@ -145,9 +167,9 @@ class Folder:
             return None
         try:
             return _state(json.loads(raw))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
             log.warning("%s is damaged; it is kept as %s.damaged and the activation starts anew", STATE, STATE)
-            (self.path / STATE).replace(self.path / f"{STATE}.damaged")
+            self.write(f"{STATE}.damaged", raw)
             return None
 
     def save_credential(self, credential: Credential, claim_id: str) -> None:
@@ -158,23 +180,38 @@ class Folder:
         """The stored account, or None where it is missing or damaged."""
         try:
             facts = json.loads(self.read(CREDENTIAL) or b"")
-            return Credential(str(facts["user_name"]), str(facts["password"]), facts["not_after"])
-        except (ValueError, TypeError, KeyError):
+            ends = facts.get("not_after")
+            return Credential(_word(facts["user_name"]), _word(facts["password"]),
+                              ends if isinstance(ends, str) else None)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _state(facts: dict[str, Any]) -> State:
-    alternates = tuple(Address(str(host), int(port)) for host, port in facts["alternates"])
-    return State(str(facts["transaction_id"]), str(facts["service_tag"]), int(facts["started_at"]),
-                 Phase(facts["phase"]), str(facts["claim_id"]), str(facts["delegate_url"]), alternates,
-                 bool(facts["own"]))
+    """What was stored, trusted no more than what is received. Raises whatever nonsense leads to."""
+    url = str(facts["delegate_url"])
+    if url:
+        parse_delegate_url(url)
+    state = State(_word(facts["transaction_id"]), _word(facts["service_tag"]), int(facts["started_at"]),
+                  Phase(facts["phase"]), str(facts["claim_id"]), url,
+                  tuple(_address(*one) for one in facts["alternates"][:MOST]), facts["own"] is True)
+    begun = state.phase is not Phase.ASKING
+    if not _TRANSACTION.fullmatch(state.transaction_id) or (begun and not usable_claim_id(state.claim_id)):
+        raise ValueError("it is not what was saved")
+    return state
+
+
+_TRANSACTION = re.compile(r"[A-Za-z0-9_-]{16,128}")
+
+
+def _word(said: object) -> str:
+    if not isinstance(said, str) or not said:
+        raise ValueError("it is no text")
+    return said
+
+
+def _address(host: object, port: object) -> Address:
+    return parse_address(authority(_word(host), int(str(port))))
 
 
 def _as_json(facts: dict[str, Any]) -> bytes:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from delegator.device import asking, enrolling, hook, messages, reasons
 from delegator.device.answers import Answer, check_credential, read_answer, read_confirmation
+from delegator.device.contents import opened
+from delegator.device.document import Document
 from delegator.device.fetching import fetch
 from delegator.device.reasons import Failure
 from delegator.device.settings import Settings
@@ -61,8 +64,11 @@ def _fetch(settings: Settings, folder: Folder, state: State) -> State:
     credential, anchor = folder.load_credential(), folder.read(TRUST_ANCHOR)
     if credential is None or anchor is None:
         raise Failure(reasons.NO_CREDENTIAL, "the stored credential or trust anchor is gone")
+    check_credential(credential, settings.limits, basic=True)
     log.info("218 fetching the provisioning data from %s", state.delegate_url)
-    folder.write(PROVISIONING, fetch(state.delegate_url, anchor.decode(), credential, settings.timeout))
+    with folder.replacing(PROVISIONING) as new:
+        fetch(state.delegate_url, anchor.decode("utf-8", "replace"), credential,
+              min(settings.timeout, settings.budget), new.write)
     return state._replace(phase=Phase.FETCHED)
 
 
@@ -71,12 +77,28 @@ def _apply(settings: Settings, folder: Folder, state: State) -> State:
         log.warning("no hook: credential and data are left in %s for whoever applies them", folder.path)
         return state._replace(phase=Phase.APPLIED)
     log.info("217 applying with %s", settings.hook[0])
-    try:
-        hook.apply(settings.hook, _facts(folder, state), settings.hook_timeout)
-    except Failure as failure:
-        _tell(settings, state, failure)
-        raise
+    if folder.load_credential() is None:
+        raise Failure(reasons.NO_CREDENTIAL, "the stored credential is gone")
+    facts = _facts(folder, state)
+    if facts.provisioning is not None:
+        _look_at(facts.provisioning)
+    hook.apply(settings.hook, facts, settings.hook_timeout, folder.lock)
     return state._replace(phase=Phase.APPLIED)
+
+
+def _look_at(provisioning: Path) -> None:
+    """What is on the disk may have been damaged there, and a hook is not to find that out."""
+    document = Document()
+    try:
+        with opened(provisioning) as file:
+            while piece := file.read(_PIECE):
+                document.feed(piece)
+        document.close()
+    except (OSError, ValueError) as error:
+        raise Failure(reasons.DELEGATE_FAILED, f"the stored document: {reasons.system_words(error)}") from None
+
+
+_PIECE = 64 * 1024
 
 
 def _facts(folder: Folder, state: State) -> hook.Facts:
@@ -85,8 +107,8 @@ def _facts(folder: Folder, state: State) -> hook.Facts:
                       state.delegate_url)
 
 
-def _tell(settings: Settings, state: State, cause: Failure) -> None:
-    """The delegator should know, but what it answers changes nothing: the hook's failure is the reason."""
+def tell(settings: Settings, state: State, cause: Failure) -> None:
+    """The hook failed, and the delegator should know. What it answers changes nothing: the hook is the reason."""
     try:
         _say(settings, state, messages.FAILED, str(cause))
     except Failure as failure:

@@ -10,11 +10,11 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
 
 from delegator.device import built, reasons
+from delegator.device.certificate import facts
 from delegator.device.contents import contents
-from delegator.device.reasons import Failure, Misconfigured, Reason, system_words
+from delegator.device.reasons import Failure, Reason, own_error, system_words
 
 _NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL 1.1.0 and later, and of LibreSSL; the ssl module passes it on unnamed."""
@@ -30,6 +30,7 @@ _ABOUT_THE_CLIENT = frozenset({
 """Alerts (RFC 8446 section 6.2) with which a server says that it is the device's certificate that it dislikes."""
 
 
+Context = ssl.SSLContext
 _TIMEOUTS = (TimeoutError, socket.timeout)  # one class only since Python 3.10
 
 
@@ -44,15 +45,15 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     try:
         _believe(context, contents(ca).decode("utf-8", "replace"), cafile=ca)
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"the factory CA {ca} cannot be used: {system_words(error)}") from None
+        raise own_error(f"the factory CA {ca} cannot be used", error) from None
     try:
         # The library would not say which of the two it cannot read, nor what it is, and wait for who writes a pipe.
         _require_pem(certificate, _BEGIN, "certificate")
         _require_pem(key, _KEY, "private key")
         context.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
-        raise Misconfigured(f"the device's certificate {certificate} with the key {key} cannot be used: "
-                            f"{_pair_words(error)}") from None
+        raise own_error(f"the device's certificate {certificate} with the key {key} cannot be used", error,
+                        _pair_words(error)) from None
     return context
 
 
@@ -79,12 +80,13 @@ def delegate_context(trust_anchor: str) -> ssl.SSLContext:
     """TLS with the owner's server: the handed-over anchor alone, and no certificate of the device is shown.
 
     The anchor may be an intermediate or the server's own certificate: what was handed over is what is trusted.
+    Words around a certificate may be in any language; the ssl module takes none but ASCII.
     """
     context = _context()
     context.verify_flags |= _PARTIAL_CHAIN
     try:
-        _believe(context, trust_anchor, cadata=trust_anchor)
-    except (OSError, ValueError) as error:
+        _believe(context, trust_anchor, cadata=trust_anchor.encode("ascii", "replace").decode())
+    except (OSError, ValueError, TypeError) as error:
         raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
     return context
 
@@ -113,6 +115,7 @@ def _context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks chain and name from the start
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
+    context.options |= ssl.OP_NO_RENEGOTIATION  # who has proven itself does not become another (TLS 1.2)
     if not clock_is_set():
         context.verify_flags |= _NO_CHECK_TIME
     return context
@@ -122,14 +125,19 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted, and nobody is there to type a password")
 
 
-def check_lower_bound(certificate: Mapping[str, object]) -> None:
-    """On a device whose clock is not set: a certificate that ended before the build has ended for certain.
+def check_server(certificate: bytes, made_for_servers: bool) -> None:
+    """What OpenSSL does not ask of a certificate (DER) that it believes. Raises Failure, ValueError.
 
-    The other dates cannot be judged without a clock. This is max(build time, clock) as the lower bound of time.
+    It must be made for servers: one that does not say what it is for would be taken for a server's, also a device's.
+    And on a device whose clock is not set, one that ended before the build has ended for certain; the other dates
+    cannot be judged without a clock. This is max(build time, clock) as the lower bound of time.
     """
-    ends = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    if not clock_is_set() and ends < built.BUILD_TIME:
-        raise Failure(reasons.SERVER_NOT_TRUSTED, f"the certificate ended on {certificate['notAfter']}")
+    said = facts(certificate)
+    if made_for_servers and not said.for_servers:
+        raise Failure(reasons.SERVER_NOT_TRUSTED, "the certificate is not one for servers (extended key usage)")
+    if not clock_is_set() and said.ends < built.BUILD_TIME:
+        ended = time.strftime("%Y-%m-%d %H:%M", time.gmtime(said.ends))
+        raise Failure(reasons.SERVER_NOT_TRUSTED, f"the certificate ended on {ended}Z")
 
 
 def alert_in(error: BaseException) -> str | None:
@@ -139,7 +147,7 @@ def alert_in(error: BaseException) -> str | None:
     return name.lower() if found else None
 
 
-def handshake_failure(error: OSError) -> Failure:
+def handshake_failure(error: OSError | ValueError) -> Failure:
     """What an error during the handshake means (blocks 203-211)."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure(_distrust(error.verify_code), error.verify_message)
@@ -159,7 +167,9 @@ def answer_failure(error: Exception, version: str | None, nothing_came: bool) ->
     """
     alert = alert_in(error)
     if alert is not None and (nothing_came or alert in _ABOUT_THE_CLIENT):
-        return Failure(reasons.CLIENT_REFUSED, f"TLS alert {alert}")
+        failure = Failure(reasons.CLIENT_REFUSED, f"TLS alert {alert}")
+        failure.proven = True
+        return failure
     if nothing_came and version == "TLSv1.3" and _hung_up(error):
         return Failure(reasons.CLIENT_REFUSED, "closed right after the handshake, without an alert")
     return Failure(reasons.NO_ANSWER, _words(error))

@@ -86,7 +86,7 @@ def test_an_answer_is_read_whole(say):
     (b"<s:Envelope", b"<!DOCTYPE x []><s:Envelope"), (b"<ClaimId>", b"<Claim>"), (b"<ClaimId>", b"<ClaimId><a/>"),
     (b"urn:delegator:provisioning:1", b"urn:other"), (b"<s:Body>", b"<s:Body/><s:Body>"),
     (b"xmlsoap.org", b"xmlsoap.example"), (b"0123456789abcdef0123456789abcdef", b""), (b"https://h/", b"http://h/"),
-    (b">PEM<", b"><"), (b"a:1", b"a:0"), (b"<Delegate>", b"<Delegate/><Delegate>"),
+    (b">PEM<", b"><"), (b"<Delegate>", b"<Delegate/><Delegate>"),
     (b"</s:Envelope>", b"</s:Envelope><x/>"), (b"<s:Envelope", b'<?xml version="1.0" encoding="no"?><s:Envelope')])
 def test_spoilt_answers(say, spoil):
     body = say.answer(url="https://h/", anchor="PEM", more="<AlternateDelegator>a:1</AlternateDelegator>")
@@ -134,11 +134,13 @@ def test_retry_after(text, expected):
 
 
 def test_pauses():
-    """Around the interval, but never before the moment that the delegator named."""
+    """Around the interval, but never before the moment that the delegator named, nor before the interval's first."""
     low, high = (lambda a, _b: a), (lambda _a, b: b)
     assert [retry.pause(90, None, end) for end in (low, high)] == [45, 135]
-    assert [retry.pause(90, 40, end) for end in (low, high)] == [40, 50]
-    assert [retry.pause(90, 0, end) for end in (low, high)] == [0, 1]
+    assert [retry.pause(90, 200, end) for end in (low, high)] == [200, 250]
+    assert [retry.pause(90, 40, end) for end in (low, high)] == [45, 56.25]
+    assert [retry.pause(90, 0, end) for end in (low, high)] == [45, 56.25]
+    assert [retry.pause(1, 0, end) for end in (low, high)] == [0.5, 1.5]
     assert retry.worth_waiting(10, 90, 100)
     assert not retry.worth_waiting(10.1, 90, 100)
 

@@ -168,14 +168,23 @@ openssl req -new -key "$DELEGATOR_KEY_FILE" -subj "/CN=$DELEGATOR_SERVICE_TAG"
     assert b"PRIVATE KEY" in (own / "handshake.key").read_bytes()
 
 
-@pytest.mark.parametrize(("command", "said"), [
-    ("false", "cannot make"), ("echo hello", "left no key"), ("no-such-command", "--request-command")])
-def test_a_command_that_makes_no_request_is_a_matter_for_a_person(lab, say, shared, own, command, said):
+@pytest.mark.parametrize(("command", "said"), [("false", "cannot make"), ("echo hello", "left no key")])
+def test_a_command_that_makes_no_request_may_make_one_later(lab, say, shared, own, command, said):
+    """At the first boot there may be too little entropy."""
     delegator = lab.delegator(say.answer())
-    facts = lab.run(delegator, "--own", str(own), "--request-command", command, leaf=shared)
-    assert facts["exit_code"] == 3
+    facts = lab.fails(delegator, "own-trouble", "--own", str(own), "--request-command", command, leaf=shared)
     assert said in facts["detail"]
     assert not delegator.heard
+
+
+def test_a_command_that_is_none_is_a_matter_for_a_person_but_not_on_a_device_that_is_ready(lab, say, shared, own):
+    words = ("--own", str(own), "--request-command", "no-such-command")
+    delegator = lab.delegator(say.answer(), say.CONFIRMED)
+    facts = lab.run(delegator, *words, leaf=shared)
+    assert (facts["exit_code"], delegator.heard) == (3, [])
+    assert "--request-command" in facts["detail"]
+    assert lab.run(delegator, leaf=shared)["outcome"] == "ready"
+    assert lab.run(delegator, *words, leaf=shared)["outcome"] == "already-ready"
 
 
 def test_a_request_that_was_made_before_serves_as_well(lab, say, shared):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from delegator.device import reasons
 from scripts import build_device
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = ("3.9", "3.10", "3.12", "3.13")
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def packed(tmp_path_factory):
 
 
 def test_it_is_small_and_holds_only_the_device(packed):
-    assert packed.stat().st_size <= 100_000
+    assert packed.stat().st_size <= 60_000
     assert packed.read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert packed.stat().st_mode & 0o111
     names = zipfile.ZipFile(packed).namelist()
@@ -73,6 +74,42 @@ def test_a12_it_activates_on_a_bare_python(lab, say, packed, version):
     assert "ignored" not in done.stderr  # Python 3.13 tells of what 3.12 kept to itself
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["own", *VERSIONS])
+def test_it_looks_and_tells_on_a_bare_python(lab, say, packed, version):
+    """`check`, `status`, `reasons`, and what is strange on the way: a chunk that nobody can count, a name in XML."""
+    python = sys.executable if version == "own" else interpreter(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+
+    def runs(*words):
+        done = subprocess.run([python, "-I", "-S", packed, *words], capture_output=True, text=True, check=False,
+                              timeout=30)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+    assert runs("check", *lab.words(lab.delegator(say.http("<definitions/>")))[1:])[0] == 0
+    assert runs("reasons") == (0, reasons.table() + "\n")
+    assert runs("status", "--state", str(lab.folder / "nowhere"))[0] == 3
+    chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-" + b"f" * 99 + b"\r\n"
+    names = say.http(b'<a xmlns:p="' + b"u" * 60_000 + b'">' + b"<p:b/>" * 2000 + b"</a>")
+    own = "--own", str(lab.folder / "own")
+    for strange in (chunk, names, b"\x00", say.fault("NotEntitled")):
+        code, said = runs(*lab.words(lab.delegator(strange), "--once", *own))
+        assert json.loads(said)["reason"] in ("answer-not-understood", "not-entitled")
+        assert code in (31, 35)
+    code, said = runs("status", "--state", str(lab.state), "--json")
+    assert (code, json.loads(said)["reason"]) == (35, "not-entitled")
+
+
+def test_a_packed_program_is_the_same_without_its_texts():
+    """Line for line, so that a line has the number that it has in the sources."""
+    source = (ROOT / "delegator/device/hook.py").read_text()
+    shorter = build_device.without_words(source)
+    assert len(shorter.splitlines()) == len(source.splitlines())
+    assert '"""' not in shorter
+    assert build_device.without_words('def a():\n    """x"""\n') == 'def a():\n    """x"""\n'
+
+
 def test_it_uses_the_standard_library_only():
     """Every import of every room is either its own or the standard library's."""
     for name, text in build_device.contents(ROOT, 0).items():
@@ -87,3 +124,4 @@ def test_too_large_a_file_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(build_device, "SIZE_LIMIT", 10)
     assert build_device.main(["--out", str(tmp_path / "x.pyz")]) == 1
     assert "larger" in capsys.readouterr().err
+    assert not (tmp_path / "x.pyz").exists()

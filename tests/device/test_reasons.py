@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from delegator.device import built, main, reasons
+from delegator.device.certificate import Facts
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "device-makers.md"
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -48,7 +49,7 @@ def test_no_route(lab):
 def test_no_route_when_nobody_answers_in_time(lab, monkeypatch):
     def silent(*_args, **_kw):
         raise TimeoutError("timed out")
-    monkeypatch.setattr("socket.create_connection", silent)
+    monkeypatch.setattr("socket.socket.connect", silent)
     lab.fails("localhost:4433", "no-route")
 
 
@@ -114,7 +115,7 @@ def test_a_clock_before_the_build_is_judged_by_the_build(lab, say, monkeypatch):
     """A device at 1970: not-yet-valid is no argument then, and the words say what was done."""
     early = lab.pki.factory.leaf("delegator", server=True, start=say.DAY)
     monkeypatch.setattr(built, "BUILD_TIME", 4_000_000_000)
-    monkeypatch.setattr("delegator.device.tls.ssl.cert_time_to_seconds", lambda _text: 4_000_000_001)
+    monkeypatch.setattr("delegator.device.tls.facts", lambda _der: Facts((), 4_000_000_001, True))
     assert lab.run(lab.delegator(say.answer(), say.CONFIRMED, leaf=early))["outcome"] == "ready"
     assert "clock of this device is not set" in lab.err
 
@@ -293,7 +294,7 @@ def test_hook_failed(lab, say, code, limit, words):
     facts = lab.fails(delegator, "hook-failed", "--hook", lab.hook(code), "--hook-timeout", limit)
     assert (facts["detail"].partition(" ")[2], facts["exit_code"]) == (words, 42)
     assert delegator.heard[1].value("Result") == "Failed"
-    assert lab.saved()["phase"] == "asking"
+    assert lab.saved()["phase"] == "asking"  # the next power-on asks
 
 
 def test_hook_failed_even_if_nobody_can_be_told(lab, say):

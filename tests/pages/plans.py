@@ -123,6 +123,8 @@ PLAN: dict[str, dict[str, How]] = {
     "docs/device-makers.md": {
         "python3 scripts/build_device.py": DEVICES,
         "#!/bin/sh": DEVICES,
+        "python3 dist/delegator-device.pyz status": DEVICES,
+        "openssl_conf": Proven("tests/device/test_tpm.py::test_the_configuration_of_the_page_is_the_one_tried"),
         "[Unit]": Proven("tests/pages/test_samples.py::test_the_unit_of_the_page_starts_the_client"),
     },
     "docs/enrolment.md": {

@@ -84,6 +84,9 @@ def test_device_makers(place: Scene, first_start: Path) -> None:
     with reading(place, "docs/device-makers.md", test_device_makers) as page:
         page.run("python3 scripts/build_device.py")
         assert json.loads((place.folder / "state/state.json").read_text())["phase"] == "confirmed"
+        looked = page.run("python3 dist/delegator-device.pyz status")
+        assert "outcome: ready" in looked
+        assert "outcome: good" in looked
         hook = place.folder / "apply-provisioning"
         hook.write_text(place.here(page.take("#!/bin/sh")))
         hook.chmod(0o755)

@@ -67,11 +67,11 @@ def test_the_fetch_of_the_page_is_what_a_device_sends(monkeypatch: pytest.Monkey
     told = dict(line.split(": ", 1) for line in headers)
     user, _, password = base64.b64decode(told["Authorization"].split()[1]).decode().partition(":")
     with pytest.raises(reasons.Failure):
-        fetching.fetch(f"https://{told['Host']}/provisioning", "", Credential(user, password, None), 5.0)
-    ((address, _, _, request, _),) = sent
+        fetching.fetch(f"https://{told['Host']}/provisioning", "", Credential(user, password, None), 5.0, print)
+    ((peer, _, request, *_),) = sent
     assert first == f"{request.method} {request.target} HTTP/1.1"
     assert dict(request.headers) == {name: value for name, value in told.items() if name != "Host"}
-    assert f"{address.host}:{address.port}" == told["Host"]
+    assert str(peer.address) == told["Host"]
 
 
 def test_the_document_of_the_page_is_one_that_devices_take(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Killed at any call to the system: the next power-on becomes ready, with the same transaction id and nothing half.
+
+strace kills at the n-th call of a kind. A tenth of them by a fixed seed; with THOROUGH in the environment, all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CALLS = ("fsync", "rename", "openat", "write", "pwrite64", "ftruncate", "connect", "sendto", "recvfrom", "mkdir",
+         "unlink", "flock", "close", "vfork", "clone", "clone3", "wait4")
+pytestmark = [pytest.mark.slow, pytest.mark.counterpart("strace"), pytest.mark.timeout(1800)]
+
+
+class Device:
+    """One device whose activation is traced, with servers that answer the same to the same."""
+
+    def __init__(self, lab, say, folder: Path):
+        folder.mkdir()
+        lab.folder = folder
+        self.lab, self.marks = lab, folder / "marks"
+        self.delegate = lab.delegate()
+        issued = lab.issued(self.delegate)
+        self.delegator = lab.delegator(
+            lambda heard: issued if "GetProvisioningCredential" in heard.body else say.CONFIRMED)
+        hook = lab.hook(f"import sys\nsys.stdin.read()\nopen({str(self.marks)!r}, 'a').write('.')")
+        self.words = lab.words(self.delegator, "--once", "--hook", hook)
+
+    def traced(self, *how: str) -> int:
+        code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); from delegator.device import main; sys.exit(main())")
+        command = ["strace", "-o", str(self.lab.folder / "trace"), *how, sys.executable, "-I", "-S", "-c", code]
+        return subprocess.run([*command, *self.words], capture_output=True, check=False, timeout=60).returncode
+
+    def killed_and_started_again(self, call: str, number: int) -> bool:
+        """Whether it was killed."""
+        code = self.traced("-e", f"inject={call}:signal=SIGKILL:when={number}")
+        assert code in (-9, 0), (call, number)  # 0: how often some are called depends on how fast a child is
+        for name in ("state.json", "credential.json"):
+            if (self.lab.state / name).exists():
+                json.loads((self.lab.state / name).read_text())
+        facts = self.lab.run(self.delegator, *self.words[self.words.index("--once"):])
+        assert facts["outcome"] in ("ready", "already-ready"), (call, number, self.lab.err)
+        asked = [heard.value("TransactionId") for heard in self.delegator.heard]
+        assert set(asked) == {self.lab.saved()["transaction_id"]}
+        assert len(asked) <= 4
+        assert self.marks.read_text() in (".", "..")
+        assert not [path.name for path in self.lab.state.iterdir() if path.name.startswith(".")]
+        return code == -9
+
+
+def test_a_kill_at_any_call_leaves_no_scar(lab, say, tmp_path):
+    device = Device(lab, say, tmp_path / "whole")
+    assert device.traced("-e", f"trace={','.join(CALLS)}") == 0
+    called, moments, begun = dict.fromkeys(CALLS, 0), [], False
+    for line in (lab.folder / "trace").read_text().splitlines():
+        found = re.match(r"(\w+)\(", line)
+        if found and found[1] in called:
+            called[found[1]] += 1
+            begun |= "/state" in line
+            if begun:
+                moments.append((found[1], called[found[1]]))
+    kinds = {call for call, _ in moments}
+    assert kinds >= {"fsync", "rename", "openat", "connect", "sendto", "recvfrom", "mkdir", "flock", "wait4"}, kinds
+    if not os.environ.get("THOROUGH"):
+        moments = random.Random(14).sample(moments, len(moments) // 10)
+    killed = sum(Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment)
+                 for number, moment in enumerate(moments))
+    print(f"\n{killed} kills")
+    assert killed > len(moments) * 0.9
