@@ -62,8 +62,9 @@ async def test_a7a_a_device_without_a_certificate_fetches_its_document_with_its_
     claim, caller = new_claim(), client(start()[1])
     given = await caller.ask("SRV0001", claim)
     other = await caller.ask("SRV0002", new_claim())
-    body = fetch(f"https://localhost:{caller.port}/provisioning", party.customer_ca.read_text(),
-                 answers.Credential(given.user_name, given.password.reveal(), None), 5.0)
+    body = bytearray()
+    fetch(f"https://localhost:{caller.port}/provisioning", party.customer_ca.read_text(),
+          answers.Credential(given.user_name, given.password.reveal(), None), 5.0, body.extend)
     assert b"<ServiceTag>SRV0001</ServiceTag>" in body
     (tmp_path / "provisioning").mkdir()
     (tmp_path / "provisioning" / "SRV0001.xml").write_text("<own/>")

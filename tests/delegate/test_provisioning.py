@@ -62,13 +62,14 @@ async def test_a8_without_a_folder_the_built_in_document_is_served(inside, new_c
 async def test_a8_our_own_device_client_takes_what_is_served(inside, party, new_claim):
     given = await inside.client.ask("SRV0001", new_claim())
     shown = answers.Credential(given.user_name, given.password.reveal(), None)
-    body = await asyncio.to_thread(fetch, f"https://localhost:{inside.port}/provisioning",
-                                   party.customer_ca.read_text(), shown, 5.0)
+    body = bytearray()
+    await asyncio.to_thread(fetch, f"https://localhost:{inside.port}/provisioning", party.customer_ca.read_text(),
+                            shown, 5.0, body.extend)
     assert b"<ServiceTag>SRV0001</ServiceTag>" in body
     wrong = answers.Credential(given.user_name, "wrong", None)
     with pytest.raises(Failure, match="401"):
         await asyncio.to_thread(fetch, f"https://localhost:{inside.port}/provisioning",
-                                party.customer_ca.read_text(), wrong, 5.0)
+                                party.customer_ca.read_text(), wrong, 5.0, body.extend)
 
 
 async def test_a8_a_folder_that_does_not_answer_costs_so_many_threads_and_nobody_else_a_moment(

@@ -95,8 +95,8 @@ def test_it_looks_and_tells_on_a_bare_python(lab, say, packed, version):
     own = "--own", str(lab.folder / "own")
     for strange in (chunk, names, b"\x00", say.fault("NotEntitled")):
         code, said = runs(*lab.words(lab.delegator(strange), "--once", *own))
-        assert json.loads(said)["reason"] in ("answer-not-understood", "not-entitled")
-        assert code in (31, 35)
+        assert json.loads(said)["reason"] in ("answer-not-understood", "no-answer", "not-entitled")
+        assert code in (30, 31, 35)  # Python 3.9 takes such a chunk for one that was cut off
     code, said = runs("status", "--state", str(lab.state), "--json")
     assert (code, json.loads(said)["reason"]) == (35, "not-entitled")
 
