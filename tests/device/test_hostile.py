@@ -27,7 +27,7 @@ from delegator.device.document import Document
 from delegator.device.envelope import ALTERNATES, HttpAnswer
 from delegator.device.reasons import Failure
 
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROOT = Path(__file__).parents[2]
 CODES = {reason.exit_code for reason in reasons.REASONS}
 
@@ -344,8 +344,14 @@ PLACES = ["delegator.device.asking.exchange", "delegator.device.steps.fetch", "d
           "delegator.device.enrolling.is_usable"]
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("error", WEIRD, ids=lambda error: type(error).__name__)
+def each_once(first: list, second: list) -> list:
+    """Every pair; one for each of the longer list is a quick test, the others are slow ones."""
+    return [pytest.param(one, other, marks=() if (at - number) % len(second) == 0 else pytest.mark.slow)
+            for at, one in enumerate(first) for number, other in enumerate(second)]
+
+
+@pytest.mark.parametrize(("place", "error"), each_once(PLACES, WEIRD),
+                         ids=lambda one: one if isinstance(one, str) else type(one).__name__)
 def test_an_exception_of_any_class_at_any_call_is_a_reason_and_the_next_power_on_asks(
         lab, say, monkeypatch, place, error):
     def fails(*_args, **_kw):
@@ -361,16 +367,19 @@ def test_an_exception_of_any_class_at_any_call_is_a_reason_and_the_next_power_on
     comes_good(lab, say, *more, confirmed_by=delegator)
 
 
-@pytest.mark.parametrize("name", ["state.json", "credential.json", "delegate-ca.pem", "provisioning.xml", "lock",
-                                  "status.json", ".state.json.new"])
-@pytest.mark.parametrize("content", [
+FILES = ["state.json", "credential.json", "delegate-ca.pem", "provisioning.xml", "lock", "status.json",
+         ".state.json.new"]
+CONTENTS = [
     b"", b"\x00" * 70, b"\xff\xfe\x00", b"[" * 100_000, b"null", b"[]", b'"x"', b"1" * 5000, "\u00e9".encode(),
     json.dumps({"transaction_id": "x", "service_tag": "ABC1234", "started_at": 1e400, "phase": "fetched",
                 "claim_id": "\n", "delegate_url": "https://h/", "alternates": [["h", -1]], "own": []}).encode(),
     json.dumps({"transaction_id": "x" * 32, "service_tag": "ABC1234", "started_at": 1, "phase": "issued",
                 "claim_id": "c", "delegate_url": "https://127.0.0.1:1/", "alternates": [], "own": False}).encode(),
-    json.dumps({"user_name": "a\nb", "password": ["x"], "not_after": {}}).encode()],
-    ids=range(12))
+    json.dumps({"user_name": "a\nb", "password": ["x"], "not_after": {}}).encode()]
+
+
+@pytest.mark.parametrize(("content", "name"), each_once(CONTENTS, FILES),
+                         ids=lambda one: one if isinstance(one, str) else str(CONTENTS.index(one)))
 def test_any_file_of_the_folder_may_hold_anything(lab, say, name, content):
     """Flash ages, and others write into folders."""
     delegate = lab.delegate(b"")

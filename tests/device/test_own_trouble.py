@@ -46,6 +46,7 @@ class Flash:
         monkeypatch.setattr(Path, "replace", replaced)
 
 
+@pytest.mark.slow
 def test_a_day_of_refusals_writes_nothing_after_the_first(lab, say, monkeypatch):
     flash = Flash(monkeypatch)
     facts = lab.run(lab.delegator(say.fault("NotEntitled")), "--interval", "900")
@@ -54,6 +55,7 @@ def test_a_day_of_refusals_writes_nothing_after_the_first(lab, say, monkeypatch)
     assert flash.written < 50_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["owner's server down", "owner's server errs", "failing hook", "refused",
                                    "another anchor"])
 def test_a_day_of_anything_costs_at_most_fifty_fsyncs_and_a_megabyte(lab, say, monkeypatch, cause):
