@@ -154,8 +154,8 @@ def test_a2_files_can_go_to_another_private_folder(folder: Folder, tmp_path: Pat
 
 def held() -> int:
     """Bytes that are held for what our code and cryptography made, but for the table of attributes looked up, whose
-    4096 slots keep a name each ("utcoffset", made anew for each certificate) by where in memory it lay: that one is why the
-    same run held 190 to 360 bytes a device. What other threads of the test run make meanwhile is not counted."""
+    4096 slots keep a name each ("utcoffset", made anew for each certificate) by where in memory it lay: that one is why
+    the same run held 190 to 360 bytes a device. What other threads of the test run make meanwhile is not counted."""
     getattr(sys, "_clear_internal_caches" if sys.version_info >= (3, 13) else "_clear_type_cache")()
     gc.collect()
     ours = [tracemalloc.Filter(True, str(ROOT / "pki" / "*")), tracemalloc.Filter(True, "*/cryptography/*")]
