@@ -95,7 +95,10 @@ def acts(world: World) -> list[str]:
     return [row.entry.act.value for row in reversed(rows)]
 
 
-@pytest.mark.parametrize("later", [12, STOOD + 3], ids=["soon after the start", "a minute after it"])
+@pytest.mark.parametrize(("house", "later"), [
+    ("sqlite", 12), pytest.param("postgresql", 12, marks=pytest.mark.counterpart("initdb")), ("sqlite", STOOD + 3)],
+    indirect=["house"],
+    ids=["sqlite, soon after the start", "postgresql, soon after the start", "sqlite, a minute after it"])
 def test_T7_forty_days_ahead_for_eight_seconds_prune_nothing_and_give_no_second_credential(
         house: World, clock: WallClock, later: float) -> None:
     said = clock.start(house)
@@ -147,6 +150,7 @@ def test_T7_a_start_with_a_clock_two_days_ahead_ends_no_claim_before_it_is_set_r
     assert acts(house)[:len(rows)] == rows
 
 
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
 def test_T7_a_clock_that_was_set_for_good_is_followed_within_a_minute(house: World, clock: WallClock) -> None:
     """A claim is over then, and its device gets a new one: what stands for a minute is no accident."""
     clock.start(house)
