@@ -156,7 +156,7 @@ def test_a_problem_is_said_although_its_json_could_not_be(house: Path) -> None:
 @pytest.mark.slow
 def test_what_programs_read_is_utf_8_on_any_terminal(house: Path) -> None:
     for words in ("devices export", "config show", "usage --csv"):
-        shown = _shell(f"$PY -m delegator {words}", house, PYTHONIOENCODING="latin-1", DELEGATOR_SERVER__URL="https://d.example/Łódź")
+        shown = _shell(f"$PY -m delegator {words}", house, PYTHONIOENCODING="latin-1", DELEGATOR_MAIL__USER="Łódź")
         assert shown.returncode == 0
         shown.stdout.decode("utf-8")
     logged = _shell("$PY -m delegator device activate --delegator 127.0.0.1:1 --tag Ł --ca x --certificate x --key x "

@@ -239,7 +239,9 @@ def test_two_hooks_never_run_at_once_not_even_after_a_kill(lab, say):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     first.kill()
-    first.communicate()
+    first.wait()
+    for pipe in (first.stdout, first.stderr):  # not read to their ends: the hook has them still
+        pipe.close()
     left_over = int(marks.read_text())
     assert lab.run(delegator, "--hook", words)["outcome"] == "ready"
     assert "it is ended" in lab.err

@@ -372,7 +372,7 @@ def test_8_a_name_server_is_an_address_with_or_without_a_port(text: str, found: 
     {"label": "a.b"}, {"label": "-"}, {"label": ""}, {"private_networks": ("10.0.0.1/8",)},
     {"trust_anchor": "/nowhere/ca.crt"}, {"trust_anchor": __file__}], ids=str)
 def test_8_a_setting_that_does_not_fit_is_told_before_anything_listens(said: dict[str, Any]) -> None:
-    with pytest.raises(DelegatorError, match=r"\$\.domains") as error:
+    with pytest.raises(DelegatorError, match=r"\[domains\]") as error:
         load_domains(config.Domains(enabled=True, **said))
     assert error.value.kind is Kind.CONFIGURATION
 
