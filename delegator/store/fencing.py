@@ -150,8 +150,8 @@ class Fence:
         return True
 
     async def share(self) -> None:
-        """Tell the others on this machine, and whoever is started later; who knows of a newer one is never written over,
-        and counts here too. Where that cannot be done it is said once."""
+        """Tell the others on this machine, and whoever is started later. What one of them knows of a newer one counts
+        here, and is never written over. Where that cannot be done it is said once."""
         await self.learn()
         if self._file is None or self.seen is None:
             return
