@@ -319,14 +319,16 @@ class Teller:
                  for customer, told in verdict.unserved.items()} if verdict.serving else {}
         if verdict.most is not None:
             wrong["devices"] = verdict.words() + _because(why.get(verdict.most))
-        return self._changes(wrong, now)
+        return self._changes(wrong, now, seen)
 
-    def _changes(self, wrong: Mapping[str, str], now: float) -> list[str]:
+    def _changes(self, wrong: Mapping[str, str], now: float, seen: Sequence[Answer]) -> list[str]:
         lines = []
         for who in self._since.keys() - wrong.keys():
             since, _ = self._since.pop(who)
-            over = "devices" in wrong  # said of all of them now
-            lines += [] if over else [f"{who} are served again, after {lasted(now - since)}"]
+            if "devices" not in wrong:  # else it is said of all of them now
+                over = "are served again" if _asked(who, seen, now) >= ENOUGH else \
+                    f"are fewer than {ENOUGH} in a minute now, too few to tell whether they are served"
+                lines.append(f"{who} {over}, after {lasted(now - since)}")
         for who, words in wrong.items():
             since, said = self._since.get(who, (now, ""))
             kind = words.partition("; because: ")[0].partition("most were told ")[2]
@@ -355,6 +357,11 @@ def _again(seen: Iterable[Answer], now: float) -> bool:
     """Whether enough devices were served lately, whatever those were told that have not come back yet."""
     lately = Counter(answer.told for answer in seen if answer.at > now - RECENT and answer.customer is not None)
     return lately.total() >= ENOUGH and _worst(lately) is None
+
+
+def _asked(who: str, seen: Iterable[Answer], now: float) -> int:
+    """How many of whoever a line is about asked in the window."""
+    return sum(one.at > now - WINDOW and who in ("devices", f"devices of customer {one.customer}") for one in seen)
 
 
 def _because(why: str | None) -> str:

@@ -134,7 +134,8 @@ def test_T8_it_is_said_once_since_when_and_again_how_long_it_took() -> None:
     assert teller.look(each(AWAY, 31), NOW + 30, {AWAY: "in other words"}) == []
     assert teller.unserved(NOW + 32)["devices"].startswith("not being served for 30 s: of 31 devices in a minute 31")
     assert "the database" not in str(teller.unserved(NOW + 32)), "details may name a device, and stay in the log"
-    assert teller.look(each(SERVED, 30), NOW + 132, {}) == ["devices are served again, after 2 min 10 s"]
+    assert teller.look(each(SERVED, 30, NOW + 132), NOW + 132, {}) == [
+        "devices are served again, after 2 min 10 s"]
     assert teller.unserved(NOW + 132) == {}
 
 
@@ -155,6 +156,19 @@ def test_T8_a_customer_has_words_of_its_own() -> None:
     assert list(teller.unserved(NOW)) == ["devices of customer acme"]
     assert teller.look(told(("acme", SERVED, 100)), NOW + 9, {}) == [
         "devices of customer acme are served again, after 9 s"]
+
+
+@pytest.mark.parametrize(("bad", "left"), [
+    (told(("acme", AWAY, 15), ("globex", AWAY, 15)), []), (told(("acme", AWAY, 30)), told(("acme", AWAY, 19))),
+    (told(("acme", DELEGATE, 30), ("globex", SERVED, 40)), told(("globex", SERVED, 40)))],
+    ids=["nobody asks any more", "too few ask", "one customer's ask no more"])
+def test_T8_where_too_few_ask_to_tell_nobody_is_said_to_be_served_again(bad: list[Answer], left: list[Answer]) -> None:
+    """Devices that were told to come later come later: that is no sign that it is over."""
+    teller = Teller()
+    assert len(teller.look(bad, NOW, {})) == 1
+    (line,) = teller.look([one._replace(at=NOW + 90) for one in left], NOW + 90, {})
+    assert "too few to tell whether they are served, after 1 min 30 s" in line
+    assert "served again" not in line
 
 
 def test_T8_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_come_back() -> None:
