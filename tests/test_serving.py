@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from delegator.handshake import _TO_ASK
 from delegator.serving import (
+    _AT_A_DELEGATE,
     BETTER_ELSEWHERE,
     ENOUGH,
     MOST,
@@ -265,6 +267,34 @@ def test_T8_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
         answers.note(one)
     assert sorted(one.told for one in answers.seen(NOW).values()) == [SERVED] * 4 + [Told.LATE] * 20
     assert len(answers._under_way) == 1
+
+
+@pytest.mark.parametrize("step", [Step.CLAIMED, Step.PASSED_OVER], ids=["the first one", "who stands in"])
+@pytest.mark.parametrize("ends", [False, True], ids=["still asked", "answered after all"])
+def test_T8_an_answer_that_is_late_by_a_customers_delegates_is_its_own(step: Step, ends: bool) -> None:
+    """Four silent delegates, ten seconds each: else that customer's devices would speak for all."""
+    answers = Answers()
+    for number in range(ENOUGH):
+        made = Trail(f"1f-{number}", "192.0.2.7", registered=True)
+        made.facts |= {"tag": f"SLOW{number:03}", "identity": "own", "customer": "acme"}
+        made.mark(Step.CLAIMED, round((NOW - 39) * 1e9), Outcome.OPENED.value)
+        if ends or step is Step.PASSED_OVER:
+            made.mark(Step.PASSED_OVER, round((NOW - 29) * 1e9), "delegate acme-1: no answer within 10 s")
+            made.unanswered.append("acme-1")
+        answers.begun(made, NOW - 40)
+        if ends:
+            made.facts["outcome"] = "Answered"
+            made.mark(Step.ANSWERED, round(NOW * 1e9))
+            answers.note(made)
+    answers.wait_no_longer(NOW)
+    seen = answers.seen(NOW)
+    assert {one.told for one in seen.values()} == {DELEGATE}
+    assert len(seen) == ENOUGH
+    assert judge(seen.values(), NOW).serving
+
+
+def test_T8_what_is_waited_for_at_a_delegate_is_named_as_the_store_names_it() -> None:
+    assert set(_AT_A_DELEGATE) == {one.value for one in _TO_ASK}
 
 
 def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
