@@ -93,7 +93,8 @@ class App:
             parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
-            self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
+            self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
+                                lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
@@ -146,9 +147,8 @@ class App:
         self._notifier.use(parts.carriers)
         self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, self._now, busy_for=settings.callbacks.budget + 1,
-                                    factory_anchor=parts.factory_anchor, confirmed=self._to_tell,
-                                    alternates=parts.alternates,
-                                    domains=parts.domains, name=delegator_name(settings), issued=self._to_tell,
+                                    factory_anchor=parts.factory_anchor, confirmed=self._to_tell, domains=parts.domains,
+                                    alternates=parts.alternates, name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested,
                                     since=self._clock.since)
         server = Server(self._handshake, self._record, settings.server.url, self._here,
