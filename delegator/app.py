@@ -89,7 +89,7 @@ class App:
             # Else what a crash left behind is free again when its time is over.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
-            self._withdrawn = await self._store.enrolments.revoked(self._now())
+            self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
             parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
@@ -329,7 +329,7 @@ class App:
 
     async def _withdraw(self) -> None:
         """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
-        self._withdrawn = await self._store.enrolments.revoked(self._now())
+        self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
         parts = self._without_withdrawn(self._parts)
         if parts is not self._parts:
             self._serve_with(parts)
