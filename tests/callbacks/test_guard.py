@@ -36,7 +36,7 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
 @pytest.mark.parametrize(("error", "left"), [
     (None, 0), (Kind.NOT_ENTITLED, 0), (Kind.TRY_LATER, 0), (Kind.UNREACHABLE, 8)],
     ids=["answers", "says no", "not asked", "fails"])
-async def test_B8_delegates_without_number_leave_so_many_behind_and_no_more(monkeypatch, error, left) -> None:
+async def test_B9_delegates_without_number_leave_so_many_behind_and_no_more(monkeypatch, error, left) -> None:
     """Whoever owns a reverse zone names them, and each is called once. One that is left alone is remembered longest."""
     monkeypatch.setattr(guard_module, "MOST", 8)
     guard = Guard(Limits())
