@@ -30,12 +30,14 @@ MOST = 1000
 
 
 class Alarm:
-    """`told` is called when there is something to tell; `name` is this delegator's in what is told."""
+    """`told` is called when there is something to tell; `name` is this delegator's in what is told. Nothing is
+    forgotten before `settled` says that two looks at the clock agree."""
 
-    def __init__(self, store: Store, metrics: Metrics, told: Callable[[], None], name: str) -> None:
+    def __init__(self, store: Store, metrics: Metrics, told: Callable[[], None], name: str,
+                 settled: Callable[[], bool] = lambda: True) -> None:
         self._store = store
         self._metrics = metrics
-        self._told = told
+        self._told, self._settled = told, settled
         self.name = name
         self._pending: dict[tuple[str, IdentityKind], Contest] = {}
         self._noting: asyncio.Task[None] | None = None
@@ -75,7 +77,7 @@ class Alarm:
             tables = await self._store.tables()
             delegates = tables.directory.delegates
             new = await self._store.contests.note(
-                [(one, self._telling(one, delegates)) for one in batch.values()])
+                [(one, self._telling(one, delegates)) for one in batch.values()], forget=self._settled())
         except DelegatorError as error:
             log.error("second claimants: %s", error.detail)
             for one in batch.values():

@@ -89,11 +89,12 @@ class App:
             # Else what a crash left behind is free again when its time is over.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
-            self._withdrawn = await self._store.enrolments.revoked(self._now())
+            self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
             parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
             self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
-            self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings))
+            self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
+                                lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
@@ -146,9 +147,8 @@ class App:
         self._notifier.use(parts.carriers)
         self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, self._now, busy_for=settings.callbacks.budget + 1,
-                                    factory_anchor=parts.factory_anchor, confirmed=self._to_tell,
-                                    alternates=parts.alternates,
-                                    domains=parts.domains, name=delegator_name(settings), issued=self._to_tell,
+                                    factory_anchor=parts.factory_anchor, confirmed=self._to_tell, domains=parts.domains,
+                                    alternates=parts.alternates, name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested,
                                     since=self._clock.since)
         server = Server(self._handshake, self._record, settings.server.url, self._here,
@@ -329,7 +329,7 @@ class App:
 
     async def _withdraw(self) -> None:
         """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
-        self._withdrawn = await self._store.enrolments.revoked(self._now())
+        self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
         parts = self._without_withdrawn(self._parts)
         if parts is not self._parts:
             self._serve_with(parts)

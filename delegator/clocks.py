@@ -75,6 +75,10 @@ class Clock:
         What began later was timed from one look to another."""
         return 0 if self.settled else int((self._believed.seconds + self._believed.seen) * 1000)
 
+    def over(self) -> datetime:
+        """What ended before this may be left out for good: now, once that is settled; until then nothing."""
+        return self.now() if self.settled else datetime.fromtimestamp(0, UTC)
+
     def doubt(self) -> dict[str, str]:
         """The words about a clock that is not believed, for whoever asks how we are."""
         self._seconds()

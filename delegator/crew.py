@@ -60,9 +60,11 @@ class Hand:
                                            "sockets": list(sockets)}, within=START)
 
     async def look(self, full: bool, within: float = ANSWERS) -> Said:
-        """How it is now. Raises DelegatorError (UNAVAILABLE) after so many seconds."""
+        """How it is now; what is wrong is asked only with `full`, and stays as it was told else. Raises DelegatorError
+        (UNAVAILABLE) after so many seconds."""
         said = await self._channel.call("look", full, within=within)
-        self.last = Said(as_families(said["families"]), said["wrong"], said["soon"], as_answers(said["answers"]),
+        wrong = said["wrong"] if full else self.last.wrong
+        self.last = Said(as_families(said["families"]), wrong, said["soon"], as_answers(said["answers"]),
                          {int(told): why for told, why in said["why"].items()})
         return self.last
 

@@ -33,6 +33,12 @@ class Within:
         assert self._token is not None
         _AT_HAND.reset(self._token)
 
+    def leaves(self) -> None:
+        """It asks somebody else now, and nothing of the store."""
+
+    def returns(self) -> None:
+        """It is back."""
+
 
 class Elsewhere:
     """In it somebody else is asked: what that takes is added to the deadline of the request at hand."""
@@ -42,11 +48,14 @@ class Elsewhere:
     def __enter__(self) -> None:
         self._request = _AT_HAND.get()
         self._began = 0.0 if self._request is None else asyncio.get_running_loop().time()
+        if self._request is not None:
+            self._request.leaves()
 
     def __exit__(self, *_: object) -> None:
         request = self._request
         if request is not None and request.until is not None:
             request.until += asyncio.get_running_loop().time() - self._began
+            request.returns()
 
 
 class Free:

@@ -99,6 +99,14 @@ class DelegatorError(Exception):
         return APPEARANCES[self.kind]
 
 
+class HeldUp(DelegatorError):
+    """Nothing could be looked up: the store's trouble, which says nothing of the device that asks."""
+
+    def __init__(self, error: DelegatorError) -> None:
+        super().__init__(error.kind, error.detail, reasons=error.reasons, hint=error.hint,
+                         retry_after=error.retry_after)
+
+
 class Missing(DelegatorError):
     """Something was named that is not there: `noun` and `name` tell what, so that a face that knows what there is can
     suggest what was meant."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, HeldUp, Kind
 from delegator.model import Claim, Customer, Delegate, Device, IdentityKind
 from delegator.net.reverse import Domains
 from delegator.policy import (
@@ -65,7 +65,10 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
                 domains: Domains | None = None) -> Judgement:
     """Route and decide, without any effect. Raises DelegatorError: NOT_ENTITLED when nobody owns the device,
     TRY_LATER when only the DNS could have told, and did not."""
-    tables, found = await store.about(facts.device)
+    try:
+        tables, found = await store.about(facts.device)
+    except DelegatorError as error:
+        raise HeldUp(error) from error
     route = choose(facts, found.registrations, tables.directory)
     if isinstance(route, NoRoute) and domains is not None and registered(facts.device, found.registrations) is None:
         route = await _by_domain(facts, route, domains, trail)

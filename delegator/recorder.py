@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -279,10 +280,15 @@ def _together(one: Counted | None, other: Counted | None) -> Counted | None:
 _KIND = ("operation", "tag", "outcome", "identity", "serial", "new_address")
 
 
+_SECONDS = re.compile(r"\b\d+\.\d+ s\b")
+"""How long something took, as reasons have it: another figure each time."""
+
+
 def _kind(trail: Trail) -> Hashable:
     """What makes two handshakes equal."""
     said = trail.facts.get
-    return (trail.peer, trail.reasons, *(said(fact) for fact in _KIND))
+    reasons = tuple(_SECONDS.sub("", reason) for reason in trail.reasons)
+    return (trail.peer, reasons, *(said(fact) for fact in _KIND))
 
 
 def _wanted(trail: Trail) -> tuple[tuple[Hashable, Rate], ...]:

@@ -78,6 +78,8 @@ _OF_REFUSAL = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value:
                Refusal.CRL_STALE.value: Told.LISTED, Refusal.REVOKED.value: Told.REVOKED}
 _OF_CLAIM = {"being answered": Told.BUSY, "over a limit": Told.LIMITED}
 """By the words of store.Outcome."""
+_AT_A_DELEGATE = ("opened", "resumed after a broken try")
+"""The same: from then on a delegate is asked."""
 _UNPROVEN = {Refusal.EXPIRED.value: Told.EXPIRED, Refusal.NOT_YET_VALID.value: Told.EARLY}
 """Refusals by the times of an anchor, before OpenSSL looks at a device's own signature; any other one that comes so
 early is of a chain that leads to no anchor."""
@@ -151,7 +153,7 @@ class Answers:
         told, tag = told_of(trail), tag_of(trail)
         begun, _ = self._under_way.pop(id(trail), (None, None))
         if begun is not None and told is Told.SERVED and trail.marks[-1].at / 1e9 > begun + PATIENCE:
-            told = Told.LATE
+            told = _late(trail)
         if 0 < len(trail.shown) < LARGEST and len(self._suspects) < SUSPECTS:
             self._suspects.append((trail.marks[-1].at / 1e9, _UNPROVEN.get(trail.facts["refusal"], Told.FOREIGN),
                                    trail.shown))
@@ -174,7 +176,7 @@ class Answers:
                 break
             tag = trail.facts.get("tag")
             if tag is not None and trail.facts.get("identity") == _OWN:
-                self._last[tag] = Answer(now, Told.LATE, _customer(trail, self._last.pop(tag, None)))
+                self._last[tag] = Answer(now, _late(trail), _customer(trail, self._last.pop(tag, None)))
 
     def prove(self, name_in: Callable[[bytes, bool], str | None]) -> None:
         """Look at certificates that TLS refused before it knew who signed them. `name_in` gives the one name in one
@@ -217,6 +219,12 @@ class Answers:
     def why(self) -> dict[int, str]:
         """What stood behind the last answer of each kind, for the log alone: it may name a device."""
         return {int(told): words for told, words in self._why.items()}
+
+
+def _late(trail: Trail) -> Told:
+    """Of an answer that took too long: by the customer's delegates, where some gave nothing or are being waited for."""
+    waits = bool(trail.marks) and trail.marks[-1].step is Step.CLAIMED and trail.marks[-1].note in _AT_A_DELEGATE
+    return Told.DELEGATE if waits or trail.unanswered else Told.LATE
 
 
 def _customer(trail: Trail, before: Answer | None) -> str | None:
@@ -319,14 +327,16 @@ class Teller:
                  for customer, told in verdict.unserved.items()} if verdict.serving else {}
         if verdict.most is not None:
             wrong["devices"] = verdict.words() + _because(why.get(verdict.most))
-        return self._changes(wrong, now)
+        return self._changes(wrong, now, seen)
 
-    def _changes(self, wrong: Mapping[str, str], now: float) -> list[str]:
+    def _changes(self, wrong: Mapping[str, str], now: float, seen: Sequence[Answer]) -> list[str]:
         lines = []
         for who in self._since.keys() - wrong.keys():
             since, _ = self._since.pop(who)
-            over = "devices" in wrong  # said of all of them now
-            lines += [] if over else [f"{who} are served again, after {lasted(now - since)}"]
+            if "devices" not in wrong:  # else it is said of all of them now
+                over = "are served again" if _asked(who, seen, now) >= ENOUGH else \
+                    f"are fewer than {ENOUGH} in a minute now, too few to tell whether they are served"
+                lines.append(f"{who} {over}, after {lasted(now - since)}")
         for who, words in wrong.items():
             since, said = self._since.get(who, (now, ""))
             kind = words.partition("; because: ")[0].partition("most were told ")[2]
@@ -355,6 +365,11 @@ def _again(seen: Iterable[Answer], now: float) -> bool:
     """Whether enough devices were served lately, whatever those were told that have not come back yet."""
     lately = Counter(answer.told for answer in seen if answer.at > now - RECENT and answer.customer is not None)
     return lately.total() >= ENOUGH and _worst(lately) is None
+
+
+def _asked(who: str, seen: Iterable[Answer], now: float) -> int:
+    """How many of whoever a line is about asked in the window."""
+    return sum(one.at > now - WINDOW and who in ("devices", f"devices of customer {one.customer}") for one in seen)
 
 
 def _because(why: str | None) -> str:

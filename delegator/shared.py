@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
-from delegator.errors import DelegatorError, Kind
+from delegator.errors import DelegatorError, HeldUp, Kind
 from delegator.model import Claim, ClaimState, Identity
 from delegator.model.enrolled import Contest
 from delegator.model.lifecycle import freeing
@@ -62,7 +62,7 @@ class SharedDoor:
         try:
             judgement = await judging()
         except DelegatorError as error:
-            if error.kind not in _VEILED:
+            if error.kind not in _VEILED or isinstance(error, HeldUp):
                 raise
             refused = error
         ask = ask_of(judgement)

@@ -21,7 +21,7 @@ from delegator.metrics import Metrics
 from delegator.model import NotificationKind
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
-from delegator.readiness import PARTS, Readiness
+from delegator.readiness import PARTS, STORE, Readiness
 from delegator.rounds import guarded
 from delegator.serving import UNKNOWN, Answers, Teller
 from delegator.signers import Signers
@@ -36,6 +36,8 @@ LOOKED_UP = 500
 """Devices whose customer is looked up in one look: one statement."""
 COUNTED = 10_000
 """Notifications that wait are counted up to here, so that a scrape costs the loop little."""
+COUNTING = 0.5
+"""Seconds for that. To find out what keeps devices from being served took up to two, and whoever asks waits three."""
 
 
 class Watching:
@@ -109,9 +111,11 @@ class Watching:
     async def read(self) -> dict[str, str]:
         """Everything that is not counted as it happens, for one scrape; what keeps devices from being served."""
         wrong, commits = await self.wrong(), self._store.commits
-        waiting = {}
-        with contextlib.suppress(DelegatorError):
-            waiting = {kind.value: await self._store.outbox.waiting(kind, COUNTED) for kind in NotificationKind}
+        waiting: dict[str, int] = {}
+        if STORE not in wrong:
+            with contextlib.suppress(DelegatorError, TimeoutError):
+                async with asyncio.timeout(COUNTING):
+                    waiting = {kind.value: await self._store.outbox.waiting(kind, COUNTED) for kind in NotificationKind}
         self.metrics.vitals.reading = Reading(
             self._listener.phases(), self._listener.most, self._listener.turned_away, commits.done,
             commits.transactions, commits.failed, waiting, dict(self._notifier.told),

@@ -55,7 +55,7 @@ class Pretend:
     async def tables(self) -> Any:
         return self
 
-    async def note(self, batch: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
+    async def note(self, batch: Sequence[tuple[Contest, Telling | None]], *, forget: bool) -> list[Contest]:
         self.connections.append(CONNECTION.get())
         await self.open.wait()
         if isinstance(self.down, Exception):

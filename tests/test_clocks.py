@@ -7,9 +7,12 @@ import logging
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from delegator.app import App
 from delegator.clocks import SMALL, STOOD, Clock
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +100,26 @@ def test_T7_a_clock_that_jumps_about_is_not_believed_until_it_stands() -> None:
         machine.off = (jump % 3 + 1) * DAYS
         machine.wait(STOOD / 2)
         assert machine.error() == pytest.approx(0, abs=0.001)
+
+
+async def test_T7_what_was_revoked_is_refused_also_where_a_start_is_years_ahead_and_set_right_a_moment_later() -> None:
+    """It has ended by the clock of the start, and that is all it has: set back, the clock counts at once."""
+    machine, ends = Machine(off=3650 * DAYS), START + timedelta(days=300)
+
+    async def revoked(now: datetime) -> frozenset[int]:
+        return frozenset({7} if ends > now else ())
+    store = SimpleNamespace(enrolments=SimpleNamespace(revoked=revoked))
+    app = SimpleNamespace(_store=store, _clock=machine.clock, _now=machine.clock.now, _parts=None,
+                          _without_withdrawn=lambda parts: parts)
+    await App._withdraw(cast(App, app))
+    assert app._withdrawn == {7}
+    machine.off = 0.0
+    machine.clock.now()
+    assert app._withdrawn == {7}, "nobody has to come by first"
+    machine.off = 3650 * DAYS
+    machine.wait(2 * STOOD)
+    await App._withdraw(cast(App, app))
+    assert app._withdrawn == frozenset(), "settled: then they need not be carried along"
 
 
 def test_T7_after_a_start_nothing_is_settled_before_two_looks_agree() -> None:

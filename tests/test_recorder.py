@@ -190,3 +190,16 @@ async def test_A4_a_clock_set_back_neither_stops_rows_nor_opens_the_flood(desk):
     for number in range(STRANGERS.burst + 500):
         desk.ends(f"T{number}", peer=f"10.0.{number % 250}.1", identity="shared")
     assert len(await desk.round()) == STRANGERS.burst
+
+
+async def test_T1_how_long_somebody_waited_makes_no_new_kind(desk):
+    """While a store is slow each device is told why in other figures each time: its retries are one row all the same,
+    and the store that is slow is not given a row for each of them."""
+    for tenths in range(10):
+        desk.ends(outcome="TryLater", reasons=(f"others have waited for a commit for 1.{tenths} s: the disk is slow",))
+    (row,) = await desk.round()
+    assert row.reasons == ("others have waited for a commit for 1.0 s: the disk is slow",)
+    desk.ends(outcome="TryLater", reasons=("others have waited for the moon for 1.0 s",))
+    assert len(await desk.round()) == 1
+    (again,) = [one for one in await desk.round(16) if one.repeated > 1]
+    assert again.repeated == 9

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from delegator.handshake import _TO_ASK
 from delegator.serving import (
+    _AT_A_DELEGATE,
     BETTER_ELSEWHERE,
     ENOUGH,
     MOST,
@@ -134,7 +136,8 @@ def test_T8_it_is_said_once_since_when_and_again_how_long_it_took() -> None:
     assert teller.look(each(AWAY, 31), NOW + 30, {AWAY: "in other words"}) == []
     assert teller.unserved(NOW + 32)["devices"].startswith("not being served for 30 s: of 31 devices in a minute 31")
     assert "the database" not in str(teller.unserved(NOW + 32)), "details may name a device, and stay in the log"
-    assert teller.look(each(SERVED, 30), NOW + 132, {}) == ["devices are served again, after 2 min 10 s"]
+    assert teller.look(each(SERVED, 30, NOW + 132), NOW + 132, {}) == [
+        "devices are served again, after 2 min 10 s"]
     assert teller.unserved(NOW + 132) == {}
 
 
@@ -155,6 +158,19 @@ def test_T8_a_customer_has_words_of_its_own() -> None:
     assert list(teller.unserved(NOW)) == ["devices of customer acme"]
     assert teller.look(told(("acme", SERVED, 100)), NOW + 9, {}) == [
         "devices of customer acme are served again, after 9 s"]
+
+
+@pytest.mark.parametrize(("bad", "left"), [
+    (told(("acme", AWAY, 15), ("globex", AWAY, 15)), []), (told(("acme", AWAY, 30)), told(("acme", AWAY, 19))),
+    (told(("acme", DELEGATE, 30), ("globex", SERVED, 40)), told(("globex", SERVED, 40)))],
+    ids=["nobody asks any more", "too few ask", "one customer's ask no more"])
+def test_T8_where_too_few_ask_to_tell_nobody_is_said_to_be_served_again(bad: list[Answer], left: list[Answer]) -> None:
+    """Devices that were told to come later come later: that is no sign that it is over."""
+    teller = Teller()
+    assert len(teller.look(bad, NOW, {})) == 1
+    (line,) = teller.look([one._replace(at=NOW + 90) for one in left], NOW + 90, {})
+    assert "too few to tell whether they are served, after 1 min 30 s" in line
+    assert "served again" not in line
 
 
 def test_T8_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_come_back() -> None:
@@ -251,6 +267,34 @@ def test_T8_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
         answers.note(one)
     assert sorted(one.told for one in answers.seen(NOW).values()) == [SERVED] * 4 + [Told.LATE] * 20
     assert len(answers._under_way) == 1
+
+
+@pytest.mark.parametrize("step", [Step.CLAIMED, Step.PASSED_OVER], ids=["the first one", "who stands in"])
+@pytest.mark.parametrize("ends", [False, True], ids=["still asked", "answered after all"])
+def test_T8_an_answer_that_is_late_by_a_customers_delegates_is_its_own(step: Step, ends: bool) -> None:
+    """Four silent delegates, ten seconds each: else that customer's devices would speak for all."""
+    answers = Answers()
+    for number in range(ENOUGH):
+        made = Trail(f"1f-{number}", "192.0.2.7", registered=True)
+        made.facts |= {"tag": f"SLOW{number:03}", "identity": "own", "customer": "acme"}
+        made.mark(Step.CLAIMED, round((NOW - 39) * 1e9), Outcome.OPENED.value)
+        if ends or step is Step.PASSED_OVER:
+            made.mark(Step.PASSED_OVER, round((NOW - 29) * 1e9), "delegate acme-1: no answer within 10 s")
+            made.unanswered.append("acme-1")
+        answers.begun(made, NOW - 40)
+        if ends:
+            made.facts["outcome"] = "Answered"
+            made.mark(Step.ANSWERED, round(NOW * 1e9))
+            answers.note(made)
+    answers.wait_no_longer(NOW)
+    seen = answers.seen(NOW)
+    assert {one.told for one in seen.values()} == {DELEGATE}
+    assert len(seen) == ENOUGH
+    assert judge(seen.values(), NOW).serving
+
+
+def test_T8_what_is_waited_for_at_a_delegate_is_named_as_the_store_names_it() -> None:
+    assert set(_AT_A_DELEGATE) == {one.value for one in _TO_ASK}
 
 
 def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:

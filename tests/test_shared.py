@@ -12,6 +12,7 @@ import pytest
 
 from delegator import shared
 from delegator.errors import DelegatorError, Kind
+from delegator.judgement import judge
 from delegator.model import Claim, ClaimState, Device, Identity, IdentityKind, Location, Rule
 from delegator.model.enrolled import Contest, Enrolled
 from delegator.net.reverse import Domains
@@ -20,6 +21,7 @@ from delegator.routing import Facts, directory
 from delegator.shared import SharedDoor
 from delegator.store import Ask, Store
 from delegator.store.footing import Footing, no_ask
+from delegator.trail import Trail
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ME = Identity(IdentityKind.SHARED, "ABC1234", "secret:me")
@@ -114,6 +116,18 @@ async def test_6_1_a_store_that_is_down_is_down_for_every_tag() -> None:
     world = World()
     refused = await world.refused(DelegatorError(Kind.UNAVAILABLE, "disk full"))
     assert refused.kind is Kind.UNAVAILABLE
+
+
+@pytest.mark.parametrize("kind", [Kind.TRY_LATER, Kind.UNAVAILABLE, Kind.CONFIGURATION])
+async def test_6_1_a_store_that_is_slow_is_slow_for_every_tag_and_no_refusal(kind: Kind) -> None:
+    """The first look-up came to nothing, the next ones do not: a device that may have it would be told it may not."""
+    async def about(device: Device) -> object:
+        raise DelegatorError(kind, "the small tables are being read for somebody else", retry_after=7)
+    world, store = World(), cast(Store, SimpleNamespace(about=about))
+    with pytest.raises(DelegatorError) as told:
+        await world.door.passed(ME, FACTS, "aa", NOW, lambda: judge(store, FACTS, IdentityKind.SHARED, NOW, Trail(
+            "c1", "192.0.2.7")), lambda found: no_ask(ME, 0))
+    assert (told.value.kind, told.value.retry_after) == (kind, 7)
 
 
 @pytest.mark.parametrize("why", FOOTINGS)

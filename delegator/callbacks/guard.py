@@ -40,6 +40,8 @@ class _Gate:
     inside: int = 0
 
 
+MOST = 4096
+"""Delegates remembered that nobody is calling just now, the last ones: reverse DNS can lead to any number of them."""
 _OURS = (Kind.CONFIGURATION, Kind.TRY_LATER)
 """Trouble on this side, such as a certificate that is missing here, or no open file left for a call: the delegate was
 not asked, and is not left alone because of it."""
@@ -79,6 +81,7 @@ class Guard:
         try:
             async with asyncio.timeout(self._limits.budget), gate.turn:
                 result = await call()
+            self._succeeded(name, gate)
         except TimeoutError:
             detail = f"delegate {name}: no answer within {self._limits.budget:g} s"
             self._failed(name, whom, gate, detail)
@@ -96,8 +99,18 @@ class Guard:
             raise
         finally:
             gate.inside -= 1
-        self._succeeded(name, gate)
+            self._forget(name, gate)
         return result
+
+    def _forget(self, name: str, gate: _Gate) -> None:
+        """A delegate of which there is nothing to remember; where there are too many, the first that nobody calls."""
+        if not gate.inside and gate.breaker.state is State.CLOSED and not gate.breaker.failures:
+            self._gates.pop(name, None)
+        if len(self._gates) > MOST:
+            idle = [one for one, other in self._gates.items() if not other.inside]
+            closed = (one for one in idle if self._gates[one].breaker.state is State.CLOSED)
+            if idle:
+                del self._gates[next(closed, idle[0])]
 
     def _admit(self, name: str, whom: str, gate: _Gate) -> None:
         now = self._clock()
@@ -118,8 +131,6 @@ class Guard:
         before = gate.breaker.state
         gate.breaker.succeeded()
         self._tell(name, before, gate, "")
-        if not gate.inside:  # nothing to remember, and reverse DNS can lead to any number of delegates
-            self._gates.pop(name, None)
 
     def _tell(self, name: str, before: State, gate: _Gate, why: str) -> None:
         if gate.breaker.state is not before:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from delegator.errors import DelegatorError, Kind, words_of
@@ -214,6 +215,9 @@ def _let_go_of_idle(most: int) -> None:
             stream.close()
 
 
+CALLS.let_go = partial(_let_go_of_idle, 0)
+
+
 async def _exchange(endpoint: Endpoint, stream: _Stream, request: bytes) -> Response:
     try:
         response = await stream.exchange(request)
@@ -290,8 +294,6 @@ async def reached(host: str, port: int) -> socket.socket:
 
 
 async def _connected_to(where: Resolved) -> socket.socket:
-    if CALLS.is_full():
-        _let_go_of_idle(0)
     sock = socket.socket(where.family, where.kind, where.protocol)
     CALLS.enter(sock)
     sock.setblocking(False)

@@ -148,6 +148,7 @@ class Lobby:
         guest = Guest(sock, source)
         self._guests[guest] = None
         guest.task = self._loop.create_task(guarded(lambda: self._serve_one(guest), self._what))
+        guest.task.add_done_callback(lambda _: sock.close())  # one that is put out in its first turn never began
 
     def _tell_full(self) -> None:
         if (times := self._full.times()):

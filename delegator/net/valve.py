@@ -3,6 +3,8 @@
 The library is given one end of a pair of sockets, and what the peer sends comes through the other: counted, a little in
 each turn of the loop, and no longer than the call's ration lasts. Where the wire speaks TLS it is spoken here, by the
 core that counts records, and the library sees plaintext. Why no process of its own: docs/adr/0018.
+A valve is three sockets, and all of them count among those of calls: `Valve` raises DelegatorError (TRY_LATER) where
+there is no room, and the peer's is closed.
 The invariants: a library digests no byte that was not counted; what all valves let through in one turn of the loop is
 bounded; when the ration is over the connection is, and `why` says it in words.
 Must not live here: SSH, SMTP, bounds (wire.ration), who may be connected to.
@@ -17,6 +19,8 @@ import socket
 from types import TracebackType
 from typing import Protocol
 
+from delegator.errors import DelegatorError
+from delegator.net.calls import CALLS
 from delegator.net.turnstile import TURN, pass_through
 from delegator.wire.ration import Ration
 
@@ -70,6 +74,11 @@ class Valve:
         self._sending = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self.inner, self._outer = socket.socketpair()
+        try:
+            CALLS.enter(self.inner, self._outer)
+        except DelegatorError:
+            peer.close()
+            raise
         self.inner.setblocking(False)
         self._outer.setblocking(False)
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
 from delegator.store.chain import START, Head, Link, hash_of, head_of, link, seal_of
-from delegator.store.transaction import Query, Scope, Transaction, Work
+from delegator.store.transaction import Query, Row, Scope, Transaction, Work
 from delegator.store.witness import Receded, Witness, require_onward
 
 if TYPE_CHECKING:
@@ -145,7 +145,12 @@ class Kept:
         self._ledgers = {ledger.chain: ledger}
         self.shared = driver.shared
         self.witness = Witness(driver, lambda: self._ledgers.values())
-        self.read = driver.read
+
+    def read(self, query: Query) -> Coroutine[Any, Any, list[Row]]:
+        """Rows of one read outside any transaction. What a device has is told by reading, too: not out of an older
+        copy. Raises DelegatorError."""
+        self.witness.require()
+        return self.driver.read(query)
 
     async def run(self, work: Work[T], scope: Scope | None = None, *, repeatable: bool = False) -> T:
         self.witness.require()

@@ -138,7 +138,7 @@ def again(ask: Ask) -> Transaction[Opened | None]:
     """What a device is told that asks for what it has, by reading alone; None where `open_claim` must say it."""
     rows = yield live_of(ask.identity.service_tag)
     live = claim_of(rows[0]) if rows else None
-    if live is None or lapsed(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
+    if live is None or _ran_out(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
         return None
     return Opened(_STANDING[live.state], live) if live.state in _STANDING else None
 

@@ -26,15 +26,16 @@ MOST_A_DAY = 20
 """Notices a delegate's administrator gets in a day: enough to be alarmed, and to read."""
 
 
-def note(contests: Sequence[tuple[Contest, Telling | None]]) -> Transaction[list[Contest]]:
-    """Count them, and tell of those that are the first of their day, which are returned."""
+def note(contests: Sequence[tuple[Contest, Telling | None]], forget: bool = True) -> Transaction[list[Contest]]:
+    """Count them, and tell of those that are the first of their day, which are returned. What is older than KEPT goes,
+    where `forget` says that their time can be believed."""
     new = []
     for contest, telling in contests:
         if (yield from _count(contest)):
             new.append(contest)
             yield from _note(contest)
             yield from _tell(contest, telling)
-    if new:
+    if new and forget:
         yield Query("DELETE FROM contested WHERE day < $1", (_day(new[0]) - KEPT,))
     return new
 
@@ -105,8 +106,8 @@ class Contests:
     def __init__(self, driver: Running) -> None:
         self._driver = driver
 
-    async def note(self, contests: Sequence[tuple[Contest, Telling | None]]) -> list[Contest]:
-        return await self._driver.run(lambda: note(contests), _alone)
+    async def note(self, contests: Sequence[tuple[Contest, Telling | None]], *, forget: bool = True) -> list[Contest]:
+        return await self._driver.run(lambda: note(contests, forget), _alone)
 
     async def list(self, *, customer: str | None = None, tag: str | None = None, most: int = 1000) -> list[Contest]:
         """The latest first: one for each tag, day and kind of identity, at the time and address last seen."""

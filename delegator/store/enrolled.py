@@ -168,7 +168,8 @@ class Enrolments:
             f"SELECT {_COLUMNS} FROM enrolled AS e WHERE serial > $1 ORDER BY serial LIMIT $2", (after, most))))
 
     async def revoked(self, now: datetime) -> frozenset[int]:
-        """Serial numbers that TLS must refuse: revoked, and not ended by themselves."""
+        """Serial numbers that TLS must refuse: revoked, and not ended by themselves, if `now` can be believed: by a
+        clock that is set back a moment later they have not."""
         rows = await self._driver.read(Query(
             "SELECT serial FROM enrolled WHERE revoked_at IS NOT NULL AND not_after > $1", (_milliseconds(now),)))
         return frozenset(int(str(row[0]), 16) for row in rows)

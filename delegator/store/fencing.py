@@ -150,7 +150,9 @@ class Fence:
         return True
 
     async def share(self) -> None:
-        """Tell the others on this machine, and whoever is started later. Where that cannot be done it is said once."""
+        """Tell the others on this machine, and whoever is started later. What one of them knows of a newer one counts
+        here, and is never written over. Where that cannot be done it is said once."""
+        await self.learn()
         if self._file is None or self.seen is None:
             return
         try:
@@ -163,7 +165,8 @@ class Fence:
                             self._file, error.strerror)
 
     def _write(self, file: Path, seen: Seen) -> None:
-        if self._read() == seen:
+        told = self._read()
+        if told is not None and (told == seen or (told.system == seen.system and told.timeline > seen.timeline)):
             return
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         try:

@@ -53,6 +53,9 @@ class Keeping:
         self._held = False
         self._troubled = False
         self._lost_at = 0.0
+        self._unsure = False
+        """Whether somebody went on writing to the main file at the last look: nothing is promised, nor told by reading,
+        before one found it in order."""
         self._another = False
         """Whether somebody else's file lay in the place of ours since."""
         self._left: Files | None = None
@@ -61,8 +64,10 @@ class Keeping:
     # --- for the driver ---
 
     def require(self) -> None:
-        """Raises DelegatorError (TRY_LATER) once a look found that no commit counts."""
+        """Raises DelegatorError (TRY_LATER) once a look found that no commit counts, and while none can tell."""
         self._where.require()
+        if self._unsure:
+            raise self._written_to()
 
     def require_there(self) -> None:
         """The same after a look: for who opens the file by its name, which would make another where there is none."""
@@ -129,13 +134,18 @@ class Keeping:
         goes on writing to it."""
         for _ in range(UNSETTLED):
             if not self._where.touched():
+                self._unsure = self._unsure and self._where.writing
                 return None
             found = self._where.weigh(self._reader)
             if not isinstance(found, bool):
                 return found
             await asyncio.sleep(PAUSE)
             self._where.found()
-        raise DelegatorError(Kind.TRY_LATER, f"database {self._path}: somebody goes on writing to its file")
+        self._unsure = True
+        raise self._written_to()
+
+    def _written_to(self) -> DelegatorError:
+        return DelegatorError(Kind.TRY_LATER, f"database {self._path}: somebody goes on writing to its file")
 
     # --- the log ---
 

@@ -262,9 +262,11 @@ class PostgresDriver:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
         sql, until = in_postgres(query.sql), self._patience.until
         for tries in itertools.count(1):
+            self._fence.require_whole()  # what a device has is told by reading, too
             lane = await self._pool.take()
             try:
                 rows: list[Row] = await self._patience.of(lane, lane.connection.fetch, sql, *query.parameters)
+                self._fence.require(lane.connection)
             except BaseException as error:
                 await self._let_go(lane, error)
                 if not isinstance(error, FOREIGN):

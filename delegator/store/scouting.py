@@ -72,7 +72,12 @@ class Scout:
             found = await asyncio.gather(*(self._found(host) for host in self._hosts))
             self._judge({authority(*host) if host else "": one
                          for host, one in zip(self._hosts, found, strict=True) if one is not None})
+        era = self._fence.era
         await self._fence.share()
+        if self._fence.era != era:
+            log.warning("database: others on this machine know of a server that took over; the one before is used no "
+                        "more")
+            self._took_over()
 
     async def _found(self, host: Host) -> Writer | None:
         """What takes writes there, None where nothing does or nobody answers."""

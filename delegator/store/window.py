@@ -46,6 +46,10 @@ class Window:
     def entered(self) -> None:
         self._inside += 1
 
+    def away(self) -> None:
+        """One asks somebody else, and nothing of the database: it keeps nobody from finding out."""
+        self._inside -= 1
+
     def left(self, late: bool) -> None:
         """`late` for one that came to its deadline."""
         if late and self._clock() - self._done_at > QUIET:
@@ -73,6 +77,12 @@ class _Counted(Within):
     def __enter__(self) -> Within:
         self._window.entered()
         return super().__enter__()
+
+    def leaves(self) -> None:
+        self._window.away()
+
+    def returns(self) -> None:
+        self._window.entered()
 
     def __exit__(self, *error: object) -> None:
         assert self.until is not None

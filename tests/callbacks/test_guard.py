@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,30 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
         breaker.succeeded()
     assert breaker.state is State.CLOSED
     assert opened().state is State.OPEN
+
+
+@pytest.mark.parametrize(("error", "left"), [
+    (None, 0), (Kind.NOT_ENTITLED, 0), (Kind.TRY_LATER, 0), (Kind.UNREACHABLE, 8)],
+    ids=["answers", "says no", "not asked", "fails"])
+async def test_B9_delegates_without_number_leave_so_many_behind_and_no_more(monkeypatch, error, left) -> None:
+    """Whoever owns a reverse zone names them, and each is called once. One that is left alone is remembered longest."""
+    monkeypatch.setattr(guard_module, "MOST", 8)
+    guard = Guard(Limits())
+
+    async def call() -> None:
+        if error is not None:
+            raise DelegatorError(error, "no")
+
+    async def fail() -> None:
+        raise DelegatorError(Kind.UNREACHABLE, "dead")
+    for number in range(OPEN_AFTER):
+        with pytest.raises(DelegatorError):
+            await guard.run("acme-1", f"D{number}", fail)
+    for number in range(100):
+        with contextlib.suppress(DelegatorError):
+            await guard.run(f"domain {number}", "D1", call)
+    assert len(guard._gates) == (left or 1)
+    assert guard.is_open("acme-1")
 
 
 def test_s4_one_device_alone_opens_nothing() -> None:

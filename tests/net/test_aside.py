@@ -43,6 +43,7 @@ async def test_b_what_hangs_costs_its_limit_and_the_next_begins_at_once() -> Non
         assert time.monotonic() - began < 5
     finally:
         free.set()
+    await until(lambda: "reading a key" not in module._under_way)
 
 
 async def test_b_what_hangs_costs_one_thread_however_often_it_is_tried_and_keeps_nobody_else() -> None:

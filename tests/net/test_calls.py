@@ -65,12 +65,13 @@ def test_s10_what_is_idle_too_long_or_too_much_is_hung_up_the_oldest_first(
 
 async def test_s10_a_call_without_room_takes_the_place_of_an_idle_one_or_fails(
         kept: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CALLS", calls.Calls(lambda: 1))
+    monkeypatch.setattr(client, "CALLS", counted := calls.Calls(lambda: 1))
+    counted.let_go = calls.CALLS.let_go
     here = Outbound(networks(("127.0.0.0/8",)))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with await client.connected("127.0.0.1", port, here):
-            with pytest.raises(DelegatorError, match="not called: 1 calls"):
+            with pytest.raises(DelegatorError, match="not called: 1 sockets"):
                 await client.connected("127.0.0.1", port, here)
             assert not any(cast(Stream, stream).open for stream, _ in kept)
         (await client.connected("127.0.0.1", port, here)).close()

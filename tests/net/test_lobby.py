@@ -174,3 +174,23 @@ def test_s10_what_may_happen_a_thousand_times_is_said_once_a_minute_with_how_oft
     assert [seldom.times() for _ in range(1000)] == [1] + [0] * 999
     now += lobby.SELDOM
     assert seldom.times() == 1000
+
+
+async def test_s10_who_is_put_out_before_his_first_turn_is_closed_all_the_same() -> None:
+    """Several sockets that listen may bring more in one turn than there are places."""
+    async def serve(guest: lobby.Guest) -> None:
+        await asyncio.sleep(60)
+    full, pairs = lobby.Lobby("port", serve), [socket.socketpair() for _ in range(lobby.MOST + 5)]
+    for ours, _ in pairs:
+        full._enter(ours, "")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert [ours.fileno() for ours, _ in pairs[:5]] == [-1] * 5
+    assert len(full) == lobby.MOST
+    for _, theirs in pairs:
+        theirs.close()
+    for guest in list(full._guests):
+        full._put_out(guest)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert {ours.fileno() for ours, _ in pairs} == {-1}

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from delegator.errors import DelegatorError
+from delegator.errors import DelegatorError, Kind
 from delegator.net import client
+from delegator.net import valve as valve_room
+from delegator.net.calls import Calls
 from delegator.net.turnstile import TURN
 from delegator.net.valve import Valve
 from delegator.wire.ration import LOOKS, Bounds, Ration
@@ -132,3 +134,18 @@ async def test_s1_an_answer_that_trickles_is_looked_at_so_often_and_no_more() ->
         theirs.send(b"x")
         with pytest.raises(DelegatorError, match="small pieces and was cut off"):
             await looks.next()
+
+
+async def test_s10_a_valve_counts_with_all_its_sockets_and_without_room_nothing_is_left_open(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(valve_room, "CALLS", counted := Calls(lambda: 3))
+    before = descriptors()
+    async with valve() as (made, _):
+        assert counted.is_full(2)
+        with pytest.raises(DelegatorError, match="3 sockets") as refusal:
+            async with valve():
+                pass
+        assert refusal.value.kind is Kind.TRY_LATER
+        assert made.why == ""
+    assert not counted.is_full(3)
+    assert descriptors() == before

@@ -6,6 +6,8 @@ import pytest
 
 from delegator.model import ClaimState, Policy
 from delegator.store import Outcome, milliseconds
+from delegator.store.claims import again
+from delegator.store.footing import look
 
 DECADE = 10 * 365 * 24 * 60
 """Minutes."""
@@ -62,6 +64,14 @@ async def test_A10_what_was_asked_before_a_clock_could_be_believed_is_not_over_y
     back = await store.open_and_issue(ask(minute=1), lambda claim: "third")
     assert (back.outcome, store.reveal(back.claim)) == (Outcome.SAME_AGAIN, "first")
     assert await store.expire_lapsed(at(DECADE)) == 1, "once two looks agree"
+
+
+async def test_A10_reading_tells_nothing_else_than_the_claims_own_transaction(store, ask, at):
+    """Where the line does not move a device gets what it has by reading: not where it is told to come again."""
+    await store.open_and_issue(ask(), lambda claim: "first")
+    for late in (ask(minute=1), ask(minute=DECADE, since=milliseconds(at(DECADE - 1)))):
+        read, told = await look(store._driver.read, again(late)), await store.open_claim(late)
+        assert (read and read.outcome) == (told.outcome if told.outcome is Outcome.SAME_AGAIN else None)
 
 
 async def test_A10_what_was_asked_since_the_clock_stands_is_over_in_time(store, ask, at):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from delegator.deadline import Within
+from delegator.deadline import Elsewhere, Within
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import SealingKey
 from delegator.store import Outcome, Store, open_store
@@ -496,6 +496,34 @@ def test_t1_where_none_is_done_in_time_one_at_a_time_finds_out_when_that_is_over
             for _ in range(80):
                 await device()
             assert set(await asyncio.gather(*(device() for _ in range(20)))) == {"done"}
+        await driver.close()
+    pretend(devices())
+
+
+def test_t1_requests_that_wait_for_their_delegates_keep_nobody_from_finding_out_that_it_is_over():
+    """A customer's delegate that says nothing would else keep all others out for as long as its budget lasts."""
+    async def devices() -> None:
+        server = Server(locked=60.0)
+        driver = postgres(server, 8)
+
+        async def with_a_silent_delegate() -> None:
+            with driver.request(), Elsewhere():
+                await asyncio.sleep(30)
+
+        async def unlucky() -> object:
+            with driver.request():
+                return await driver.run(work("locked"), rows_alone)
+        with loop().pretending():
+            silent = [asyncio.create_task(with_a_silent_delegate()) for _ in range(10)]
+            await asyncio.gather(*(unlucky() for _ in range(20)), return_exceptions=True)
+            server.slow.clear()
+            with driver.request():
+                assert not driver.is_full
+                assert await driver.run(work("quick"), rows_alone) == "done"
+            assert not any(one.done() for one in silent)
+            await asyncio.gather(*silent)
+            with driver.request():
+                assert not driver.is_full, "who came back is counted once"
         await driver.close()
     pretend(devices())
 

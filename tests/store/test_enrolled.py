@@ -277,3 +277,12 @@ async def test_A11_each_act_leaves_one_row(store, enrolled, made, at):
     assert [tuple(row) for row in rows] == [
         (Act.ENROLMENT_ISSUED.value, "device", TAG), (Act.ENROLMENT_REVOKED.value, "operator ann", TAG),
         (Act.ENROLMENT_FORGOTTEN.value, "operator ann", TAG), (Act.CLAIM_CONTESTED.value, "device", TAG)]
+
+
+async def test_A10_what_was_counted_is_not_forgotten_by_one_look_at_a_clock(store, at):
+    """A start with a clock that is a year ahead, and anybody who asks for a tag that another holds."""
+    await store.contests.note([(contest(at), None)])
+    await store.contests.note([(contest(at, minute=366 * 24 * 60), None)], forget=False)
+    assert len(await store.contests.list()) == 2
+    await store.contests.note([(contest(at, minute=367 * 24 * 60), None)])
+    assert len(await store.contests.list()) == 2

@@ -94,6 +94,27 @@ async def test_8_what_was_seen_is_known_after_a_start_and_to_all_on_the_machine(
     assert json.loads(file.read_text())["timeline"] == 2
 
 
+async def test_8_who_knows_of_an_older_server_writes_over_nobody_who_knows_better_and_hears_of_it(tmp_path, caplog):
+    """Connections to the old primary that still stand, behind one name that leads to the promoted one by now."""
+    file = tmp_path / "delegator.db.seen"
+    behind, ahead, after_a_start = (Fence(file, "postgresql://a/b") for _ in range(3))
+    connection = Connection()
+    behind.belongs(connection, OLD)
+    behind.note(OLD)
+    await behind.share()
+    ahead.note(NEW)
+    await ahead.share()
+    dropped: list[bool] = []
+    scout = Scout([("vip", 5432)], None, None, behind, lambda: dropped.append(True))
+    await scout.look()
+    await scout.close()
+    await after_a_start.learn()
+    assert after_a_start.seen == behind.seen == Seen.of(NEW)
+    assert not behind.fits(connection)
+    assert dropped == [True]
+    assert "took over" in caplog.text
+
+
 async def test_8_a_place_where_nothing_can_be_kept_is_told_once(tmp_path, caplog):
     fence = Fence(tmp_path / "nowhere" / "seen", "url")
     fence.note(NEW)

@@ -18,6 +18,7 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store import Outcome, backup, open_store
+from delegator.store import keeping as keeping_room
 from delegator.store.chain import Head
 from delegator.store.whereabouts import NOTHING, End, File, Files, elsewhere, meddled, receded, torn
 
@@ -231,6 +232,38 @@ async def test_6_4_of_a_log_that_was_deleted_nothing_is_lost(store, path, key, a
         store = await open_store(one, key)
         assert await store.claim(promised.claim_id) == promised
         await store.close()
+
+
+async def test_6_4_a_copy_put_back_by_the_databases_own_means_tells_nobody_what_it_has(store, ask, path):
+    """`.restore` of the shell: no file changes its place, only the audit ends sooner. It is not read from either, where
+    the claim of a tag may be one that was ended since."""
+    await store.ownership.release("FIRST01", datetime(2026, 1, 2, tzinfo=UTC))
+    await store.open_and_issue(ask("FIRST01", minute=2), lambda claim: "newer")
+    with closing(sqlite3.connect(old(path, ".made"))) as copy, closing(sqlite3.connect(path)) as there:
+        copy.backup(there)
+    await store._driver.witness.look()
+    for verb in (lambda: opened(store, ask("FIRST01", minute=3)), store.tables, lambda: store.standing("FIRST01")):
+        with pytest.raises(DelegatorError, match="not the one it was") as told:
+            await verb()
+        assert told.value.kind is Kind.TRY_LATER
+
+
+async def test_6_4_what_no_look_found_in_order_is_not_told_by_reading_either(store, ask, path, monkeypatch):
+    """Somebody goes on writing to the main file: a commit is on the disk, and whether it lasts nobody knows yet."""
+    where, touched = keeping(store)._where, type(keeping(store)._where).touched
+    monkeypatch.setattr(keeping_room, "PAUSE", 0.0)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(type(where), "touched", lambda _: True)
+        meanwhile.setattr(type(where), "weigh", lambda *_: False)
+        for _ in range(2):
+            with pytest.raises(DelegatorError, match="goes on writing") as told:
+                await opened(store, ask("NEW0001"))
+            assert told.value.kind is Kind.TRY_LATER
+    assert type(where).touched is touched
+    await keeping(store)._round()
+    again = await store.open_and_issue(ask("NEW0001", minute=1), lambda claim: "another")
+    assert again.outcome is Outcome.SAME_AGAIN
+    assert len(await store.claims(service_tag="NEW0001")) == 1
 
 
 async def test_8_what_others_do_to_the_database_by_its_means_is_no_fault(store, ask, path, caplog):
