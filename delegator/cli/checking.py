@@ -88,8 +88,8 @@ def rehearsed(where: Store, key: SealingKey | None) -> str:
     """What a start would make of the database. Raises DelegatorError as it would."""
     if where.url:
         return checking_postgres.rehearsed(where, key)
-    path = Path(where.path)
-    return asyncio.run(rehearse_sqlite(path, key)).words if path.exists() else _place_for(path)
+    new = keyring.unmade(where)
+    return _place_for(new) if new else asyncio.run(rehearse_sqlite(Path(where.path), key)).words
 
 
 def _key_if_any(settings: Settings) -> SealingKey | None:
@@ -391,4 +391,4 @@ def _place_for(path: Path) -> str:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise _Wrong(f"is not there, and {above} cannot be written", "check [store] path and who owns that folder")
-    return "is not there yet; made at first use"
+    return "is not there yet; made at first use, new and empty: if there was one, put it back, or restore a copy"
