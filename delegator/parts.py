@@ -184,8 +184,9 @@ def minting(certificate: str, section: str) -> str:
             "certificate and key")
 
 
-_FIRST = ("begin with: python -m pki init; the steps after it are in docs/operators.md, First start; or name your "
-          "authority's certificate in [server] ca")
+_FIRST = ("put it back where there was one, for no device knows another; at the very first start begin with: python -m "
+          "pki init; the steps after it are in docs/operators.md, First start; or name your authority's certificate in "
+          "[server] ca")
 _MINTED = {"server": "server", "callbacks": "delegate --client"}
 """How `python -m pki` is asked for the pair of a section."""
 

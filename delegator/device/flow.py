@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from delegator.device import enrolling, hook, reasons, retry, status, tls
 from delegator.device.addresses import MOST
-from delegator.device.reasons import Busy, Failure, Misconfigured, Reason
+from delegator.device.reasons import Busy, Failure, Misconfigured, Reason, shown
 from delegator.device.settings import Own, Settings
 from delegator.device.state import Folder, Phase, State, new_state
 from delegator.device.steps import STEPS, tell
@@ -64,6 +64,9 @@ def resume(folder: Folder, service_tag: str, again: bool, now: float, own: Own |
     usable = own is not None and enrolling.is_usable(own, service_tag)
     if saved is not None and ours:
         return saved._replace(own=saved.own and usable)
+    if saved is not None and saved.service_tag != service_tag:
+        log.warning("the state in %s was that of %s, not of %s: it is begun anew", folder.path,
+                    shown(saved.service_tag), service_tag)
     state = new_state(service_tag, now, own=usable)
     folder.save(state)
     return state

@@ -55,7 +55,8 @@ CLOCK_NOT_SET = Reason(
     "the device's clock (the log shows it); then the certificate's first day", elsewhere=True)
 SERVER_NOT_TRUSTED = Reason(
     7, "server-not-trusted", "the server's certificate does not lead to the factory CA, or has expired",
-    "is --ca the factory CA that signed the delegator's certificate?", elsewhere=True)
+    "is --ca the factory CA that signed the delegator's certificate? has that certificate ended? is the device's clock "
+    "right?", elsewhere=True)
 SERVER_NAME_MISMATCH = Reason(
     8, "server-name-mismatch", "the server's certificate is genuine but made for another name",
     "the name in --delegator against the certificate's names; --server-name", elsewhere=True)

@@ -343,6 +343,12 @@ def test_check_asks_for_nothing_and_says_what_activate_would(lab, say, capsys):
     assert (code, facts["reason"]) == (28, "server-name-mismatch")
     code, facts, _ = check(lab, capsys, lab.delegator(say.http("hello")))
     assert facts["reason"] == "answer-not-understood"
+    key = Path(lab.pki.device.key)
+    for mode, told in ((0o600, False), (0o644, True)):
+        key.chmod(mode)
+        files = check(lab, capsys, good)[1]["findings"][0]
+        assert (f"`chmod 600 {key}`" in files["words"], files["reason"]) == (told, None)
+    key.chmod(0o600)
 
 
 def test_check_tells_that_the_certificate_is_refused(lab, say, capsys):
