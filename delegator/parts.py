@@ -184,7 +184,7 @@ def minting(certificate: str, section: str) -> str:
             "certificate and key")
 
 
-_FIRST = ("put it back where there was one, for no device knows another; at the very first start begin with: python -m "
+FIRST = ("put it back where there was one, for no device knows another; at the very first start begin with: python -m "
           "pki init; the steps after it are in docs/operators.md, First start; or name your authority's certificate in "
           "[server] ca")
 _MINTED = {"server": "server", "callbacks": "delegate --client"}
@@ -252,7 +252,7 @@ def load_trust(settings: Settings) -> TrustStore:
         trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
         return trust if server.issuers else trust.beneath_anchors()
     except PkiError as error:
-        hint = error.hint if Path(server.ca).exists() else _FIRST
+        hint = error.hint if Path(server.ca).exists() else FIRST
         raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 

@@ -275,6 +275,10 @@ def _made(what: str, path: str, check: Callable[[], str], named: str, source: So
 
 
 def _pki_folder(path: Path) -> str:
+    from delegator.parts import FIRST
+
+    if not path.exists():
+        raise _Wrong(f"{path} does not exist", FIRST)
     Folder.open(path)
     return "complete and private"
 
