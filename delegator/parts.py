@@ -276,6 +276,9 @@ async def open_store_to_serve(settings: Settings) -> Store:
     if not settings.store.url:
         await asyncio.to_thread(require_sound, Path(settings.store.path))
     store = await open_settings_store(settings)
+    saved = await aside(partial(keyring.beside, settings.store), "looking beside the database")
+    if saved:
+        log.warning("database %s: %s", settings.store.path, saved)
     if new:
         log.warning("made a new, empty database at %s", new)
     return store

@@ -89,7 +89,9 @@ def rehearsed(where: Store, key: SealingKey | None) -> str:
     if where.url:
         return checking_postgres.rehearsed(where, key)
     new = keyring.unmade(where)
-    return _place_for(new) if new else asyncio.run(rehearse_sqlite(Path(where.path), key)).words
+    if new:
+        return _place_for(new)
+    return "; ".join(filter(None, (asyncio.run(rehearse_sqlite(Path(where.path), key)).words, keyring.beside(where))))
 
 
 def _key_if_any(settings: Settings) -> SealingKey | None:

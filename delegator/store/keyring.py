@@ -58,6 +58,15 @@ def unmade(where: config.Store) -> Path | None:
     return path.absolute()
 
 
+def beside(where: config.Store) -> str:
+    """What there is to say where a database is served beside one that was saved: it may be the older copy that took
+    its place. "" where there is none."""
+    saved = None if where.url else rescued(Path(where.path))
+    return "" if saved is None else (
+        f"beside it lies {saved.name}, saved when its database was taken away: where that was not restored since, stop "
+        f"the delegator, then: delegator restore {saved} --replace; where it was, move that file elsewhere")
+
+
 def holds_sealed(path: Path) -> bool:
     """Whether something is sealed in a database file. One that cannot be read may hold anything."""
     if not path.is_file() or not path.stat().st_size:

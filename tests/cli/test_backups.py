@@ -98,6 +98,16 @@ class TestRefusals:
         acme.ok("restore", saved, "--replace")
         assert len(claims(acme)) == 1
 
+    def test_a_start_on_another_database_beside_one_that_was_saved_says_so(
+            self, acme: Console, caplog: pytest.LogCaptureFixture) -> None:
+        saved = Path(f"{DATABASE}.saved-20300101T000000Z")
+        for lies, told in ((False, False), (True, True)):
+            if lies:
+                shutil.copy(DATABASE, saved)
+            asyncio.run(_started())
+            assert (_way_back(saved) in caplog.text) == told
+            assert (_way_back(saved) in acme.run("config", "check").out) == told
+
     def test_while_somebody_has_it_open_it_is_not_replaced(self, acme: Console) -> None:
         """A delegator that does nothing at the moment is found as well."""
         acme.ok("backup", COPY)
@@ -198,6 +208,10 @@ def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) ->
 
 def _way_back(saved: Path) -> str:
     return f"delegator restore {saved} --replace"
+
+
+async def _started() -> None:
+    await (await open_store_to_serve(config.load(None))).close()
 
 
 def _start_refused() -> str:
