@@ -184,8 +184,9 @@ def minting(certificate: str, section: str) -> str:
             "certificate and key")
 
 
-_FIRST = ("begin with: python -m pki init; the steps after it are in docs/operators.md, First start; or name your "
-          "authority's certificate in [server] ca")
+FIRST = ("put it back where there was one, for no device knows another; at the very first start begin with: python -m "
+          "pki init; the steps after it are in docs/operators.md, First start; or name your authority's certificate in "
+          "[server] ca")
 _MINTED = {"server": "server", "callbacks": "delegate --client"}
 """How `python -m pki` is asked for the pair of a section."""
 
@@ -251,7 +252,7 @@ def load_trust(settings: Settings) -> TrustStore:
         trust = TrustStore.load(server.ca, server.crl or None, server.issuers or None)
         return trust if server.issuers else trust.beneath_anchors()
     except PkiError as error:
-        hint = error.hint if Path(server.ca).exists() else _FIRST
+        hint = error.hint if Path(server.ca).exists() else FIRST
         raise DelegatorError(Kind.CONFIGURATION, error.detail, hint=hint) from None
 
 
@@ -275,6 +276,9 @@ async def open_store_to_serve(settings: Settings) -> Store:
     if not settings.store.url:
         await asyncio.to_thread(require_sound, Path(settings.store.path))
     store = await open_settings_store(settings)
+    saved = await aside(partial(keyring.beside, settings.store), "looking beside the database")
+    if saved:
+        log.warning("database %s: %s", settings.store.path, saved)
     if new:
         log.warning("made a new, empty database at %s", new)
     return store

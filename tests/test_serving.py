@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -346,3 +347,9 @@ def test_T8_how_long_in_words(seconds: float, words: str) -> None:
 
 def test_T8_every_answer_has_its_words() -> None:
     assert set(WORDS) == set(Told)
+
+
+@pytest.mark.parametrize("what", [one for one in Told if one is not Told.SERVED])
+def test_T8_the_page_says_what_to_do_about_each(what: Told) -> None:
+    page = Path(__file__).parents[1].joinpath("docs/watching.md").read_text(encoding="utf-8")
+    assert f"| `{WORDS[what]}` | " in page

@@ -88,8 +88,10 @@ def rehearsed(where: Store, key: SealingKey | None) -> str:
     """What a start would make of the database. Raises DelegatorError as it would."""
     if where.url:
         return checking_postgres.rehearsed(where, key)
-    path = Path(where.path)
-    return asyncio.run(rehearse_sqlite(path, key)).words if path.exists() else _place_for(path)
+    new = keyring.unmade(where)
+    if new:
+        return _place_for(new)
+    return "; ".join(filter(None, (asyncio.run(rehearse_sqlite(Path(where.path), key)).words, keyring.beside(where))))
 
 
 def _key_if_any(settings: Settings) -> SealingKey | None:
@@ -275,6 +277,10 @@ def _made(what: str, path: str, check: Callable[[], str], named: str, source: So
 
 
 def _pki_folder(path: Path) -> str:
+    from delegator.parts import FIRST
+
+    if not path.exists():
+        raise _Wrong(f"{path} does not exist", FIRST)
     Folder.open(path)
     return "complete and private"
 
@@ -391,4 +397,4 @@ def _place_for(path: Path) -> str:
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise _Wrong(f"is not there, and {above} cannot be written", "check [store] path and who owns that folder")
-    return "is not there yet; made at first use"
+    return "is not there yet; made at first use, new and empty: if there was one, put it back, or restore a copy"

@@ -199,7 +199,9 @@ def open_files(settings: Settings) -> str:
     most, store = descriptors.highest(), settings.store.connections
     wanted = share(settings, settings.server.workers).limits.connections
     if most < descriptors.others(most, store) + descriptors.LEAST:
-        raise DelegatorError(Kind.CONFIGURATION, f"{most} at most in this shell, which is too few to serve with",
-                             hint="raise the hard limit: LimitNOFILE in the unit, ulimit -Hn in a shell")
+        raise DelegatorError(
+            Kind.CONFIGURATION, f"{most} at most in this shell: a delegator would start with {descriptors.LEAST} "
+            "connections for devices, and not always have a file for each", hint="raise the hard limit to "
+            f"{descriptors.needed(wanted, store)}: LimitNOFILE in the unit, ulimit -Hn in a shell")
     return descriptors.shortage(wanted, most, store) or (
         f"{most} at most in this shell: enough for {wanted} connections of devices and all that we open ourselves")

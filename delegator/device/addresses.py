@@ -61,7 +61,7 @@ def parse_address(text: str) -> Address:
     """`host`, `host.domain`, `1.2.3.4`, `[::1]`, each with an optional `:port`. Raises ValueError."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text[:80]!a} is not an address: give HOST or HOST:PORT")
+        raise ValueError(f"{text[:80]!a} is not an address: give HOST or HOST:PORT, IPv6 in brackets")
     host = match["host"] or match["bracketed"][1:-1]
     return Address(host, _port(match["port"], text))
 

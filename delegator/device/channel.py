@@ -142,11 +142,11 @@ def _dialled(peer: Peer, deadline: float) -> socket.socket:
         plain = _first_that_answers(address, deadline)
         # The request follows our last handshake message at once; with Nagle it would wait 40 ms for an acknowledgement.
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except socket.gaierror as error:
-        raise Failure(reasons.NAME_NOT_FOUND, f"{address.host}: {error.strerror}") from None
-    except ConnectionRefusedError:
-        raise Failure(reasons.NOTHING_LISTENING, str(address)) from None
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
+        if peer.proxy is None:
+            raise _not_dialled(address, error) from None
+        raise Failure(reasons.NO_ROUTE, f"the proxy {address}: {system_words(error)}") from None
+    except UnicodeError as error:
         raise Failure(reasons.NO_ROUTE, f"{address}: {system_words(error)}") from None
     if peer.proxy is not None:
         try:
@@ -155,6 +155,14 @@ def _dialled(peer: Peer, deadline: float) -> socket.socket:
             plain.close()
             raise
     return plain
+
+
+def _not_dialled(address: Address, error: OSError) -> Failure:
+    if isinstance(error, socket.gaierror):
+        return Failure(reasons.NAME_NOT_FOUND, f"{address.host}: {error.strerror}")
+    if isinstance(error, ConnectionRefusedError):
+        return Failure(reasons.NOTHING_LISTENING, str(address))
+    return Failure(reasons.NO_ROUTE, f"{address}: {system_words(error)}")
 
 
 def _first_that_answers(address: Address, deadline: float) -> socket.socket:

@@ -7,7 +7,9 @@ Must not live here: the activation (flow).
 
 from __future__ import annotations
 
+import stat
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from delegator.device import reasons, tls
@@ -32,8 +34,14 @@ class Finding(NamedTuple):
 def look(settings: Settings) -> list[Finding]:
     """Every delegator is tried, also after one that answers. Raises Misconfigured for files that cannot be used."""
     context = tls.delegator_context(settings.certificate, settings.key, settings.ca)
-    files = Finding("files", "factory CA, certificate and key can be used")
-    return [files, _clock(), *(_reach(settings, address, context) for address in settings.addresses)]
+    return [_files(settings.key), _clock(), *(_reach(settings, address, context) for address in settings.addresses)]
+
+
+def _files(key: str) -> Finding:
+    """Once they were loaded. Who else may read the key is said and no reason: a device may have one user alone."""
+    others = stat.S_IMODE(Path(key).stat().st_mode) & 0o077
+    remark = f"; others may read the key: `chmod 600 {key}`" if others else ""
+    return Finding("files", f"factory CA, certificate and key can be used{remark}")
 
 
 def _clock() -> Finding:

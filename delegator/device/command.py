@@ -163,7 +163,11 @@ _TOLD_LATER = ("outcome", "reason", "exit_code", "detail", "attempts")
 
 
 def _not_activated(reason: Reason, detail: str) -> str:
-    return f"not activated: {reason.meaning}{f' ({detail})' if detail else ''}. Look at: {reason.look_at}."
+    return f"not activated: {reason.meaning}{f' ({detail})' if detail else ''}. {_look_at(reason)}"
+
+
+def _look_at(reason: Reason) -> str:
+    return f"Look at: {reason.look_at}{'' if reason.look_at.endswith('?') else '.'}"
 
 
 def _check(words: argparse.Namespace, _world: World) -> Report:
@@ -177,8 +181,12 @@ def _check(words: argparse.Namespace, _world: World) -> Report:
         "findings": [{"what": one.what, "words": one.words, "reason": one.reason and one.reason.name}
                      for one in found]}
     lines = [f"{one.what}: {one.words}" for one in found]
-    said = f"not everything is in order. Look at: {worst.look_at}." if worst else "everything is in order."
+    said = f"not everything is in order. {_look_at(worst)}" if worst else _NOTHING_IN_THE_WAY
     return Report(worst.exit_code if worst else 0, facts, "\n  ".join([said, *lines]))
+
+
+_NOTHING_IN_THE_WAY = ("nothing is in the way. Whether --tag fits the certificate, and whether this device has an "
+                       "owner, only `activate` finds out.")
 
 
 def _status(words: argparse.Namespace, _world: World) -> Report:
@@ -189,7 +197,10 @@ def _status(words: argparse.Namespace, _world: World) -> Report:
         raise Misconfigured(f"the state folder {words.state} cannot be read: {reasons.system_words(error)}") from None
     at_work = "an activation is at work" if facts["at_work"] else "no activation is at work"
     code = facts["exit_code"]
-    return Report(code if isinstance(code, int) else _FAILED, facts, f"{facts['outcome']}; {at_work}.")
+    reason = next((one for one in reasons.REASONS if one.name == facts["reason"]), None)
+    why = f": {reason.meaning}" if reason else ""
+    more = f" {_look_at(reason)}" if reason else ""
+    return Report(code if isinstance(code, int) else _FAILED, facts, f"{facts['outcome']}{why}; {at_work}.{more}")
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, World], Report]] = {
@@ -204,7 +215,7 @@ def _outcome(result: Result) -> str:
 
 _SENTENCES = {
     "ready": "this device is ready, and the delegator knows it.",
-    "already-ready": "this device was made ready before; use --again to start anew.",
+    "already-ready": "this device was made ready before, and nothing was asked. For another owner: see --again.",
 }
 
 
@@ -216,10 +227,15 @@ def _ended(outcome: str, exit_code: int, words: str) -> Report:
 
 def _say(report: Report, as_json: bool) -> int:
     facts = json.dumps(report.facts) if as_json else "\n".join(
-        f"{name}: {reasons.shown(str(value))}" for name, value in report.facts.items() if value not in (None, ""))
+        f"{name}: {_as_text(value)}" for name, value in report.facts.items() if value not in (None, ""))
     said = _written(sys.stdout, f"{facts}\n")
     _written(sys.stderr, f"delegator device: {report.sentence}\n")
     return report.exit_code or (0 if said else _FAILED)
+
+
+def _as_text(value: object) -> str:
+    """One line, as JSON writes what is no word or number."""
+    return reasons.shown(str(value)) if isinstance(value, str) else json.dumps(value)
 
 
 def _written(stream: TextIO | None, text: str) -> bool:

@@ -142,7 +142,8 @@ def _run(command: tuple[str, ...], given: bytes, more: dict[str, str] | None = N
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _not_made(command, system_words(error)) from None
     if done.returncode != 0:
-        raise _not_made(command, done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        said = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise _not_made(command, said or f"it ended with {done.returncode}")
     if len(done.stdout) > _LARGEST:
         raise _not_made(command, f"it says more than {_LARGEST} bytes")
     return done.stdout

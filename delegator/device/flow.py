@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from delegator.device import enrolling, hook, reasons, retry, status, tls
 from delegator.device.addresses import MOST
-from delegator.device.reasons import Busy, Failure, Misconfigured, Reason
+from delegator.device.reasons import Busy, Failure, Misconfigured, Reason, shown
 from delegator.device.settings import Own, Settings
 from delegator.device.state import Folder, Phase, State, new_state
 from delegator.device.steps import STEPS, tell
@@ -62,6 +64,9 @@ def resume(folder: Folder, service_tag: str, again: bool, now: float, own: Own |
     usable = own is not None and enrolling.is_usable(own, service_tag)
     if saved is not None and ours:
         return saved._replace(own=saved.own and usable)
+    if saved is not None and saved.service_tag != service_tag:
+        log.warning("the state in %s was that of %s, not of %s: it is begun anew", folder.path,
+                    shown(saved.service_tag), service_tag)
     state = new_state(service_tag, now, own=usable)
     folder.save(state)
     return state
@@ -207,10 +212,18 @@ def _every_error_a_reason() -> Iterator[None]:
 def _require_commands(settings: Settings) -> None:
     """Before anything is asked for; a device that is ready needs none of them. Raises Misconfigured."""
     if settings.hook and shutil.which(settings.hook[0]) is None:
-        raise Misconfigured(f"the hook {settings.hook[0]} is not a command that can be run")
+        name = settings.hook[0]
+        raise Misconfigured(f"the hook {name} is not a command that can be run: {_why_not(name)}")
     if settings.own is not None and settings.own.command and shutil.which(settings.own.command[0]) is None:
         raise Misconfigured(f"{settings.own.command[0]} is not a command that can be run: name one that makes a "
                             "certificate request with --request-command")
+
+
+def _why_not(command: str) -> str:
+    """Of a command that is none, what a person would look at first."""
+    if not os.path.lexists(command):
+        return "there is no such file" if "/" in command else "no such program is in PATH; name it with its whole path"
+    return f"`chmod +x {command}` first" if Path(command).is_file() else "it is no file"
 
 
 def _shows_own(settings: Settings, state: State, failure: Failure) -> bool:

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _activate(commands.add_parser("activate", help="make this device ready for its owner", description=_DESCRIPTION))
     _activate(commands.add_parser(
-        "check", help="say whether `activate` would get through, with the same words; nothing is asked for",
+        "check", help="look at files, clock and each delegator, in the words of `activate`; nothing is asked for",
         description="Look at files, clock and each delegator, without asking for a credential."))
     _status(commands.add_parser("status", help="say how far this device is, also while it waits"))
     commands.add_parser("reasons", help="print the table of failures and exit codes")
@@ -140,7 +140,8 @@ def _when(command: argparse.ArgumentParser) -> None:
     group.add_argument("--timeout", default=30.0, type=_said(_seconds), metavar="S",
                        help="seconds for one question and its answer (default: %(default)g)")
     group.add_argument("--once", action="store_true", help="one attempt only")
-    group.add_argument("--again", action="store_true", help="start anew, also on a device that is ready")
+    group.add_argument("--again", action="store_true",
+                       help="start anew for another owner, once; the delegator's operator has to release the old claim")
 
 
 def _how(command: argparse.ArgumentParser) -> None:
@@ -164,7 +165,9 @@ def _addresses(text: str) -> tuple[Address, ...]:
 
 
 def _proxy(text: str) -> Address:
-    """A port is asked for, as there is none that all proxies have."""
+    """A port is asked for, as there is none that all proxies have. What may hold a password is not repeated."""
+    if "@" in text:
+        raise ValueError("a proxy is told no user and no password: give HOST:PORT")
     address = parse_address(text.partition("://")[2].rstrip("/") if text.startswith("http://") else text)
     if not text.rstrip("/").endswith(f":{address.port}"):
         raise ValueError("give the proxy's port too: HOST:PORT")

@@ -40,7 +40,7 @@ NAME_NOT_FOUND = Reason(
     "the spelling in --delegator; the device's DNS server", elsewhere=True)
 NO_ROUTE = Reason(
     2, "no-route", "no way to the delegator, or nobody answered in time",
-    "cable, gateway, firewall; does the address exist?", elsewhere=True)
+    "cable, gateway, firewall, proxy; does the address exist?", elsewhere=True)
 NOTHING_LISTENING = Reason(
     3, "nothing-listening", "the host is there, but nothing listens on that port",
     "is the delegator running? is the port right (4433)?", elsewhere=True)
@@ -55,7 +55,8 @@ CLOCK_NOT_SET = Reason(
     "the device's clock (the log shows it); then the certificate's first day", elsewhere=True)
 SERVER_NOT_TRUSTED = Reason(
     7, "server-not-trusted", "the server's certificate does not lead to the factory CA, or has expired",
-    "is --ca the factory CA that signed the delegator's certificate?", elsewhere=True)
+    "is --ca the factory CA that signed the delegator's certificate? has that certificate ended? is the device's clock "
+    "right?", elsewhere=True)
 SERVER_NAME_MISMATCH = Reason(
     8, "server-name-mismatch", "the server's certificate is genuine but made for another name",
     "the name in --delegator against the certificate's names; --server-name", elsewhere=True)
@@ -79,7 +80,8 @@ IDENTITY_REJECTED = Reason(
     "--tag against the certificate's common name; must the device use a certificate of its own?", elsewhere=True)
 NOT_ENTITLED = Reason(
     15, "not-entitled", "the delegator has nothing for this device now (SOAP fault NotEntitled)",
-    "has the owner registered the device? the delegator's `explain` command tells")
+    "has the owner registered the device? does an older claim hold its tag (after --again, or without its state "
+    "folder)? the delegator's `explain` command tells")
 TRY_LATER = Reason(
     16, "try-later", "the delegator asks for patience (SOAP fault TryLater)",
     "nothing: the device waits as long as it was told")

@@ -69,10 +69,14 @@ class State(NamedTuple):
         return f"State({self.service_tag}, {self.phase.value})"
 
 
-def _holds_state_alone(path: Path) -> bool:
-    """Whether there is nothing in a folder but what we put there: one that others use must not be closed to them."""
+def _is_ours(path: Path) -> bool:
+    """Whether there is nothing in a folder but what we put there: one that others use must not be closed to them, and
+    one that holds a device's key or state must not be left for another one."""
     names = {one.name for one in path.iterdir()}
-    return STATE in names or names <= {LOCK}
+    return bool(names & {STATE, HANDSHAKE_KEY, HANDSHAKE_CERTIFICATE}) or names <= {LOCK}
+
+
+_ANOTHER = "name a folder of its own, which need not be there yet"
 
 
 def new_state(service_tag: str, now: float, own: bool = False) -> State:
@@ -91,17 +95,18 @@ class Folder:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.is_symlink():
-                raise Misconfigured(f"the state folder {path} is a link to another: name that one")
+                raise Misconfigured(f"the folder {path} is a link to another: name that one")
             found = path.stat()
-            ours = not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid() and _holds_state_alone(path)
+            ours = not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid() and _is_ours(path)
+        except FileExistsError:
+            raise Misconfigured(f"{path} is no folder") from None
         except OSError as error:
-            raise own_error(f"the state folder {path} cannot be used", error) from None
+            raise own_error(f"the folder {path} cannot be used", error) from None
         if found.st_uid != os.geteuid():
-            raise Misconfigured(f"the state folder {path} is another user's: name a folder of its own, which need not "
-                                "be there yet")
+            raise Misconfigured(f"the folder {path} is another user's: run this as user {found.st_uid}, or {_ANOTHER}")
         if found.st_mode & 0o077:
-            cure = f"`chmod 700 {path}` first" if ours else "name a folder of its own, which need not be there yet"
-            raise Misconfigured(f"others can look into the state folder {path}: {cure}")
+            raise Misconfigured(f"others can look into the folder {path}: "
+                                f"{f'`chmod 700 {path}` first' if ours else _ANOTHER}")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -43,7 +43,7 @@ def delegator_context(certificate: str, key: str, ca: str) -> ssl.SSLContext:
     """Mutual TLS with the delegator: the factory CA alone is believed (207), the device's certificate shown (208)."""
     context = _context()
     try:
-        _believe(context, contents(ca).decode("utf-8", "replace"), cafile=ca)
+        _believe_authorities(context, contents(ca).decode("utf-8", "replace"), ca)
     except (OSError, ValueError) as error:
         raise own_error(f"the factory CA {ca} cannot be used", error) from None
     try:
@@ -89,6 +89,17 @@ def delegate_context(trust_anchor: str) -> ssl.SSLContext:
     except (OSError, ValueError, TypeError) as error:
         raise Failure(reasons.DELEGATE_NOT_TRUSTED, f"the trust anchor is not a certificate: {error}") from None
     return context
+
+
+def _believe_authorities(context: ssl.SSLContext, pem: str, path: str) -> None:
+    """The factory CA. The server's own certificate in its place would serve until that is renewed, and then no device
+    in the field could be reached any more; and a CA's key in a device signs whatever whoever opens it likes."""
+    if _KEY.search(pem):
+        raise ValueError("there is a private key in it, which no device may have: give it the certificate alone")
+    _believe(context, pem, cafile=path)
+    stats = context.cert_store_stats()
+    if stats["x509_ca"] != stats["x509"]:
+        raise ValueError("a certificate in it is not an authority's: name the one that signed the delegator's")
 
 
 def _believe(context: ssl.SSLContext, pem: str, **source: str) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import itertools
 import os
 import sqlite3
@@ -120,7 +121,7 @@ def rescue(connection: sqlite3.Connection, path: Path, moment: datetime) -> Path
     """Copy a database that has lost its name, and so is there only for who has it open, to a new file beside that name,
     which is returned. One of the same second was made by another worker. Raises DelegatorError, OSError,
     sqlite3.Error."""
-    target = path.with_name(f"{path.name}.saved-{moment:%Y%m%dT%H%M%SZ}")
+    target = path.with_name(f"{path.name}{_SAVED}{moment:%Y%m%dT%H%M%SZ}")
     if target.exists():
         return target
     with _scratch(target) as scratch:
@@ -128,6 +129,15 @@ def rescue(connection: sqlite3.Connection, path: Path, moment: datetime) -> Path
         examine(scratch, called=path)
         _publish(scratch, target)
     return target
+
+
+def rescued(path: Path) -> Path | None:
+    """The newest that `rescue` made of the database at a path; None where there is none."""
+    found = sorted(path.parent.glob(f"{glob.escape(path.name)}{_SAVED}*Z")) if path.parent.is_dir() else []
+    return found[-1] if found else None
+
+
+_SAVED = ".saved-"
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 from delegator import config
+from delegator.errors import DelegatorError, Kind
 from delegator.sealing import RESTORE, SealingKey, making, read_key_file
+from delegator.store.backup import rescued
 from delegator.store.resealing import SEALED
 
 _OLDER = ("restore it from your copy; or take it out of [sealing] older_key_files, if `delegator sealing status` shows "
@@ -41,9 +43,28 @@ def _of_missing(name: str, sealing: config.Sealing, where: config.Store) -> str:
 
 
 def unmade(where: config.Store) -> Path | None:
-    """Where the database is to be that is not there yet; None where there is one, or a server that has it."""
+    """Where the database is to be that is not there yet; None where there is one, or a server that has it. Where a
+    delegator saved one that was taken away beneath it, an empty one in its place would forget every device and claim:
+    raises DelegatorError (CONFIGURATION)."""
     path = Path(where.path)
-    return None if where.url or path.exists() else path.absolute()
+    if where.url or path.exists():
+        return None
+    saved = rescued(path)
+    if saved is not None:
+        raise DelegatorError(
+            Kind.CONFIGURATION, f"there is no database at {path.absolute()}, but beside it lies {saved.name}: what a "
+            "delegator saved when its database was taken away", hint=f"stop the delegator, then: delegator restore "
+            f"{saved} --replace; or move that file elsewhere where a new, empty database is meant")
+    return path.absolute()
+
+
+def beside(where: config.Store) -> str:
+    """What there is to say where a database is served beside one that was saved: it may be the older copy that took
+    its place. "" where there is none."""
+    saved = None if where.url else rescued(Path(where.path))
+    return "" if saved is None else (
+        f"beside it lies {saved.name}, saved when its database was taken away: where that was not restored since, stop "
+        f"the delegator, then: delegator restore {saved} --replace; where it was, move that file elsewhere")
 
 
 def holds_sealed(path: Path) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from delegator import config
+from delegator.errors import DelegatorError
+from delegator.parts import open_store_to_serve
 from delegator.sealing import create_key_file
 from delegator.store import Store
 
@@ -81,6 +85,28 @@ class TestRefusals:
         Path("var/delegator.db").unlink()
         console.refused(3, "backup", COPY)
         assert not COPY.exists()
+
+    @pytest.mark.parametrize("words", [("customers", "add", "other", "--title", "Other"), ("customers", "list")],
+                             ids=["writes", "reads"])
+    def test_no_empty_database_beside_one_that_was_saved(self, acme: Console, words: tuple[str, ...]) -> None:
+        acme.serve("ABC1234")
+        saved = DATABASE.rename(f"{DATABASE}.saved-20300101T000000Z")
+        assert _way_back(saved) in acme.refused(3, *words)
+        assert _way_back(saved) in _start_refused()
+        assert _way_back(saved) in acme.run("config", "check").err
+        assert not DATABASE.exists()
+        acme.ok("restore", saved, "--replace")
+        assert len(claims(acme)) == 1
+
+    def test_a_start_on_another_database_beside_one_that_was_saved_says_so(
+            self, acme: Console, caplog: pytest.LogCaptureFixture) -> None:
+        saved = Path(f"{DATABASE}.saved-20300101T000000Z")
+        for lies, told in ((False, False), (True, True)):
+            if lies:
+                shutil.copy(DATABASE, saved)
+            asyncio.run(_started())
+            assert (_way_back(saved) in caplog.text) == told
+            assert (_way_back(saved) in acme.run("config", "check").out) == told
 
     def test_while_somebody_has_it_open_it_is_not_replaced(self, acme: Console) -> None:
         """A delegator that does nothing at the moment is found as well."""
@@ -178,6 +204,21 @@ def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) ->
     with sqlite3.connect(COPY) as copy:
         assert copy.execute("SELECT name FROM customers").fetchall() == [("acme",)]
     copy.close()
+
+
+def _way_back(saved: Path) -> str:
+    return f"delegator restore {saved} --replace"
+
+
+async def _started() -> None:
+    await (await open_store_to_serve(config.load(None))).close()
+
+
+def _start_refused() -> str:
+    """What `serve` says of its database."""
+    with pytest.raises(DelegatorError) as refused:
+        asyncio.run(open_store_to_serve(config.load(None)))
+    return refused.value.hint
 
 
 def _closed(console: Console) -> None:

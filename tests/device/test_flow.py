@@ -201,12 +201,14 @@ def test_where_a_failure_leads(phase, reason, asked_ago, after):
     assert flow.phase_after_failure(phase, reason, asked_ago) is after
 
 
-def test_another_tag_is_another_activation(tmp_path):
+def test_another_tag_is_another_activation(tmp_path, caplog):
     """A copied disk does not claim in the name of the device it came from."""
     folder = Folder(tmp_path / "state")
     first = flow.resume(folder, "AAA1111", False, 1.0)
     assert flow.resume(folder, "AAA1111", False, 2.0) == first
+    assert not caplog.records
     assert flow.resume(folder, "BBB2222", False, 3.0).transaction_id != first.transaction_id
+    assert "was that of AAA1111, not of BBB2222" in caplog.text
 
 
 def test_a_certificate_request_that_is_none(lab, say):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from delegator.device import asking, channel, enrolling, main, reasons, retry, status
 from delegator.device.addresses import MOST, Address
 from delegator.device.certificate import facts
-from delegator.device.reasons import Failure
+from delegator.device.reasons import Failure, Misconfigured
 from delegator.device.settings import Own
 from delegator.device.state import Folder
 
@@ -207,3 +208,40 @@ def test_surroundings_change_nothing(lab, say, how):
                           capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT), how[0]: how[1]})
     assert done.returncode == 0, done.stderr
     assert (lab.folder / "relative" / "state.json").exists()
+
+
+@pytest.mark.parametrize(("name", "cure"), [("handshake.key", "chmod 700"), ("state.json", "chmod 700"),
+                                            ("somebody-elses", "name a folder of its own")])
+def test_no_advice_leaves_a_folder_that_holds_this_devices_own(tmp_path, name, cure):
+    folder = Folder(tmp_path / "kept")
+    folder.write(name, b"x")
+    folder.path.chmod(0o755)
+    with pytest.raises(Misconfigured, match=cure):
+        Folder(folder.path)
+
+
+def test_a_file_in_a_folders_place_is_named_as_that(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match="file is no folder"):
+        Folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(("authority", "words"), [
+    (lambda pki: Path(pki.delegator.certificate).read_text(), "not an authority's"),
+    (lambda pki: pki.factory.pem + Path(pki.delegator.certificate).read_text(), "not an authority's"),
+    (lambda pki: pki.factory.pem + Path(pki.delegator.key).read_text(), "private key in it")],
+    ids=["the server's own certificate", "one beside the authority", "a key beside the authority"])
+def test_what_no_firmware_should_hold_is_no_factory_authority(lab, authority, words):
+    (lab.folder / "ca.pem").write_text(authority(lab.pki))
+    facts = lab.run("delegator.example", "--ca", str(lab.folder / "ca.pem"))
+    assert (facts["exit_code"], words in facts["detail"]) == (3, True), facts
+
+
+@pytest.mark.parametrize(("hook", "words"), [
+    ("/nowhere/hook", "there is no such file"), ("no-such-hook", "no such program is in PATH"),
+    ("{}/plain", "chmod \\+x"), ("{}", "it is no file")])
+def test_of_a_hook_that_cannot_be_run_it_is_said_why(lab, hook, words):
+    (lab.folder / "plain").touch(mode=0o644)
+    facts = lab.run("delegator.example", "--hook", hook.format(lab.folder))
+    assert facts["exit_code"] == 3
+    assert re.search(words, facts["detail"])

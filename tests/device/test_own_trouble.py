@@ -311,7 +311,10 @@ def test_status_is_a_verb(lab, say, capsys):
     said = capsys.readouterr()
     facts = json.loads(said.out)
     assert (facts["outcome"], facts["reason"]) == ("failed", "not-entitled")
-    assert "no activation is at work" in said.err
+    assert "failed: the delegator has nothing for this device now" in said.err
+    assert "no activation is at work. Look at: has the owner registered" in said.err
+    assert main(["status", "--state", str(lab.state)]) == 35
+    assert "at_work: false" in capsys.readouterr().out.splitlines()
     assert main(["status", "--state", str(lab.folder / "nowhere")]) == 3
     (lab.folder / "empty").mkdir()
     assert main(["status", "--state", str(lab.folder / "empty")]) == 1
@@ -342,6 +345,12 @@ def test_check_asks_for_nothing_and_says_what_activate_would(lab, say, capsys):
     assert (code, facts["reason"]) == (28, "server-name-mismatch")
     code, facts, _ = check(lab, capsys, lab.delegator(say.http("hello")))
     assert facts["reason"] == "answer-not-understood"
+    key = Path(lab.pki.device.key)
+    for mode, told in ((0o600, False), (0o644, True)):
+        key.chmod(mode)
+        files = check(lab, capsys, good)[1]["findings"][0]
+        assert (f"`chmod 600 {key}`" in files["words"], files["reason"]) == (told, None)
+    key.chmod(0o600)
 
 
 def test_check_tells_that_the_certificate_is_refused(lab, say, capsys):
@@ -404,6 +413,20 @@ def test_a_proxy_that_does_not_is_no_route(lab, answer):
     with proxy(answer, None) as (asked, port):
         lab.fails("delegator.example", "no-route", "--proxy", f"127.0.0.1:{port}")
     assert asked
+
+
+@pytest.mark.parametrize("at", ["nowhere.invalid:3128", "127.0.0.1:1"], ids=["no name", "nothing listens"])
+def test_a_proxy_that_cannot_be_reached_is_not_blamed_on_the_delegator(lab, at):
+    facts = lab.fails("delegator.example", "no-route", "--proxy", at)
+    assert facts["detail"].startswith(f"the proxy {at}: ")
+
+
+def test_a_proxys_password_is_not_repeated(capsys):
+    from delegator.device import main
+    assert main(["check", "--proxy", "user:secret@proxy.example:3128"]) == 2
+    said = capsys.readouterr().err
+    assert "no user and no password" in said
+    assert "secret" not in said
 
 
 def test_an_unproven_alert_changes_nothing_that_is_stored(lab, say, monkeypatch):

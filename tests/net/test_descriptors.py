@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delegator.cli import checking_ports
+from delegator.config import Settings
+from delegator.errors import DelegatorError
 from delegator.net import descriptors, lobby
 from delegator.net.crowds import Caps
 
@@ -43,3 +46,13 @@ def test_s10_the_limit_is_raised_as_far_as_one_may(soft: int, hard: int, now: in
                "print(raised(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(now)] * 2
+
+
+@pytest.mark.parametrize("most", [100, 300])
+def test_config_check_says_of_a_low_limit_what_a_start_does_with_it(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(descriptors, "highest", lambda: most)
+    with pytest.raises(DelegatorError, match=f"would start with {descriptors.LEAST} connections") as told:
+        checking_ports.open_files(Settings())
+    wanted = Settings().limits.connections
+    assert str(descriptors.needed(wanted, Settings().store.connections)) in told.value.hint
+    assert descriptors.fitted(Caps(wanted, 1, 1), most, Settings().store.connections).connections == descriptors.LEAST
