@@ -140,7 +140,7 @@ class Scene:
             time.sleep(0.05)
         said = self.log(name).splitlines()[-1]
         assert " reload" in self.log(name)[-600:], self.log(name)[-2000:]
-        assert "refused" not in said, said
+        assert "reload refused" not in said, said
 
     def restart(self) -> None:
         """Everything ends and starts anew, as after a power cut of the whole place."""
