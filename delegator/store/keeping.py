@@ -130,11 +130,14 @@ class Keeping:
         self.require()
 
     async def _touched(self) -> Lost | None:
-        """What is wrong with a main file that we did not write to. Raises DelegatorError (TRY_LATER) while somebody
-        goes on writing to it."""
+        """What is wrong with a main file that we did not write to. One that another process brings the log into, such
+        as an import, is looked at when that is done. Raises DelegatorError (TRY_LATER) while somebody goes on writing
+        to it otherwise."""
         for _ in range(UNSETTLED):
             if not self._where.touched():
                 self._unsure = self._unsure and self._where.writing
+                return None
+            if self._where.halfway:
                 return None
             found = self._where.weigh(self._reader)
             if not isinstance(found, bool):

@@ -16,6 +16,7 @@ import contextlib
 import os
 import sqlite3
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -266,20 +267,37 @@ class Whereabouts:
         """Whether somebody else had written to the main file by the last look, since it was found in order."""
         return not self.writing and self._seen.main != self._known
 
+    def brought(self) -> tuple[int, int, bytes]:
+        """Frames of the log that are in the main file, those that whoever brings them in is at, and which log it is
+        (walformat.html section 4.3: nBackfill, nBackfillAttempted, the salts)."""
+        if self._index is None:
+            return 0, 0, b""
+        said = os.pread(self._index, 132, 0).ljust(132, b"\0")
+        return int.from_bytes(said[96:100], sys.byteorder), int.from_bytes(said[128:132], sys.byteorder), said[32:40]
+
+    @property
+    def halfway(self) -> bool:
+        """Whether a checkpoint is under way, be it another process's, or ended halfway: until the next one is done the
+        main file alone is in no order, and only with the log it is."""
+        done, at, _ = self.brought()
+        return done != at
+
     def weigh(self, live: sqlite3.Connection) -> Lost | bool | None:
         """Look at the main file's own end of the audit, `live` being how we see it: what is wrong, None when it is in
         order, False while somebody is writing to it."""
-        before = _file(self._paths[0])
+        before, brought = _file(self._paths[0]), self.brought()
+        if brought[0] != brought[1]:
+            return False
         try:
             found = head_in(self.path)
             newest = live.execute(LAST).fetchone()
             there = live.execute(ROW, (found.number,)).fetchone()
         except sqlite3.Error as error:
-            settled = before == _file(self._paths[0])
+            settled = before == _file(self._paths[0]) and brought == self.brought()
             if not is_broken(error) or not settled:
                 return False
             return Lost(f"its file was changed beneath us: {error}", FINAL, final=True)
-        if before != _file(self._paths[0]):
+        if before != _file(self._paths[0]) or brought != self.brought():
             return False
         why = self._unfit() or receded(self._head, found, head_of(newest) if newest else NOTHING,
                                        bytes(there[0]) if there else None)

@@ -164,7 +164,7 @@ def test_a4_devices_are_served_while_200_000_are_imported(world: World, tags: li
     new, busy = outcome[0]
     assert new == LARGE
     assert len(served) >= 3
-    assert [reply.status for reply in served] == [200] * len(served)
+    assert [reply for reply in served if reply.status != 200] == [], world.log
     assert sorted(busy)[len(busy) // 2] < 0.05, "the usual commit"
     assert max(busy) < 0.25, "the longest; its first one may be too large for a slow machine"
     assert world.ask(tags[-1]).status == 200

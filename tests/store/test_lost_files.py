@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -338,3 +339,28 @@ A, B, C = Head(4, b"a"), Head(9, b"b"), Head(12, b"c")
          "first", "emptied"])
 def test_8_a_main_file_that_is_ours_ends_later_and_with_a_row_of_ours(before, found, newest, there, sound):
     assert (receded(before, found, newest, there) == "") is sound
+
+
+async def test_6_4_another_processs_checkpoint_that_is_under_way_is_no_damage(store, path, ask):
+    """An import brings the log in while devices are served; meanwhile, and for as long as one stays halfway that was
+    killed, the main file alone is in no order, and nobody who asks is to feel it."""
+    where = keeping(store)._where
+    whole = path.read_bytes()
+    page = whole[100:4096]
+    with path.open("r+b") as main, beside(path, INDEX).open("r+b") as index:
+        os.pwrite(index.fileno(), (where.brought()[0] + 1).to_bytes(4, sys.byteorder), 128)
+        assert where.halfway
+        os.pwrite(main.fileno(), b"\xff" * 3996, 100)
+        os.utime(path, ns=(1, 1))
+        where.found()
+        assert where.weigh(keeping(store)._reader) is False
+        assert await keeping(store)._touched() is None
+        os.pwrite(main.fileno(), page, 100)
+        assert (await opened(store, ask("HALFWAY"))).outcome is Outcome.ISSUED
+        os.pwrite(index.fileno(), where.brought()[0].to_bytes(4, sys.byteorder), 128)
+        assert not where.halfway
+        os.pwrite(main.fileno(), b"\xff" * 3996, 100)
+        os.utime(path, ns=(2, 2))
+        where.found()
+        assert await keeping(store)._touched() is not None, "damage that no checkpoint explains is found as before"
+        os.pwrite(main.fileno(), page, 100)
