@@ -36,10 +36,11 @@ def test_A6_each_reason_says_in_whole_words_what_is_asked_for(policy, changes, t
 
 
 def test_A6_a_zone_that_this_machine_does_not_know_opens_nothing_and_is_named():
-    hours = tuple(replace(opening("daily 00:00-24:00 UTC"), zone=zone) for zone in ("Moon/Sea", "Moon/Dark"))
+    hours = tuple(replace(opening("daily 00:00-24:00 UTC"), zone=f"Moon/{zone}") for zone in "SEADRKCB")
     shown = "; ".join(map(str, hours))
     assert reasons(Policy("p", hours=hours)) == [
-        f"policy p: outside its hours, {shown}: this machine does not know the time zone Moon/Dark, Moon/Sea"]
+        f"policy p: outside its hours, {shown}: this machine does not know the time zone "
+        + ", ".join(f"Moon/{zone}" for zone in "ABCDEKRS")]
     assert reasons(Policy("p", hours=(*hours, opening("daily 00:00-24:00 UTC")))) == [], "another opening opens"
 
 

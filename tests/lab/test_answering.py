@@ -181,6 +181,7 @@ async def test_a_certificate_that_was_refused_is_on_record(lab: Lab) -> None:
     assert trail.marks[0].at == 1
     assert (trail.reasons, trail.marks[1].note) == ((trail.marks[1].note,), trail.reasons[0])
     assert "certificate revoked" in trail.reasons[0]
+    assert refused(lab, refusal=None, detail="no", leaf=b"what it showed")[0].shown == b"what it showed"
     assert lab.counted("delegator_tls_refused_total", reason=Refusal.REVOKED.value) == 1
 
 

@@ -12,10 +12,12 @@ import inspect
 import pytest
 
 from delegator import handshake, judgement, policy, routing, shared
-from delegator.errors import Kind
+from delegator.errors import DelegatorError, Kind
 from delegator.model import IdentityKind
 from delegator.policy import Why
 from delegator.store import Outcome, claims, ownership
+
+from .lab import Lab
 
 WORDS: dict[type[enum.Enum], str] = {
     Why: "disabled, unregistered, not allowed, not yet, closed, hours, location, location unknown, identity, "
@@ -30,12 +32,23 @@ def test_the_words_of_an_answer_are_what_they_were(kind: type[enum.Enum]) -> Non
     assert ", ".join(one.value for one in kind) == WORDS[kind]
 
 
-def test_each_outcome_is_good_or_tells_the_device_what_to_do() -> None:
+async def test_each_outcome_is_good_or_tells_the_device_what_to_do(lab: Lab) -> None:
     assert handshake._TO_ASK == (Outcome.OPENED, Outcome.RESUMED)
     assert handshake._GOOD == (Outcome.OPENED, Outcome.RESUMED, Outcome.ISSUED, Outcome.SAME_AGAIN)
     assert {one.name: kind.name for one, kind in handshake.OBSTACLES.items()} == {
         "BUSY": "TRY_LATER", "UNSURE": "TRY_LATER", "TAKEN": "NOT_ENTITLED", "DONE": "NOT_ENTITLED"}
+    assert {one: lab.handshake._again(one) for one in handshake.OBSTACLES} == {
+        Outcome.BUSY: 11, Outcome.UNSURE: 60, Outcome.TAKEN: None, Outcome.DONE: None}
     assert {*handshake._GOOD, *handshake.OBSTACLES, Outcome.OVER_LIMIT} == set(Outcome)
+
+
+def test_a_credential_of_an_older_release_that_is_none_today_is_told_with_the_way_out() -> None:
+    """It was sealed before the rule for credentials, and no device may be given it."""
+    with pytest.raises(DelegatorError) as refused:
+        handshake._credential('{"user_name": "a\\nb", "password": "p"}')
+    assert refused.value.kind is Kind.UNAVAILABLE
+    assert refused.value.detail.startswith("the credential that an older release issued is no good: a user name ")
+    assert refused.value.hint == "make it free: delegator claims release TAG"
 
 
 def test_each_way_to_show_who_one_is_has_words() -> None:
