@@ -4,9 +4,9 @@ Standard library only, and nothing else from this project: this folder is packed
 (`make device`) and runs on Python 3.9 and later. Therefore values are named tuples: frozen and without
 `__dict__` like the slotted dataclasses elsewhere, and known to every Python that a device may still have.
 
-Rooms, lowest first: reasons, built, certificate | addresses, messages, document, envelope, answers, tls, retry, state |
-exchange, hook, enrolling | asking, fetching | steps | flow | options, command. Bytes and decisions do not touch a
-socket, a file or a clock.
+Rooms, lowest first: addresses | reasons | built, contents, certificate, messages | replacing, document, envelope,
+answers, retry | tls, settings, state, status | channel, hook, enrolling | exchange | asking, fetching, checking |
+steps | flow | options, command. Bytes and decisions do not touch a socket, a file or a clock.
 """
 
 import sys

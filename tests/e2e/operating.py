@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -118,3 +119,13 @@ def start_with(world: World, sock: socket.socket) -> None:
     line = world.process.stdout.readline()
     assert line, world.log
     world.port = json.loads(line)["port"]
+
+
+def p99(world: World, tags: list[str]) -> float:
+    """Seconds that the slowest hundredth of these devices waits, asked one after the other; all are answered."""
+    taken = []
+    for tag in tags:
+        begin = time.perf_counter()
+        assert world.ask(tag).status == 200
+        taken.append(time.perf_counter() - begin)
+    return statistics.quantiles(taken, n=100)[98]

@@ -7,7 +7,6 @@ import functools
 import json
 import resource
 import socket
-import statistics
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import World
+from .operating import p99
 
 LIMIT = 640
 """Open files of the delegator, so that a thousand connections are more than it can hold."""
@@ -44,15 +44,6 @@ def silent(port: int, many: int) -> list[socket.socket]:
         if number % 50 == 0:
             time.sleep(0.02)
     return socks
-
-
-def p99(world: World, tags: list[str]) -> float:
-    taken = []
-    for tag in tags:
-        begin = time.perf_counter()
-        assert world.ask(tag).status == 200
-        taken.append(time.perf_counter() - begin)
-    return statistics.quantiles(taken, n=100)[98]
 
 
 @pytest.mark.usefixtures("few")

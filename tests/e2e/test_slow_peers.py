@@ -6,7 +6,6 @@ import contextlib
 import resource
 import socket
 import ssl
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from delegator import config
 from delegator.net import ebb
 
 from .conftest import World
+from .operating import p99
 
 MANY = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1000)
 SOURCES = 10
@@ -46,15 +46,6 @@ def held_open(world: World, stage: str) -> Iterator[socket.socket]:
         peer = context.wrap_socket(raw, server_hostname="localhost") if shakes else raw
         peer.sendall(said)
         yield peer
-
-
-def p99(world: World, tags: list[str]) -> float:
-    taken = []
-    for tag in tags:
-        begin = time.perf_counter()
-        assert world.ask(tag).status == 200
-        taken.append(time.perf_counter() - begin)
-    return statistics.quantiles(taken, n=100)[98]
 
 
 def descriptors(world: World) -> int:
