@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.chain import Head, head_of
+from delegator.store.reading import is_busy
 from delegator.store.soundness import RESTORE, is_broken
 
 LAST = "SELECT number, hash FROM audit WHERE chain = 'main' ORDER BY number DESC LIMIT 1"
@@ -204,10 +205,27 @@ class Whereabouts:
 
     def returned(self, left: Files, live: sqlite3.Connection, *, another: bool) -> Lost | bool | None:
         """Of files that are back at their places, once `left` as they were: what is wrong with them, None where
-        nothing is, False while somebody is writing to them."""
+        nothing is, False while somebody is writing to them. A worker that was quicker to go on may be within a commit,
+        whose frames are in the log before the index tells of them: so it is looked at under the write lock of that
+        index, which keeps off all who share it, and nobody who does not."""
+        try:
+            live.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return False
+        try:
+            return self._returned(left, live, another=another)
+        finally:
+            if live.in_transaction:
+                live.execute("ROLLBACK")
+
+    def _returned(self, left: Files, live: sqlite3.Connection, *, another: bool) -> Lost | bool | None:
+        found = self.found()  # before what the index says: what was brought in by then, it says too
         before, now = self.end, None if self._log is None else self._end()
+        if self.halfway:
+            return False
         beside = now is not None and self._unlike(now, now) != ""  # by the same index, into a log under another name
-        if beside or meddled(left, before, self.found(), now, another=another):
+        if beside or meddled(left, before, found, now, another=another):
             return Lost("it is back, but somebody wrote to it meanwhile", "start the delegator again", final=True)
         return self.look_at_end(whole=True) or self.weigh(live)
 

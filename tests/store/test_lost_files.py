@@ -189,6 +189,29 @@ async def test_8_put_back_as_it_was_it_is_served_again_without_a_start(store, as
     assert (await opened(store, ask("THIRD01"))).outcome is Outcome.ISSUED
 
 
+async def test_8_a_worker_that_went_on_first_and_is_within_a_commit_is_no_stranger(store, ask, path):
+    """Its frames are in the log before the index tells of them: with two workers one in five returns was told final."""
+    away, back = BACK["the database"]
+    away(path)
+    await keeping(store)._round()
+    back(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA cache_size = 1")
+        before = beside(path, LOG).stat()
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE wide (text TEXT)")
+        for _ in range(20):
+            other.execute("INSERT INTO wide VALUES (hex(zeroblob(9000)))")
+        assert beside(path, LOG).stat().st_size > before.st_size
+        await keeping(store)._round()
+        lost = keeping(store)._where.lost
+        assert lost is not None
+        assert not lost.final
+        other.execute("COMMIT")
+        await keeping(store)._round()
+    assert (await opened(store, ask("THIRD01"))).outcome is Outcome.ISSUED
+
+
 async def test_8_what_somebody_wrote_to_meanwhile_is_not_served_without_a_start(store, ask, path):
     away, back = BACK["the database"]
     away(path)
