@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 THREATS = [one for group in security_page.groups() for one in group["threat"]]
-WANTED = ([f"A{n}" for n in range(1, 13)] + [f"B{n}" for n in range(1, 13)] + [f"C{n}" for n in range(1, 18)] + ["T1"]
+WANTED = ([f"A{n}" for n in range(1, 13)] + [f"B{n}" for n in range(1, 13)] + [f"C{n}" for n in range(1, 19)] + ["T1"]
           + ["S1", "S2"])
 
 

@@ -40,6 +40,11 @@ would reset the connection, and the answer may be lost."""
 BREATH = 0.1
 SELDOM = 60.0
 READ = 16 * 1024
+DROPPED = 64 * 1024
+"""Bytes that are read and dropped of who has the answer to read. Without a bound one connection that goes on sending
+cost devices more than ten handshakes' worth (measured)."""
+LOOK = 4096
+"""Bytes that a read of those counts for at least."""
 
 
 class Seldom:
@@ -81,8 +86,9 @@ class Guest:
         """Nothing more comes from us. What the other side still says is not wanted."""
         self.sock.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(FAREWELL):
-            while await self.read():
-                pass
+            dropped = 0
+            while dropped < DROPPED and (data := await self.read()):
+                dropped += max(len(data), LOOK)
 
 
 class Lobby:

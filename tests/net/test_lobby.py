@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -174,6 +175,28 @@ def test_s10_what_may_happen_a_thousand_times_is_said_once_a_minute_with_how_oft
     assert [seldom.times() for _ in range(1000)] == [1] + [0] * 999
     now += lobby.SELDOM
     assert seldom.times() == 1000
+
+
+@pytest.mark.parametrize(("piece", "most"), [(1, lobby.DROPPED // lobby.LOOK), (8 * lobby.READ, 5)])
+async def test_s10_of_who_goes_on_sending_so_many_reads_are_dropped_then_the_connection_ends(
+        monkeypatch: pytest.MonkeyPatch, piece: int, most: int) -> None:
+    """However small the pieces are: a read is work, too."""
+    reads = 0
+    whole = lobby.Guest.read
+
+    async def read(guest: lobby.Guest) -> bytes:
+        nonlocal reads
+        reads += 1
+        with contextlib.suppress(BlockingIOError):
+            theirs.send(b"x" * piece)
+        return await whole(guest)
+    monkeypatch.setattr(lobby.Guest, "read", read)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        await lobby.Guest(ours, "").farewell()
+    assert 1 < reads <= most
 
 
 async def test_s10_who_is_put_out_before_his_first_turn_is_closed_all_the_same() -> None:

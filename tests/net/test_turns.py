@@ -148,6 +148,39 @@ async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
     turns.check(1024)
 
 
+@pytest.mark.parametrize(("first", "bound"), [
+    (b"\x16\x03\x03\x00\x00" * 300, connection.UNTRUSTED), (b"no TLS at all\r\n", connection.UNTRUSTED)],
+    ids=["records of no data", "no TLS"])
+async def test_of_a_stranger_that_was_refused_so_many_reads_are_dropped_however_small(
+        factory: Folder, monkeypatch: pytest.MonkeyPatch, first: bytes, bound: int) -> None:
+    """A read is work, too: 16 strangers that poured pieces of 500 bytes cost devices two and a half times the CPU."""
+    reads = 0
+    whole = Connection._drop
+
+    def drop(one: Connection, data: bytes) -> None:
+        nonlocal reads
+        reads += 1
+        whole(one, data)
+    monkeypatch.setattr(Connection, "_drop", drop)
+    monkeypatch.setattr(connection, "RECEIVE", 16)
+
+    async def answer(request: Request, one: Connection) -> Response:
+        return Response(200, {}, b"")
+    chain = factory.certificate_path("delegator-server", "delegator")
+    listener = Listener(server_context(chain, chain.with_suffix(".key"), TrustStore.load(factory.ca_path),
+                                       lambda: datetime.now(UTC)), answer)
+    _, port = listener.listen("127.0.0.1", 0)
+
+    def pour() -> None:
+        with socket.create_connection(("127.0.0.1", port), 10) as sock, contextlib.suppress(OSError):
+            sock.sendall(first)
+            while True:
+                sock.sendall(b"x" * 1000)
+    await asyncio.to_thread(pour)
+    await listener.close(1)
+    assert 1 < reads <= bound // connection.LOOK + 1
+
+
 def test_a_piece_is_no_larger_than_that() -> None:
     """What is digested of a piece is bounded by its size, see tests/wire/test_bounds.py."""
     assert max(client.RECEIVE, connection.RECEIVE) <= 64 * 1024
