@@ -16,7 +16,7 @@ import contextlib
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -57,12 +57,15 @@ class Answer(Generic[T]):
 class Resolver:
     """Asks the name servers, one after the other, each for at most `patience` seconds, `lifetime` for all tries."""
 
-    def __init__(self, nameservers: Sequence[str], patience: float, lifetime: float) -> None:
-        """No name servers: those of the system. Raises ValueError for what is no address of one."""
+    def __init__(self, nameservers: Sequence[str], patience: float, lifetime: float,
+                 exchange: Callable[[Place, Question], Awaitable[Said]] | None = None) -> None:
+        """No name servers: those of the system. `exchange` asks one, by UDP and TCP if nothing else is said. Raises
+        ValueError for what is no address of one."""
         self._servers = [place(text) for text in nameservers or _system()]
         if not self._servers:
             raise ValueError("the system names no name server")
         self._patience, self._lifetime = patience, lifetime
+        self._exchange = exchange or _exchange
 
     async def names(self, address: Address) -> Answer[Labels]:
         """The names of an address (PTR), as raw labels: what a label holds is for others to judge."""
@@ -79,7 +82,7 @@ class Resolver:
         why: list[str] = []
         try:
             async with asyncio.timeout(self._lifetime):
-                said = await self._tried(labels_of(name), kind, why)
+                said = await self._tried(name, kind, why)
         except TimeoutError:
             why.append(f"no answer within {self._lifetime:g} s")
             said = None
@@ -87,7 +90,7 @@ class Resolver:
             raise DnsTrouble(f"{name} {_NAMES[kind]}: {'; '.join(why)}")
         return said
 
-    async def _tried(self, name: Labels, kind: int, why: list[str]) -> Said | None:
+    async def _tried(self, name: str, kind: int, why: list[str]) -> Said | None:
         """From one server after the other, None when none is left: one that is silent is asked again, one that errs is
         not. What went wrong is added to `why`."""
         servers, rest = list(self._servers), REST
@@ -95,7 +98,7 @@ class Resolver:
             for server in list(servers):
                 try:
                     async with asyncio.timeout(self._patience):
-                        return await _exchange(server, Question(secrets.randbits(16), name, kind))
+                        return await self._exchange(server, Question(secrets.randbits(16), labels_of(name), kind))
                 except TimeoutError:
                     continue
                 except (OSError, ValueError, EOFError) as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from delegator.wire.dns_weight import weigh_together
@@ -96,7 +96,8 @@ def _read(message: bytes, question: Question) -> Said | None:
     if flags & _TRUNCATED:
         return Said(truncated=True)
     records = _Records(message, at + 4, code)
-    answer, authority, _ = (list(records.next(count)) for count in counts)
+    answer, authority, _ = (list(records.next(count, kinds)) for count, kinds in zip(
+        counts, ({question.kind, CNAME}, {SOA}, ()), strict=True))
     if records.at != len(message):
         raise ValueError("more in it than it says")
     return _chained(question, code, answer, authority)
@@ -116,18 +117,20 @@ class _Records:
     def __init__(self, message: bytes, at: int, code: int) -> None:
         self._message, self.at, self._code = message, at, code
 
-    def next(self, count: int) -> Iterator[_Record]:
+    def next(self, count: int, kinds: Collection[int]) -> Iterator[_Record]:
+        """The records of a section that are of these kinds. Of all others, however many, nothing is expanded."""
         for _ in range(count):
-            owner, at = _name(self._message, self.at)
+            began, at = self.at, _after(self._message, self.at)
             kind, room, ttl, size = struct.unpack_from("!HHIH", self._message, at)
             start, self.at = at + 10, at + 10 + size
             if self.at > len(self._message):
                 raise ValueError("a record that ends after it")
-            if kind == OPT:
-                if ttl >> 24:
-                    raise ValueError(f"the code {ttl >> 20 & 0xFF0 | self._code}")
-            elif room == IN and (read := _DATA.get(kind)) is not None:
-                yield _Record(_lower(owner), kind, ttl if ttl <= MOST_TTL else 0, read(self._message, start, size))
+            if kind == OPT and ttl >> 24:
+                raise ValueError(f"the code {ttl >> 20 & 0xFF0 | self._code}")
+            if room == IN and kind in kinds:
+                owner, _ = _name(self._message, began)
+                yield _Record(_lower(owner), kind, ttl if ttl <= MOST_TTL else 0,
+                              _DATA[kind](self._message, start, size))
 
 
 def _chained(question: Question, code: int, answer: list[_Record], authority: list[_Record]) -> Said:
@@ -178,6 +181,15 @@ def _name(message: bytes, at: int) -> tuple[Labels, int]:
             labels.append(message[at + 1:at + 1 + length])
             at += 1 + length
     return tuple(labels), after or at + 1
+
+
+def _after(message: bytes, at: int) -> int:
+    """Where a name ends."""
+    while length := message[at]:
+        if length >= 0xC0:
+            return at + 2
+        at += 1 + length
+    return at + 1
 
 
 def _named(message: bytes, start: int, size: int) -> Labels:
