@@ -110,7 +110,8 @@ def by_us(error: Unlistenable, settings: Settings, source: Source) -> DelegatorE
         return error
     return DelegatorError(error.kind, error.detail,
                           hint=f"{ours} serves with these settings already, there is nothing to start; changed "
-                               "settings are read with: systemctl reload delegator; for more processes set [server] workers")
+                               "settings are read with: systemctl reload delegator; for more processes set "
+                               "[server] workers")
 
 
 def _ours(settings: Settings, source: Source, port: int) -> Program | None:
