@@ -40,7 +40,7 @@ from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
 from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
 from delegator.reloading import changed, in_effect, lets_in, told
-from delegator.rounds import guarded, kept
+from delegator.rounds import Round, guarded, kept
 from delegator.server import Server
 from delegator.trail import Trail
 from delegator.watching import Watching
@@ -347,14 +347,13 @@ class App:
             await asyncio.sleep(0.02 if more else 0)
 
     async def _housekeeping(self) -> None:
+        house = Round("housekeeping")
         while True:
             self._wake.clear()  # whoever calls while this round is under way is heard in the next
             if self._duties.ours.is_set():
-                await guarded(lambda: self._handshake.notify_delegates())
-                await guarded(lambda: self._store.expire_lapsed(self._now(), self._clock.since()))
-                await guarded(self._end_offers)
-                await guarded(self._tidy_imports)
-                await guarded(self._auditor.upkeep)
+                await house.of(lambda: self._handshake.notify_delegates(),
+                               lambda: self._store.expire_lapsed(self._now(), self._clock.since()),
+                               self._end_offers, self._tidy_imports, self._auditor.upkeep)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
                     await self._wake.wait()
@@ -362,9 +361,10 @@ class App:
     async def _look_for_withdrawn(self) -> None:
         """Apart from the house, where a delegate that is slow to be told holds up a round, and from files, where a disk
         may: a revocation waits for nobody."""
+        looking = Round("looking for revocations")
         while True:
             self._changed.clear()
-            await guarded(self._withdraw)
+            await looking.of(self._withdraw)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
                     await self._changed.wait()

@@ -60,6 +60,8 @@ def extra(name: str) -> str:
            "Install in docs/operators.md"
 
 
+CROWDED = "too many at once of one owner or device: "
+"""Begins the reason of what was not tried as others of its own are in line: no fault of the store or the delegator."""
 _UNAVAILABLE = ("Unavailable", "The service is not available.", None, logging.ERROR)
 
 APPEARANCES: dict[Kind, Appearance] = {

@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 
 from delegator.config import OpsSettings
 from delegator.errors import DelegatorError, Kind
-from delegator.net.listening import opened
+from delegator.net.listening import Unlistenable, opened
 from delegator.net.lobby import SILENT, Guest, Lobby
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 
@@ -142,4 +142,5 @@ class Port:
 def refused(error: DelegatorError) -> DelegatorError:
     """Why the port cannot be opened, told as the port's own: devices have one too."""
     hint = f"[ops] host and port; {error.hint}; or set [ops] enabled = false"
-    return DelegatorError(Kind.CONFIGURATION, f"operators' port: {error.detail}", hint=hint)
+    return Unlistenable(Kind.CONFIGURATION, f"operators' port: {error.detail}", hint=hint,
+                        taken=isinstance(error, Unlistenable) and error.taken)

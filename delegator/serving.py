@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from delegator.errors import CROWDED
 from delegator.model import IdentityKind
 from delegator.trail import CALLBACK_FAILED, Step, Trail
 from pki.trust import Refusal
@@ -52,6 +53,7 @@ class Told(enum.IntEnum):
     REFUSED = 10
     FOREIGN = 11
     LATE = 12
+    CROWDED = 13
 
 
 WORDS = {
@@ -59,6 +61,7 @@ WORDS = {
     Told.DELEGATE: "TryLater, as their delegates gave no credential",
     Told.LIMITED: "TryLater, by a limit of their policies",
     Told.BUSY: "TryLater, as their delegates are still being asked",
+    Told.CROWDED: "TryLater, as too many of one owner's come at once",
     Told.HELD_UP: "TryLater, as the store or this delegator is held up",
     Told.UNAVAILABLE: "Unavailable, as the store takes nothing, or by a fault of ours",
     Told.EXPIRED: "nothing: their certificates count as expired",
@@ -119,6 +122,8 @@ def _later(trail: Trail) -> Told:
     """By its reason, else by what its last steps led to."""
     if trail.reasons and trail.reasons[0].startswith(CALLBACK_FAILED):
         return Told.DELEGATE
+    if trail.reasons and trail.reasons[0].startswith(CROWDED):
+        return Told.CROWDED
     for mark in trail.marks:
         if mark.step is Step.DECIDED and mark.note.endswith("refuses"):
             return Told.LIMITED

@@ -12,13 +12,8 @@ import ipaddress
 import itertools
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import dns.exception
-import dns.flags
 import dns.message
-import dns.nameserver
-import dns.query
 import dns.reversename
 import dns.rrset
 
@@ -29,10 +24,11 @@ from delegator.cli.records import Table
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME
-from delegator.net.dns import Resolver
+from delegator.net.dns import MOST_BYTES, Resolver
 from delegator.net.walk import Walk
 from delegator.store.spool import Refused, Said
-from delegator.wire import mail
+from delegator.wire import dns_message, mail
+from delegator.wire.dns_message import Question
 from fuzz.certificates import _KEY
 from fuzz.target import Target, must
 from pki import Authority
@@ -43,41 +39,31 @@ from pki.tables import Values
 _PEER = ipaddress.ip_address("192.0.2.7")
 _PART = b"\xfe\xfd"
 """Between the answers to the first question, the second, and so on; the last one is repeated."""
+_EXTENSION = 11
+"""Bytes of the OPT record that a question ends with."""
 
 
-class _Scripted(dns.nameserver.Nameserver):
-    """A name server that answers what it is told, under the right number and question."""
-
-    def __init__(self, answers: list[bytes]) -> None:
-        self._answers = itertools.chain(answers, itertools.repeat(answers[-1]))
-
-    def __str__(self) -> str:
-        return "scripted"
-
-    def kind(self) -> str:
-        return "scripted"
-
-    def is_always_max_size(self) -> bool:
-        return True
-
-    def answer_nameserver(self) -> str:
-        return "192.0.2.53"
-
-    def answer_port(self) -> int:
-        return 53
-
-    async def async_query(self, request: dns.message.QueryMessage, *_: Any, **__: Any) -> dns.message.Message:
-        found = dns.message.from_wire(next(self._answers))
-        found.id, found.question = request.id, request.question
-        found.flags |= dns.flags.QR
-        if not request.is_response(found):  # as the exchange itself would have said
-            raise dns.query.BadResponse
-        return found
+def _made_for(question: Question, answer: bytes) -> bytes:
+    """The answer under the number and the question that were asked."""
+    wire, at = question.wire(), 12
+    while at < len(answer) and 0 < answer[at] < 0xC0:
+        at += 1 + answer[at]
+    end = at + (2 if answer[at:at + 1] >= b"\xc0" else 1) + 4
+    return wire[:2] + bytes((0x80 | (answer[2:3] or b"\0")[0],)) + answer[3:4] + wire[4:6] + answer[6:12] + wire[
+        12:-_EXTENSION] + answer[end:]
 
 
 def check_dns(data: bytes) -> None:
-    resolver = Resolver(["192.0.2.53"], 0.05, 0.05)
-    resolver._resolver.nameservers = [_Scripted(data.split(_PART))]
+    """A name server that answers what it is told, under the right number and question."""
+    coming = itertools.chain(data.split(_PART), itertools.repeat(data.split(_PART)[-1]))
+
+    async def exchange(server: object, question: Question) -> dns_message.Said:
+        said = dns_message.read(_made_for(question, next(coming)), question, MOST_BYTES)
+        if said is None:
+            raise ValueError("no answer to the question")
+        return said
+
+    resolver = Resolver(["192.0.2.53"], 0.05, 0.05, exchange)
     walk = Walk(resolver, lambda name: ".".join(name.split(".")[-2:]) if "." in name else None, Naming("delegate"))
     try:
         found = asyncio.run(walk.finding(_PEER))

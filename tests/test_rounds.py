@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,3 +176,40 @@ async def test_a_delegate_sees_a_new_list_while_another_file_hangs(keeper: deleg
     await until(lambda: read > before)
     life.cancel()
     free.set()
+
+
+async def test_one_trouble_of_several_works_is_told_once_until_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    why = {"first": "the database is away", "second": "the database is away", "third": ""}
+    done: list[str] = []
+
+    def work(name: str) -> Callable[[], Awaitable[None]]:
+        async def one() -> None:
+            done.append(name)
+            if why[name]:
+                raise DelegatorError(Kind.UNAVAILABLE, why[name])
+        return one
+    house = rounds.Round("housekeeping")
+    for now, told in (("the database is away", 1), ("the database is away", 0), ("the disk is full", 1), ("", 0),
+                      ("the disk is full", 1)):
+        why["first"] = why["second"] = now
+        caplog.clear()
+        await house.of(*map(work, why))
+        assert [record.getMessage() for record in caplog.records] == [f"housekeeping: {now}"] * told
+    assert done == ["first", "second", "third"] * 5
+
+
+async def test_two_troubles_are_two_and_a_fault_of_ours_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    async def away() -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the database is away")
+
+    async def full() -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the disk is full")
+
+    async def wrong() -> None:
+        raise RuntimeError("a bug")
+    house = rounds.Round("housekeeping")
+    for told in (3, 1):
+        caplog.clear()
+        await house.of(away, full, wrong, away)
+        assert len(caplog.records) == told
+    assert "a fault of ours" in caplog.text

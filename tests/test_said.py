@@ -15,8 +15,6 @@ from typing import Any, cast
 
 import asyncpg
 import asyncssh
-import dns.asyncresolver
-import dns.exception
 import pytest
 import service_identity
 from hypothesis import given
@@ -34,6 +32,7 @@ from delegator.net.dns import DnsTrouble, Resolver
 from delegator.net.mail import Relay, Security
 from delegator.outbound import Outbound
 from delegator.store import troubles
+from delegator.wire.dns_message import Said
 from delegator.wire.http import HttpError, Response
 from pki.said import MOST, said, visible
 
@@ -182,12 +181,11 @@ def test_s9_a_certificate_for_others_is_told_in_one_line(monkeypatch: pytest.Mon
     assert harmless(refusal.value.detail)
 
 
-async def test_s9_dns_whatever_a_name_server_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def resolve(*_: object, **__: object) -> None:
-        raise dns.exception.FormError(EVIL)
-    monkeypatch.setattr(dns.asyncresolver.Resolver, "resolve", resolve)
+async def test_s9_dns_whatever_a_name_server_makes_of_it() -> None:
+    async def exchange(*_: object) -> Said:
+        raise ValueError(EVIL)
     with pytest.raises(DnsTrouble) as refusal:
-        await Resolver(("192.0.2.53",), 1, 1).addresses("x.example", 4)
+        await Resolver(("192.0.2.53",), 1, 1, exchange).addresses("x.example", 4)
     assert harmless(str(refusal.value))
 
 

@@ -32,6 +32,7 @@ from delegator.serving import (
     together,
 )
 from delegator.store import Outcome
+from delegator.store.turns import sent_away
 from delegator.trail import CALLBACK_FAILED, Step, Trail
 from pki.trust import Refusal
 
@@ -193,12 +194,21 @@ def test_T8_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_com
     (trail(outcome="TryLater", note=Outcome.OVER_LIMIT.value), Told.LIMITED),
     (trail(outcome="TryLater", note="policy p refuses", step=Step.DECIDED), Told.LIMITED),
     (trail(outcome="TryLater", note=Outcome.BUSY.value), Told.BUSY),
+    (trail(outcome="TryLater", reasons=sent_away("database d", "customer/acme", is_slow=False).reasons), Told.CROWDED),
+    (trail(outcome="TryLater", reasons=sent_away("database d", "customer/acme", is_slow=True).reasons), HELD_UP),
     (trail(outcome="TryLater", note=Outcome.UNSURE.value), HELD_UP)])
 def test_T8_what_counts_as_what(made: Trail, counted: Told) -> None:
     answers = Answers()
     answers.note(made)
     (answer,) = answers.seen(NOW).values()
     assert (answer.told, answer.customer) == (counted, "acme")
+
+
+def test_T8_a_crowd_of_one_owners_says_nothing_of_the_delegator() -> None:
+    """No customer can make an instance look as if it served nobody; a store that is slow for all does."""
+    assert judge(told(("acme", Told.CROWDED, 30)), NOW).most is None
+    assert judge(told(("acme", HELD_UP, 30)), NOW).most is HELD_UP
+    assert judge(each(Told.CROWDED, 30), NOW).most is Told.CROWDED, "of many owners at once"
 
 
 NOBODY = {

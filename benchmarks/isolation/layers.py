@@ -42,12 +42,14 @@ class Layer:
 _DELEGATE = "a customer's SOAP delegate, or whoever answers at its address"
 _ANSWERS = "tests/callbacks/test_answers.py::test_"
 _SSH = "tests/callbacks/test_ssh.py::test_"
+_SSH_FLOODS = "tests/callbacks/test_ssh_floods.py::test_"
 _PROVISIONING = "tests/delegate/test_provisioning.py::test_"
 _DNS = "tests/net/test_dns.py::test_"
 _MAIL = "tests/net/test_mail.py::test_"
 _SHELLS = "tests/net/test_shells.py::test_"
 _TURNS = "tests/net/test_turns.py::test_"
 _BOUNDS = "tests/wire/test_bounds.py::test_"
+_DNS_MESSAGE = "tests/wire/test_dns_message.py::test_"
 _DNS_WEIGHT = "tests/wire/test_dns_weight.py::test_"
 _RECORDS = "tests/wire/test_records.py::test_"
 _SOAP = "tests/wire/test_soap.py::test_"
@@ -69,7 +71,10 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
         _ANSWERS + "c10_the_limit_is_that_of_the_reader",
         _SOAP + "s1_attributes_are_counted_before_expat_reads_them")),
     Layer("ssh", Kind.DELEGATE, "a customer's SSH delegate", shells.well, (
-        _SSH + "b6_a_command_that_writes_without_end_is_stopped",)),
+        _SSH + "b6_a_command_that_writes_without_end_is_stopped",
+        _SSH_FLOODS + "s2_a_flood_of_packets_ends_the_call_and_most_of_it_is_never_digested",
+        _SSH_FLOODS + "s2_output_in_scraps_is_taken_in_batches_once_it_has_had_its_quick_pieces",
+        _SSH_FLOODS + "s2_sixteen_floods_are_given_no_more_in_a_turn_than_one_and_a_good_server_is_served_meanwhile")),
     Layer("webhook", Kind.TOLD, "a customer's receiver of webhooks", delegates.refuses, (
         _TURNS + "s1_of_a_peer_that_is_called_one_piece_in_each_turn",
         _BOUNDS + "s1_an_answer_that_does_not_end_is_refused_within_a_number_of_bytes")),
@@ -79,6 +84,7 @@ LAYERS: dict[str, Layer] = {one.name: one for one in (
         _DNS_WEIGHT + "more_than_that_is_refused",
         _DNS + "s8_a_datagram_is_as_long_as_was_asked_for_at_most",
         _DNS + "s8_names_behind_pointers_are_not_expanded",
+        _DNS_MESSAGE + "s8_nothing_is_expanded_before_it_was_weighed",
         _DNS_WEIGHT + "s8_all_answers_of_one_look_up_share_one_bound",
         _WALK + "s8_one_address_costs_a_number_of_questions")),
     Layer("device", Kind.CALLS, "a device with one valid certificate", callers.well["device"], (

@@ -23,6 +23,7 @@ from asyncssh.kex import get_kex_algs
 
 from delegator.callbacks.answers import MAX_OUTPUT, first_line
 from delegator.callbacks.ssh_keys import SIGNATURES, HostKey
+from delegator.callbacks.ssh_packets import Packets
 from delegator.errors import DelegatorError, words_of
 from delegator.model import SshCallback
 from delegator.net.client import connected
@@ -34,7 +35,8 @@ from pki.said import said
 logging.getLogger("asyncssh").setLevel(logging.WARNING)  # at INFO it tells each command and connection
 _LONGEST_SIGNAL = 32
 _STANDARD_ERROR = asyncssh.EXTENDED_DATA_STDERR
-BOUNDS = Bounds(most=16 * 1024, most_of="bytes that are no answer", pieces=512, pieces_of="pieces of output")
+BOUNDS = Bounds(most=16 * 1024, most_of="bytes that are no answer", pieces=512, pieces_of="pieces of output",
+                packets=48, quick=24)
 """Of one call. OpenSSH sends 3 to 5 KiB around an answer, host keys and all; the rest is for a banner. 16 KiB of the
 dearest packets are 27 ms of work, 512 pieces as much (measured); a call that is as it should be takes 7."""
 PACKET = 4096
@@ -146,6 +148,7 @@ class _Collected(asyncssh.SSHClientSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
+        chan.resume_reading()  # what is held until all is settled would count as packets of no use till then
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         self._valve.of_use(len(data))
@@ -173,6 +176,9 @@ class _Pin(asyncssh.SSHClient):
     def __init__(self, pinned: HostKey | None, valve: Valve) -> None:
         self._pinned, self._valve = pinned, valve
         self.shown: HostKey | None = None
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        Packets(conn, self._valve)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         if self.shown is not None:

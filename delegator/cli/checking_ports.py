@@ -101,6 +101,19 @@ def together(settings: Settings, source: Source) -> str:
     return running
 
 
+def by_us(error: Unlistenable, settings: Settings, source: Source) -> DelegatorError:
+    """The same refusal; where a delegator of these settings has the port, another port is no advice: what is to be
+    served is served already."""
+    ours = next((found for one in (settings.ops, settings.server)
+                 if error.taken and (found := _ours(settings, source, one.port)) is not None), None)
+    if ours is None:
+        return error
+    return DelegatorError(error.kind, error.detail,
+                          hint=f"{ours} serves with these settings already, there is nothing to start; changed "
+                               "settings are read with: systemctl reload delegator; for more processes set "
+                               "[server] workers")
+
+
 def _ours(settings: Settings, source: Source, port: int) -> Program | None:
     """The delegator of these settings that has the port. Where somebody is seen to have it, nobody else has."""
     seen = list(_holders(port))

@@ -38,6 +38,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     from delegator.cli import session
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
+    from delegator.net.listening import Unlistenable
     from delegator.private import keep_memory_private
 
     keep_memory_private()
@@ -67,4 +68,9 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
             signal.raise_signal(signal.SIGTERM)
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
-    asyncio.run(serve(settings, ready, lambda: changed(session.read(path))))
+    try:
+        asyncio.run(serve(settings, ready, lambda: changed(session.read(path))))
+    except Unlistenable as error:
+        from delegator.cli import checking_ports
+
+        raise checking_ports.by_us(error, settings, source) from None

@@ -102,7 +102,8 @@ class Scan:
                 self._names.add(one)
                 self._size += len(one) + _NAME
         if self._size > _NAMES:
-            raise ValueError("it has too many different names")
+            raise ValueError(f"it has too many different names: more than {_NAMES} characters of them, each counted "
+                             f"with {_NAME} more")
 
     def _end(self, name: str) -> None:
         self._open -= len(name)

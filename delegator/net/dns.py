@@ -1,50 +1,49 @@
 """Questions to the DNS: each is answered, has no answer (both for a time), or raises DnsTrouble. B4.
 
-dnspython speaks the protocol: random ids and ports, wrong ids ignored, TCP after a truncated answer, CNAME chains
-followed (in reverse zones too: RFC 2317) and bounded. Nothing here ever runs on a thread: the loop's default executor
-has six on two cores, and six slow names would stall everything.
-The invariants: a question goes to the name servers that were set and to nobody else; no answer, however it was
-filled, holds up the loop.
-Must not live here: what an answer means (domains), caching and deadlines (net.reverse).
+What is asked goes to the name servers that were set and to nobody else, from a new port each time and with a number
+that cannot be guessed; by TCP after an answer that was cut off. Nothing here ever runs on a thread: the loop's default
+executor has six on two cores, and six slow names would stall everything.
+The invariants: an answer that is used came from the server that was asked, to the question that was asked; no answer,
+however it was filled, holds up the loop.
+Must not live here: what a message holds (wire.dns_message), what an answer means (domains), caching and deadlines of
+look-ups (net.reverse).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
+import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import dns.asyncbackend
-import dns.asyncquery
-import dns.asyncresolver
-import dns.exception
-import dns.message
-import dns.name
-import dns.nameserver
-import dns.rdatatype
-import dns.resolver
-import dns.reversename
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from delegator.domains import DnsTrouble
 from delegator.errors import words_of
-from delegator.model.places import Address, normal_address
-from delegator.wire.dns_weight import weigh_together
+from delegator.model.places import Address, authority, normal_address
+from delegator.wire.dns_message import AAAA, PAYLOAD, PTR, A, Labels, Question, Said, labels_of, read
 
 T = TypeVar("T")
 PORT = 53
-PAYLOAD = 1232
-"""Bytes of a UDP answer that no path cuts into pieces (DNS flag day 2020)."""
 MOST_BYTES = 4096
 """Of an answer by TCP: 250 addresses. Reading the 65,535 that the protocol allows would hold up the loop for 100 ms
 and more (measured), and whoever owns the reverse zone may fill them."""
 LOOKS = 64
 """Datagrams, or pieces of an answer by TCP, that are looked at for one question. Of a flood that answers nothing each
 would be a turn of the loop, for as long as the question is patient."""
+REST, LONGEST_REST = 0.1, 2.0
+"""Seconds before silent name servers are asked again, each time twice as many."""
+RESOLV = Path("/etc/resolv.conf")
+"""Names the name servers of the system (resolv.conf(5))."""
 _LENGTH = 2
 """Bytes before each message by TCP (RFC 1035 section 4.2.2)."""
-_TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
+_TYPES = {4: A, 6: AAAA}
+_NAMES = {A: "A", AAAA: "AAAA", PTR: "PTR"}
+_TOO_OFTEN = f"an answer in more than {LOOKS} pieces, or none among as many"
+Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,129 +57,120 @@ class Answer(Generic[T]):
 class Resolver:
     """Asks the name servers, one after the other, each for at most `patience` seconds, `lifetime` for all tries."""
 
-    def __init__(self, nameservers: Sequence[str], patience: float, lifetime: float) -> None:
-        """No name servers: those of the system. Raises ValueError for what is no address of one."""
-        try:
-            self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
-        except dns.resolver.NoResolverConfiguration:
-            raise ValueError("the system names no name server") from None
-        servers = nameservers or [str(server) for server in self._resolver.nameservers]
-        self._resolver.nameservers = [_Server(*place(text)) for text in servers]
-        self._resolver.use_edns(0, 0, PAYLOAD)
-        self._resolver.timeout, self._resolver.lifetime = patience, lifetime
-        self._backend = dns.asyncbackend.get_backend("asyncio")
+    def __init__(self, nameservers: Sequence[str], patience: float, lifetime: float,
+                 exchange: Callable[[Place, Question], Awaitable[Said]] | None = None) -> None:
+        """No name servers: those of the system. `exchange` asks one, by UDP and TCP if nothing else is said. Raises
+        ValueError for what is no address of one."""
+        self._servers = [place(text) for text in nameservers or _system()]
+        if not self._servers:
+            raise ValueError("the system names no name server")
+        self._patience, self._lifetime = patience, lifetime
+        self._exchange = exchange or _exchange
 
-    async def names(self, address: Address) -> Answer[tuple[bytes, ...]]:
+    async def names(self, address: Address) -> Answer[Labels]:
         """The names of an address (PTR), as raw labels: what a label holds is for others to judge."""
-        answer = await self._ask(dns.reversename.from_address(str(address)), dns.rdatatype.PTR)
-        return Answer(tuple(record.target.labels[:-1] for record in answer.values), answer.ttl)
+        said = await self._ask(address.reverse_pointer, PTR)
+        return Answer(tuple(name for name in said.values if isinstance(name, tuple)), said.ttl)
 
     async def addresses(self, name: str, version: int) -> Answer[Address]:
         """The addresses of a name, of IP version 4 or 6."""
-        answer = await self._ask(dns.name.from_text(name), _TYPES[version])
-        return Answer(tuple(ipaddress.ip_address(record.address) for record in answer.values), answer.ttl)
+        said = await self._ask(name, _TYPES[version])
+        return Answer(tuple(ipaddress.ip_address(data) for data in said.values if isinstance(data, bytes)), said.ttl)
 
-    async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Answer[Any]:
+    async def _ask(self, name: str, kind: int) -> Said:
+        """Raises DnsTrouble."""
+        why: list[str] = []
         try:
-            found = await self._resolver.resolve(name, kind, raise_on_no_answer=False, search=False,
-                                                 backend=self._backend)
-        except dns.resolver.NXDOMAIN as error:
-            return Answer((), min(_ttl(one) for one in error.responses().values()))
-        except (dns.exception.DNSException, OSError, EOFError) as error:
-            raise DnsTrouble(f"{name} {kind.name}: {words_of(error)}") from None
-        return Answer(tuple(found.rrset or ()), found.chaining_result.minimum_ttl)
+            async with asyncio.timeout(self._lifetime):
+                said = await self._tried(name, kind, why)
+        except TimeoutError:
+            why.append(f"no answer within {self._lifetime:g} s")
+            said = None
+        if said is None:
+            raise DnsTrouble(f"{name} {_NAMES[kind]}: {'; '.join(why)}")
+        return said
+
+    async def _tried(self, name: str, kind: int, why: list[str]) -> Said | None:
+        """From one server after the other, None when none is left: one that is silent is asked again, one that errs is
+        not. What went wrong is added to `why`."""
+        servers, rest = list(self._servers), REST
+        while servers:
+            for server in list(servers):
+                try:
+                    async with asyncio.timeout(self._patience):
+                        return await self._exchange(server, Question(secrets.randbits(16), labels_of(name), kind))
+                except TimeoutError:
+                    continue
+                except (OSError, ValueError, EOFError) as error:
+                    servers.remove(server)
+                    why.append(f"{authority(*server)}: {words_of(error)}")
+            if servers:
+                await asyncio.sleep(rest)
+                rest = min(LONGEST_REST, 2 * rest)
+        return None
 
 
-def _ttl(response: dns.message.Message) -> int:
-    """For how long there is nothing, as the SOA record says (RFC 2308 5)."""
-    assert isinstance(response, dns.message.QueryMessage)
-    return response.resolve_chaining().minimum_ttl
+async def _exchange(server: Place, question: Question) -> Said:
+    """Raises OSError, EOFError, ValueError."""
+    said = await _by_udp(server, question)
+    return await _by_tcp(server, question) if said.truncated else said
 
 
-class _Server(dns.nameserver.Do53Nameserver):
-    """A name server from which no long and no heavy answer is taken, by UDP or TCP: what it holds is walked before it
-    is read."""
-
-    async def async_query(self, request: dns.message.QueryMessage,
-                          timeout: float,  # noqa: ASYNC109 - the signature is dnspython's, here and below
-                          source: str | None, source_port: int, max_size: bool, backend: Any,
-                          one_rr_per_rrset: bool = False, ignore_trailing: bool = False) -> dns.message.Message:
-        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
-        way = socket.SOCK_STREAM if max_size else socket.SOCK_DGRAM
-        made = await backend.make_socket(family, way, 0, None, (self.address, self.port), timeout)
-        async with made:
-            if max_size:
-                stream: Any = _Stream(made)
-                return await dns.asyncquery.tcp(request, self.address, timeout, sock=stream)
-            datagrams: Any = _Datagrams(made, request.id)
-            return await dns.asyncquery.udp(request, self.address, timeout, self.port, sock=datagrams,
-                                            raise_on_truncation=True, ignore_errors=True, ignore_unexpected=True)
+@contextlib.contextmanager
+def _socket(server: Place, kind: socket.SocketKind) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, kind) as made:
+        made.setblocking(False)
+        yield made
 
 
-class _Datagrams:
-    """A UDP socket, connected and as dnspython takes it, on which a long or heavy answer ends the exchange. What has
-    another id is none of our server's: it is passed on as nothing at all, which dnspython goes on waiting after."""
-
-    def __init__(self, sock: Any, number: int) -> None:
-        self._socket, self.family = sock, sock.family
-        self._number = number.to_bytes(_LENGTH, "big")
-        self._looks = 0
-
-    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, Any]:  # noqa: ASYNC109
-        self._looks = _another(self._looks)
-        data, source = await self._socket.recvfrom(PAYLOAD + 1, timeout)
-        return (_light(data, PAYLOAD) if data.startswith(self._number) else b""), source
-
-    async def sendto(self, what: bytes, destination: Any, timeout: float | None) -> int:  # noqa: ASYNC109
-        sent: int = await self._socket.sendto(what, destination, timeout)
-        return sent
+async def _by_udp(server: Place, question: Question) -> Said:
+    """A connected socket takes nothing from anybody but the server; what has another number, or answers another
+    question, may be forged and is passed over."""
+    loop = asyncio.get_running_loop()
+    with _socket(server, socket.SOCK_DGRAM) as sock:
+        sock.connect(server)
+        sock.send(question.wire())
+        for _ in range(LOOKS):
+            said = read(await loop.sock_recv(sock, PAYLOAD + 1), question, PAYLOAD)
+            if said is not None:
+                return said
+    raise ValueError(_TOO_OFTEN)
 
 
-class _Stream:
-    """A connection, as dnspython takes it, on which a long or heavy answer ends the exchange. dnspython asks for two
-    bytes, the length, and then for what is still missing of the message."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._message = bytearray()
-        self._expected: int | None = None
-        self._looks = 0
-
-    async def recv(self, size: int, timeout: float | None) -> bytes:  # noqa: ASYNC109
-        if size > MOST_BYTES:
-            raise dns.exception.FormError(f"an answer of {size} bytes")
-        self._looks = _another(self._looks)
-        data: bytes = await self._stream.recv(size, timeout)
-        self._message += data
-        if self._expected is None and len(self._message) >= _LENGTH:
-            self._expected = int.from_bytes(self._message[:_LENGTH], "big")
-        if self._expected is not None and len(self._message) == _LENGTH + self._expected:
-            _light(bytes(self._message[_LENGTH:]), MOST_BYTES)
-        return data
-
-    async def sendall(self, what: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
-        await self._stream.sendall(what, timeout)
-
-    async def getpeername(self) -> Any:
-        return await self._stream.getpeername()
+async def _by_tcp(server: Place, question: Question) -> Said:
+    loop = asyncio.get_running_loop()
+    with _socket(server, socket.SOCK_STREAM) as sock:
+        await loop.sock_connect(sock, server)
+        wire = question.wire()
+        await loop.sock_sendall(sock, len(wire).to_bytes(_LENGTH, "big") + wire)
+        said = read(await _message(sock), question, MOST_BYTES)
+    if said is None or said.truncated:
+        raise ValueError("an answer to another question, or cut off by TCP too")
+    return said
 
 
-def _another(looks: int) -> int:
-    """One more. Raises FormError where that is too often."""
-    if looks == LOOKS:
-        raise dns.exception.FormError(f"an answer in more than {LOOKS} pieces, or none among as many")
-    return looks + 1
+async def _message(sock: socket.socket) -> bytes:
+    """One message by TCP. Raises EOFError, ValueError."""
+    loop, data, size = asyncio.get_running_loop(), bytearray(), _LENGTH
+    for _ in range(LOOKS):
+        piece = await loop.sock_recv(sock, size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+        if len(data) == size == _LENGTH:
+            size += int.from_bytes(data, "big")
+            if size > _LENGTH + MOST_BYTES:
+                raise ValueError(f"an answer of {size - _LENGTH} bytes")
+        if len(data) == size:
+            return bytes(data[_LENGTH:])
+    raise ValueError(_TOO_OFTEN)
 
 
-def _light(message: bytes, most: int) -> bytes:
-    """The same message. Raises FormError for one that would take long to read."""
-    if len(message) > most:
-        raise dns.exception.FormError(f"an answer of more than {most} bytes")
-    try:
-        weigh_together(message)
-    except ValueError as error:
-        raise dns.exception.FormError(f"an answer with {error}") from None
-    return message
+def _system() -> list[str]:
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in RESOLV.read_text(encoding="utf-8", errors="replace").splitlines()]
+        return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    return []
 
 
 def place(text: str) -> tuple[str, int]:

@@ -72,6 +72,8 @@ class Valve:
         self._peer, self._ration, self._line = peer, ration, line or Plain()
         self._first = first
         self._sending = asyncio.Lock()
+        self._going = asyncio.Event()
+        self._going.set()
         self._loop = asyncio.get_running_loop()
         self.inner, self._outer = socket.socketpair()
         try:
@@ -103,6 +105,23 @@ class Valve:
         """So much of what came was what the call is for."""
         self.cut(self._ration.of_use(size))
 
+    def passes(self) -> bool:
+        """Whether a packet that begins may be opened: packets are counted by the library's reader of their headers,
+        for nobody else can tell where a sealed one ends. Nothing passes that had come before the connection was cut."""
+        self.cut(self._ration.packet())
+        return not self.why
+
+    def is_slow(self) -> bool:
+        """Whether this call has had as much as is taken quickly."""
+        return self._ration.is_slow
+
+    def hold(self) -> None:
+        """Take nothing from the peer until `go_on`."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        self._going.set()
+
     def cut(self, why: str) -> None:
         """End the connection, where there is a reason to. The library meets an end, and what it still says is dropped:
         asyncio writes a line into the log for each word to a socket that is gone."""
@@ -117,6 +136,7 @@ class Valve:
             if self._first:
                 await self._give(self._first)
             while not self._line.closed and not self.why:
+                await self._going.wait()
                 data = await self._loop.sock_recv(self._peer, TURN)
                 await pass_through(len(data))
                 if not data:

@@ -34,7 +34,7 @@ from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
 from delegator.store.troubles import Trouble, told, trouble_of
-from delegator.store.turns import TooMany, Turns
+from delegator.store.turns import TooMany, Turns, sent_away
 from delegator.store.watching import Watch
 from delegator.store.window import Window
 
@@ -161,9 +161,7 @@ class PostgresDriver:
             async with self._turns.of(names, self._patience.until):
                 return await self._tried(work, needs, repeatable)
         except TooMany as error:
-            raise DelegatorError(Kind.TRY_LATER, f"database {self.name}: too many wait for their turn of {error.name}",
-                                 hint="its claims are counted one after the other: a limit is near, or one hangs"
-                                 ) from None
+            raise sent_away(f"database {self.name}", error.name, self._slowness.slow) from None
 
     async def _tried(self, work: Work[T], needs: Needs, repeatable: bool) -> T:
         tries: dict[Trouble, int] = {}

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from delegator.errors import CROWDED, DelegatorError, Kind
 from delegator.store.running import OLD
 
 
@@ -23,6 +24,14 @@ class TooMany(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.name = name
+
+
+def sent_away(where: str, name: str, is_slow: bool) -> DelegatorError:
+    """What a device is told that did not come to be its turn. That is the store's trouble only where the store is slow
+    for everybody: else a crowd of one owner's would look as if nobody were served."""
+    detail = f"{where}: too many wait for their turn of {name}"
+    return DelegatorError(Kind.TRY_LATER, detail, reasons=(detail if is_slow else f"{CROWDED}{detail}",),
+                          hint="its claims are counted one after the other: a limit is near, or one hangs")
 
 
 class _Line:

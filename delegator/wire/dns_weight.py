@@ -5,7 +5,7 @@ bytes of such records cost 90 ms to expand, and whoever owns a reverse zone may 
 label by label, and the walk ends where the bound is reached.
 The invariant: a message that passes has few records, all of kinds whose names are walked here, no name of extraordinary
 length, and few labels in all, however it is compressed; the walk itself takes LONGEST_NAME steps a name at most.
-Must not live here: reading it (dnspython), asking (net.dns), what an answer means (domains).
+Must not live here: reading it (wire.dns_message), asking (net.dns), what an answer means (domains).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _NAME_AT = {2: 0, 5: 0, 12: 0, 15: 2, 33: 6, 39: 0}
 """Where the name is in the data of NS, CNAME, PTR, MX, SRV and DNAME records."""
 _SOA, _ADDRESSES = 6, (1, 28)
 _NAMELESS = frozenset((1, 13, 16, 28, 41, 99))
-"""A, HINFO, TXT, AAAA, OPT, SPF: no name is in their data. Every other kind is refused: in RP, AFSDB, NAPTR and more,
-dnspython expands names that are not walked here (60 RP records in 1 220 bytes took a second), and nobody asked for
-them."""
+"""A, HINFO, TXT, AAAA, OPT, SPF: no name is in their data. Every other kind is refused: in RP, AFSDB, NAPTR and more
+are names that are not walked here (a reader that expanded them took a second for 60 RP records in 1 220 bytes), and
+nobody asked for them."""
 _COUNTED_AS_LABEL = 4
 """Bytes of their data that are taken for the work of one label."""
 

@@ -12,7 +12,7 @@ from delegator.delegate import access, credentials, provisioning
 from delegator.delegate.access import Attempts, read_basic
 from delegator.delegate.entries import Entry, Standing
 from delegator.delegate.settings import load
-from delegator.errors import DelegatorError
+from delegator.errors import DelegatorError, Kind
 from delegator.model import Device, Location, Result, Secret
 from delegator.store.migrate import schema_files
 
@@ -58,7 +58,7 @@ def test_a_folder_that_is_not_there_is_found_at_the_start(tmp_path):
 
 def test_a_broken_template_is_found_at_the_start(tmp_path):
     (tmp_path / "default.xml").write_text("<Provisioning/>")
-    with pytest.raises(DelegatorError, match="its root is 'Provisioning'"):
+    with pytest.raises(DelegatorError, match="devices refuse it: the root element is Provisioning in no namespace"):
         provisioning.check(tmp_path)
 
 
@@ -68,6 +68,34 @@ def test_a_file_that_devices_would_not_read_is_broken(tmp_path, monkeypatch):
     (tmp_path / "SRV0001.xml").write_text(text)
     with pytest.raises(DelegatorError, match="larger than"):
         provisioning.document(tmp_path, Device("SRV0001"))
+
+
+OURS = 'xmlns="urn:delegator:provisioning:1"'
+NAMES = 2500
+"""Different names of six letters, and a device takes no more than 2 473 of them."""
+
+
+@pytest.mark.parametrize(("inside", "why"), [
+    ("".join(f"<n{number:05}/>" for number in range(NAMES)), "too many different names: more than 262144 characters"),
+    ("<e/>" + "".join(f'<e a{number:05}=""/>' for number in range(NAMES)), "too many different names"),
+    ("<e>" * 200 + "</e>" * 200, "more than 200 elements inside each other"),
+    (f'<e a="{"x" * 90_000}"/>', "markup of more than 65536 bytes in one piece"),
+    (f'<e xmlns="{"x" * 257}"/>', "the name of a namespace has more than 256 characters"),
+    ("<e " + " ".join(f'xmlns:p{number}="u{number}"' for number in range(501)) + "/>", "more than 500 prefixes"),
+    ("<p:e/>", "the prefix p is declared nowhere")])
+@pytest.mark.parametrize("name", ["SRV0001.xml", "default.xml"])
+def test_what_devices_would_refuse_is_refused_where_it_is_read(tmp_path, inside, why, name):
+    """Else it is served, and each device that has fetched it begins again and again."""
+    (tmp_path / name).write_text(f"<Provisioning {OURS}>{inside}</Provisioning>")
+    with pytest.raises(DelegatorError, match=f"{name}: devices refuse it: .*{why}") as error:
+        provisioning.document(tmp_path, Device("SRV0001"))
+    assert error.value.kind is Kind.CONFIGURATION
+
+
+def test_what_devices_take_is_served(tmp_path):
+    text = f"<Provisioning {OURS}>{''.join(f'<n{number:05}/>' for number in range(NAMES - 100))}</Provisioning>"
+    (tmp_path / "SRV0001.xml").write_text(text)
+    assert provisioning.document(tmp_path, Device("SRV0001")) == text.encode()
 
 
 def test_basic_authentication_as_rfc_7617_has_it():

@@ -143,7 +143,10 @@ def test_a8_a_port_that_a_delegator_of_these_settings_has_is_in_order(
     assert (code, list(found)) == (0, ["all together"])
     assert re.fullmatch(r"delegator \(pid \d+\) serves with it already; a second one would be refused its port",
                         found["all together"])
-    assert "Address already in use" in refused(world)
+    again = process("--config", world.root / "delegator.toml", "serve", cwd=world.root).stderr
+    assert "Address already in use" in again
+    assert re.search(r"  next: delegator \(pid \d+\) serves with these settings already", again)
+    assert "another port" not in again
     assert world.stop() == 0
 
 

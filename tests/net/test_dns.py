@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,13 @@ from typing import Any
 import dns.flags
 import dns.message
 import pytest
-from dns.exception import FormError
 from publicsuffixlist import PublicSuffixList
 
 from delegator import config
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.net import reverse
-from delegator.net.dns import LOOKS, Resolver, _Stream, place
+from delegator.net.dns import LOOKS, Resolver, _message, place
 from delegator.net.reverse import Domains, load_domains
 
 from .name_servers import LABEL, PretendDns, bind, pretend
@@ -227,19 +227,20 @@ async def test_s8_datagrams_that_answer_nothing_are_looked_at_so_often_and_no_mo
 
 
 async def test_s8_an_answer_by_tcp_that_trickles_is_looked_at_so_often_and_no_more() -> None:
-    class Trickling:
-        looks = 0
-
-        async def recv(self, size: int, timeout: float | None) -> bytes:
-            self.looks += 1
-            return b"\x0f"
-
-    made = Trickling()
-    stream = _Stream(made)
-    with pytest.raises(FormError, match=f"more than {LOOKS} pieces"):
-        for _ in range(1000):
-            await stream.recv(2, None)
-    assert made.looks == LOOKS
+    near, far = socket.socketpair()
+    looks = 0
+    with near, far:
+        near.setblocking(False)
+        far.sendall(b"\x0f\xff")
+        reading = asyncio.create_task(_message(near))
+        while not reading.done():
+            far.send(b"\x00")
+            looks += 1
+            await asyncio.sleep(0.001)
+            assert looks < 1000
+        with pytest.raises(ValueError, match=f"more than {LOOKS} pieces"):
+            await reading
+    assert looks <= LOOKS
 
 
 async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:
