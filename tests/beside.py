@@ -21,9 +21,10 @@ ALONE = frozenset(f"store/test_{name}.py" for name in (
 BESIDE = (
     "cli/", "delegate/", "device/", "pages/", "pki/", "store/", "test_domains.py", "test_fuzz.py", "test_pipes.py",
     "test_supply.py", *(f"e2e/test_{name}.py" for name in (
-        "addresses", "audit", "canaries", "certificates", "crashes", "demo", "enrolment", "integrators", "ownership",
-        "policies", "programs", "provisioning", "rollover", "several", "starting")))
-"""Folders and files."""
+        "addresses", "audit", "canaries", "certificates", "clocks", "crashes", "demo", "enrolment", "integrators",
+        "ownership", "policies", "programs", "provisioning", "reload", "rollover", "serving", "several", "starting",
+        "unattended")))
+"""Folders and files. A test of another file may bear the mark itself."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
