@@ -10,7 +10,7 @@ DEV_READY := $(VENV)/.dev-ready
 EACH_CORE := --numprocesses=auto --dist=loadfile
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help venv demo test test-all check lint types floors sizes pki docs device bench soak proof isolation mutants tools fuzz audit wheel sbom clean
+.PHONY: help venv demo test test-slow test-all check lint types floors sizes pki docs device bench soak proof isolation mutants tools fuzz audit wheel sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ demo: $(RUN_READY) ## see the whole thing work: three devices, two customers (AR
 
 test: $(DEV_READY) ## run the tests that fit into five minutes, a process for each core; ARGS runs others, in one
 	$(BIN)/python -m pytest $(or $(ARGS),$(EACH_CORE))
+
+test-slow: $(DEV_READY) ## run the slow tests: those that take no times a process for each core, then the others in one
+	$(BIN)/python -m pytest $(EACH_CORE) -m "slow and beside"
+	$(BIN)/python -m pytest -m "slow and not beside"
 
 test-all: $(DEV_READY) ## run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "" $(ARGS)

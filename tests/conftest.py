@@ -19,6 +19,7 @@ hypothesis.settings.load_profile("patient")
 
 from pki import Folder, Issued  # noqa: E402 - OpenSSL must be loaded with our settings first
 
+from .beside import pytest_itemcollected  # noqa: E402, F401 - a hook
 from .hanging import (  # noqa: E402, F401 - hooks
     pytest_collection_modifyitems,
     pytest_configure,

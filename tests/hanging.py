@@ -20,7 +20,9 @@ from typing import Any
 
 import pytest
 
-SLOW = 0.0 if os.environ.get("THOROUGH") else 900.0
+from .thorough import THOROUGH
+
+SLOW = 0.0 if THOROUGH else 900.0
 """Seconds that a slow test may take; 0 is no limit."""
 AGAIN = 10.0
 """Seconds between one signal and the next."""

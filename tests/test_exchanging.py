@@ -309,8 +309,8 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     for name in ("delegator.exchanging.BRIEFLY", "delegator.net.stamps.BRIEFLY"):
-        monkeypatch.setattr(name, 1.0)
-    monkeypatch.setattr("delegator.net.aside.PATIENCE", 2.0)
+        monkeypatch.setattr(name, 0.5)
+    monkeypatch.setattr("delegator.net.aside.PATIENCE", 1.0)
     monkeypatch.setattr("delegator.app.HOUSEKEEPING", 0.05)
     made = Disk(monkeypatch)
     yield made
@@ -335,10 +335,10 @@ async def test_b_a_revocation_counts_whatever_other_file_hangs_and_however_long(
         threads = threading.active_count()
         disk.silent = {str(shop.file(*hangs))}
         await until(lambda: disk.asked > 0)
-        await asyncio.sleep(1.5)  # thirty rounds of its hanging
+        await asyncio.sleep(0.75)  # fifteen rounds of its hanging
         shop.revoke()
         await until(lambda: shop.refuses(app._parts))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.75)
         assert threading.active_count() - threads <= 6, "one for each work that needs the file, however often"
         disk.well.set()
         await until(lambda: app._stamp is not None and HANGS not in app._stamp.values())
@@ -371,7 +371,7 @@ async def test_b_settings_that_hang_keep_no_revocation_from_counting_and_are_rea
         app.reload()
         shop.revoke()
         await until(lambda: shop.refuses(app._parts))
-        await asyncio.sleep(2.2)
+        await asyncio.sleep(1.1)
         assert app._parts.settings.limits.idle != 3.0
         free.set()
         await until(lambda: app._parts.settings.limits.idle == 3.0)
@@ -389,7 +389,7 @@ async def test_b_lists_that_are_read_too_slowly_count_once_they_are_there(shop: 
         app = await life.enter_async_context(serving(shop))
         free.clear()
         shop.revoke()
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
         assert not shop.refuses(app._parts)
         free.set()
         await until(lambda: shop.refuses(app._parts))

@@ -16,6 +16,7 @@ import pytest
 
 from scripts import build_device
 
+from ..thorough import crossed
 from .conftest import ROOT
 
 PROGRAM = """
@@ -112,8 +113,7 @@ READING = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", READING)
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii:strict"])
+@pytest.mark.parametrize(("words", "encoding"), crossed(READING, ("latin-1", "ascii:strict"), 2))
 def test_every_command_shows_what_it_can(house: Path, words: str, encoding: str) -> None:
     done = _shell(f"$PY {words}", house, PYTHONIOENCODING=encoding)
     assert b"Traceback" not in done.stderr
@@ -122,8 +122,7 @@ def test_every_command_shows_what_it_can(house: Path, words: str, encoding: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [*LOST, *UNHEARD])
-@pytest.mark.parametrize("words", READING)
+@pytest.mark.parametrize(("words", "how"), crossed(READING, (*LOST, *UNHEARD), 3))
 def test_every_command_survives_every_stream(house: Path, words: str, how: str) -> None:
     done = _shell(f"$PY {words} {how}", house, PYTHONIOENCODING="utf-8")
     assert b"Traceback" not in done.stderr

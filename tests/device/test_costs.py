@@ -13,6 +13,8 @@ import pytest
 from delegator.device import channel
 from scripts import build_device
 
+from ..thorough import THOROUGH
+
 pytestmark = pytest.mark.slow
 TELL = """
 import runpy, sys, atexit
@@ -112,7 +114,7 @@ def test_flash_and_wire_of_a_day(lab, say, monkeypatch, cause):
     script.write_text("exit 1")
     counted = Counted(monkeypatch)
     facts = lab.run("localhost:1" if "nothing" in cause else delegator, "--interval",
-                    "90" if os.environ.get("THOROUGH") else "900",
+                    "90" if THOROUGH else "900",
                     *(("--hook", f"sh {script}") if "hook" in cause else ()))
     assert "attempts" in facts, facts
     counted.tell(f"{cause}, {facts['attempts']} attempts, the delegator asked {len(delegator.heard)} times")

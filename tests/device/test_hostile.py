@@ -27,6 +27,8 @@ from delegator.device.document import Document
 from delegator.device.envelope import ALTERNATES, HttpAnswer
 from delegator.device.reasons import Failure
 
+from ..thorough import THOROUGH
+
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROOT = Path(__file__).parents[2]
 CODES = {reason.exit_code for reason in reasons.REASONS}
@@ -345,9 +347,12 @@ PLACES = ["delegator.device.asking.exchange", "delegator.device.steps.fetch", "d
 
 
 def each_once(first: list, second: list) -> list:
-    """Every pair; one for each of the longer list is a quick test, the others are slow ones."""
-    return [pytest.param(one, other, marks=() if (at - number) % len(second) == 0 else pytest.mark.slow)
-            for at, one in enumerate(first) for number, other in enumerate(second)]
+    """One pair for each of the longer list is a quick test; the others are slow ones, a third of them without THOROUGH
+    in the environment."""
+    diagonals = [(one, other, (at - number) % len(second))
+                 for at, one in enumerate(first) for number, other in enumerate(second)]
+    return [pytest.param(one, other, marks=() if number == 0 else pytest.mark.slow)
+            for one, other, number in diagonals if THOROUGH or number % 3 == 0]
 
 
 @pytest.mark.parametrize(("place", "error"), each_once(PLACES, WEIRD),

@@ -6,7 +6,6 @@ strace kills at the n-th call of a kind. A tenth of them by a fixed seed; with T
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -14,6 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from ..thorough import THOROUGH
 
 ROOT = Path(__file__).parents[2]
 CALLS = ("fsync", "rename", "openat", "write", "pwrite64", "ftruncate", "connect", "sendto", "recvfrom", "mkdir",
@@ -70,7 +71,7 @@ def test_a_kill_at_any_call_leaves_no_scar(lab, say, tmp_path):
                 moments.append((found[1], called[found[1]]))
     kinds = {call for call, _ in moments}
     assert kinds >= {"fsync", "rename", "openat", "connect", "sendto", "recvfrom", "mkdir", "flock", "wait4"}, kinds
-    if not os.environ.get("THOROUGH"):
+    if not THOROUGH:
         moments = random.Random(14).sample(moments, len(moments) // 10)
     killed = sum(Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment)
                  for number, moment in enumerate(moments))

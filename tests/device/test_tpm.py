@@ -38,15 +38,21 @@ distinguished_name = name
 [name]
 """
 WITH_TPM = """
+until_it() { what=$1; shift; for _ in $(seq 300); do "$@" && return; sleep 0.1; done; echo "no $what" >&2; exit 99; }
+is_shared() {
+    dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.NameHasOwner \\
+        string:com.intel.tss2.Tabrmd | grep -q "boolean true"
+}
+chip= sharing=
+trap 'kill -9 $sharing $chip' EXIT
 swtpm socket --tpm2 --tpmstate dir="$0/chip" --server type=tcp,port=$PORT,bindaddr=127.0.0.1 \\
     --ctrl type=tcp,port=$((PORT + 1)),bindaddr=127.0.0.1 --flags not-need-init,startup-clear >"$0/swtpm.log" 2>&1 &
 chip=$!
-sleep 1
+until_it "chip" grep -q ":$(printf %04X "$PORT") .* 0A " /proc/net/tcp
 tpm2-abrmd --session --allow-root --tcti=swtpm:host=127.0.0.1,port=$PORT >"$0/abrmd.log" 2>&1 &
 sharing=$!
-sleep 2
-OPENSSL_CONF="$0/openssl.cnf" "$@"; code=$?
-kill -9 $sharing $chip; exit $code
+until_it "resource manager" is_shared
+OPENSSL_CONF="$0/openssl.cnf" "$@"
 """
 
 

@@ -30,6 +30,7 @@ import pytest
 from msgspec.structs import replace
 
 from delegator import config
+from delegator.clocks import STOOD
 from delegator.model import Customer, Delegate, HostedCallback, Policy, Registration, Secret, SoapCallback
 from delegator.parts import open_settings_store
 from delegator.sealing import create_key_file
@@ -39,7 +40,7 @@ from pki import Folder, Issued
 from .operating import ROOT, Heard, change
 
 QUICK = "test_provisioning"
-"""What `make test` runs of this folder: each test here starts whole programs, all of them take eight minutes."""
+"""What `make test` runs of this folder: each test here starts whole programs."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -194,6 +195,8 @@ class World:
     device: Callable[[str], Issued]
     settings: config.Settings
     port: int = 0
+    believes_after: float = STOOD
+    """Seconds after which its delegator believes a clock; other than the product's own, see believing.py."""
     process: subprocess.Popen[str] | None = None
     _log: Any = field(default=None)
 
@@ -201,6 +204,8 @@ class World:
         """Run `delegator serve`; with `kill_at`, one that kills itself at that step (see dying.py), with `fail_at` one
         in which that step raises (see failing.py)."""
         script = ["-m", "delegator"]
+        if self.believes_after != STOOD:
+            script = [str(Path(__file__).with_name("believing.py")), str(self.believes_after)]
         if kill_at or fail_at:
             script = [str(Path(__file__).with_name("dying.py" if kill_at else "failing.py")), kill_at or fail_at]
         self._log = (self.root / "log").open("a")

@@ -77,7 +77,7 @@ def test_a_confirmation_survives_a_crash(world: World, step: str) -> None:
     assert world.confirm("CRASH02", claim).status == 200
     (kept,) = world.store(lambda store: store.claims())
     assert (kept.state, kept.sealed) == (ClaimState.CONFIRMED, None)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 15
     while not world.delegate.deployed and time.monotonic() < until:
         time.sleep(0.02)
     assert set(world.delegate.deployed) == {(claim, "Deployed")}

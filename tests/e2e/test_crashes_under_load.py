@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import random
 import signal
 import sqlite3
@@ -27,6 +26,7 @@ from delegator.model import ClaimState
 
 from ..cli.conftest import process
 from ..postgres import Cluster
+from ..thorough import THOROUGH
 from .conftest import Reply, World
 
 pytestmark = pytest.mark.filterwarnings(
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 """Python's ssl leaves its socket open when the server dies between connecting and the handshake (ENOTCONN, then a
 reset, in SSLSocket._create), where no caller can close it; once in a few thousand calls."""
 
-KILLS = 200 if os.environ.get("THOROUGH") else 20
+KILLS = 200 if THOROUGH else 20
 """`make proof` takes its time."""
 
 NEW = 6
@@ -129,10 +129,6 @@ def kill_again_and_again(world: World, kills: int) -> None:
     crowd.everybody(tags)
     nothing_lost_changed_or_shared(world, crowd, tags)
     assert world.stop() == 0
-
-
-def test_A3_two_kills_lose_nothing(killed_world: World) -> None:
-    kill_again_and_again(killed_world, 2)
 
 
 def test_A3_many_kills_lose_nothing(killed_world: World) -> None:

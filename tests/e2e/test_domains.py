@@ -83,7 +83,7 @@ def ask(world: World, tag: str, source: str, *, shown: tuple[Path, Path] | None 
 
 def steps(world: World, tag: str) -> dict[str, str]:
     """The last trail of a device: step to note."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not (trails := world.trails(tag)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return {step["step"]: step["note"] for step in trails[-1]["steps"]}
@@ -111,7 +111,7 @@ def test_a5_a_device_nobody_registered_is_served_by_the_delegate_of_the_domain_i
     assert because in walked["routed"]
     claim = reply.text("ClaimId")
     assert ask(world, "NOBODY1", "127.0.0.2", body=confirmation(claim or "")).status == 200
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not owner.deployed and time.monotonic() < deadline:
         time.sleep(0.05)
     assert owner.deployed == [(claim, "Deployed")]
@@ -175,7 +175,7 @@ def test_b4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_policy
 def test_b4_silent_dns_delays_only_devices_without_a_route(enable: Enable, dns: PretendDns) -> None:
     """50 unregistered devices wait for a DNS that does not answer; a registered one does not notice."""
     dns.ways[""] = "silent"
-    world = enable(dns.address, budget=2.0)
+    world = enable(dns.address, budget=4.0)
     world.own("ABC1234")
     world.paths("STRANGER")
     with ThreadPoolExecutor(50) as crowd:
@@ -187,11 +187,11 @@ def test_b4_silent_dns_delays_only_devices_without_a_route(enable: Enable, dns: 
         took, still = time.monotonic() - began, sum(not one.done() for one in waiting)
         refused = [one.result() for one in waiting]
     assert reply.credential[0] == "temp"
-    assert took < 1.5
+    assert took < 3
     assert still > 0, "it was served while they waited"
     assert {one.fault for one in refused} == {"TryLater"}
     assert all(one.headers["retry-after"] == "30" for one in refused)
-    assert "no answer within 2 s" in world.trails("STRANGER")[-1]["reasons"][0]
+    assert "no answer within 4 s" in world.trails("STRANGER")[-1]["reasons"][0]
     assert "looked_up" not in steps(world, "ABC1234")
     registered = [name for name, _, _ in dns.asked if name.startswith("1.0.0.127")]
     assert registered == [], "the registered device's address was never asked about"

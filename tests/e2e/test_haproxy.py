@@ -69,7 +69,7 @@ PATH = os.environ["PATH"] + ":/usr/sbin"
 
 
 def _reachable(port: int) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 15
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

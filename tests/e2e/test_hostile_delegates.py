@@ -163,7 +163,7 @@ def test_B9_floods_and_trickles_cost_one_budget_and_no_memory_and_nobody_else_wa
     assert taken < 4, "the budget is one second"
     assert world.ask("INNOCENT3").status == 200
     assert memory(world) - before < 8 * 1024
-    until = time.monotonic() + 3
+    until = time.monotonic() + 10
     while descriptors(world) > open_before + 2 and time.monotonic() < until:
         time.sleep(0.05)
     assert descriptors(world) <= open_before + 2

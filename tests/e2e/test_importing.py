@@ -89,6 +89,7 @@ def test_a4_killed_at_any_commit_it_leaves_nothing_or_all(world: World) -> None:
     assert (ROWS, True, True) in seen
 
 
+@pytest.mark.beside
 def test_a4_after_a_kill_the_same_command_just_works(world: World) -> None:
     """It waits until the dead import counts as dead, takes it back, and goes on."""
     file = shipment(world.root / "shipment.csv", ROWS)
@@ -99,6 +100,7 @@ def test_a4_after_a_kill_the_same_command_just_works(world: World) -> None:
     assert world.store(state) == (ROWS, True, True)
 
 
+@pytest.mark.beside
 def test_a4_a_running_delegator_takes_a_dead_import_back(world: World) -> None:
     file = shipment(world.root / "shipment.csv", ROWS)
     assert killed(world, "after", 7, file) == -9

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from delegator import config
 
+from ..thorough import crossed
 from .conftest import ROOT, Reply, World
 from .operating import change, readyz, wait_for
 
@@ -75,8 +76,7 @@ FAULTS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(("fault", "workers"), crossed(list(FAULTS), (1, 2), 2))
 def test_6_4_no_credential_is_given_that_will_not_last(watched: World, fault: str, workers: int) -> None:
     (watched.root / "data").mkdir()
     Path(watched.settings.store.path).rename(watched.root / "data/delegator.db")

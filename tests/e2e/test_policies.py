@@ -52,7 +52,7 @@ def ask(world: World, tag: str, source: str, shown: tuple[Path, Path] | None = N
 
 
 def reasons(world: World, tag: str) -> list[str]:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while not (trails := world.trails(tag)) and time.monotonic() < deadline:
         time.sleep(0.02)
     found: list[str] = trails[-1]["reasons"]

@@ -65,7 +65,7 @@ def test_a13_confirmation_wipes_the_credential_and_tells_the_delegate(world: Wor
     assert world.confirm("DONE001", claim).status == 200
     (kept,) = world.store(lambda store: store.claims())
     assert (kept.state, kept.sealed) == (ClaimState.CONFIRMED, None)
-    until = time.monotonic() + 8
+    until = time.monotonic() + 15
     while (claim, "Deployed") not in world.delegate.deployed and time.monotonic() < until:
         time.sleep(0.02)
     assert (claim, "Deployed") in world.delegate.deployed

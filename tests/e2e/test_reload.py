@@ -92,7 +92,7 @@ class TestSettings:
         with socket.create_connection(("127.0.0.1", world.port), 5) as silent:
             silent.settimeout(5)
             assert silent.recv(1) == b""
-        assert 0.2 < time.monotonic() - began < 2.0
+        assert 0.2 < time.monotonic() - began < 4.0, "the old time was five seconds"
 
     def test_alternates_are_told_with_the_next_answer(self, world: World) -> None:
         world.host("ALTS002")

@@ -76,7 +76,7 @@ def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
     try:
         for peer in held_open(world, stage):
             slow.append(peer)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 15
         while descriptors(world) - before < MANY * 0.95 and time.monotonic() < until:
             time.sleep(0.05)
         assert descriptors(world) - before >= MANY * 0.95, "they are all there"

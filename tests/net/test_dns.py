@@ -313,17 +313,17 @@ async def test_b4_look_ups_are_bounded_in_number_and_time(server: PretendDns, mo
     wait, at once; and no thread was ever used."""
     monkeypatch.setattr(reverse, "WAITING", 40)
     server.ways[""] = "silent"
-    found, loop, threads = domains(server.address, budget=1.0), asyncio.get_running_loop(), threading.active_count()
+    found, loop, threads = domains(server.address, budget=2.0), asyncio.get_running_loop(), threading.active_count()
     began = loop.time()
     flights = [asyncio.create_task(found.find(f"198.51.100.{n}")) for n in range(1, 73)]
     await asyncio.sleep(0.5)
     more = await found.find("198.51.100.200")
-    assert loop.time() - began < 0.8
+    assert loop.time() - began < 1.8
     assert (more.late, "wait already" in more.because) == (True, True)
     assert len({name for name, _, _ in server.asked}) == reverse.RUNNING
     findings = await asyncio.gather(*flights)
-    assert all(finding.late and "no answer within 1 s" in finding.because for finding in findings)
-    assert loop.time() - began < 1.6
+    assert all(finding.late and "no answer within 2 s" in finding.because for finding in findings)
+    assert loop.time() - began < 3.2
     assert threading.active_count() <= threads + reverse.RUNNING, "the server's own, one a question"
     assert getattr(loop, "_default_executor", None) is None
 
@@ -334,7 +334,7 @@ async def test_b4_closing_lets_go_of_look_ups(server: PretendDns) -> None:
     flight = asyncio.create_task(found.find("192.0.2.1"))
     await asyncio.sleep(0.05)
     found.close()
-    finding = await asyncio.wait_for(flight, 1)
+    finding = await asyncio.wait_for(flight, 3)
     assert (finding.late, finding.domain) == (True, None), "who waits for it still gets an answer"
 
 

@@ -146,7 +146,7 @@ async def test_draining_answers_what_is_in_hand_and_takes_no_more(echo: tuple[Ec
         await asyncio.open_connection("127.0.0.1", port)
     server.hold.set()
     assert (await asked).body == b"last"
-    await asyncio.wait_for(closing, 1)
+    await asyncio.wait_for(closing, 4)
     assert not listener._connections
 
 

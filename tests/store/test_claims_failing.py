@@ -22,6 +22,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration, Result
 
+from ..thorough import THOROUGH
 from .conftest import embedded, opened_at
 from .test_claims_machine import BUSY, LEASE, POLICY, ClaimsMachine, bindings, delegates, tags
 
@@ -131,7 +132,7 @@ def test_6_4_a_disk_that_fails_at_any_statement_changes_nothing(key, ask, at):
 @pytest.mark.slow
 def test_6_4_a_long_walk_under_a_failing_disk(key, ask, at):
     """A hundred thousand steps in `make proof`, a fiftieth of them otherwise."""
-    least = 100_000 if os.environ.get("THOROUGH") else 2_000
+    least = 100_000 if THOROUGH else 2_000
     walk(key, ask, at, least=least, examples=25, steps=100)
     assert FailingMachine.told > least / 100
     print(f"{FailingMachine.steps} steps, {FailingMachine.told} failures")
