@@ -45,7 +45,6 @@ def furnished(duties: Duties | None = None) -> tuple[Any, Pretended]:
     app: Any = App(Settings(), duties=duties)
     there = Pretended()
     app._store = app._auditor = app._teller = app._notifier = there
-    app._clock._settled = True
     return app, there
 
 
@@ -63,8 +62,7 @@ async def some_turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Task[None]],
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Task[None]]) -> None:
     app, there = furnished()
     begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
     await some_turns()
