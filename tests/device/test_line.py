@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delegator.device import channel, exchange
+from delegator.device import channel, command, exchange, steps, tls
+from delegator.device.addresses import Address
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -77,9 +78,37 @@ def test_a_device_that_is_done_leaves_nothing_open_and_its_hook_has_nothing_of_i
     assert "socket:" not in note.read_text()
 
 
+def test_a_device_that_is_stopped_closes_it(lab, say, monkeypatch):
+    kept = []
+    keep = exchange.Line.keep
+    monkeypatch.setattr(exchange.Line, "keep", lambda line, *more: (kept.append(more[0]), keep(line, *more)))
+
+    def stopped(*_):
+        raise command.Stopped(15)
+    monkeypatch.setattr(steps.hook, "apply", stopped)
+    delegator = lab.delegator(say.answer(), keeps=5)
+    assert command.main(lab.words(delegator, "--hook", lab.hook()), lab.time.world()) == 143
+    assert [one._socket.fileno() for one in kept] == [-1]
+    lab.capsys.readouterr()
+
+
+def test_it_leads_to_one_peer_and_to_no_other(lab):
+    """Nor does it stay open where another one is asked."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = exchange.Line()
+        pipe = channel.Channel(ours, ssl.create_default_context(), "localhost", time.monotonic() + 60)
+        peer = channel.Peer(Address("localhost", 1), "localhost")
+        line.keep(pipe, peer)
+        question, limit = exchange.Request("GET", "/", ()), exchange.Limit(1, 1000)
+        assert line.again(peer._replace(name="other"), question, limit) is None
+        assert ours.fileno() == -1
+        theirs.settimeout(5)
+        assert theirs.recv(1) == b"", "it said nothing"
+
+
 def test_whoever_was_given_a_certificate_of_its_own_confirms_with_that(lab, say, monkeypatch):
     """What was said on the old connection would be said by the shared one."""
-    from delegator.device import steps
     monkeypatch.setattr(steps, "_keep", lambda settings, folder, state, answer: (
         folder.save_credential(answer.credential, answer.claim_id), not state.own)[1])
     monkeypatch.setattr("delegator.device.asking.context_for", _plain(lab))
@@ -89,7 +118,6 @@ def test_whoever_was_given_a_certificate_of_its_own_confirms_with_that(lab, say,
 
 
 def _plain(lab):
-    from delegator.device import tls
     return lambda _settings, _state: tls.delegator_context(
         lab.pki.device.certificate, lab.pki.device.key, str(lab.pki.factory.file))
 
@@ -109,7 +137,7 @@ def test_where_the_server_does_not_keep_it_the_device_does_not_either(lab, say, 
     answer = {"close": head + b"\r\nConnection: close\r\n\r\n" + body,
               "1.0": head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\nConnection: keep-alive\r\n\r\n" + body,
               "no length": b"HTTP/1.1 200 OK\r\n\r\n" + body}[how]
-    delegator = lab.delegator(answer, say.CONFIRMED)
+    delegator = lab.delegator(answer, say.CONFIRMED, keeps=0 if how == "no length" else 5)
     assert lab.run(delegator, "-v")["outcome"] == "ready"
     assert (delegator.connections, confirmations(delegator)) == (2, ["Deployed"])
     assert "connected any more" not in lab.err
@@ -227,10 +255,9 @@ def test_no_more_is_taken_unasked_than_two_session_tickets_need():
 
 
 def test_check_asks_on_a_connection_of_its_own_and_says_that_it_is_the_last_question(lab, say):
-    from delegator.device import main
     delegator = lab.delegator(say.http("<definitions/>"), keeps=5)
-    assert main(["check", *lab.words(delegator)[1:]]) == 0
+    assert command.main(["check", *lab.words(delegator)[1:]]) == 0
     assert [heard.headers["connection"] for heard in delegator.heard] == ["close"]
-    assert main(["status", "--state", str(lab.folder / "nowhere")]) == 3
+    assert command.main(["status", "--state", str(lab.folder / "nowhere")]) == 3
     assert delegator.connections == 1
     lab.capsys.readouterr()
