@@ -42,12 +42,13 @@ from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watche
 from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.rounds import Round, guarded, kept
 from delegator.server import Server
+from delegator.telling import Teller
 from delegator.trail import Trail
 from delegator.watching import Watching
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 5.0
-"""Seconds between rounds: delegates are told of confirmations, lapsed claims end, changed certificates are read."""
+"""Seconds between rounds: lapsed claims end, what was left behind is tidied, changed certificates are read."""
 READING = "reading the settings' files"
 Reread = Callable[[], Settings]
 Sockets = dict[str, list[socket.socket]]
@@ -67,7 +68,6 @@ class App:
         self._clock = Clock()
         self._now = self._clock.now
         self._stopping = asyncio.Event()
-        self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._exchanging = asyncio.Lock()
         self._notes: set[asyncio.Task[None]] = set()
@@ -92,6 +92,7 @@ class App:
             self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
             parts = self._without_withdrawn(parts)
             self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
+            self._teller = Teller(self._store, self._callbacks)
             self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
                                 lambda: self._clock.settled)
@@ -145,6 +146,7 @@ class App:
         self._store.use(parts.key)
         self._callbacks.use(parts.callers, parts.limits)
         self._notifier.use(parts.carriers)
+        self._teller.use(parts.domains)
         self._alarm.name = delegator_name(settings)
         self._handshake = Handshake(self._store, self._callbacks, self._now, busy_for=settings.callbacks.budget + 1,
                                     factory_anchor=parts.factory_anchor, confirmed=self._to_tell, domains=parts.domains,
@@ -185,17 +187,16 @@ class App:
 
     def wake(self) -> None:
         """There is something to tell a delegate or an administrator."""
-        self._wake.set()
+        self._teller.wake()
         self._notifier.wake()
 
     def keep_house(self) -> None:
         """From now on this process does what is done once for all."""
         self._duties.ours.set()
-        self._wake.set()
 
-    async def _notify(self) -> None:
+    async def _once_for_all(self, work: Callable[[], Awaitable[object]]) -> None:
         await self._duties.ours.wait()
-        await self._notifier.run()
+        await work()
 
     # --- life ---
 
@@ -204,8 +205,11 @@ class App:
         loop = asyncio.get_running_loop()
         gc.freeze()  # what is there for good is not walked again and again: 2 % of a handshake's instructions
         upkeep = [loop.create_task(kept(work, what)) for work, what in (
-            (self._housekeeping, "housekeeping"), (self._look_for_withdrawn, "looking for revocations"),
-            (self._look_for_changes, "looking for changed files"), (self._notify, "notifications"),
+            (partial(self._once_for_all, self._housekeeping), "housekeeping"),
+            (partial(self._once_for_all, self._notifier.run), "notifications"),
+            (partial(self._once_for_all, self._teller.run), "telling delegates"),
+            (self._look_for_withdrawn, "looking for revocations"),
+            (self._look_for_changes, "looking for changed files"),
             (partial(self.watching.run, self._duties.alone), "looking at what devices are told"),
             (self._watchdog, "telling the service manager that we live"))]
         await self._stopping.wait()
@@ -347,19 +351,15 @@ class App:
             await asyncio.sleep(0.02 if more else 0)
 
     async def _housekeeping(self) -> None:
+        """By the clock alone: none of it is more urgent because somebody asked or confirmed."""
         house = Round("housekeeping")
         while True:
-            self._wake.clear()  # whoever calls while this round is under way is heard in the next
-            if self._duties.ours.is_set():
-                await house.of(lambda: self._handshake.notify_delegates(),
-                               lambda: self._store.expire_lapsed(self._now(), self._clock.since()),
-                               self._end_offers, self._tidy_imports, self._auditor.upkeep)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
-                    await self._wake.wait()
+            await house.of(lambda: self._store.expire_lapsed(self._now(), self._clock.since()),
+                           self._end_offers, self._tidy_imports, self._auditor.upkeep)
+            await asyncio.sleep(HOUSEKEEPING)
 
     async def _look_for_withdrawn(self) -> None:
-        """Apart from the house, where a delegate that is slow to be told holds up a round, and from files, where a disk
+        """Apart from the house, where an import that is tidied away holds up a round, and from files, where a disk
         may: a revocation waits for nobody."""
         looking = Round("looking for revocations")
         while True:
@@ -376,9 +376,8 @@ class App:
             await asyncio.sleep(HOUSEKEEPING)
 
     def _changed_elsewhere(self) -> None:
-        """Another process changed something that we keep a copy of, or that is to be done."""
+        """Another process changed something that we keep a copy of."""
         self._changed.set()
-        self._wake.set()
 
 
 @dataclass(frozen=True, slots=True)

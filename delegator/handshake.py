@@ -9,7 +9,6 @@ Must not live here: bytes, sockets, SQL, faults.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from delegator.clocks import STOOD
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
-from delegator.judgement import Judgement, judge, lent_until, mark, pacing, refusal, stand_in
+from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, pacing, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -34,12 +33,10 @@ from delegator.model import (
     Delegate,
     DelegateAddress,
     DelegateRequest,
-    Deployment,
     HostedCallback,
     Identity,
     IdentityKind,
     PeerCertificate,
-    Result,
     Secret,
     SoapCallback,
     Telling,
@@ -68,7 +65,7 @@ class Peer:
 
 class Handshake:
     """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
-    `confirmed` is called when there is something to tell delegates (see `notify_delegates`); `alternates` are other
+    `confirmed` is called when there is something to tell delegates (see telling); `alternates` are other
     delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
     this delegator's in what administrators are told, and `issued` is called when there is something to tell them;
     `enroller` gives devices certificates of their own, and `contested` hears of second claimants; what began before
@@ -239,14 +236,9 @@ class Handshake:
         return [one for one in delegates if not self._callbacks.is_resting(one)] or delegates[:1]
 
     def _answer(self, claim: Claim, tables: Tables, given: Credential | None) -> Answer:
-        delegate = self._delegate(claim.delegate, tables)
+        delegate = delegate_of(claim.delegate, tables, self._domains)
         return Answer(given or _credential(self._store.reveal(claim)), claim.claim_id,
                       None if delegate is None else self._address(delegate), alternate_delegators=self._alternates)
-
-    def _delegate(self, name: str, tables: Tables) -> Delegate | None:
-        """The delegate of this name, registered or standing for a domain."""
-        by_domain = None if self._domains is None else self._domains.delegate(name)
-        return by_domain or tables.directory.delegates.get(name)
 
     def _address(self, delegate: Delegate) -> DelegateAddress | None:
         """Where the device goes next, and whom it shall trust there."""
@@ -273,7 +265,7 @@ class Handshake:
         return {Outcome.BUSY: max(1, round(self._busy_for.total_seconds())), Outcome.UNSURE: round(STOOD)}.get(outcome)
 
     async def confirm(self, confirmation: Confirmation, peer: Peer, trail: Trail) -> None:
-        """Record how provisioning ended, wipe the credential, tell the delegate. Repeating it is harmless.
+        """Record how provisioning ended, wipe the credential, have the delegate told. Repeating it is harmless.
         Raises DelegatorError (NOT_ENTITLED) for a claim that is not this device's."""
         whose = binding(peer.certificate, confirmation.transaction_id)
         with self._store.request():
@@ -285,7 +277,8 @@ class Handshake:
         trail.facts |= {"tag": claim.service_tag, "customer": claim.customer, "delegate": claim.delegate,
                         "identity": claim.identity.value}
         mark(trail, Step.CONFIRMED, f"{claim.service_tag}: {confirmation.result.value}")
-        self._confirmed()
+        if claim.is_heard_of:
+            self._confirmed()
 
     async def note_address(self, change: AddressChange, peer: Peer, trail: Trail) -> None:
         """A service processor tells its new address: identity as for any call, then a line in the trail. Only an
@@ -296,31 +289,6 @@ class Handshake:
         trail.facts |= {"tag": tag, "identity": IdentityKind.OWN.value, "new_address": change.new_address,
                         "old_address": change.old_address or ""}
         mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
-
-    async def notify_delegates(self) -> None:
-        """Tell delegates how provisioning ended where they have not heard yet. Each delegate on its own: one that
-        cannot be reached is asked again at the next call, at least once, never lost, and holds up nobody."""
-        waiting: dict[str, list[Claim]] = {}
-        for claim in await self._store.unnotified():
-            waiting.setdefault(claim.delegate, []).append(claim)
-        if waiting:
-            tables = await self._store.tables()
-            await asyncio.gather(*(self._notify(self._delegate(name, tables), claims)
-                                   for name, claims in waiting.items()))
-
-    async def _notify(self, delegate: Delegate | None, claims: list[Claim]) -> None:
-        for claim in claims:
-            result = claim.result or Result.DEPLOYED
-            try:
-                if delegate is not None:
-                    delegate = delegate if self._domains is None else await self._domains.reach(delegate)
-                    await self._callbacks.notify(Deployment(claim.claim_id, result, claim.detail), delegate)
-            except DelegatorError as error:
-                log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)
-                if error.kind is Kind.NOT_ENTITLED:  # its no to this claim, which says nothing of the next
-                    continue
-                return
-            await self._store.notified(claim.claim_id, result)
 
 
 class _Sealed(msgspec.Struct):

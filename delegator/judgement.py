@@ -120,6 +120,12 @@ async def _hosts(peer: str, domains: Domains | None, trail: Trail) -> Hosts:
     return Hosts(finding.hosts, finding.because, finding.late)
 
 
+def delegate_of(name: str, tables: Tables, domains: Domains | None) -> Delegate | None:
+    """The delegate of this name, registered or standing for a domain."""
+    by_domain = None if domains is None else domains.delegate(name)
+    return by_domain or tables.directory.delegates.get(name)
+
+
 def _customer(name: str, tables: Tables, domains: Domains | None) -> Customer:
     """The customer of this name, registered or standing for a domain. Raises DelegatorError (CONFIGURATION)."""
     customer = None if domains is None else domains.customer(name)

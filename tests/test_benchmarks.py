@@ -175,3 +175,16 @@ def test_a_soak_samples_a_delegator_among_faults_and_says_whether_it_stayed_as_i
     assert len(report["samples"]) == 60
     assert all(sample["answered"] and sample["resident"] and sample["descriptors"] for sample in report["samples"])
     assert with_word(str(folder / "soak")) == []
+
+
+@pytest.mark.counterpart("nginx")
+def test_a_whole_device_is_measured_in_each_way(folder: Path) -> None:
+    """Each device was served, confirmed and told of; on one connection it costs less than on two."""
+    table = run("whole_device", "--devices", "20", "--rounds", "1", "--in-flight", "4", "--dir", str(folder))
+    assert set(table) == {f"{kind} {how}" for kind in ("hosted", "by SOAP", "nginx")
+                          for how in ("one connection", "two connections")}
+    assert all(row["cpu_us"]["min"] > 0 for row in table.values())
+    assert table["nginx two connections"]["ratio"]["median"] == 1
+    assert 0 < table["hosted one connection"]["commits"]["median"] <= 2
+    assert table["nginx one connection"]["commits"] is None
+    assert with_word(str(folder)) == []

@@ -23,7 +23,6 @@ from delegator.model import (
     DelegateRequest,
     Deployment,
     HostedCallback,
-    SoapCallback,
 )
 
 __all__ = ["Callbacks", "Caller"]
@@ -56,6 +55,11 @@ class Callbacks:
             return hosted.compose(request, delegate.callback, until)
         return None
 
+    @property
+    def spare(self) -> int:
+        """Calls to one delegate at once that who is in no hurry may make."""
+        return self._guard.spare
+
     def is_resting(self, delegate: Delegate) -> bool:
         """Whether the delegate failed so often that it is left alone now."""
         return self._guard.is_open(delegate.name)
@@ -74,7 +78,7 @@ class Callbacks:
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
         """Tell the delegate how provisioning ended, where there is one to tell: a server. A command or a program
         has nobody in it once it has answered, and a call that does nothing would be a success to the breaker."""
-        if isinstance(delegate.callback, SoapCallback):
+        if delegate.kind.hears:
             caller = self._caller(delegate)
             await self._guard.run(delegate.name, deployment.claim_id, lambda: caller.notify(deployment, delegate))
 

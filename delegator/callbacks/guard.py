@@ -65,6 +65,11 @@ class Guard:
                 gate.turn = asyncio.Semaphore(limits.running)
         self._limits = limits
 
+    @property
+    def spare(self) -> int:
+        """Of the calls to one delegate at once the half that devices which ask do not need."""
+        return max(1, self._limits.running // 2)
+
     def is_open(self, name: str) -> bool:
         """Whether a call would be sent away by the breaker now; takes no trial."""
         gate = self._gates.get(name)

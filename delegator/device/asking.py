@@ -22,7 +22,7 @@ from delegator.device.certificate import common_names
 from delegator.device.channel import Peer
 from delegator.device.contents import contents
 from delegator.device.envelope import HttpAnswer
-from delegator.device.exchange import Limit, Request, exchange
+from delegator.device.exchange import Limit, Line, Request, exchange
 from delegator.device.reasons import Failure
 from delegator.device.settings import Settings
 from delegator.device.state import HANDSHAKE_CERTIFICATE, State
@@ -60,11 +60,12 @@ HOPS = 3
 """How far a device follows "ask there": far enough for region, country and site, and no chain without end."""
 
 
-def call(settings: Settings, state: State, operation: str, body: bytes,
-         read: Callable[[HttpAnswer], Read], addresses: tuple[Address, ...]) -> tuple[Address, Read]:
+def call(settings: Settings, state: State, operation: str, body: bytes, read: Callable[[HttpAnswer], Read],
+         addresses: tuple[Address, ...], line: Line) -> tuple[Address, Read]:
     """One SOAP call to the first delegator that answers it, in the time that is left of the attempt. One that names
     others instead of itself is followed, to delegators that prove themselves by the same factory CA. Returns who
-    answered, too. Raises the Failure that got furthest, with the longest pause that any of them asked for."""
+    answered, too. The connection of a question that was answered stays on `line`, and a confirmation goes out on it
+    where it can. Raises the Failure that got furthest, with the longest pause that any of them asked for."""
     context = context_for(settings, state)
     request = Request("POST", "/", (("Content-Type", "text/xml; charset=utf-8"),
                                     ("SOAPAction", messages.action(operation))), body)
@@ -84,8 +85,9 @@ def call(settings: Settings, state: State, operation: str, body: bytes,
                 continue
         tried.add(address)
         try:
-            return address, _asked(settings, address, context, request, seconds, read)
+            return address, _asked(settings, address, context, request, seconds, read, line, operation == messages.ASK)
         except Failure as failure:
+            line.close()
             log.warning("%s: %s [%s]", address, failure, failure.reason.name)
             failures.append(failure)
             there = [(other, hops + 1) for other in failure.ask_at] if hops < HOPS else []
@@ -96,16 +98,33 @@ def call(settings: Settings, state: State, operation: str, body: bytes,
 
 
 def _asked(settings: Settings, address: Address, context: ssl.SSLContext, request: Request, seconds: float,
-           read: Callable[[HttpAnswer], Read]) -> Read:
+           read: Callable[[HttpAnswer], Read], line: Line, keep: bool) -> Read:
     """What one delegator says. Whatever it sends, an error that nobody thought of is its answer's, so that the next
     one is asked all the same. Raises Failure."""
     name = settings.server_name if address in settings.addresses and settings.server_name else address.host
+    peer, ends = Peer(address, name, settings.proxy), time.monotonic() + seconds
     try:
-        return read(exchange(Peer(address, name, settings.proxy), context, request, Limit(seconds, _ANSWER_SIZE)))
+        said = line.again(peer, request, Limit(seconds / 2, _ANSWER_SIZE))
+        if said is not None and _answers(read, said):
+            return read(said)
+        limit = Limit(ends - time.monotonic(), _ANSWER_SIZE)
+        return read(exchange(peer, context, request, limit, None, line if keep else None))
     except Failure:
         raise
     except Exception as error:
         raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, f"{type(error).__name__}: {error}") from None
+
+
+def _answers(read: Callable[[HttpAnswer], Read], said: HttpAnswer) -> bool:
+    """Whether what came on a line is an answer to what was asked, be it a refusal, and not one that came too late for
+    what was asked before: then it is asked anew."""
+    try:
+        read(said)
+    except Failure as failure:
+        if failure.reason is reasons.ANSWER_NOT_UNDERSTOOD:
+            log.info("203 that is not the answer to this question: %s", failure)
+            return False
+    return True
 
 
 def _furthest(failures: list[Failure]) -> Failure:

@@ -15,7 +15,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +31,8 @@ _PIECE = 16 * 1024
 """Bytes taken from the network at once: what one TLS record holds."""
 _HANDSHAKE = 192 * 1024
 """Bytes until the handshake is done: OpenSSL takes chains of certificates up to 100 KiB."""
+_UNASKED = 16 * 1024
+"""Bytes that may come while nobody asks anything, such as two session tickets of TLS 1.3."""
 
 
 class Peer(NamedTuple):
@@ -44,7 +46,8 @@ class Peer(NamedTuple):
 
 
 class Channel:
-    """An established connection; `received` counts what came through it for its reader."""
+    """An established connection, to be closed by whoever has it; `received` counts what came through it for its
+    reader."""
 
     def __init__(self, plain: socket.socket, context: ssl.SSLContext, name: str, deadline: float) -> None:
         self._socket, self._deadline = plain, deadline
@@ -52,6 +55,35 @@ class Channel:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=proven_name(name))
         self._allowed = 0
         self.received = 0
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def is_silent(self) -> bool:
+        """Whether nothing came that nobody asked for, not even its end: what is here by now is taken without waiting.
+        Records of TLS that carry nothing do no harm."""
+        self.allow(_UNASKED)
+        try:
+            self._socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while self._allowed > 0 and self._came():
+                    pass
+            self._tls.read(1)
+        except ssl.SSLWantReadError:
+            return self._allowed > 0
+        except (OSError, ValueError):
+            pass
+        return False
+
+    def renew(self, deadline: float) -> None:
+        """Another question, with a deadline of its own."""
+        self._deadline, self.received = deadline, 0
 
     @property
     def version(self) -> str | None:
@@ -101,12 +133,17 @@ class Channel:
         if self._allowed <= 0:
             raise Failure(reasons.ANSWER_NOT_UNDERSTOOD, "the other side sends and sends, and nothing that is wanted")
         self._socket.settimeout(left(self._deadline))
+        self._came()
+
+    def _came(self) -> bool:
+        """Takes a piece of what came; false for its end."""
         content = self._socket.recv(min(_PIECE, self._allowed))
         self._allowed -= len(content)
         if content:
             self._incoming.write(content)
         else:
             self._incoming.write_eof()
+        return bool(content)
 
     def _flush(self) -> None:
         content = self._outgoing.read()
@@ -115,17 +152,20 @@ class Channel:
             self._socket.sendall(content)
 
 
-@contextlib.contextmanager
-def opened(peer: Peer, context: ssl.SSLContext, deadline: float) -> Iterator[Channel]:
+def connected(peer: Peer, context: ssl.SSLContext, deadline: float) -> Channel:
     """A connection to a peer that has proven itself. Raises Failure."""
-    with _dialled(peer, deadline) as plain:
-        try:
-            channel = Channel(plain, context, peer.name, deadline)
-            channel.shake_hands()
-            tls.check_server(channel.certificate(), peer.made_for_servers)
-        except (OSError, ValueError) as error:
-            raise tls.handshake_failure(error) from None
-        yield channel
+    plain = _dialled(peer, deadline)
+    try:
+        channel = Channel(plain, context, peer.name, deadline)
+        channel.shake_hands()
+        tls.check_server(channel.certificate(), peer.made_for_servers)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise tls.handshake_failure(error) from None
+    except BaseException:
+        plain.close()
+        raise
+    return channel
 
 
 def left(deadline: float) -> float:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from delegator.device import enrolling, hook, reasons, retry, status, tls
 from delegator.device.addresses import MOST
+from delegator.device.exchange import Line
 from delegator.device.reasons import Busy, Failure, Misconfigured, Reason, shown
 from delegator.device.settings import Own, Settings
 from delegator.device.state import Folder, Phase, State, new_state
@@ -107,14 +108,22 @@ class _Activation:
         self._asked_at: float | None = None
         self._told = self._withdrawn = False
         self._patience = 0.0
+        self._line = Line()
 
     def run(self) -> Result:
+        try:
+            return self._run()
+        finally:
+            self._line.close()
+
+    def _run(self) -> Result:
         while True:
             try:
                 with _every_error_a_reason():
                     return self._attempt()
             except Failure as failure:
                 self._back(failure)
+                self._line.close()
                 wait = retry.pause(self._settings.interval, failure.retry_after, self._world.uniform)
                 if self._settings.once or not retry.worth_waiting(self._elapsed(), wait, self._settings.window):
                     return self._given_up(failure)
@@ -135,7 +144,7 @@ class _Activation:
         ends = self._world.monotonic() + self._budget()
         while state.phase is not Phase.CONFIRMED:
             before, left = state.phase, max(ends - self._world.monotonic(), 1.0)
-            state = STEPS[before](self._settings._replace(budget=left), self._folder, state)
+            state = STEPS[before](self._settings._replace(budget=left), self._folder, state, self._line)
             self._folder.save(state)
             self._state = state
             if before is Phase.ASKING:
@@ -160,7 +169,7 @@ class _Activation:
         if failure.reason is reasons.HOOK_FAILED and not self._told:
             self._told = True
             with contextlib.suppress(Failure), _every_error_a_reason():
-                tell(self._settings._replace(budget=self._budget()), self._state, failure)
+                tell(self._settings._replace(budget=self._budget()), self._state, failure, self._line)
         self._withdrawn |= self._state.own and failure.proven and tls.withdrawn(failure)
         asked_ago = None if self._asked_at is None else self._world.monotonic() - self._asked_at
         phase = phase_after_failure(self._state.phase, failure.reason, asked_ago, self._patience)

@@ -1,5 +1,6 @@
 """The four steps of a device: ask, fetch, apply, confirm. Each takes the state at its phase and gives the next.
 
+The line of the first step stays open for the last one, while the two in between take their time.
 The invariant: a step's results are on the disk before it returns, and each step may be repeated: a power cut
 repeats at most one. Must not live here: when a step is due, and what its failure leads to (flow).
 """
@@ -14,6 +15,7 @@ from delegator.device import asking, enrolling, hook, messages, reasons
 from delegator.device.answers import Answer, check_credential, read_answer, read_confirmation
 from delegator.device.contents import opened
 from delegator.device.document import Document
+from delegator.device.exchange import Line
 from delegator.device.fetching import fetch
 from delegator.device.reasons import Failure
 from delegator.device.settings import Settings
@@ -29,14 +31,16 @@ from delegator.device.state import (
 log = logging.getLogger("delegator.device")
 
 
-def _ask(settings: Settings, folder: Folder, state: State) -> State:
+def _ask(settings: Settings, folder: Folder, state: State, line: Line) -> State:
     log.info("212 asking for a provisioning credential")
     body = messages.ask(settings.identity, state.transaction_id, asking.certificate_request(settings, state))
     by, answer = asking.call(settings, state, messages.ASK, body, read_answer,
-                             settings.addresses + state.alternates)
+                             settings.addresses + state.alternates, line)
     check_credential(answer.credential, settings.limits, basic=answer.delegate is not None)
     log.info("216 got a credential, claim %s", answer.claim_id)
     own = _keep(settings, folder, state, answer)
+    if own != state.own:  # whoever confirms with its own certificate shows that it has it
+        line.close()
     url = answer.delegate.url if answer.delegate else ""
     return state._replace(phase=Phase.ISSUED, claim_id=answer.claim_id, delegate_url=url,
                           alternates=(by, *answer.alternates), own=own)
@@ -57,7 +61,7 @@ def _keep(settings: Settings, folder: Folder, state: State, answer: Answer) -> b
     return kept or state.own
 
 
-def _fetch(settings: Settings, folder: Folder, state: State) -> State:
+def _fetch(settings: Settings, folder: Folder, state: State, _line: Line) -> State:
     if not state.delegate_url:
         folder.remove(PROVISIONING)
         return state._replace(phase=Phase.FETCHED)
@@ -72,7 +76,7 @@ def _fetch(settings: Settings, folder: Folder, state: State) -> State:
     return state._replace(phase=Phase.FETCHED)
 
 
-def _apply(settings: Settings, folder: Folder, state: State) -> State:
+def _apply(settings: Settings, folder: Folder, state: State, _line: Line) -> State:
     if not settings.hook:
         log.warning("no hook: credential and data are left in %s for whoever applies them", folder.path)
         return state._replace(phase=Phase.APPLIED)
@@ -107,27 +111,27 @@ def _facts(folder: Folder, state: State) -> hook.Facts:
                       state.delegate_url)
 
 
-def tell(settings: Settings, state: State, cause: Failure) -> None:
+def tell(settings: Settings, state: State, cause: Failure, line: Line) -> None:
     """The hook failed, and the delegator should know. What it answers changes nothing: the hook is the reason."""
     try:
-        _say(settings, state, messages.FAILED, str(cause))
+        _say(settings, state, messages.FAILED, str(cause), line)
     except Failure as failure:
         log.warning("the delegator could not be told: %s", failure)
 
 
-def _confirm(settings: Settings, folder: Folder, state: State) -> State:
+def _confirm(settings: Settings, folder: Folder, state: State, line: Line) -> State:
     log.info("218 telling the delegator that this device is deployed")
-    _say(settings, state, messages.DEPLOYED, None)
+    _say(settings, state, messages.DEPLOYED, None, line)
     return state._replace(phase=Phase.CONFIRMED)
 
 
-def _say(settings: Settings, state: State, result: str, detail: str | None) -> None:
+def _say(settings: Settings, state: State, result: str, detail: str | None, line: Line) -> None:
     body = messages.confirm(state.claim_id, result, state.transaction_id, detail)
     asking.call(settings, state, messages.CONFIRM, body, read_confirmation,
-                state.alternates + settings.addresses)  # first the one that knows the claim
+                state.alternates + settings.addresses, line)  # first the one that knows the claim
 
 
-Step = Callable[[Settings, Folder, State], State]
+Step = Callable[[Settings, Folder, State, Line], State]
 
 STEPS: dict[Phase, Step] = {
     Phase.ASKING: _ask,

@@ -75,3 +75,8 @@ class Claim:
     sealed: bytes | None = field(default=None, repr=False)
     callback: CallbackKind | None = None
     """How the delegate that answers it is reached; None for claims older than this was noted."""
+
+    @property
+    def is_heard_of(self) -> bool:
+        """Whether somebody may have to be told how it ends."""
+        return self.callback is None or self.callback.hears

@@ -43,6 +43,12 @@ class CallbackKind(enum.Enum):
     HOSTED = "hosted"
     LOCAL = "local"
 
+    @property
+    def hears(self) -> bool:
+        """Whether there is somebody who can be told how provisioning ended: a server. A command or a program has
+        nobody in it once it has answered, and settings kept here never had."""
+        return self is CallbackKind.SOAP
+
 
 @dataclass(frozen=True, slots=True)
 class Customer:

@@ -8,7 +8,7 @@ Must not live here: SQL (claims, devices, registry), decisions, callbacks.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from delegator.model.billed import Period, Statement
 from delegator.model.owned import By
 from delegator.routing import directory
 from delegator.sealing import SealingKey
-from delegator.store import administration, claims, devices, notices, outbox, registry, rows, stand_ins
+from delegator.store import administration, claims, confirming, devices, notices, outbox, registry, rows, stand_ins
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
 from delegator.store.changing import Changing
@@ -225,17 +225,23 @@ class Store:
     async def confirm(self, claim_id: str, binding: str | None, result: Result, detail: str | None,
                       now: datetime, peer: str | None = None, trail: Tell | None = None) -> Claim | None:
         """`peer` and `trail` are for the audit."""
-        return await self._driver.run(lambda: claims.confirm(
+        return await self._driver.run(lambda: confirming.confirm(
             claim_id, binding, result, detail, milliseconds(now), peer, trail), rows_alone, repeatable=True)
 
     async def expire_lapsed(self, now: datetime, since: int = 0) -> int:
         return await self._driver.run(lambda: claims.expire_lapsed(milliseconds(now), since=since), rows_alone)
 
-    async def unnotified(self) -> list[Claim]:
-        return await look(self._driver.read, notices.unnotified())
+    async def unheard(self) -> list[str]:
+        """Delegates that have something to hear of how provisioning ended."""
+        return await look(self._driver.read, notices.unheard())
 
-    async def notified(self, claim_id: str, result: Result) -> None:
-        await self._driver.run(lambda: notices.notified(claim_id, result), rows_alone, repeatable=True)
+    async def unnotified(self, delegate: str, after: Claim | None = None, most: int = 20) -> list[Claim]:
+        """What it has to hear, oldest first, at most so much, and only what is behind `after`."""
+        return [claim_of(row) for row in await self._driver.read(notices.unnotified(delegate, after, most))]
+
+    async def notified(self, claims: Sequence[Claim]) -> int:
+        """It was told the results of these claims; of how many nobody else had noted that before."""
+        return await self._driver.run(lambda: notices.notified(claims), rows_alone, repeatable=True)
 
     async def note_health(self, delegate: str, state: str, why: str, now: datetime) -> None:
         """Keep what became of a delegate's circuit breaker, for whoever asks from another process."""

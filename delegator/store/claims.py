@@ -5,7 +5,7 @@ function is a transaction (see store.transaction) and states one rule; all limit
 exact however many devices ask at once.
 The invariants: a tag has one live claim at most; what a claim was given goes only to the binding that opened it;
 a sealed credential exists only in state `issued`.
-Must not live here: sealing, policy texts, time (callers pass milliseconds).
+Must not live here: a device's word of its end (confirming), sealing, policy texts, time (callers pass milliseconds).
 """
 
 from __future__ import annotations
@@ -192,13 +192,13 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
                 "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
     if ask.pacing is not None:
         yield from paces.note(ask.pacing.holders, ask.now)
-    yield from _note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
+    yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
     if repaired:
         yield from boards.use(claim.service_tag)
     return Opened(Outcome.ISSUED if sealed else Outcome.OPENED, claim)
 
 
-def _note(event: Event, claim: Claim, at: datetime, by: By, trail: Tell | None = None) -> Transaction[None]:
+def note(event: Event, claim: Claim, at: datetime, by: By, trail: Tell | None = None) -> Transaction[None]:
     """The one row of audit of a claim's change."""
     detail: dict[str, object] = {"event": event.value, "identity": claim.identity.value, "attempt": claim.attempt,
                                  **by.detail}
@@ -280,7 +280,7 @@ def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND sealed = $2", (claim_id, sealed))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])
-    yield from _note(Event.ANSWERED, claim, moment(now), By("device", claim.peer), trail)
+    yield from note(Event.ANSWERED, claim, moment(now), By("device", claim.peer), trail)
     return claim
 
 
@@ -326,38 +326,6 @@ def pause_all() -> Transaction[None]:
     yield Query("UPDATE claims SET busy_until = 0 WHERE state = 'asking' AND busy_until > 0")
 
 
-_ENDS = {Result.DEPLOYED: (Event.DEPLOYED, "sealed = NULL, ended_at = $2"),
-         Result.FAILED: (Event.FAILED, "failed_at = $2")}
-
-
-def confirm(claim_id: str, binding: str | None, result: Result, detail: str | None, now: int,
-            peer: str | None = None, trail: Tell | None = None) -> Transaction[Claim | None]:
-    """The device tells how provisioning ended. Deployed: issued -> confirmed, the credential is wiped. Failed:
-    kept on record, the claim stays as it is for the next try. Repeating it changes nothing. None when there is no
-    such claim for this binding."""
-    rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1", (claim_id,))
-    claim = claim_of(rows[0]) if rows else None
-    if claim is None or binding is None:
-        return None
-    if not hmac.compare_digest(claim.binding, binding) and not (yield from enrolled.pass_on(claim_id, binding, now)):
-        return None
-    if claim.state is ClaimState.CONFIRMED or (claim.result, claim.detail) == (result, detail):
-        return claim
-    event, change = _ENDS[result]
-    rows = yield Query(
-        f"UPDATE claims SET {as_set(event)}, {change}, result = $3, detail = $4, notified = 0 WHERE claim_id = $1 "
-        f"AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now, result.value, detail))
-    if not rows:  # unless it ended just so between the look and the change: said twice, and both at once
-        rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND state = 'confirmed'", (claim_id,))
-        return claim_of(rows[0]) if rows else None
-    claim = claim_of(rows[0])
-    if claim.identity is IdentityKind.SHARED and result is Result.DEPLOYED:
-        yield from enrolled.arrived(claim_id, now)
-    said = {"result": result.value, "words": detail}
-    yield from _note(event, claim, moment(now), By("device", peer, detail=said), trail)
-    return claim
-
-
 def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | None]:
     """A live claim is over: its credential is wiped, its place given back. None where that event has no say."""
     rows = yield Query(
@@ -368,7 +336,7 @@ def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | No
     claim = claim_of(rows[0])
     yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
                 (f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
-    yield from _note(event, claim, moment(now), by)
+    yield from note(event, claim, moment(now), by)
     return claim
 
 
@@ -395,6 +363,6 @@ def release(service_tag: str, now: int, by: By, event: Event = Event.RELEASED) -
     forgotten = yield Query(f"UPDATE claims SET {as_set(event)} WHERE service_tag = $1 AND {PAST} "
                             f"AND state = 'expired' RETURNING {COLUMNS}", (service_tag,))
     for claim in map(claim_of, forgotten):
-        yield from _note(event, claim, moment(now), by)
+        yield from note(event, claim, moment(now), by)
         changed.append(claim)
     return changed

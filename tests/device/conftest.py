@@ -134,7 +134,9 @@ Reply = bytes | Callable[[Heard], bytes] | None
 
 @dataclass
 class Server:
-    """Answers each connection with the next reply of its script; the last one stays. None hangs up unanswered."""
+    """Answers each connection with the next reply of its script; the last one stays. None hangs up unanswered. With
+    `keeps` it goes on with a connection for as many seconds as nothing comes, and with `then` it does that after each
+    answer."""
 
     context: ssl.SSLContext | None
     script: list[Reply]
@@ -142,6 +144,10 @@ class Server:
     errors: list[str] = field(default_factory=list)
     connections: int = 0
     at_once: bytes | None = None
+    keeps: float = 0
+    then: Callable[[ssl.SSLSocket], None] | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+    """Of the last connection."""
 
     def __post_init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -166,9 +172,11 @@ class Server:
             except OSError:
                 return
             self.connections += 1
+            self.ended.clear()
             with plain:
                 plain.settimeout(5)
                 self._serve(plain)
+            self.ended.set()
 
     def _serve(self, plain: socket.socket) -> None:
         if self.context is None:
@@ -177,19 +185,27 @@ class Server:
             return
         try:
             with self.context.wrap_socket(plain, server_side=True) as secured:
-                self._answer(secured)
+                while self._answer(secured) and self.keeps:
+                    secured.settimeout(self.keeps)
         except (OSError, ValueError) as error:  # a ValueError: the device hung up instead of asking
             self.errors.append(str(error))
 
-    def _answer(self, secured: ssl.SSLSocket) -> None:
+    def _answer(self, secured: ssl.SSLSocket) -> bool:
+        """Whether another question may come on this connection."""
         heard = _read(secured)
         self.heard.append(heard)
         reply = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         answer = reply(heard) if callable(reply) else reply
-        if answer is not None:
-            secured.sendall(answer)
+        if answer is None:
+            return False
+        secured.sendall(answer)
+        if self.then is not None:
+            self.then(secured)
+        if not self.keeps or heard.headers.get("connection") == "close":
             with contextlib.suppress(OSError):
                 secured.unwrap()
+            return False
+        return True
 
 
 def _read(secured: ssl.SSLSocket) -> Heard:
@@ -283,15 +299,15 @@ class Lab:
         return self.folder / "state"
 
     def delegator(self, *script: Reply, leaf: Leaf | None = None, client_ca: Path | None = None,
-                  version: ssl.TLSVersion | None = None) -> Server:
+                  version: ssl.TLSVersion | None = None, **how: Any) -> Server:
         return self.serve(server_context(leaf or self.pki.delegator, client_ca or self.pki.factory.file, version),
-                          *script)
+                          *script, **how)
 
     def delegate(self, *script: Reply, leaf: Leaf | None = None) -> Server:
         return self.serve(server_context(leaf or self.pki.delegate), *(script or (http(DATA),)))
 
-    def serve(self, context: ssl.SSLContext | None, *script: Reply, at_once: bytes | None = None) -> Server:
-        server = Server(context, list(script) or [None], at_once=at_once)
+    def serve(self, context: ssl.SSLContext | None, *script: Reply, **how: Any) -> Server:
+        server = Server(context, list(script) or [None], **how)
         self.servers.append(server)
         return server
 

@@ -90,11 +90,12 @@ class Counted:
               f"{self.taken} bytes taken")
 
 
-def test_flash_and_wire_of_an_activation(lab, say, monkeypatch):
+@pytest.mark.parametrize("keeps", [0, 5], ids=["a connection for each question", "one connection"])
+def test_flash_and_wire_of_an_activation(lab, say, monkeypatch, keeps):
     counted = Counted(monkeypatch)
-    delegator = lab.delegator(lab.issued(lab.delegate()), say.CONFIRMED)
+    delegator = lab.delegator(lab.issued(lab.delegate()), say.CONFIRMED, keeps=keeps)
     assert lab.run(delegator, "--hook", lab.hook())["outcome"] == "ready"
-    counted.tell("one activation")
+    counted.tell(f"one activation on {delegator.connections} connections")
     assert counted.syncs <= 20
     assert counted.out + counted.taken < 20_000
 

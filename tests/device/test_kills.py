@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.counterpart("strace"), pytest.mark.t
 
 
 class Device:
-    """One device whose activation is traced, with servers that answer the same to the same."""
+    """One device whose activation is traced, with servers that keep connections and answer the same to the same."""
 
     def __init__(self, lab, say, folder: Path):
         folder.mkdir()
@@ -32,7 +32,7 @@ class Device:
         self.delegate = lab.delegate()
         issued = lab.issued(self.delegate)
         self.delegator = lab.delegator(
-            lambda heard: issued if "GetProvisioningCredential" in heard.body else say.CONFIRMED)
+            lambda heard: issued if "GetProvisioningCredential" in heard.body else say.CONFIRMED, keeps=5)
         hook = lab.hook(f"import sys\nsys.stdin.read()\nopen({str(self.marks)!r}, 'a').write('.')")
         self.words = lab.words(self.delegator, "--once", "--hook", hook)
 

@@ -55,6 +55,16 @@ def test_a_whole_activation_goes_through_tinyproxy(lab, say, proxied, tmp_path):
     assert str(delegate.port) not in said
 
 
+def test_one_connection_by_way_of_tinyproxy_is_enough(lab, say, proxied, tmp_path):
+    """It stays open through the proxy while the hook runs."""
+    delegator = lab.delegator(say.answer(), say.CONFIRMED, keeps=5)
+    port = proxied(delegator.port)
+    hook = lab.hook("import time\ntime.sleep(1)")
+    assert lab.run(delegator, "--proxy", f"127.0.0.1:{port}", "--hook", hook)["outcome"] == "ready"
+    assert (delegator.connections, len(delegator.heard)) == (1, 2)
+    assert (tmp_path / "tinyproxy.log").read_text().count(f"CONNECT localhost:{delegator.port}") == 1
+
+
 def test_a_port_that_tinyproxy_does_not_let_through_is_no_route(lab, say, proxied):
     delegator = lab.delegator(say.answer())
     port = proxied(1)

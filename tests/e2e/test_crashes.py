@@ -81,3 +81,24 @@ def test_a_confirmation_survives_a_crash(world: World, step: str) -> None:
     while not world.delegate.deployed and time.monotonic() < until:
         time.sleep(0.02)
     assert set(world.delegate.deployed) == {(claim, "Deployed")}
+
+
+@pytest.mark.parametrize(("step", "times"), [("before-notified", 2), ("after-notified", 1)])
+def test_a_delegate_hears_of_the_end_through_a_crash(world: World, step: str, times: int) -> None:
+    """A13: killed between what it heard and the note that it did, it is told again after the restart, and once noted
+    no more. The device has had its answer and does nothing."""
+    world.own("CRASH03")
+    world.start(kill_at=step)
+    claim = world.ask("CRASH03").text("ClaimId")
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        world.confirm("CRASH03", claim)
+    assert world.process is not None
+    assert world.process.wait(10) == -9
+    world.stop()
+    assert world.delegate.deployed == [(claim, "Deployed")]
+
+    world.start()
+    until = time.monotonic() + 10
+    while world.store(lambda store: store.unheard()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert world.delegate.deployed == [(claim, "Deployed")] * times

@@ -20,7 +20,7 @@ from typing import Any, cast
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from delegator import observe
+from delegator import observe, telling
 from delegator.alarm import Alarm
 from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
@@ -59,6 +59,7 @@ from delegator.server import Server
 from delegator.serving import Answers
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
+from delegator.telling import Teller
 from delegator.trail import Trail
 from delegator.wire.http import Request, Response
 from pki import Authority
@@ -307,6 +308,7 @@ class Lab:
         self.guard = Guard(self.setup.limits, self._breaker_changed, self.clock.seconds)
         self.callbacks = Callbacks(dict.fromkeys(
             (CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.LOCAL), self.servers), self.guard)
+        self.teller = Teller(store, self.callbacks, self.clock.seconds)
         self.serve()
 
     def serve(self, **changes: Any) -> None:
@@ -317,6 +319,7 @@ class Lab:
         self.domains = None if not setup.reverse_dns else Domains(
             cast(Resolver, self.dns), lambda name: ".".join(name.split(".")[-2:]), naming, budget=5, most=100,
             clock=self.clock.seconds)
+        self.teller.use(self.domains)
         enroller = None if setup.authority is None else Enroller(
             self.store, setup.authority, setup.days, self.clock.now)
         self.handshake = Handshake(
@@ -362,6 +365,16 @@ class Lab:
                       secret: str | None = None, detail: str | None = None, key: str = "", peer: str = PEER) -> Reply:
         return await self.post(confirming(claim, result, secret, detail),
                                Wire(certificate(shown or tag, key=key), peer))
+
+    async def tell(self) -> None:
+        """Delegates are told by the clock, and all that were begun with have been."""
+        self.clock.forward(seconds=telling.ROUND)
+        await self.teller.look()
+        await self.teller.settled()
+
+    async def untold(self) -> list[Claim]:
+        """Claims whose delegates have still to hear how they ended."""
+        return [claim for name in await self.store.unheard() for claim in await self.store.unnotified(name)]
 
     # --- operators ---
 

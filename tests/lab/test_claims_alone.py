@@ -1,6 +1,6 @@
 """What a claim's transaction does for one tag, one customer and one delegate leaves every other one alone (6.3, 6.4).
 
-The rows of delegator.store.claims and delegator.store.ownership, looked at from outside.
+The rows of delegator.store.claims, confirming and ownership, looked at from outside.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import pytest
 from delegator.model import Claim, ClaimState, Identity, IdentityKind, Order, Result
 from delegator.policy import Reason, Why
 from delegator.store import Outcome, Pacing, milliseconds
-from delegator.store.claims import Ask, confirm, expire_lapsed
+from delegator.store.claims import Ask, expire_lapsed
+from delegator.store.confirming import confirm
 from delegator.store.devices import still_owned
 from delegator.store.transaction import Counted, Query, Transaction
 

@@ -124,20 +124,20 @@ async def test_a_shared_certificate_confirms_with_the_secret_it_asked_with(lab: 
 
 
 async def test_the_delegate_is_told_once_how_it_ended(lab: Lab, claim: str) -> None:
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert not lab.servers.told, "nothing has ended yet"
     await lab.confirm(TAG, claim)
-    await lab.handshake.notify_delegates()
-    await lab.handshake.notify_delegates()
+    await lab.tell()
+    await lab.tell()
     ((name, told),) = lab.servers.told
     assert (name, told.claim_id, told.result, told.detail) == ("acme-1", claim, Result.DEPLOYED, None)
 
 
 async def test_the_delegate_is_told_of_a_failure_and_then_of_the_end(lab: Lab, claim: str) -> None:
     await lab.confirm(TAG, claim, "Failed", detail="no route to host")
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     await lab.confirm(TAG, claim)
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert [(told.result, told.detail) for _, told in lab.servers.told] == [
         (Result.FAILED, "no route to host"), (Result.DEPLOYED, None)]
 
@@ -149,11 +149,11 @@ async def test_who_cannot_be_told_is_told_later_and_holds_up_nobody(
     await lab.confirm(TAG, claim)
     await lab.confirm("UMB1234", other)
     lab.servers.deaf.add("acme-1")
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert [name for name, _ in lab.servers.told] == ["umbra-1"]
     assert f"delegate acme-1 was not told of claim {claim}: delegate acme-1: deaf" in caplog.text
     lab.servers.deaf.clear()
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert [name for name, _ in lab.servers.told] == ["umbra-1", "acme-1"]
 
 
@@ -163,9 +163,9 @@ async def test_a_delegate_that_is_gone_waits_for_nobody(lab: Lab, claim: str) ->
     await lab.confirm("UMB1234", other)
     await lab.store.remove_device("UMB1234")
     await lab.store.remove("delegate", "umbra-1")
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert not lab.servers.told
-    assert not await lab.store.unnotified()
+    assert not await lab.untold()
 
 
 @pytest.mark.parametrize("by", ["ssh", "local", "hosted"])
@@ -174,9 +174,9 @@ async def test_a_delegate_with_nobody_in_it_is_told_nothing_and_waits_for_nothin
     await lab.own(TAG, delegate="acme-9")
     claim = (await lab.ask(TAG)).claim
     await lab.confirm(TAG, claim)
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert not lab.servers.told
-    assert not await lab.store.unnotified()
+    assert not await lab.untold()
 
 
 async def test_a_delegate_that_stood_in_is_the_one_that_is_told(lab: Lab) -> None:
@@ -186,7 +186,7 @@ async def test_a_delegate_that_stood_in_is_the_one_that_is_told(lab: Lab) -> Non
     lab.servers.broken["acme-1"] = "down"
     claim = (await lab.ask(TAG)).claim
     await lab.confirm(TAG, claim)
-    await lab.handshake.notify_delegates()
+    await lab.tell()
     assert [name for name, _ in lab.servers.told] == ["acme-2"]
 
 

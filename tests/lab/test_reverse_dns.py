@@ -119,7 +119,7 @@ async def test_a5_where_reverse_dns_is_off_nobody_is_asked(lab: Lab) -> None:
 async def test_a5_the_domains_delegate_is_told_how_it_ended_at_its_address_of_now(found: Lab) -> None:
     reply = await found.ask(TAG)
     await found.confirm(TAG, reply.claim)
-    await found.handshake.notify_delegates()
+    await found.tell()
     ((name, deployment),) = found.servers.told
     assert (name, deployment.claim_id) == (OWNER, reply.claim)
     assert found.servers.at[OWNER] == "203.0.113.10"

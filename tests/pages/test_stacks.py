@@ -92,3 +92,6 @@ def test_a3_each_client_of_the_page_is_refused_put_off_and_served(world: World, 
     assert integrator.last_line() == f"temp {claim.claim_id}"
     (claim,) = world.store(lambda store: store.claims())
     assert claim.state is ClaimState.CONFIRMED
+    asked, confirmed = world.trails(integrator.tag)[-2:]
+    assert confirmed["operation"] == "ConfirmProvisioning"
+    assert asked["connection"] == confirmed["connection"], "one TLS handshake for both"

@@ -227,11 +227,11 @@ async def test_A13_confirmed_wipes_the_credential_and_repeating_changes_nothing(
     ended = await store.confirm(issued.claim_id, "key:one", Result.DEPLOYED, "all well", at(5))
     assert (ended.state, ended.sealed, ended.result, ended.detail, ended.ended_at) == (
         ClaimState.CONFIRMED, None, Result.DEPLOYED, "all well", at(5))
-    await store.notified(issued.claim_id, Result.DEPLOYED)
+    await store.notified([ended])
     for result in Result:
         assert await store.confirm(issued.claim_id, "key:one", result, "again", at(9)) == ended
     assert await store.claim(issued.claim_id) == ended
-    assert await store.unnotified() == []
+    assert await store.unheard() == []
     assert (await store.open_claim(ask(minute=6))).outcome is Outcome.DONE
 
 

@@ -40,7 +40,7 @@ async def test_6_4_ends_that_are_told_twice_are_one_end(store, ask, at):
     claim = (await store.open_and_issue(ask(), lambda claim: "x")).claim
     ended = await store.confirm(claim.claim_id, "key:one", Result.DEPLOYED, "well", at(1))
     assert await store.confirm(claim.claim_id, "key:one", Result.DEPLOYED, "well", at(1)) == ended
-    await store.notified(claim.claim_id, Result.DEPLOYED)
-    await store.notified(claim.claim_id, Result.DEPLOYED)
-    assert await store.unnotified() == []
+    assert await store.notified([ended]) == 1
+    assert await store.notified([ended]) == 0, "by whom it was not noted the first time learns so"
+    assert await store.unheard() == []
     assert ended.ended_at == at(0) + timedelta(minutes=1)

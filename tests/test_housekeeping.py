@@ -1,0 +1,95 @@
+"""What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from delegator import app as module
+from delegator.app import App
+from delegator.config import Settings
+from delegator.duties import Duties
+
+CHORES = ["lapsed claims", "offers", "imports", "audit"]
+
+
+class Pretended:
+    """A store and an auditor that note their chores, and workers that note their wakes."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.woken = 0
+        self.ownership = self.fleet = self
+
+    async def expire_lapsed(self, *_: object) -> None:
+        self.done.append("lapsed claims")
+
+    async def lapse(self, *_: object) -> None:
+        self.done.append("offers")
+
+    async def tidy(self, *_: object) -> bool:
+        self.done.append("imports")
+        return False
+
+    async def upkeep(self) -> None:
+        self.done.append("audit")
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+def furnished(duties: Duties | None = None) -> tuple[Any, Pretended]:
+    app: Any = App(Settings(), duties=duties)
+    there = Pretended()
+    app._store = app._auditor = app._teller = app._notifier = there
+    return app, there
+
+
+@pytest.fixture
+async def begun() -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks: list[asyncio.Task[None]] = []
+    yield tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def some_turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Task[None]]) -> None:
+    app, there = furnished()
+    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    await some_turns()
+    first = [*there.done]
+    assert first[0] == CHORES[0]
+    for _ in range(50):
+        app._to_tell()
+        await some_turns()
+    assert (there.done, there.woken) == (first, 100), "who tells delegates and who tells administrators"
+
+
+async def test_the_clock_drives_every_chore(begun: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOUSEKEEPING", 0.01)
+    app, there = furnished()
+    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    async with asyncio.timeout(5):
+        while there.done.count("audit") < 3:
+            await asyncio.sleep(0.01)
+    assert set(there.done) <= set(CHORES)
+    assert there.done.count("lapsed claims") >= 3
+
+
+async def test_a_worker_that_is_appointed_begins_at_once(begun: list[asyncio.Task[None]]) -> None:
+    app, there = furnished(Duties(2))
+    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    await some_turns()
+    assert not there.done
+    app.keep_house()
+    await some_turns()
+    assert there.done[:1] == ["lapsed claims"]
