@@ -10,11 +10,13 @@ Must not live here: the port they are read at (ops).
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from delegator import __version__
 from delegator.domains import PREFIX, domain_of
@@ -33,6 +35,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.first: Callable[[], None] = lambda: None
+        """Called before anything is read: what has just finished is counted by then."""
+        self.registry.register(_First(self))
         self._handshakes = _ByLabel(Counter(
             "delegator_handshakes", "Handshakes by outcome: Answered, a fault, or TlsRefused.",
             ("outcome",), registry=self.registry))
@@ -107,6 +112,20 @@ class Metrics:
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
         return generate_latest(self.registry)
+
+
+class _First(Collector):
+    """Shows nothing; the registry asks it before all others, whoever reads it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        self._metrics.first()
+        return ()
 
 
 class _ByLabel:

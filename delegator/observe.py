@@ -2,16 +2,18 @@
 
 The invariant: a log line is one line (hostile text is escaped, a traceback's lines are indented) and no secret can be
 in it: values of type Secret print blank, and credentials never enter a trail.
-Must not live here: decisions, metrics' transport.
+Must not live here: decisions, metrics' transport, when a trail is told (finished).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 import msgspec
@@ -24,7 +26,7 @@ log = logging.getLogger("delegator.handshake")
 
 def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error), as text or as JSON lines."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Nobody reads what these find out: 6.7 to 1.9 µs a record (measured).
@@ -32,13 +34,77 @@ def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 
-def record(trail: Trail, level: int) -> None:
-    """Log a finished trail. `facts["outcome"]` says how it ended."""
-    if log.isEnabledFor(level):
-        # Made by hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
-        made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
-        made.trail = trail
-        log.handle(made)
+def record(finished: Sequence[tuple[Trail, int]]) -> None:
+    """Log finished trails, each at its level, with the time of its last step. `facts["outcome"]` says how it ended."""
+    since = time.time() - time.monotonic()
+    ours = [handler for handler in logging.root.handlers if isinstance(handler, _Lines)]
+    with contextlib.ExitStack() as together:
+        for handler in ours:
+            together.enter_context(handler.together())
+        for trail, level in finished:
+            if log.isEnabledFor(level):
+                log.handle(_made(trail, level, since))
+
+
+def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
+    """By hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
+    `since` is when the monotonic clock, by which a trail goes, began."""
+    made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
+    made.trail = trail
+    if trail.marks:
+        made.created = since + trail.marks[-1].at / 1e9
+        made.msecs = made.created % 1 * 1000
+    return made
+
+
+_heeded: list[Callable[[], None]] = []
+
+
+def heed(before: Callable[[], None]) -> None:
+    """Call this before any line is written that is no finished trail's, in whatever thread it is."""
+    _heeded.append(before)
+
+
+def heed_no_more(before: Callable[[], None]) -> None:
+    _heeded.remove(before)
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines; those of trails that are told together by one write."""
+
+    _gathered: list[str] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _trail(record) is None:
+            for before in tuple(_heeded):
+                before()
+        if self._gathered is None:
+            super().emit(record)
+            return
+        try:
+            self._gathered.append(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread logs meanwhile is written at the end; other threads wait."""
+        with self.lock or contextlib.nullcontext():
+            self._gathered = lines = []
+            try:
+                yield
+            finally:
+                self._gathered = None
+                self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        if not lines:
+            return
+        try:
+            self.stream.write("".join(lines))
+            self.flush()
+        except Exception:  # as one line's would be: said on standard error, and nobody else is troubled
+            self.handleError(logging.LogRecord(log.name, logging.ERROR, "", 0, f"{len(lines)} lines", (), None))
 
 
 @functools.lru_cache(maxsize=2)
