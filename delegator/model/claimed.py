@@ -6,9 +6,11 @@ Must not live here: how a claim changes (store.claims).
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from delegator.model.messages import Result
 
@@ -23,8 +25,7 @@ class IdentityKind(enum.Enum):
     SHARED = "shared"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerCertificate:
+class PeerCertificate(msgspec.Struct, frozen=True):
     """What the handshake proved: every common name in the subject, and SHA-256 (hex) of the public key."""
 
     common_names: tuple[str, ...]
@@ -32,8 +33,7 @@ class PeerCertificate:
     key_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who asks, as far as it is proven. `binding` is what the claim is tied to: the device's key or its secret."""
 
     kind: IdentityKind
@@ -53,8 +53,7 @@ class ClaimState(enum.Enum):
     RELEASED = "released"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """The durable record that a device asked and what it was given. Times are aware UTC."""
 
     claim_id: str
@@ -71,7 +70,17 @@ class Claim:
     result: Result | None = None
     detail: str | None = None
     peer: str | None = None
-    binding: str = field(default="", repr=False)
-    sealed: bytes | None = field(default=None, repr=False)
+    binding: str = ""
+    sealed: bytes | None = None
     callback: CallbackKind | None = None
     """How the delegate that answers it is reached; None for claims older than this was noted."""
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        """What may be shown, by name: neither what it is tied to nor what was given."""
+        return ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN)
+
+    def __repr__(self) -> str:
+        return f"Claim({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+_HIDDEN = frozenset(("binding", "sealed"))

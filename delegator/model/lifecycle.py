@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.model.audited import Act
 from delegator.model.claimed import ClaimState
@@ -40,8 +41,7 @@ class Event(enum.Enum):
     REPAIRED = "main board replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """One row of the table. `before` None is the beginning; `why` is for the reader of the page."""
 
     event: Event

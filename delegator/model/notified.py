@@ -7,8 +7,9 @@ Must not live here: how it is kept (store.outbox), worded (notify) and sent (net
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.model.claimed import IdentityKind
 
@@ -35,8 +36,7 @@ class NotificationState(enum.Enum):
     GIVEN_UP = "given up"
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
+class Telling(msgspec.Struct, frozen=True):
     """What is to be told once a claim is issued: in which ways, by which delegator, and what the claim itself does
     not know, the address that the device says it has."""
 
@@ -46,8 +46,7 @@ class Telling:
     claimed_address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """One thing to be told to one administrator. Times are aware UTC; `created_at` is when the claim was issued, or
     the second claimant was seen; `peer` is who asked."""
 

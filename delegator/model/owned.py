@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from delegator.model.audited import Act
 
 
-@dataclass(frozen=True, slots=True)
-class By:
+class By(msgspec.Struct, frozen=True):
     """Whose act it is: "device", "delegator" or "operator NAME"; from where; and the reason that was given."""
 
     actor: str
     peer: str | None = None
     because: str | None = None
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
 class TransferState(enum.Enum):
@@ -40,8 +40,7 @@ STEPS: dict[TransferState, Act] = {
 """What each step is noted as."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True):
     """A device offered by one customer to another. `device` is how it was known then: its tag, else its serial
     number, else a MAC address; `device_id` is None once that registration is gone. Times are aware UTC."""
 
@@ -72,8 +71,7 @@ class Standing(enum.Enum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(msgspec.Struct, frozen=True):
     """One key of a repaired device, as claims are bound to it ("key:HEX"; "" where any will do)."""
 
     binding: str

@@ -13,8 +13,9 @@ from __future__ import annotations
 import enum
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
 from delegator.model.audited import Act, Entry
@@ -59,8 +60,7 @@ _LONGEST_BUSY = 3_600_000
 """Milliseconds that a claim is being answered at most. What is busy for longer was so by a clock that was wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
     a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
     there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer;
@@ -106,8 +106,7 @@ class Outcome(enum.Enum):
     UNSURE = "over if the clock is right"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The outcome, the claim it concerns (None only when over a limit) and the reasons of a limit."""
 
     outcome: Outcome

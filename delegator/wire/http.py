@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import httptools
+import msgspec
 
 from delegator.model.places import authority, read_authority
 from delegator.wire.framing import CONTINUE, LIMITS, HttpError, Limits, Message
@@ -24,8 +24,7 @@ __all__ = ["CONTINUE", "LIMITS", "HttpError", "Limits", "Request", "RequestReade
            "render_request", "render_response"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request. Header names are in lower case; fields that were sent twice are joined by a comma."""
 
     method: str
@@ -46,8 +45,7 @@ class Request:
         return "" if found is None else authority(*found)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One answer, to be rendered or as it was read (header names in lower case then)."""
 
     status: int

@@ -9,7 +9,8 @@ Must not live here: what an operation means (wire.messages), which fault to choo
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.wire import xml
@@ -40,8 +41,7 @@ _FRAMES = {version: (f'{_XML}<soap:Envelope xmlns:soap="{version.value}"><soap:B
            for version in Version}
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """What a peer is told: a code (ours, or a foreign stack's), a sentence, seconds until it may ask again, and
     the delegators to ask instead."""
 
@@ -51,8 +51,7 @@ class Fault:
     alternates: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """One message: its single body element, and what that says where it is a fault."""
 
     version: Version
