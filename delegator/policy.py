@@ -10,7 +10,6 @@ Must not live here: routing, counting, clocks, the DNS.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
@@ -20,6 +19,7 @@ import msgspec
 from delegator.model import Customer, Delegate, IdentityKind, IdentityRule, Policy
 from delegator.model.hours import local
 from delegator.model.places import is_beneath, is_within
+from delegator.model.word import Word
 
 WINDOW = 60
 """Minutes that a claim counts against `claims_per_hour`, after the one in which it was opened: so never more than
@@ -53,7 +53,7 @@ class Case(msgspec.Struct, frozen=True):
     hosts: Hosts | None = None
 
 
-class Why(enum.Enum):
+class Why(Word):
     """Every way in which a policy can say no."""
 
     DISABLED = "disabled"

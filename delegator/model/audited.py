@@ -6,14 +6,15 @@ Must not live here: the chain that makes a change visible (store.audit).
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
+from delegator.model.word import Word
 
-class Act(enum.Enum):
+
+class Act(Word):
     """Everything that leaves a row, as "noun.verb"."""
 
     HANDSHAKE = "handshake.ended"

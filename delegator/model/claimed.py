@@ -5,7 +5,6 @@ Must not live here: how a claim changes (store.claims).
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from delegator.model.messages import Result
+from delegator.model.word import Word
 
 if TYPE_CHECKING:
     from delegator.model.registered import CallbackKind
 
 
-class IdentityKind(enum.Enum):
+class IdentityKind(Word):
     """Own: a handshake certificate whose common name is the tag. Shared: "one of ours", never which one."""
 
     OWN = "own"
@@ -43,7 +43,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 
-class ClaimState(enum.Enum):
+class ClaimState(Word):
     """asking -> issued -> confirmed, or expired, released."""
 
     ASKING = "asking"

@@ -6,7 +6,6 @@ Must not live here: what is registered (model.registered), what is claimed (mode
 
 from __future__ import annotations
 
-import enum
 from datetime import datetime
 
 import msgspec
@@ -22,6 +21,7 @@ from delegator.model.syntax import (
     normal_hint,
     normal_macs,
 )
+from delegator.model.word import Word
 from pki.said import is_harmful
 
 
@@ -69,7 +69,7 @@ class CredentialRequest(msgspec.Struct, frozen=True):
             raise ValueError("transaction id must be 16 to 128 characters of A-Z a-z 0-9 . _ : -")
 
 
-class Result(enum.Enum):
+class Result(Word):
     """How provisioning ended on the device (block 218)."""
 
     DEPLOYED = "Deployed"

@@ -6,29 +6,29 @@ Must not live here: how it is kept (store.outbox), worded (notify) and sent (net
 
 from __future__ import annotations
 
-import enum
 from datetime import datetime
 
 import msgspec
 
 from delegator.model.claimed import IdentityKind
+from delegator.model.word import Word
 
 
-class NotificationKind(enum.Enum):
+class NotificationKind(Word):
     """How somebody is told: by signed mail, or by a signed HTTPS call."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
 
 
-class Notice(enum.Enum):
+class Notice(Word):
     """Of what somebody is told."""
 
     PROVISIONED = "provisioned"
     SECOND_CLAIMANT = "second claimant"
 
 
-class NotificationState(enum.Enum):
+class NotificationState(Word):
     """waiting -> sent, or given up; an operator can put it back to waiting."""
 
     WAITING = "waiting"

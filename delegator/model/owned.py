@@ -5,13 +5,13 @@ Must not live here: how it is kept (store.ownership, store.transfers), signature
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
 from delegator.model.audited import Act
+from delegator.model.word import Word
 
 
 class By(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class By(msgspec.Struct, frozen=True):
     detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
-class TransferState(enum.Enum):
+class TransferState(Word):
     """offered -> accepted, declined, withdrawn or lapsed."""
 
     OFFERED = "offered"
@@ -62,7 +62,7 @@ class Transfer(msgspec.Struct, frozen=True):
         return self.offered_by if step in (TransferState.OFFERED, TransferState.WITHDRAWN) else self.offered_to
 
 
-class Standing(enum.Enum):
+class Standing(Word):
     """What a key of a repaired device counts for. Refused: the old board's. Approved: the one key that may claim.
     Open: any key that is not refused, once."""
 

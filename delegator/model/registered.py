@@ -7,7 +7,6 @@ Must not live here: how any of it is kept (store), what follows from it (routing
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -19,6 +18,7 @@ from delegator.model.notified import NotificationKind
 from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
 from delegator.model.secret import Secret
 from delegator.model.syntax import check_identifiers, must_match, normal_macs
+from delegator.model.word import Word
 
 
 def _normalise(value: object, **forms: Callable[[str], str]) -> None:
@@ -37,7 +37,7 @@ def _normal_domain(text: str) -> str:
     return normal_name(text)
 
 
-class CallbackKind(enum.Enum):
+class CallbackKind(Word):
     """How the delegator reaches a delegate."""
 
     SOAP = "soap"
@@ -194,7 +194,7 @@ class Rule(msgspec.Struct, frozen=True):
         _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
 
 
-class IdentityRule(enum.Enum):
+class IdentityRule(Word):
     """Which proof of identity a policy accepts."""
 
     OWN = "own"

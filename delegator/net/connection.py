@@ -11,13 +11,13 @@ Must not live here: what a request means, TLS decisions.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING
 
 from delegator.model import PeerCertificate
+from delegator.model.word import Word
 from delegator.net.balancers import Introduction
 from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
@@ -38,7 +38,7 @@ _AT_ONCE = getattr(socket, "TCP_QUICKACK", None)
 """Linux's option to acknowledge at once what came."""
 
 
-class Phase(enum.Enum):
+class Phase(Word):
     """Where a connection stands; each phase has its own deadline, see serve.Deadlines."""
 
     SILENT = "silent"

@@ -10,7 +10,6 @@ Must not live here: sealing, policy texts, time (callers pass milliseconds).
 
 from __future__ import annotations
 
-import enum
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityK
 from delegator.model.audited import Act, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
+from delegator.model.word import Word
 from delegator.policy import Reason, Why
 from delegator.store import audit, boards, enrolled, paces
 from delegator.store.contention import Limits, contended
@@ -92,7 +92,7 @@ class Ask(msgspec.Struct, frozen=True):
                 *(() if self.pacing is None else self.pacing.holders)]
 
 
-class Outcome(enum.Enum):
+class Outcome(Word):
     """What asking for a claim led to."""
 
     OPENED = "opened"

@@ -12,7 +12,6 @@ Must not live here: SOAP's own elements (wire.soap), what to do with a value (ha
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from delegator.model import (
     Location,
     Result,
 )
+from delegator.model.word import Word
 from delegator.wire import scalars, wording, xml
 from delegator.wire.reading import malformed, read_record
 from delegator.wire.scalars import Scalar
@@ -155,7 +155,7 @@ FAULT = Record("Fault", Fault, (
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
-class Service(enum.Enum):
+class Service(Word):
     """Who serves an operation: the delegator to devices, or a delegate to the delegator."""
 
     DELEGATOR = "Delegator"

@@ -8,11 +8,10 @@ Must not live here: what an operation means (wire.messages), which fault to choo
 
 from __future__ import annotations
 
-import enum
-
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.word import Word
 from delegator.wire import xml
 from delegator.wire.xml import Element
 
@@ -23,7 +22,7 @@ FAULT_NAMESPACE = "urn:delegator:provisioning:1"
 """Where our fault codes live: `Fault{Code, RetryAfter?, AlternateDelegator*}` in the detail."""
 
 
-class Version(enum.Enum):
+class Version(Word):
     """A SOAP version, by the namespace of its envelope."""
 
     V11 = "http://schemas.xmlsoap.org/soap/envelope/"
