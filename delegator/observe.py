@@ -90,7 +90,8 @@ class _Lines(logging.StreamHandler[TextIO]):
     def together(self) -> Iterator[None]:
         """What this thread logs meanwhile is written at the end; other threads wait."""
         with self.lock or contextlib.nullcontext():
-            self._gathered = lines = []
+            lines: list[str] = []
+            self._gathered = lines
             try:
                 yield
             finally:

@@ -5,7 +5,6 @@ Must not live here: how a claim changes (store.claims).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -75,9 +74,9 @@ class Claim(msgspec.Struct, frozen=True):
     callback: CallbackKind | None = None
     """How the delegate that answers it is reached; None for claims older than this was noted."""
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+    def __rich_repr__(self) -> list[tuple[str, object]]:
         """What may be shown, by name: neither what it is tied to nor what was given."""
-        return ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN)
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN]
 
     def __repr__(self) -> str:
         return f"Claim({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"

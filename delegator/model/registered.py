@@ -21,7 +21,7 @@ from delegator.model.syntax import check_identifiers, must_match, normal_macs
 from delegator.model.word import Word
 
 
-def _normalise(value: object, **forms: Callable[[str], str]) -> None:
+def _normalise(value: msgspec.Struct, **forms: Callable[[str], str]) -> None:
     """Bring fields of a frozen value into the one form in which they are compared, whoever wrote them: rows of an
     older release too. What is of no form stays as it is; those who compare it find nothing."""
     for field, form in forms.items():

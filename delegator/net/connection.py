@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from delegator.net.serve import Listener
 
 log = logging.getLogger(__name__)
-RECEIVE = 64 * 1024
+RECEIVE = 16 * 1024
+"""One TLS record. `recv` makes a buffer of this size and gives back what was not filled, and each time that 64 KiB or
+more come back to it, glibc puts all its free pieces in order."""
 DROPPED = 1024 * 1024
 """Bytes that are read and dropped while a peer has its last answer to read: the rest of a request that was refused for
 its size. Who sends more than that is not reading."""
@@ -100,7 +102,7 @@ class Connection:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.deadline = time.monotonic() + self._listener.deadlines.of(phase)
+        self.deadline = time.monotonic() + self._listener.deadlines.by_phase[phase]
 
     # --- bytes arrive ---
 

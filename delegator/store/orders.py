@@ -10,10 +10,10 @@ Must not live here: devices (store.devices), what a route makes of it (routing).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace as changed_entry
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace as changed_entry
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
