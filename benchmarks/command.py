@@ -111,15 +111,18 @@ def _measure(arguments: argparse.Namespace) -> figures.Report:
     fleet.mint()
     fleet.register()
     cores = Cores()
+    kin: list[int] = []
     with ExitStack() as stack:
         started = [stack.enter_context(servers.running(starter, one, cores))
                    for starter, one in ([(servers.start_delegator, fleet)] if arguments.alone else
-                                        _contenders(fleet, stack))]
-        return _Bench(arguments, fleet, started, cores).run(warm)
+                                        _contenders(fleet, stack, kin))]
+        return _Bench(arguments, fleet, started, cores, kin).run(warm)
 
 
-def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Fleet, Cores], Server], Fleet]]:
-    """All that this machine has, each with a database of its own that knows the same devices."""
+def _contenders(fleet: Fleet, stack: ExitStack,
+                kin: list[int]) -> Iterator[tuple[Callable[[Fleet, Cores], Server], Fleet]]:
+    """All that this machine has, each with a database of its own that knows the same devices; `kin` is told the
+    database server's process, which is nobody else's."""
     yield servers.start_delegator, fleet
     two = fleet.beside("two-workers", server=replace(fleet.settings.server, workers=2))
     two.register()
@@ -127,6 +130,7 @@ def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Flee
     if shutil.which("initdb", path=f"{postgres.programs()}:{os.environ['PATH']}"):
         cluster = stack.enter_context(postgres.running_cluster())
         cluster.with_schema()
+        kin.append(int((cluster.data / "postmaster.pid").read_text().split()[0]))
         shared = fleet.beside("postgresql", store=config.Store(url=cluster.url(cluster.database())))
         shared.register()
         yield functools.partial(servers.start_delegator, name=SHARED), shared
@@ -139,15 +143,17 @@ def _contenders(fleet: Fleet, stack: ExitStack) -> Iterator[tuple[Callable[[Flee
 class _Bench:
     """A run over servers that stand."""
 
-    def __init__(self, arguments: argparse.Namespace, fleet: Fleet, started: list[Server], cores: Cores) -> None:
+    def __init__(self, arguments: argparse.Namespace, fleet: Fleet, started: list[Server], cores: Cores,
+                 kin: Sequence[int] = ()) -> None:
         self._arguments, self._fleet, self._servers, self._cores = arguments, fleet, started, cores
+        self._kin = kin
 
     def run(self, warm: int) -> figures.Report:
         """Each level: the warm-up, then all rounds."""
-        loads, before = machine.loads(), machine.now()
+        loads, before = machine.loads(), machine.now(self._kin)
         levels = [_Level(self, number, in_flight).run(warm) for number, in_flight in
                   enumerate(self._arguments.in_flight)]
-        taken = machine.others(before, machine.now())
+        taken = machine.others(before, machine.now(self._kin))
         return self._report(levels, loads, taken)
 
     def round(self, server: Server, devices: list[Device], in_flight: int) -> figures.Round:
