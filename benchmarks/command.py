@@ -60,6 +60,8 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--in-flight", type=_count, nargs="+", default=LEVELS, metavar="K",
                         help="handshakes at a time, one level after the other (1 4 16 64)")
     parser.add_argument("--anyway", action="store_true", help="measure on a busy machine too, without ratios")
+    parser.add_argument("--preload", default="", metavar="LIBRARY",
+                        help="an allocator for the delegator alone, such as libmimalloc.so.2")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--dir", type=Path, default=ROOT / "var" / "benchmarks", metavar="DIR",
                         help="where certificates are kept between runs (var/benchmarks)")
@@ -114,26 +116,30 @@ def _measure(arguments: argparse.Namespace) -> figures.Report:
     kin: list[int] = []
     with ExitStack() as stack:
         started = [stack.enter_context(servers.running(starter, one, cores))
-                   for starter, one in ([(servers.start_delegator, fleet)] if arguments.alone else
-                                        _contenders(fleet, stack, kin))]
+                   for starter, one in ([(_ours(arguments), fleet)] if arguments.alone else
+                                        _contenders(_ours(arguments), fleet, stack, kin))]
         return _Bench(arguments, fleet, started, cores, kin).run(warm)
 
 
-def _contenders(fleet: Fleet, stack: ExitStack,
+def _ours(arguments: argparse.Namespace) -> Callable[..., Server]:
+    return functools.partial(servers.start_delegator, preload=arguments.preload)
+
+
+def _contenders(ours: Callable[..., Server], fleet: Fleet, stack: ExitStack,
                 kin: list[int]) -> Iterator[tuple[Callable[[Fleet, Cores], Server], Fleet]]:
     """All that this machine has, each with a database of its own that knows the same devices; `kin` is told the
     database server's process, which is nobody else's."""
-    yield servers.start_delegator, fleet
+    yield ours, fleet
     two = fleet.beside("two-workers", server=replace(fleet.settings.server, workers=2))
     two.register()
-    yield functools.partial(servers.start_delegator, name=TWO), two
+    yield functools.partial(ours, name=TWO), two
     if shutil.which("initdb", path=f"{postgres.programs()}:{os.environ['PATH']}"):
         cluster = stack.enter_context(postgres.running_cluster())
         cluster.with_schema()
         kin.append(int((cluster.data / "postmaster.pid").read_text().split()[0]))
         shared = fleet.beside("postgresql", store=config.Store(url=cluster.url(cluster.database())))
         shared.register()
-        yield functools.partial(servers.start_delegator, name=SHARED), shared
+        yield functools.partial(ours, name=SHARED), shared
     for name in nginx.ways():
         yield functools.partial(nginx.start, name), fleet
     for way in servers.others():
@@ -176,7 +182,7 @@ class _Bench:
             _remarks(level.figures)) for level in levels]
         return figures.Report(
             self._arguments.handshakes, self._arguments.rounds,
-            {"interpreter": machine.interpreter(), "allocator": machine.preloaded(),
+            {"interpreter": machine.interpreter(), "allocator": self._arguments.preload or machine.preloaded(),
              "load average": f"{loads} at the start, {machine.loads()} at the end"}, round(taken, 3), refused,
             {name: _described(name, self._fleet.place) for name in names}, reference, told, self._remarks(names))
 
