@@ -7,13 +7,12 @@ Must not live here: decisions, metrics' transport, when a trail is told (finishe
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import msgspec
@@ -38,12 +37,15 @@ def record(finished: Sequence[tuple[Trail, int]]) -> None:
     """Log finished trails, each at its level, with the time of its last step. `facts["outcome"]` says how it ended."""
     since = time.time() - time.monotonic()
     ours = [handler for handler in logging.root.handlers if isinstance(handler, _Lines)]
-    with contextlib.ExitStack() as together:
-        for handler in ours:
-            together.enter_context(handler.together())
+    for handler in ours:
+        handler.gather()
+    try:
         for trail, level in finished:
             if log.isEnabledFor(level):
                 log.handle(_made(trail, level, since))
+    finally:
+        for handler in ours:
+            handler.write()
 
 
 def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
@@ -86,26 +88,22 @@ class _Lines(logging.StreamHandler[TextIO]):
         except Exception:
             self.handleError(record)
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """What this thread logs meanwhile is written at the end; other threads wait."""
-        with self.lock or contextlib.nullcontext():
-            lines: list[str] = []
-            self._gathered = lines
-            try:
-                yield
-            finally:
-                self._gathered = None
-                self._write(lines)
+    def gather(self) -> None:
+        """What this thread logs from now on is kept, until `write`; other threads wait."""
+        self.acquire()
+        self._gathered = []
 
-    def _write(self, lines: list[str]) -> None:
-        if not lines:
-            return
+    def write(self) -> None:
+        """By one write. What goes wrong is said as it would be of one line, and nobody else is troubled."""
+        lines, self._gathered = self._gathered, None
         try:
-            self.stream.write("".join(lines))
-            self.flush()
-        except Exception:  # as one line's would be: said on standard error, and nobody else is troubled
-            self.handleError(logging.LogRecord(log.name, logging.ERROR, "", 0, f"{len(lines)} lines", (), None))
+            if lines:
+                self.stream.write("".join(lines))
+                self.flush()
+        except Exception:
+            self.handleError(logging.LogRecord(log.name, logging.ERROR, "", 0, "lines of handshakes", (), None))
+        finally:
+            self.release()
 
 
 @functools.lru_cache(maxsize=2)
