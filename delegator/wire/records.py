@@ -57,12 +57,16 @@ class Records:
         start, position, end, ended, whole = 0, 0, len(data), 0, 0
         while position < end:
             if not self._left:
-                header = self._header + data[position:position + _HEADER - len(self._header)]
-                position += len(header) - len(self._header)
-                self._header = header
-                if len(header) < _HEADER:
-                    break
-                self._header, self._left = b"", header[3] << 8 | header[4]
+                if not self._header and position + _HEADER <= end:  # as nearly always: nothing is copied
+                    self._left = data[position + 3] << 8 | data[position + 4]
+                    position += _HEADER
+                else:
+                    header = self._header + data[position:position + _HEADER - len(self._header)]
+                    position += len(header) - len(self._header)
+                    self._header = header
+                    if len(header) < _HEADER:
+                        break
+                    self._header, self._left = b"", header[3] << 8 | header[4]
             taken = min(self._left, end - position)
             self._left -= taken
             position += taken
