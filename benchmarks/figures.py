@@ -100,32 +100,17 @@ def ratio(ours: Sequence[Round], theirs: Sequence[Round]) -> Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The outcome of a run. `servers` says what each is, `ratios` each one's to `reference`; `remarks` what a reader
-    must know before believing it."""
+class Level:
+    """All servers with so many handshakes in flight; `ratios` are each one's to the reference."""
 
-    handshakes: int
-    rounds: int
     in_flight: int
-    servers: dict[str, str]
     figures: dict[str, Figures]
-    reference: str
     ratios: dict[str, Ratio]
     remarks: list[str]
 
-    def as_data(self) -> dict[str, object]:
-        """For a script."""
-        return asdict(self) | {"target": TARGET}
-
     def lines(self) -> list[str]:
-        """For people."""
-        said = [f"{self.rounds} rounds of {self.handshakes} new full handshakes (TLS 1.3, ECDSA P-256 on both sides, "
-                f"X25519), {self.in_flight} in flight; medians over rounds (least to most)", ""]
-        said += _table([_HEAD, *(self._row(name) for name in self.figures)])
-        said += ["", f"ratio: CPU over that of {self.reference} in the round beside it; the delegator's goal against "
-                     f"nginx without tickets is {TARGET}", "steadied: both divided by the client's CPU first", ""]
-        said += [f"{name}: {words}" for name, words in self.servers.items()]
-        return [*said, "", *self.remarks]
+        return [f"{self.in_flight} in flight", *_table([_HEAD, *(self._row(name) for name in self.figures)]),
+                *self.remarks, ""]
 
     def _row(self, name: str) -> tuple[str, ...]:
         numbers, ratio = self.figures[name], self.ratios.get(name)
@@ -134,6 +119,39 @@ class Report:
                 "" if ratio is None else f"{ratio.steadied.median:.2f}", numbers.per_second.text(),
                 f"{numbers.p50_ms:.0f} / {numbers.p99_ms:.0f}", "" if grouped is None else f"{grouped.median:.1f}",
                 f"{numbers.resident_kib[1] / 1024:.0f}", f"{numbers.client_cpu_us.median:.0f}")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a run. `machine` says on what it was, `servers` what each is; `others` are the cores that somebody
+    else used meanwhile, and `refused` says why there are no ratios, "" where there are."""
+
+    handshakes: int
+    rounds: int
+    machine: dict[str, str]
+    others: float
+    refused: str
+    servers: dict[str, str]
+    reference: str
+    levels: list[Level]
+    remarks: list[str]
+
+    def as_data(self) -> dict[str, object]:
+        """For a script."""
+        return asdict(self) | {"target": TARGET}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        said = [f"{name}: {words}" for name, words in self.machine.items()]
+        said += [f"others used {self.others:.2f} of a core meanwhile", "",
+                 f"{self.rounds} rounds of {self.handshakes} new full handshakes (TLS 1.3, ECDSA P-256 on both sides, "
+                 "X25519) at each level; medians over rounds (least to most)", ""]
+        for level in self.levels:
+            said += level.lines()
+        said += [self.refused] if self.refused else [
+            f"ratio: CPU over that of {self.reference} in the round beside it; the delegator's goal against nginx "
+            f"without tickets is {TARGET}", "steadied: both divided by the client's CPU first"]
+        return [*said, "", *(f"{name}: {words}" for name, words in self.servers.items()), "", *self.remarks]
 
 
 _HEAD = ("server", "CPU us a handshake", "ratio", "steadied", "a second", "p50 / p99 ms", "to a commit", "MiB",

@@ -163,7 +163,7 @@ def logs(place: Path) -> Pieces:
     with (place / "pieces.log").open("w", buffering=1, encoding="utf-8") as stream:
         for name, as_json in (("text", False), ("JSON", True)):
             observe.configure("info", as_json, stream)
-            pieces[f"log line, {name}"] = quickest(lambda: observe.record(trail, logging.INFO))
+            pieces[f"log line, {name}"] = quickest(lambda: observe.record([(trail, logging.INFO)]))
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     return pieces
 

@@ -120,13 +120,16 @@ def _usage(task: Path) -> Usage:
     return Usage(cpu, waited)
 
 
-def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = (), name: str = "delegator") -> Server:
-    """`delegator serve` as shipped, its log in a file; `under` is a program that watches it. Raises ServerError."""
+def start_delegator(fleet: Fleet, cores: Cores, under: Sequence[str] = (), name: str = "delegator",
+                    preload: str = "") -> Server:
+    """`delegator serve` as shipped, its log in a file; `under` is a program that watches it, `preload` a library that
+    it alone is started with. Raises ServerError."""
     command = [*under, sys.executable, "-m", "delegator", "--config", str(fleet.settings_file), "serve", "--json"]
     log = fleet.settings_file.with_suffix(".log")
+    with_it = {"LD_PRELOAD": preload} if preload else {}
     with log.open("wb") as words, cores.for_server():
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, start_new_session=True,
-                                   env=os.environ | {"PYTHONPATH": str(ROOT)})
+                                   env=os.environ | {"PYTHONPATH": str(ROOT)} | with_it)
     assert process.stdout is not None
     try:
         ready = json.loads(process.stdout.readline() or b"null")

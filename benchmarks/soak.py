@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
@@ -81,7 +81,7 @@ class SoakFleet(Fleet):
 
     def _registration(self, number: int) -> Registration:
         said = super()._registration(number)
-        return said if number < self.size - ABSENT else replace(said, customer="absent")
+        return said if number < self.size - ABSENT else msgspec.structs.replace(said, customer="absent")
 
     def absent(self) -> list[str]:
         return [str(self._registration(number).service_tag) for number in range(self.size - ABSENT, self.size)]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import dataclasses
 import logging
 from collections.abc import Callable
+
+import msgspec
 
 from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
@@ -56,7 +57,7 @@ class Alarm:
         which = (contest.service_tag, contest.identity)
         before = self._pending.get(which)
         if before is not None:
-            contest = dataclasses.replace(contest, times=before.times + contest.times)
+            contest = msgspec.structs.replace(contest, times=before.times + contest.times)
         elif len(self._pending) >= MOST:
             return
         self._pending[which] = contest

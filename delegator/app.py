@@ -29,6 +29,7 @@ from delegator.duties import Duties
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
+from delegator.finished import Finished
 from delegator.handshake import Handshake
 from delegator.metrics import Metrics
 from delegator.model.places import authority
@@ -43,7 +44,6 @@ from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.rounds import Round, guarded, kept
 from delegator.server import Server
 from delegator.telling import Teller
-from delegator.trail import Trail
 from delegator.watching import Watching
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,9 @@ class App:
             self._listener = Listener(parts.context)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
                                      self._clock.doubt)
+            self._finished = Finished(self._auditor.record, {"the metrics": self.metrics.handshake,
+                                                             "readiness": self.watching.answers.note})
+            self.metrics.first = self._finished.tell
             self._serve_with(parts)
             await self.watching.port.open(self._settings.ops, given.get(systemd.OPS, []))
             self.metrics.reloaded(self._now())
@@ -153,7 +156,7 @@ class App:
                                     alternates=parts.alternates, name=delegator_name(settings), issued=self._to_tell,
                                     enroller=self._enroller(parts), contested=self._alarm.contested,
                                     since=self._clock.since)
-        server = Server(self._handshake, self._record, settings.server.url, self._here,
+        server = Server(self._handshake, self._finished.add, settings.server.url, self._here,
                         self.watching.answers.begun)
         self._listener.use(parts.context, server.answer, server.refused, parts.deadlines, parts.caps,
                            limits.requests_per_connection)
@@ -163,12 +166,6 @@ class App:
         self.watching.ends(parts.ends)
         self.watching.signers(parts.trust)
         self.watching.remind()
-
-    def _record(self, trail: Trail, level: int) -> None:
-        observe.record(trail, level)
-        self.metrics.handshake(trail)
-        self._auditor.record(trail)
-        self.watching.answers.note(trail)
 
     def _breaker_changed(self, delegate: str, state: State, why: str) -> None:
         """Seen in metrics at once, and by `delegator delegates show` from any process."""
@@ -224,6 +221,7 @@ class App:
         await self._close()
 
     async def _close(self) -> None:
+        self._finished.end()
         self.watching.port.close()
         await asyncio.gather(*self._notes)
         self._retired.close()

@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -37,8 +37,7 @@ _UNLOCK = "name the right file in [enrolment] passphrase_file"
 _HINT = "make one with: python -m pki init --dir var/enrolment-pki; see docs/enrolment.md"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A key that a device has proven to hold and wants a certificate for; `fingerprint` as certificates have it."""
 
     key: Requested

@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import msgspec
+from msgspec.structs import replace
 
 from delegator.callbacks import Callbacks
 from delegator.clocks import STOOD
@@ -55,8 +55,7 @@ from delegator.trail import CALLBACK_FAILED, Step, Trail
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end of the connection."""
 
     address: str
@@ -291,7 +290,7 @@ class Handshake:
         mark(trail, Step.IDENTIFIED, f"{tag} is at {change.new_address} now")
 
 
-class _Sealed(msgspec.Struct):
+class _Sealed(msgspec.Struct, frozen=True):
     """What is sealed for a claim: the credential as JSON."""
 
     user_name: str

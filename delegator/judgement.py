@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, HeldUp, Kind
 from delegator.model import Claim, Customer, Delegate, Device, IdentityKind
@@ -44,8 +46,7 @@ DNS_RETRY = 30
 """Seconds until a device asks again whose address could not be looked up: by then the failure is forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """Everything that was worked out about a device before a claim: shared by `provision` and `explain`."""
 
     tables: Tables

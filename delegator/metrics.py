@@ -10,11 +10,13 @@ Must not live here: the port they are read at (ops).
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from delegator import __version__
 from delegator.domains import PREFIX, domain_of
@@ -23,6 +25,7 @@ from delegator.vitals import Vitals
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds: from a hosted answer on a quiet machine to the moment a device gives up."""
+M = TypeVar("M", Counter, Histogram)
 BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -33,15 +36,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.first: Callable[[], None] = lambda: None
+        """Called before anything is read: what has just finished is counted by then."""
+        self.registry.register(_First(self))
         self._handshakes = _ByLabel(Counter(
             "delegator_handshakes", "Handshakes by outcome: Answered, a fault, or TlsRefused.",
             ("outcome",), registry=self.registry))
         self.duration = Histogram(
             "delegator_handshake_duration_seconds", "From the connection to the answer, callback included.",
             registry=self.registry, buckets=_BUCKETS)
-        self.callback_duration = Histogram(
+        self._callbacks = _ByLabel(Histogram(
             "delegator_delegate_call_duration_seconds", "From the claim to the delegate's answer.",
-            ("delegate",), registry=self.registry, buckets=_BUCKETS)
+            ("delegate",), registry=self.registry, buckets=_BUCKETS))
         self.breaker = Gauge(
             "delegator_delegate_breaker", "1 for the state a delegate's circuit breaker is in.",
             ("delegate", "state"), registry=self.registry)
@@ -66,26 +72,26 @@ class Metrics:
 
     def handshake(self, trail: Trail) -> None:
         """Count a finished trail."""
-        self._handshakes.inc(trail.facts.get("outcome", "Unknown"))
+        self._handshakes.of(trail.facts.get("outcome", "Unknown")).inc()
         self.duration.observe(trail.milliseconds / 1000)
         claimed = None
         for mark in trail.marks:
             if mark.step is Step.CLAIMED:
                 claimed = mark
-                self._claims.inc(mark.note)
+                self._claims.of(mark.note).inc()
             elif mark.step is Step.PASSED_OVER:  # the next call begins now
                 claimed = mark
             elif mark.step is Step.CALLED_BACK and claimed is not None:
                 seconds = (mark.at - claimed.at) / 1e9
-                self.callback_duration.labels(_delegate(trail.facts["delegate"])).observe(seconds)
+                self._callbacks.of(_delegate(trail.facts["delegate"])).observe(seconds)
         for delegate in trail.unanswered:
-            self._failures.inc(_delegate(delegate))
+            self._failures.of(_delegate(delegate)).inc()
         if "refusal" in trail.facts:
-            self._refused.inc(trail.facts["refusal"])
+            self._refused.of(trail.facts["refusal"]).inc()
 
     def second_claimant(self, identity: str) -> None:
         """Somebody asked, with an own or a shared certificate, for a tag that another holds."""
-        self._second_claimants.inc(identity)
+        self._second_claimants.of(identity).inc()
 
     def breaker_changed(self, delegate: str, state: str) -> None:
         for one in BREAKER_STATES:
@@ -109,18 +115,33 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _ByLabel:
-    """A counter with one label whose children are kept: a third of the cost of looking each up (measured)."""
+class _First(Collector):
+    """Shows nothing; the registry asks it before all others, whoever reads it."""
 
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._children: dict[str, Counter] = {}
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
-    def inc(self, label: str) -> None:
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        self._metrics.first()
+        return ()
+
+
+class _ByLabel(Generic[M]):
+    """A metric with one label whose children are kept: a third of the cost of looking each up (measured)."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._children: dict[str, M] = {}
+
+    def of(self, label: str) -> M:
+        """The child with this label."""
         child = self._children.get(label)
         if child is None:
-            child = self._children[label] = self._counter.labels(label)
-        child.inc()
+            child = self._children[label] = self._metric.labels(label)
+        return child
 
 
 class _Reloads:

@@ -2,7 +2,7 @@
 
 The invariant: a log line is one line (hostile text is escaped, a traceback's lines are indented) and no secret can be
 in it: values of type Secret print blank, and credentials never enter a trail.
-Must not live here: decisions, metrics' transport.
+Must not live here: decisions, metrics' transport, when a trail is told (finished).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import msgspec
@@ -24,7 +25,7 @@ log = logging.getLogger("delegator.handshake")
 
 def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error), as text or as JSON lines."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Lines(stream or sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Nobody reads what these find out: 6.7 to 1.9 µs a record (measured).
@@ -32,13 +33,77 @@ def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 
-def record(trail: Trail, level: int) -> None:
-    """Log a finished trail. `facts["outcome"]` says how it ended."""
-    if log.isEnabledFor(level):
-        # Made by hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
-        made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
-        made.trail = trail
-        log.handle(made)
+def record(finished: Sequence[tuple[Trail, int]]) -> None:
+    """Log finished trails, each at its level, with the time of its last step. `facts["outcome"]` says how it ended."""
+    since = time.time() - time.monotonic()
+    ours = [handler for handler in logging.root.handlers if isinstance(handler, _Lines)]
+    for handler in ours:
+        handler.gather()
+    try:
+        for trail, level in finished:
+            if log.isEnabledFor(level):
+                log.handle(_made(trail, level, since))
+    finally:
+        for handler in ours:
+            handler.write()
+
+
+def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
+    """By hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
+    `since` is when the monotonic clock, by which a trail goes, began."""
+    made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
+    made.trail = trail
+    if trail.marks:
+        made.created = since + trail.marks[-1].at / 1e9
+        made.msecs = made.created % 1 * 1000
+    return made
+
+
+_heeded: list[Callable[[], None]] = []
+
+
+def heed(before: Callable[[], None]) -> None:
+    """Call this before any line is written that is no finished trail's, in whatever thread it is."""
+    _heeded.append(before)
+
+
+def heed_no_more(before: Callable[[], None]) -> None:
+    _heeded.remove(before)
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes lines; those of trails that are told together by one write."""
+
+    _gathered: list[str] | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _trail(record) is None:
+            for before in tuple(_heeded):
+                before()
+        if self._gathered is None:
+            super().emit(record)
+            return
+        try:
+            self._gathered.append(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def gather(self) -> None:
+        """What this thread logs from now on is kept, until `write`; other threads wait."""
+        self.acquire()
+        self._gathered = []
+
+    def write(self) -> None:
+        """By one write. What goes wrong is said as it would be of one line, and nobody else is troubled."""
+        lines, self._gathered = self._gathered, None
+        try:
+            if lines:
+                self.stream.write("".join(lines))
+                self.flush()
+        except Exception:
+            self.handleError(logging.LogRecord(log.name, logging.ERROR, "", 0, "lines of handshakes", (), None))
+        finally:
+            self.release()
 
 
 @functools.lru_cache(maxsize=2)

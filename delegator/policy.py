@@ -10,15 +10,16 @@ Must not live here: routing, counting, clocks, the DNS.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
+
+import msgspec
 
 from delegator.model import Customer, Delegate, IdentityKind, IdentityRule, Policy
 from delegator.model.hours import local
 from delegator.model.places import is_beneath, is_within
+from delegator.model.word import Word
 
 WINDOW = 60
 """Minutes that a claim counts against `claims_per_hour`, after the one in which it was opened: so never more than
@@ -27,8 +28,7 @@ Pace = Sequence[tuple[int, int]]
 """Claims opened of late: (minute since 1970, how many), the earliest first, as far as they still count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hosts:
+class Hosts(msgspec.Struct, frozen=True):
     """The forward-confirmed names of a device's address, or `because` there are none; `late` when the DNS gave no
     answer, which says nothing about the device."""
 
@@ -37,8 +37,7 @@ class Hosts:
     late: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """Everything a policy may look at. `approved` names the policies whose list holds this tag; `by_domain` says that
     reverse DNS alone led to the customer; `peer` is the address the device was seen at, never one that it says;
     `hosts` are its names in the DNS, None where nobody asked (see `asks_hosts`)."""
@@ -54,7 +53,7 @@ class Case:
     hosts: Hosts | None = None
 
 
-class Why(enum.Enum):
+class Why(Word):
     """Every way in which a policy can say no."""
 
     DISABLED = "disabled"
@@ -75,8 +74,7 @@ class Why(enum.Enum):
     OWNER = "owner changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """One reason against: its kind for programs, its text for people. `retry_after` is in how many seconds it may
     hold no more, where that is known."""
 
@@ -88,8 +86,7 @@ class Reason:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Allowed, or every reason why not."""
 
     reasons: tuple[Reason, ...]
@@ -99,8 +96,7 @@ class Decision:
         return not self.reasons
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """A policy and the holder whose devices its limits count: "customer/<name>" or "delegate/<name>"."""
 
     policy: Policy

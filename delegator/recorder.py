@@ -16,8 +16,10 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError
 from delegator.model.audited import Act, Entry

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from delegator.model import (
     Delegate,
@@ -27,8 +28,7 @@ from delegator.model import (
 from delegator.model.places import is_beneath, is_within, network
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What is known of the device that asks: what it says, and from which address it says it."""
 
     device: Device
@@ -36,8 +36,7 @@ class Facts:
     peer_address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """The way to a delegate. `registration` is None when only a rule led there; `others` stand in, in this order,
     when the delegate cannot be reached."""
 
@@ -49,18 +48,25 @@ class Route:
     """Nothing but reverse DNS led there (see domains.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoRoute:
+class NoRoute(msgspec.Struct, frozen=True):
     """Nobody here is known to own the device; `because` says how far the search came, `delegators` who may know,
     `hint` what an operator can do about it."""
 
     because: str
     delegators: tuple[str, ...] = ()
-    hint: str = field(default="register it with: delegator devices add", compare=False)
+    hint: str = "register it with: delegator devices add"
+
+    def __eq__(self, other: object) -> bool:
+        """By what was found; what can be done about it is no part of that."""
+        if not isinstance(other, NoRoute):
+            return NotImplemented
+        return (self.because, self.delegators) == (other.because, other.delegators)
+
+    def __hash__(self) -> int:
+        return hash((self.because, self.delegators))
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(msgspec.Struct, frozen=True):
     """The small tables routing works on, put in order once by `directory`."""
 
     delegates: dict[str, Delegate]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Peer

@@ -13,7 +13,6 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -33,8 +32,7 @@ _HASHES: dict[str, hashes.HashAlgorithm] = {"secp256r1": hashes.SHA256(), "secp3
 _KINDS = "it must be an Ed25519 key, or an EC key on P-256 or P-384"
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True):
     """A statement as it was signed: its text, the signature in base64, the public key in PEM."""
 
     statement: str

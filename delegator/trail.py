@@ -12,7 +12,8 @@ import enum
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+import msgspec
 
 CALLBACK_FAILED = "callback failed: "
 """How a reason begins that tells why a delegate gave no credential."""
@@ -47,7 +48,7 @@ class Step(enum.Enum):
         self.called = self._name_.lower()  # `name` is a property, dear enough to be seen nine times a handshake
 
 
-class Mark(NamedTuple):
+class Mark(msgspec.Struct, frozen=True):
     """One step taken: when (nanoseconds of the monotonic clock) and what there is to say about it."""
 
     step: Step

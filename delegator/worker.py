@@ -42,12 +42,13 @@ class Worker:
         return said
 
     async def _start(self, said: dict[str, Any]) -> None:
-        from delegator import observe, systemd
+        from delegator import loop, observe, systemd
         from delegator.app import App
         from delegator.duties import Duties
 
         settings = _settings(said["settings"])
         observe.configure(settings.log.level, settings.log.json)
+        loop.tell()
         assert self.channel is not None
         channel = self.channel
         self._app = App(settings, duties=Duties(said["number"], lambda: channel.tell("wake")))
@@ -120,10 +121,10 @@ def _settings(said: Any) -> Settings:
 
 def main() -> int:
     """Be a worker; `sys.argv` names the descriptor."""
-    from delegator import engine
+    from delegator import engine, loop
 
     engine.load()
-    return asyncio.run(Worker().life(int(sys.argv[1])))
+    return loop.run(Worker().life(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

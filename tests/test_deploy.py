@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from delegator.systemd import DEVICES
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 UNITS = DEPLOY / "systemd"
+ALLOCATOR = Path("delegator.service.d") / "allocator.conf"
+"""Beside the unit where its library is."""
 RULES, BOARD = DEPLOY / "prometheus" / "delegator.rules.yml", DEPLOY / "grafana" / "delegator.json"
 MOST_EXPOSED = {"delegator.service": 1.5, "delegator-backup.service": 1.0}
 """As systemd-analyze counts it: 10 is a service without any bounds, a usual one has 9."""
@@ -34,15 +37,18 @@ def lines_of(unit: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.counterpart("systemd-analyze")
-def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize("allocator", [False, True], ids=["as it is", "with the allocator"])
+def test_systemd_accepts_the_units(tmp_path: Path, allocator: bool) -> None:
     """Every line is understood; the program that they start is one that is there."""
+    if allocator:
+        shutil.copytree(UNITS / ALLOCATOR.parent, tmp_path / ALLOCATOR.parent)
     program = tmp_path / "delegator"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for unit in UNITS.glob("delegator*.*"):
         if unit.suffix in (".service", ".socket", ".timer"):
             (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/delegator/bin/delegator", str(program)))
-    units = sorted(str(path) for path in tmp_path.glob("delegator*.*"))
+    units = sorted(str(path) for path in tmp_path.glob("delegator*.*") if path.is_file())
     assert len(units) == 4
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True,
                           timeout=60, check=False)
@@ -69,6 +75,12 @@ def test_the_units_fit_the_program() -> None:
     assert socket_unit["FileDescriptorName"] == DEVICES
     assert socket_unit["ListenStream"] == str(Settings().server.port)
     assert socket_unit["Accept"] == "no"
+
+
+def test_the_allocator_is_no_part_of_the_unit_itself() -> None:
+    """A machine without the library has no line about it in its journal."""
+    assert "LD_PRELOAD" not in (UNITS / "delegator.service").read_text()
+    assert lines_of(str(ALLOCATOR)) == [("Environment", "LD_PRELOAD=libmimalloc.so.2")]
 
 
 def test_every_key_that_is_handed_over_is_named_in_the_manual() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import logging
 import pprint
@@ -188,7 +187,7 @@ def test_6_5_a_secret_never_shows_however_its_holder_is_printed(holder, caplog):
 def test_6_5_a_secret_is_not_written_by_accident(holder):
     """A format width, JSON by either library and a dictionary of fields all refuse, or show nothing."""
     for attempt in (lambda: f"{holder:>40}", lambda: json.dumps(holder), lambda: msgspec.json.encode(holder),
-                    lambda: str(dataclasses.asdict(holder))):
+                    lambda: str(msgspec.structs.asdict(holder))):
         try:
             shown = str(attempt())
         except TypeError as error:

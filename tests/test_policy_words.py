@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.model import Customer, Delegate, IdentityKind, IdentityRule, Policy, SoapCallback
 from delegator.model.hours import opening

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from delegator.model import SERVICE_TAG, Delegate, Device, Location, Registration, Rule, SoapCallback
 from delegator.routing import Directory, Facts, NoRoute, Route, by_preference, choose, directory

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from delegator.model import Delegate, Device, Location, Registration, Rule, SoapCallback
 from delegator.routing import Facts, Route, by_preference, catches_all, choose, directory

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.handshake import _TO_ASK
 from delegator.serving import (
@@ -310,7 +311,7 @@ def test_T8_what_is_waited_for_at_a_delegate_is_named_as_the_store_names_it() ->
 
 def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
     answers, made = Answers(), trail(at=NOW)
-    made.marks.insert(0, made.marks[0]._replace(step=Step.CONNECTED, at=1))
+    made.marks.insert(0, replace(made.marks[0], step=Step.CONNECTED, at=1))
     answers.begun(made, NOW - 1)
     answers.note(made)
     assert [one.told for one in answers.seen(NOW).values()] == [SERVED]

@@ -49,8 +49,6 @@ OWN = 16
 """Devices of the attacker's."""
 WELL = 16
 """Customers whose peers behave well, for the control."""
-UVLOOP = ("import asyncio, sys, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy()); "
-          "from delegator.__main__ import main; sys.exit(main())")
 LOOPS = ("asyncio", "uvloop")
 SENDER = "delegator@factory.example"
 CALLER = "delegator.test"
@@ -264,11 +262,11 @@ def cpu_of(pid: int) -> float:
 @contextmanager
 def serving(stage: Stage, loop: str) -> Iterator[Served]:
     """`delegator serve`, or `delegator delegate serve`, on one of LOOPS. Raises ServerError."""
-    start = ["-m", "delegator"] if loop == "asyncio" else ["-c", UVLOOP]
     log = stage.place / f"{stage.layer.name}-{loop}.log"
     with log.open("wb") as words:
-        process = subprocess.Popen([sys.executable, *start, *_command(stage)], stdout=subprocess.PIPE, stderr=words,
-                                   start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen([sys.executable, "-m", "delegator", *_command(stage)], stdout=subprocess.PIPE,
+                                   stderr=words, start_new_session=True,
+                                   env=os.environ | {"PYTHONPATH": str(ROOT), "DELEGATOR_LOOP": loop})
     assert process.stdout is not None
     try:
         ready = json.loads(process.stdout.readline() or b"null")

@@ -22,6 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -142,12 +143,10 @@ class _Run(asyncio.SubprocessProtocol):
         self.ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is one without saying so
 
     def tell(self, request: bytes) -> None:
-        stdin = self._transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
         stdin.write(request)
         stdin.write_eof()
 

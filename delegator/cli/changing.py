@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from delegator import widening
 from delegator.cli import console, shapes
@@ -73,8 +74,8 @@ def differences(before: Mapping[str, object], after: Mapping[str, object], withi
 def secrets(before: object, after: object) -> list[Difference]:
     """Secrets of two callbacks that are not the same; neither of them is told."""
     def of(one: object) -> dict[str, Secret]:
-        fields = dataclasses.fields(one) if dataclasses.is_dataclass(one) else ()
-        return {each.name: value for each in fields if isinstance(value := getattr(one, each.name), Secret)}
+        names = one.__struct_fields__ if isinstance(one, msgspec.Struct) else ()
+        return {name: value for name in names if isinstance(value := getattr(one, name), Secret)}
     old, new = of(before), of(after)
     return [{"field": f"callback.{name}", "old": _SECRET if name in old else None,
              "new": _SECRET if name in new else None}

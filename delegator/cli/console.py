@@ -43,6 +43,10 @@ class Output:
     exact: bool = False
     grave: bool = False
 
+    def saying(self, *words: str) -> Output:
+        """The same, and these words."""
+        return dataclasses.replace(self, words=(*self.words, *words))
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

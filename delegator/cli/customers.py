@@ -5,12 +5,12 @@ Must not live here: what a customer's devices are allowed (policies).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from delegator.cli import changing, console, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb

@@ -110,7 +110,7 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     """
     settings = _settings(path, flags)
 
-    from delegator import observe
+    from delegator import loop, observe
     from delegator.delegate import app
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
@@ -127,7 +127,7 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
             print(json.dumps({"host": host, "port": port, "pid": os.getpid(),
                               "addresses": [authority(*place) for place in places]}), flush=True)
 
-    asyncio.run(app.serve(settings, ready))
+    loop.run(app.serve(settings, ready))
 
 
 @group.command("list")

@@ -6,12 +6,12 @@ Must not live here: which option says what (reaching), calling delegates (callba
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from delegator import widening
 from delegator.cli import changing, console, files, forms, listing, reach, reaching, shapes
@@ -134,11 +134,11 @@ async def _change(store: Store, name: str, said: Fields, fields: Fields, back: l
         if one.kind != standing.kind:
             raise DelegatorError(Kind.CONFLICT, f"delegate {name} was changed meanwhile", hint="look, and run it again")
         callback = reaching.made(kind, reached, one.callback) if reached or kind is not one.kind else one.callback
-        return dataclasses.replace(one, callback=callback, **fields)
+        return msgspec.structs.replace(one, callback=callback, **fields)
     would_be = how(standing).callback  # tried before anything is written, on what stands there now
     pinned = (*_pinned(would_be), *reach.forbidden(name, would_be))
     output = await changing.change(store, DELEGATE, name, how, shapes.delegate)
-    return dataclasses.replace(output, words=(*output.words, *pinned)) if reached else output
+    return output.saying(*pinned) if reached else output
 
 
 @verb(group, "disable", "delegator delegates disable acme-berlin")
@@ -146,7 +146,7 @@ async def _change(store: Store, name: str, said: Fields, fields: Fields, back: l
 @stored
 async def disable(store: Store, name: str) -> Output:
     """Send no device to the delegate NAME from now on. Claims that stand go on until they end."""
-    return await changing.change(store, DELEGATE, name, lambda one: dataclasses.replace(one, enabled=False),
+    return await changing.change(store, DELEGATE, name, lambda one: msgspec.structs.replace(one, enabled=False),
                                  shapes.delegate)
 
 
@@ -155,7 +155,7 @@ async def disable(store: Store, name: str) -> Output:
 @stored
 async def enable(store: Store, name: str) -> Output:
     """Send devices to the delegate NAME again, as far as policies allow."""
-    return await changing.change(store, DELEGATE, name, lambda one: dataclasses.replace(one, enabled=True),
+    return await changing.change(store, DELEGATE, name, lambda one: msgspec.structs.replace(one, enabled=True),
                                  shapes.delegate)
 
 

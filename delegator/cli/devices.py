@@ -8,12 +8,12 @@ Must not live here: the format of files (records, importing, exporting).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from delegator.cli import changing, console, exporting, feeding, forms, listing, owning, shapes
 from delegator.cli.console import Output, verb
@@ -202,7 +202,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
              "sha256": table.sha256},
             spool.refused(feeding.MOST_TOLD), kept=imported.kept, dry_run=how["dry_run"])
         output = changing.plainly(output, changing.imported("devices", counts.new, counts.changed, imported.kept))
-        return replace(output, words=(*output.words, *rows.words))
+        return output.saying(*rows.words)
 
 
 @verb(group, "export", "delegator devices export --customer acme --format csv > acme.csv\n"

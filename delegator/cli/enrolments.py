@@ -6,12 +6,12 @@ Must not live here: what revoking and forgetting mean (store.enrolled), the revo
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
@@ -76,7 +76,7 @@ _reason = click.option("--reason", type=click.Choice([reason.value for reason in
 
 
 def _by(store: Store, because: str | None) -> By:
-    return dataclasses.replace(store.by, because=because, detail={"because": because} if because else {})
+    return msgspec.structs.replace(store.by, because=because, detail={"because": because} if because else {})
 
 
 @verb(group, "revoke", "delegator enrolments revoke ABC1234 --reason keyCompromise --because 'ticket 815'")

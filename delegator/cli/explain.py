@@ -6,12 +6,12 @@ Must not live here: working the answer out (explanation).
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from delegator.cli import console, forms, policy_words, shapes
 from delegator.cli.console import Output
@@ -138,7 +138,7 @@ async def _as_registered(store: Store, device: Device) -> Device:
     if found is None or found[0].service_tag is None:
         return device
     known = found[0]
-    return dataclasses.replace(device, serial_number=device.serial_number or known.serial_number,
+    return msgspec.structs.replace(device, serial_number=device.serial_number or known.serial_number,
                                mac_addresses=device.mac_addresses or known.mac_addresses,
                                model=device.model or known.model)
 

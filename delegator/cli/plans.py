@@ -7,12 +7,12 @@ Must not live here: what a plan makes of events (delegator.billing).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from delegator.cli import changing, console, forms, listing
 from delegator.cli.console import Output, verb
@@ -110,7 +110,7 @@ async def change(store: Store, name: str, since: Month | None, **said: Any) -> O
     fields = [one for one in changing.differences(shape(before), shape(after)) if one["field"] != "version"]
     output = _told(after, "is changed")
     words = [f"  {one['field']}: {console.short(one['old'])} -> {console.short(one['new'])}" for one in fields]
-    return replace(output, words=(*output.words, *words))
+    return output.saying(*words)
 
 
 def _prices(said: Sequence[tuple[CallbackKind | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackKind, Decimal]]:

@@ -6,12 +6,13 @@ Must not live here: the options that say a policy (policy_options), judging by a
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from delegator.cli import (
     changing,
@@ -67,7 +68,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
     await store.add_policy(policy, besides=relisting.work)
     where = settings().domains
     output = _stated(policy, "is registered")
-    return changing.also(_noted(replace(output, words=(*output.words, *relisting.words)), policy), [
+    return changing.also(_noted(output.saying(*relisting.words), policy), [
         f"policy {name} is what [domains] policy names: devices that reverse DNS leads to an owner are judged by it"]
         if where.enabled and where.policy == name else [])
 
@@ -98,7 +99,7 @@ async def change(store: Store, name: str, file: Path | None, unset: tuple[str, .
     output = relisting.told(await changing.change(store, POLICY, name, how, _shape, relisting.work))
     assert isinstance(output.data, dict)
     says = output.data["says"]
-    return _noted(replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
+    return _noted(dataclasses.replace(output, data={**output.data, "changed": _fields(output.data["changed"])},
                    words=(*(word for word in output.words if not word.startswith("  says: ")),
                           f"policy {name} says: {'; '.join(says)}")), made)
 
@@ -106,7 +107,7 @@ async def change(store: Store, name: str, file: Path | None, unset: tuple[str, .
 def _noted(output: Output, policy: Policy) -> Output:
     """With what of a policy is in vain by the settings: it asks reverse DNS, which is not asked."""
     notes = () if settings().domains.enabled else policy_words.in_vain(policy)
-    return replace(output, words=(*output.words, *(f"note: {one}" for one in notes)))
+    return output.saying(*(f"note: {one}" for one in notes))
 
 
 class _Relisting:

@@ -6,11 +6,11 @@ Must not live here: policies in files (policy_file), what a command does with a 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from delegator.cli import forms, shapes
 from delegator.model import IdentityRule, Policy
@@ -99,7 +99,7 @@ def changed(policy: Policy, options: Mapping[str, Any], unset: Iterable[str] = (
     if said.keys() & back:
         both = ", ".join(sorted(f"--{option}" for option, field in FIELDS.items() if field in said.keys() & back))
         raise click.UsageError(f"{both} is both said and unset")
-    return checked(dataclasses.replace(policy, **{name: getattr(_SAFE, name) for name in back}, **said))
+    return checked(msgspec.structs.replace(policy, **{name: getattr(_SAFE, name) for name in back}, **said))
 
 
 def checked(policy: Policy) -> Policy:

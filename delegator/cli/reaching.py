@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from delegator.cli import console, files, forms
 from delegator.errors import DelegatorError, Kind
@@ -186,10 +187,10 @@ def emptied(options: Iterable[str], kind: CallbackKind) -> Fields:
 def made(kind: CallbackKind, fields: Fields, before: Callback | None) -> Callback:
     """The callback, what is not named as it was before. Raises UsageError for one that cannot work."""
     if type(before) is CALLBACKS[kind]:
-        callback = dataclasses.replace(before, **fields)
+        callback = msgspec.structs.replace(before, **fields)
     else:
         fields = _UNSAID.get(kind, {}) | fields
-        wanted = [one.name for one in dataclasses.fields(CALLBACKS[kind]) if one.default is dataclasses.MISSING]
+        wanted = [one.name for one in msgspec.structs.fields(CALLBACKS[kind]) if one.required]
         missing = [name for name in wanted if name not in fields]
         if missing:
             raise click.UsageError(f"missing {', '.join(map(_setting_for, missing))}")

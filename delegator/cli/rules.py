@@ -8,11 +8,11 @@ Must not live here: matching (routing), what a rule lets in (widening).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import replace
 
 from delegator.cli import changing, console, forms, listing, shapes
 from delegator.cli.console import Output, verb
@@ -135,7 +135,7 @@ async def _change(store: Store, name: str, fields: dict[str, Any], meant: bool) 
             raise DelegatorError(Kind.CONFLICT, f"rule {name} was changed meanwhile", hint="look, and run it again")
         return after
     output = await changing.change(store, RULE, name, how, shapes.rule)
-    return replace(output, words=(*output.words, *meaning))
+    return output.saying(*meaning)
 
 
 def _stays(rule: Rule, fields: dict[str, Any]) -> bool:

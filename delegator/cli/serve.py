@@ -5,7 +5,6 @@ Must not live here: composition (app).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -34,7 +33,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, observe, validation, workers
+    from delegator import app, loop, observe, validation, workers
     from delegator.cli import session
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
@@ -69,7 +68,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
 
     serve = app.serve if settings.server.workers == 1 else workers.serve
     try:
-        asyncio.run(serve(settings, ready, lambda: changed(session.read(path))))
+        loop.run(serve(settings, ready, lambda: changed(session.read(path))))
     except Unlistenable as error:
         from delegator.cli import checking_ports
 

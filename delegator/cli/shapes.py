@@ -6,8 +6,9 @@ Must not live here: layout (console).
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from delegator.model import Claim, Customer, Delegate, Notification, Order, Policy, Registration, Rule
 from delegator.model.enrolled import Contest, Enrolled
@@ -39,7 +40,7 @@ def customer(value: Customer) -> Shape:
 
 def callback(value: Delegate) -> Shape:
     """How the delegate is reached. Whatever the model calls a Secret is left out, also where there is none."""
-    shown = [field.name for field in dataclasses.fields(value.callback) if "Secret" not in str(field.type)]
+    shown = [name for name, kind in type(value.callback).__annotations__.items() if "Secret" not in kind]
     return {"kind": value.kind.value, **{name: getattr(value.callback, name) for name in shown}}
 
 
@@ -50,7 +51,7 @@ def delegate(value: Delegate) -> Shape:
 
 
 def rule(value: Rule) -> Shape:
-    return dataclasses.asdict(value)
+    return msgspec.structs.asdict(value)
 
 
 def policy(value: Policy) -> Shape:

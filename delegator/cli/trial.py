@@ -8,12 +8,13 @@ Must not live here: layout and options (the command), rules of any kind.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from delegator.cli.explanation import Counts, Question, Verdict, expired, lapsed, unrouted, verdict
 from delegator.errors import DelegatorError, Kind
@@ -203,12 +204,12 @@ def after(tables: Tables, change: Change) -> Tables:
     _must_be_there("customer", change.customers - tables.customers.keys())
     _must_be_there("delegate", change.delegates - tables.directory.delegates.keys())
     customers: dict[str, Customer] = {
-        key: dataclasses.replace(one, policy=name) if key in change.customers else one
+        key: msgspec.structs.replace(one, policy=name) if key in change.customers else one
         for key, one in tables.customers.items()}
     delegates: list[Delegate] = [
-        dataclasses.replace(one, policy=name) if one.name in change.delegates else one
+        msgspec.structs.replace(one, policy=name) if one.name in change.delegates else one
         for one in tables.directory.delegates.values()]
-    return dataclasses.replace(tables, customers=customers, policies={**tables.policies, name: change.policy},
+    return msgspec.structs.replace(tables, customers=customers, policies={**tables.policies, name: change.policy},
                                directory=directory(delegates, tables.directory.rules))
 
 

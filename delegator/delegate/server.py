@@ -13,10 +13,11 @@ import socket
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from delegator.delegate import provisioning
 from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic

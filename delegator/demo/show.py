@@ -26,6 +26,8 @@ Say = Callable[[str], None]
 WIDTH = 100
 TRAIL_WITHIN = 3.0
 """Seconds for a trail to reach the log after its answer reached the device."""
+STILL = 0.1
+"""Seconds without another one: lines are written together, a moment later."""
 
 
 def scene(stage: Stage, cast: tuple[Part, ...], delegator: Listening, delegate: Listening) -> dict[str, Any]:
@@ -108,14 +110,16 @@ def _last(words: str) -> str:
 
 
 def _trails(log: Path, tag: str) -> list[dict[str, Any]]:
-    """The trails of a tag that the delegator has logged, once there are any."""
+    """The trails of a tag that the delegator has logged, once there are any and no more come."""
     until = time.monotonic() + TRAIL_WITHIN
+    found: list[dict[str, Any]] = []
     while True:
+        before = len(found)
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         found = [line for line in lines if line.get("event") == "handshake" and line.get("tag") == tag]
-        if found or time.monotonic() > until:
+        if 0 < before == len(found) or time.monotonic() > until:
             return found
-        time.sleep(0.05)
+        time.sleep(STILL if found else 0.05)
 
 
 def curl(stage: Stage, part: Part, delegator: Listening) -> str:

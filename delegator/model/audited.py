@@ -6,13 +6,15 @@ Must not live here: the chain that makes a change visible (store.audit).
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 
-class Act(enum.Enum):
+from delegator.model.word import Word
+
+
+class Act(Word):
     """Everything that leaves a row, as "noun.verb"."""
 
     HANDSHAKE = "handshake.ended"
@@ -81,8 +83,7 @@ class Act(enum.Enum):
         return cls(text) if text in cls._value2member_map_ else cls.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One act. `actor` is "device", "delegator" or "operator NAME"; `peer` says from where; `outcome` is "done" or
     the fault that was told; `at` is aware UTC. One that was `repeated` went on `until` then."""
 
@@ -96,13 +97,12 @@ class Entry:
     claim_id: str | None = None
     peer: str | None = None
     reasons: tuple[str, ...] = ()
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
     until: datetime | None = None
     repeated: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One row as it stands in the audit: its place, what it tells, its hash."""
 
     chain: str

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from delegator.model.registered import CallbackKind
 
@@ -28,8 +29,7 @@ _DIGITS = {"BHD": 3, "IQD": 3, "JOD": 3, "KWD": 3, "LYD": 3, "OMR": 3, "TND": 3,
 """Digits behind the point where they are not two (ISO 4217)."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Month:
+class Month(msgspec.Struct, frozen=True, order=True):
     """A month of the calendar, "2026-11" in words. Raises ValueError outside the years 2000 to 2999."""
 
     year: int
@@ -66,8 +66,7 @@ class Month:
         return datetime(self.year, self.month, 1, tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(msgspec.Struct, frozen=True):
     """From when to before when (aware UTC) a month goes, by the calendar of `zone` unless a closed neighbour says
     otherwise."""
 
@@ -89,8 +88,7 @@ def digits(currency: str) -> int:
     return _DIGITS.get(currency, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """One version of what a customer pays a month, in force from the month `since`: a base fee, and for each event past
     the `included` ones `price`, or for some kinds of callback another one. Raises ValueError."""
 
@@ -99,7 +97,7 @@ class Plan:
     price: Decimal
     since: Month
     included: int = 0
-    prices: Mapping[CallbackKind, Decimal] = field(default_factory=dict)
+    prices: Mapping[CallbackKind, Decimal] = msgspec.field(default_factory=dict)
     base_fee: Decimal = Decimal(0)
     version: int = 1
 
@@ -117,8 +115,7 @@ class Plan:
         return self.price if kind is None else self.prices.get(kind, self.price)
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(msgspec.Struct, frozen=True):
     """How many credentials were issued for a customer in a month by one kind of callback, and how many of these claims
     were confirmed by now."""
 
@@ -133,8 +130,7 @@ class Count:
         return UNKNOWN if self.kind is None else self.kind.value
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line of a statement: `quantity` is events, of which `included` cost nothing and `billable` cost `unit_price`
     each. Without a plan there are no prices. `confirmed` is None for the base fee."""
 
@@ -162,8 +158,7 @@ class Line:
         return self.customer, self.item == BASE_FEE, self.item
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+class Total(msgspec.Struct, frozen=True):
     """All lines of one currency; of those without a plan None."""
 
     currency: str | None
@@ -172,8 +167,7 @@ class Total:
     amount: Decimal | None
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(msgspec.Struct, frozen=True):
     """A line that would be stated otherwise now: quantity and amount as stated, and as they would be."""
 
     customer: str
@@ -184,8 +178,7 @@ class Correction:
     currency: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A closed month: its lines as they were stated, and the digest of them that stands in the audit."""
 
     period: Period

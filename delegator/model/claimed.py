@@ -5,26 +5,26 @@ Must not live here: how a claim changes (store.claims).
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from delegator.model.messages import Result
+from delegator.model.word import Word
 
 if TYPE_CHECKING:
     from delegator.model.registered import CallbackKind
 
 
-class IdentityKind(enum.Enum):
+class IdentityKind(Word):
     """Own: a handshake certificate whose common name is the tag. Shared: "one of ours", never which one."""
 
     OWN = "own"
     SHARED = "shared"
 
 
-@dataclass(frozen=True, slots=True)
-class PeerCertificate:
+class PeerCertificate(msgspec.Struct, frozen=True):
     """What the handshake proved: every common name in the subject, and SHA-256 (hex) of the public key."""
 
     common_names: tuple[str, ...]
@@ -32,8 +32,7 @@ class PeerCertificate:
     key_fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who asks, as far as it is proven. `binding` is what the claim is tied to: the device's key or its secret."""
 
     kind: IdentityKind
@@ -43,7 +42,7 @@ class Identity:
 
 
 
-class ClaimState(enum.Enum):
+class ClaimState(Word):
     """asking -> issued -> confirmed, or expired, released."""
 
     ASKING = "asking"
@@ -53,8 +52,7 @@ class ClaimState(enum.Enum):
     RELEASED = "released"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """The durable record that a device asked and what it was given. Times are aware UTC."""
 
     claim_id: str
@@ -71,8 +69,8 @@ class Claim:
     result: Result | None = None
     detail: str | None = None
     peer: str | None = None
-    binding: str = field(default="", repr=False)
-    sealed: bytes | None = field(default=None, repr=False)
+    binding: str = ""
+    sealed: bytes | None = None
     callback: CallbackKind | None = None
     """How the delegate that answers it is reached; None for claims older than this was noted."""
 
@@ -80,3 +78,13 @@ class Claim:
     def is_heard_of(self) -> bool:
         """Whether somebody may have to be told how it ends."""
         return self.callback is None or self.callback.hears
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """What may be shown, by name: neither what it is tied to nor what was given."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in _HIDDEN]
+
+    def __repr__(self) -> str:
+        return f"Claim({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+_HIDDEN = frozenset(("binding", "sealed"))

@@ -7,14 +7,14 @@ Must not live here: how it is kept (store.enrolled, store.contested), signing (e
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.model.claimed import IdentityKind
 
 
-@dataclass(frozen=True, slots=True)
-class Enrolled:
+class Enrolled(msgspec.Struct, frozen=True):
     """One certificate that was issued online, and to whom: `binding` is the secret of the claim it was asked with.
     `used` once the device has shown it or has confirmed with it at hand. `certificate` is PEM, `serial` and
     `key_fingerprint` (SHA-256) are lower-case hexadecimal; times are aware UTC."""
@@ -44,8 +44,7 @@ class Enrolled:
         return not self.used and self.revoked_at is None and self.is_of(binding, key_fingerprint)
 
 
-@dataclass(frozen=True, slots=True)
-class Contest:
+class Contest(msgspec.Struct, frozen=True):
     """Somebody asked for a tag that another holds. `claim_id`, `customer` and `delegate` are the holder's; `identity`
     is how the one who asked came, from `peer`; `times` of them since they were last noted."""
 

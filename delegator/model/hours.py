@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 FORM = "DAYS HH:MM-HH:MM ZONE, such as Mon-Fri 08:00-18:00 Europe/Berlin"
@@ -23,8 +24,7 @@ ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,30}(/[A-Za-z0-9_+-]{1,30}){0,2}", r
 """The form of a name in the IANA database; checked first, because a zone is looked for as a file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """From `opens` to before `closes` (minutes of a day) on those `days` (0 is Monday) on which it begins, by the wall
     clock of `zone`. One that closes at an earlier time than it opens closes on the next day. Raises ValueError."""
 

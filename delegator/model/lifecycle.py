@@ -9,12 +9,13 @@ Must not live here: when an event happens (store.claims, store.ownership), pictu
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.model.audited import Act
 from delegator.model.claimed import ClaimState
+from delegator.model.word import Word
 
 _ASKING, _ISSUED, _CONFIRMED = ClaimState.ASKING, ClaimState.ISSUED, ClaimState.CONFIRMED
 _EXPIRED, _RELEASED = ClaimState.EXPIRED, ClaimState.RELEASED
@@ -24,7 +25,7 @@ _HELD = (*LIVE, _EXPIRED)
 """What an operator's command lets go of: an expired claim holds nothing but counts as an attempt."""
 
 
-class Event(enum.Enum):
+class Event(Word):
     """What can happen to a claim, in a few words."""
 
     ASKED = "asked"
@@ -40,8 +41,7 @@ class Event(enum.Enum):
     REPAIRED = "main board replaced"
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """One row of the table. `before` None is the beginning; `why` is for the reader of the page."""
 
     event: Event

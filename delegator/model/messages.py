@@ -6,9 +6,10 @@ Must not live here: what is registered (model.registered), what is claimed (mode
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from delegator.model.places import HOST_NAME
 from delegator.model.secret import Secret
@@ -20,11 +21,11 @@ from delegator.model.syntax import (
     normal_hint,
     normal_macs,
 )
+from delegator.model.word import Word
 from pki.said import is_harmful
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """What a device says it is. The service tag identifies and never authenticates. Raises ValueError."""
 
     service_tag: str
@@ -35,11 +36,10 @@ class Device:
     def __post_init__(self) -> None:
         check_identifiers(self.service_tag, self.serial_number, self.model)
         if self.mac_addresses:
-            object.__setattr__(self, "mac_addresses", normal_macs(self.mac_addresses))
+            force_setattr(self, "mac_addresses", normal_macs(self.mac_addresses))
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """Where a device believes it stands: hints, never proof. Names lose their final dot and keep their case: it is
     how the owner may know them. Raises ValueError."""
 
@@ -49,15 +49,14 @@ class Location:
 
     def __post_init__(self) -> None:
         if self.ip_address is not None and (normal := normal_hint(self.ip_address)) is not self.ip_address:
-            object.__setattr__(self, "ip_address", normal)
+            force_setattr(self, "ip_address", normal)
         for what, name in (("host_name", self.host_name), ("domain", self.domain)):
             if name is not None and HOST_NAME.fullmatch(name) is None:
-                object.__setattr__(self, what, name.removesuffix("."))
+                force_setattr(self, what, name.removesuffix("."))
                 must_match(HOST_NAME, name.removesuffix("."), what.replace("_", " "))
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialRequest:
+class CredentialRequest(msgspec.Struct, frozen=True):
     """One call of GetProvisioningCredential (block 212). `certificate_request` is PKCS#10 in DER."""
 
     device: Device
@@ -70,15 +69,14 @@ class CredentialRequest:
             raise ValueError("transaction id must be 16 to 128 characters of A-Z a-z 0-9 . _ : -")
 
 
-class Result(enum.Enum):
+class Result(Word):
     """How provisioning ended on the device (block 218)."""
 
     DEPLOYED = "Deployed"
     FAILED = "Failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(msgspec.Struct, frozen=True):
     """ConfirmProvisioning. The transaction id proves the device again where its certificate is shared."""
 
     claim_id: str
@@ -90,8 +88,7 @@ class Confirmation:
         must_match(CLAIM_ID, self.claim_id, "claim id")
 
 
-@dataclass(frozen=True, slots=True)
-class AddressChange:
+class AddressChange(msgspec.Struct, frozen=True):
     """NotifyAddressChange: a service processor tells its new address."""
 
     device: Device
@@ -99,13 +96,12 @@ class AddressChange:
     old_address: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "new_address", normal_hint(self.new_address))
+        force_setattr(self, "new_address", normal_hint(self.new_address))
         if self.old_address is not None:
-            object.__setattr__(self, "old_address", normal_hint(self.old_address))
+            force_setattr(self, "old_address", normal_hint(self.old_address))
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True):
     """A user name and a password for one claim; valid until `not_after` (aware UTC) where it says so. This is the one
     rule for both, wherever they come from: a device hands them on to tools that may mean something by a line end, and
     a person who reads them sees what is there. No refusal shows either. Raises ValueError."""
@@ -123,16 +119,14 @@ class Credential:
                              "nobody sees")
 
 
-@dataclass(frozen=True, slots=True)
-class DelegateAddress:
+class DelegateAddress(msgspec.Struct, frozen=True):
     """Where the device goes next, and the PEM certificates it shall trust there."""
 
     url: str
     trust_anchor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The whole answer to a CredentialRequest (block 216)."""
 
     credential: Credential
@@ -142,8 +136,7 @@ class Answer:
     alternate_delegators: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DelegateRequest:
+class DelegateRequest(msgspec.Struct, frozen=True):
     """RequestCredential: the indication that a device asked (claim 12). The claim id is the idempotency key;
     `peer_address` is where the device called from, for callbacks that are not a SOAP message."""
 
@@ -156,8 +149,7 @@ class DelegateRequest:
         must_match(CLAIM_ID, self.claim_id, "claim id")
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(msgspec.Struct, frozen=True):
     """NotifyDeployed: the delegate learns how provisioning ended."""
 
     claim_id: str

@@ -6,28 +6,29 @@ Must not live here: how it is kept (store.outbox), worded (notify) and sent (net
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from delegator.model.claimed import IdentityKind
+from delegator.model.word import Word
 
 
-class NotificationKind(enum.Enum):
+class NotificationKind(Word):
     """How somebody is told: by signed mail, or by a signed HTTPS call."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
 
 
-class Notice(enum.Enum):
+class Notice(Word):
     """Of what somebody is told."""
 
     PROVISIONED = "provisioned"
     SECOND_CLAIMANT = "second claimant"
 
 
-class NotificationState(enum.Enum):
+class NotificationState(Word):
     """waiting -> sent, or given up; an operator can put it back to waiting."""
 
     WAITING = "waiting"
@@ -35,8 +36,7 @@ class NotificationState(enum.Enum):
     GIVEN_UP = "given up"
 
 
-@dataclass(frozen=True, slots=True)
-class Telling:
+class Telling(msgspec.Struct, frozen=True):
     """What is to be told once a claim is issued: in which ways, by which delegator, and what the claim itself does
     not know, the address that the device says it has."""
 
@@ -46,8 +46,7 @@ class Telling:
     claimed_address: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """One thing to be told to one administrator. Times are aware UTC; `created_at` is when the claim was issued, or
     the second claimant was seen; `peer` is who asked."""
 

@@ -5,25 +5,25 @@ Must not live here: how it is kept (store.ownership, store.transfers), signature
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from delegator.model.audited import Act
+from delegator.model.word import Word
 
 
-@dataclass(frozen=True, slots=True)
-class By:
+class By(msgspec.Struct, frozen=True):
     """Whose act it is: "device", "delegator" or "operator NAME"; from where; and the reason that was given."""
 
     actor: str
     peer: str | None = None
     because: str | None = None
-    detail: Mapping[str, object] = field(default_factory=dict)
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
-class TransferState(enum.Enum):
+class TransferState(Word):
     """offered -> accepted, declined, withdrawn or lapsed."""
 
     OFFERED = "offered"
@@ -40,8 +40,7 @@ STEPS: dict[TransferState, Act] = {
 """What each step is noted as."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True):
     """A device offered by one customer to another. `device` is how it was known then: its tag, else its serial
     number, else a MAC address; `device_id` is None once that registration is gone. Times are aware UTC."""
 
@@ -63,7 +62,7 @@ class Transfer:
         return self.offered_by if step in (TransferState.OFFERED, TransferState.WITHDRAWN) else self.offered_to
 
 
-class Standing(enum.Enum):
+class Standing(Word):
     """What a key of a repaired device counts for. Refused: the old board's. Approved: the one key that may claim.
     Open: any key that is not refused, once."""
 
@@ -72,8 +71,7 @@ class Standing(enum.Enum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(msgspec.Struct, frozen=True):
     """One key of a repaired device, as claims are bound to it ("key:HEX"; "" where any will do)."""
 
     binding: str

@@ -7,26 +7,28 @@ Must not live here: how any of it is kept (store), what follows from it (routing
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from delegator.model.hours import Opening
 from delegator.model.notified import NotificationKind
 from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
 from delegator.model.secret import Secret
 from delegator.model.syntax import check_identifiers, must_match, normal_macs
+from delegator.model.word import Word
 
 
-def _normalise(value: object, **forms: Callable[[str], str]) -> None:
+def _normalise(value: msgspec.Struct, **forms: Callable[[str], str]) -> None:
     """Bring fields of a frozen value into the one form in which they are compared, whoever wrote them: rows of an
     older release too. What is of no form stays as it is; those who compare it find nothing."""
     for field, form in forms.items():
         said = getattr(value, field)
         if said is not None:
             with contextlib.suppress(ValueError):
-                object.__setattr__(value, field, form(said))
+                force_setattr(value, field, form(said))
 
 
 def _normal_domain(text: str) -> str:
@@ -35,7 +37,7 @@ def _normal_domain(text: str) -> str:
     return normal_name(text)
 
 
-class CallbackKind(enum.Enum):
+class CallbackKind(Word):
     """How the delegator reaches a delegate."""
 
     SOAP = "soap"
@@ -50,16 +52,14 @@ class CallbackKind(enum.Enum):
         return self is CallbackKind.SOAP
 
 
-@dataclass(frozen=True, slots=True)
-class Customer:
+class Customer(msgspec.Struct, frozen=True):
     name: str
     title: str
     enabled: bool = True
     policy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SoapCallback:
+class SoapCallback(msgspec.Struct, frozen=True):
     """The customer's own server. `host` must stand in its certificate; `address` overrides where to connect."""
 
     host: str
@@ -72,8 +72,7 @@ class SoapCallback:
         _normalise(self, host=normal_host, address=normal_host)
 
 
-@dataclass(frozen=True, slots=True)
-class SshCallback:
+class SshCallback(msgspec.Struct, frozen=True):
     """The customer's command over SSH. `host_key` is the pinned public key in OpenSSH's form; in `command` `{tag}`,
     `{ip}`, `{peer}` and `{claim}` are filled with checked values only."""
 
@@ -89,8 +88,7 @@ class SshCallback:
         _normalise(self, host=normal_host, address=normal_host)
 
 
-@dataclass(frozen=True, slots=True)
-class HostedCallback:
+class HostedCallback(msgspec.Struct, frozen=True):
     """Settings kept here: a fixed password or a pattern, in which `{tag}` and `{random}` are filled per device; and
     who is told, by signed mail or by a signed HTTPS call."""
 
@@ -110,8 +108,7 @@ class HostedCallback:
         return tuple(kind for kind, target in targets.items() if target is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class LocalCallback:
+class LocalCallback(msgspec.Struct, frozen=True):
     """The customer's own logic on the delegator's machine: an executable (absolute path) with its arguments, or
     with `python` a function named as `module:function`, found in the folder `program`."""
 
@@ -127,8 +124,7 @@ CALLBACKS: dict[CallbackKind, type[Callback]] = {
 _KIND_OF = {made: kind for kind, made in CALLBACKS.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Delegate:
+class Delegate(msgspec.Struct, frozen=True):
     """The customer's provisioning server, or what stands for it. `url` and `trust_anchor` go to the device. Among a
     customer's delegates the lowest `priority` is asked first; among equals `weight` shares the devices out."""
 
@@ -147,8 +143,7 @@ class Delegate:
         return _KIND_OF[type(self.callback)]
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What was sold: everything with this order number belongs to this customer, unless a device's own registration
     names its customer."""
 
@@ -157,8 +152,7 @@ class Order:
     delegate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True):
     """A device known by any of its identifiers, and the customer that owns it: None while it is in stock. `by_order`:
     customer and delegate are those of its order. Raises ValueError."""
 
@@ -175,7 +169,7 @@ class Registration:
     def __post_init__(self) -> None:
         check_identifiers(self.service_tag, self.serial_number, self.model)
         if self.mac_addresses:
-            object.__setattr__(self, "mac_addresses", normal_macs(self.mac_addresses))
+            force_setattr(self, "mac_addresses", normal_macs(self.mac_addresses))
         if self.customer is None and self.delegate is not None:
             raise ValueError("a device in stock can name no delegate")
 
@@ -185,8 +179,7 @@ class Registration:
         return replace(self, customer=None, delegate=None, by_order=False) if self.by_order else self
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """Facts that lead to a delegate, or (as `delegator`, HOST[:PORT]) to another delegator that a device shall ask
     instead. Lower priority is tried first; a rule without conditions is the default."""
 
@@ -207,7 +200,7 @@ class Rule:
         _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
 
 
-class IdentityRule(enum.Enum):
+class IdentityRule(Word):
     """Which proof of identity a policy accepts."""
 
     OWN = "own"
@@ -215,8 +208,7 @@ class IdentityRule(enum.Enum):
     EITHER = "either"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a customer allows. Every field is optional; what is not said is the safe choice. Raises ValueError."""
 
     name: str = "default"
@@ -247,6 +239,6 @@ class Policy:
         if self.claims_per_hour is not None and self.claims_per_hour < 1:
             raise ValueError("claims per hour must be at least 1; to allow none, set custom_operations to false")
         if self.networks:
-            object.__setattr__(self, "networks", tuple(dict.fromkeys(map(normal_network, self.networks))))
+            force_setattr(self, "networks", tuple(dict.fromkeys(map(normal_network, self.networks))))
         if self.domains:
-            object.__setattr__(self, "domains", tuple(dict.fromkeys(map(_normal_domain, self.domains))))
+            force_setattr(self, "domains", tuple(dict.fromkeys(map(_normal_domain, self.domains))))

@@ -9,14 +9,14 @@ Must not live here: what an address is allowed (outbound), the same peer told in
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+
+import msgspec
 
 _V6 = ipaddress.IPv6Network
 _V4 = ipaddress.IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True):
     """Where the four bytes stand, each reading by itself; `alone`: nothing but them counts, so that the outer address
     is none of its own; `turned`: its bits are (RFC 4380 section 4)."""
 

@@ -11,13 +11,13 @@ Must not live here: what a request means, TLS decisions.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING
 
 from delegator.model import PeerCertificate
+from delegator.model.word import Word
 from delegator.net.balancers import Introduction
 from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from delegator.net.serve import Listener
 
 log = logging.getLogger(__name__)
-RECEIVE = 64 * 1024
+RECEIVE = 16 * 1024
+"""One TLS record. `recv` makes a buffer of this size and gives back what was not filled, and each time that 64 KiB or
+more come back to it, glibc puts all its free pieces in order."""
 DROPPED = 1024 * 1024
 """Bytes that are read and dropped while a peer has its last answer to read: the rest of a request that was refused for
 its size. Who sends more than that is not reading."""
@@ -43,7 +45,7 @@ _AT_ONCE = getattr(socket, "TCP_QUICKACK", None)
 """Linux's option to acknowledge at once what came."""
 
 
-class Phase(enum.Enum):
+class Phase(Word):
     """Where a connection stands; each phase has its own deadline, see serve.Deadlines."""
 
     SILENT = "silent"
@@ -105,7 +107,7 @@ class Connection:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.deadline = time.monotonic() + self._listener.deadlines.of(phase)
+        self.deadline = time.monotonic() + self._listener.deadlines.by_phase[phase]
 
     # --- bytes arrive ---
 

@@ -15,8 +15,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
@@ -39,8 +41,7 @@ BREATH = 0.1
 """Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deadlines:
+class Deadlines(msgspec.Struct, frozen=True):
     """Seconds a peer may take in each phase; each bounds what a slow or silent peer can hold."""
 
     silent: float = 5.0
@@ -58,9 +59,12 @@ class Deadlines:
     lingering: float = 1.0
     """For the peer to read its alert and go."""
 
-    def of(self, phase: Phase) -> float:
-        seconds: float = getattr(self, phase._value_)
-        return seconds
+    by_phase: Mapping[Phase, float] = {}
+    """The same for connections to look up."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "by_phase",
+                      {phase: getattr(self, phase.value) for phase in Phase if phase is not Phase.CLOSED})
 
 
 async def _nobody(request: Request, connection: Connection) -> Response:

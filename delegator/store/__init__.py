@@ -9,10 +9,11 @@ Must not live here: SQL (claims, devices, registry), decisions, callbacks.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from delegator import config
 from delegator.deadline import Within
@@ -67,8 +68,7 @@ __all__ = ["Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "Pac
            "milliseconds", "open_named", "open_store"]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """What the store knows of a device that asks: registrations to choose from, policies that approve its tag."""
 
     registrations: tuple[Registration, ...]

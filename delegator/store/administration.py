@@ -8,7 +8,6 @@ Must not live here: the changes themselves (store.registry), devices (store.flee
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -25,8 +24,7 @@ NAMED = 100
 """Tags that one row names; of more it tells how many there were."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Noun:
+class _Noun(msgspec.Struct, frozen=True):
     """One small table: its columns but the name, those that are JSON, and its acts."""
 
     table: str

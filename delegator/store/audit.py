@@ -35,7 +35,7 @@ process's, nobody else can say. Look-up and insert take 9 µs on SQLite; one sta
 and more."""
 
 
-class Appending(Query):
+class Appending(Query, frozen=True, kw_only=True):
     """A query whose statement the Ledger makes: the row for an entry. What it says itself no database takes."""
 
     entry: Entry
@@ -43,9 +43,7 @@ class Appending(Query):
 
 def append(entry: Entry) -> Transaction[None]:
     """Chain one row, in the transaction that this is a part of."""
-    query = Appending("a row of the audit: this transaction must be run through the Ledger")
-    query.entry = entry
-    yield query
+    yield Appending("a row of the audit: this transaction must be run through the Ledger", entry=entry)
 
 
 class Ledger:

@@ -18,9 +18,10 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import ID_BYTES, SealingKey, id_of
@@ -39,8 +40,7 @@ Progress = Callable[[int, int], None]
 """Told how many pages are copied, of how many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True):
     """What a database file was found to hold. `keys` are the ids of the keys that seal something in it."""
 
     path: Path

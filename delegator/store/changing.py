@@ -9,9 +9,10 @@ Must not live here: the tables themselves (store.registry), their audit (store.a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from delegator.errors import Missing
 from delegator.model import Customer, Delegate, Policy, Rule
@@ -26,8 +27,7 @@ T = TypeVar("T", Customer, Delegate, Policy, Rule)
 How = Callable[[T], T]
 
 
-@dataclass(frozen=True, slots=True)
-class Noun(Generic[T]):
+class Noun(msgspec.Struct, Generic[T], frozen=True):
     """One small table: all its rows, a row as a value, a value written."""
 
     name: str

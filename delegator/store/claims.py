@@ -10,16 +10,17 @@ Must not live here: a device's word of its end (confirming), sealing, policy tex
 
 from __future__ import annotations
 
-import enum
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
 from delegator.model.audited import Act, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
+from delegator.model.word import Word
 from delegator.policy import Reason, Why
 from delegator.store import audit, boards, enrolled, paces
 from delegator.store.contention import Limits, contended
@@ -59,8 +60,7 @@ _LONGEST_BUSY = 3_600_000
 """Milliseconds that a claim is being answered at most. What is busy for longer was so by a clock that was wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
     a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
     there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer;
@@ -92,7 +92,7 @@ class Ask:
                 *(() if self.pacing is None else self.pacing.holders)]
 
 
-class Outcome(enum.Enum):
+class Outcome(Word):
     """What asking for a claim led to."""
 
     OPENED = "opened"
@@ -106,8 +106,7 @@ class Outcome(enum.Enum):
     UNSURE = "over if the clock is right"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The outcome, the claim it concerns (None only when over a limit) and the reasons of a limit."""
 
     outcome: Outcome

@@ -15,11 +15,12 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import is_loopback, normal_host
@@ -37,8 +38,7 @@ OTHERS = 0.5
 _SCHEMES = ("postgresql", "postgres")
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(msgspec.Struct, frozen=True):
     """What is needed to connect; made from settings by `server_of`. `hosts` are its servers with their ports, none
     where the environment names them; `timeout` is for one statement, in seconds."""
 

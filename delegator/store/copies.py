@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from delegator.deadline import deadline
 from delegator.errors import DelegatorError, Kind
@@ -18,18 +20,17 @@ from delegator.model import Customer, Policy
 from delegator.routing import Directory
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """One copy. `lists` says whether any policy has a list of approved tags."""
+class Tables(msgspec.Struct, frozen=True):
+    """One copy. `lists` says whether any policy has a list of approved tags, which follows from the policies."""
 
     revision: int
     customers: dict[str, Customer]
     policies: dict[str, Policy]
     directory: Directory
-    lists: bool = field(init=False)
+    lists: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lists", any(one.approved_only for one in self.policies.values()))
+        force_setattr(self, "lists", any(one.approved_only for one in self.policies.values()))
 
 
 class Hearing(Protocol):

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace as changed
+
+from msgspec.structs import replace as changed
 
 from delegator.errors import DelegatorError, Kind, Missing, Owned
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Device, Registration, normal_mac

@@ -19,10 +19,11 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 
@@ -48,8 +49,7 @@ class Writer(NamedTuple):
     began: int
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """The newest writer that this process or machine knows of."""
 
     system: str

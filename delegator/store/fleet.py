@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import replace as replaced
 
 from delegator.model import Claim, Registration
 from delegator.model.audited import Act, Entry

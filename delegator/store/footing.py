@@ -10,8 +10,10 @@ Must not live here: what follows from it (shared), limits (store.claims).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from delegator.model import Claim, Identity
 from delegator.model.enrolled import Enrolled
@@ -23,8 +25,7 @@ from delegator.store.transaction import Query, Row, Transaction
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Footing:
+class Footing(msgspec.Struct, frozen=True):
     """The live claim of a tag (None where its lease is over), its standing enrolment, what limits say."""
 
     claim: Claim | None

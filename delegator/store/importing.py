@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+import msgspec
+
 from delegator.errors import DelegatorError, Kind, Owned
 from delegator.model import Registration
 from delegator.model.audited import Act, Entry
@@ -48,8 +50,7 @@ WAITING = imports.ALIVE / 1000 + 5
 """Seconds that we wait for another import: longer than a dead one blocks the way."""
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(msgspec.Struct, frozen=True):
     """What is wanted: devices that are registered differently changed (`replace`), good rows kept although others are
     not (`keep_good`), nothing written (`dry_run`). `source` says for the audit what was imported, `unnamed` which
     fields the row on a line does not name: those of a device that is registered stay. `whose`: whether a refusal says
@@ -67,8 +68,7 @@ Stage = Callable[[str, int], Callable[[int], None]]
 """Told what comes next and of how many pieces it is made; gives back what is told of pieces that are done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(msgspec.Struct, frozen=True):
     """What an import came to, and whether it was `kept`. Which lines were refused, the spool knows."""
 
     counts: Counts

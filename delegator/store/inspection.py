@@ -6,10 +6,10 @@ Must not live here: writing rows (store.audit), judging them (store.verification
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from delegator.model.audited import Act, Entry, Record
 from delegator.routing import NOBODY
@@ -23,8 +23,7 @@ PAGE = 1000
 """Rows read at once: less than a megabyte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """Which rows: all of these must hold. Times are aware UTC; `until` is no longer wanted."""
 
     service_tag: str | None = None

@@ -17,10 +17,11 @@ import logging
 import sqlite3
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.rounds import guarded, kept

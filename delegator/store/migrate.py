@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.transaction import Query, Row
@@ -29,8 +30,7 @@ class Migrating(Protocol):
     async def script(self, sql: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaFile:
+class SchemaFile(msgspec.Struct, frozen=True):
     number: int
     name: str
     sql: str

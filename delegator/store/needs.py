@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.store.transaction import Counted, Scope
 
@@ -19,8 +20,7 @@ EVERYTHING = 0x64656C6567617465
 MIGRATING = EVERYTHING + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True):
     """Names to have alone, None for everything, and names to share."""
 
     names: frozenset[str] | None

@@ -10,9 +10,10 @@ Must not live here: devices (store.devices), what a route makes of it (routing).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from dataclasses import replace as changed_entry
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace as changed_entry
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
@@ -54,8 +55,7 @@ def devices_in(number: str) -> Query:
                  "WHERE device_id IN (SELECT device_id FROM devices WHERE order_number = $1)", (number,))
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True):
     """What an import of orders came to: counts, and which of them, by position, were refused and why."""
 
     new: int

@@ -9,8 +9,10 @@ Must not live here: wording, sending, how long to wait (notify).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
 
 from delegator.model import (
     CallbackKind,
@@ -44,8 +46,7 @@ _AT_A_TIME = 500
 _LONGEST_ERROR = 300
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(msgspec.Struct, frozen=True):
     """One queue as it was seen. Whoever changes `due_at` from that first has it."""
 
     kind: NotificationKind
@@ -54,8 +55,7 @@ class Queue:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """A notification to send now, and its queue as it is held for that."""
 
     notification: Notification

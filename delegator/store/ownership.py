@@ -10,9 +10,10 @@ Must not live here: the two steps of a transfer (store.transfers), when a claim 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Claim, Registration

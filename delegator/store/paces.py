@@ -10,7 +10,8 @@ Must not live here: how long a minute counts, and what is too many (delegator.po
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.policy import WINDOW, Pace, Reason
 from delegator.store.transaction import Query, Row, Transaction
@@ -22,8 +23,7 @@ _WITHIN = "minute BETWEEN $2 AND $3"
 hour was written by a clock that was wrong, and is removed with those that are over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
+class Pacing(msgspec.Struct, frozen=True):
     """The holders whose claims are counted by the hour, and what says, from their paces, why not, or ()."""
 
     holders: tuple[str, ...]

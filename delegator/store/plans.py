@@ -9,11 +9,11 @@ Must not live here: what a plan makes of events (delegator.billing), closing mon
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
@@ -31,8 +31,7 @@ _COLUMNS = "name, version, since, currency, included, price, prices, base_fee"
 _ALL = Query(f"SELECT {_COLUMNS} FROM plans ORDER BY name, version")
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """From this month on the customer has this plan, or none."""
 
     customer: str

@@ -8,8 +8,9 @@ Must not live here: when to prune (app, cli), how long rows are kept (config).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
@@ -25,8 +26,7 @@ AT_ONCE = 250
 """Rows checked, or removed, in one go: a running delegator does this too, and no device shall wait for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(msgspec.Struct, frozen=True):
     """How far a chain was pruned: its last row that went, and how many went."""
 
     chain: str
@@ -88,8 +88,7 @@ def remove(key: bytes, chain: str, upto: int) -> Transaction[int]:
     return len(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
+class Marked(msgspec.Struct, frozen=True):
     """The heads of all chains, and the chains that are not what their last mark says."""
 
     heads: dict[str, Head]

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from delegator.billing import digest
 from delegator.model.audited import Act, Record
 from delegator.model.billed import Period, Statement
@@ -50,8 +52,7 @@ MEANS = {
 """What each says, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """One thing that does not fit, with the row of audit it is about where there is one."""
 
     what: What

@@ -8,8 +8,9 @@ Must not live here: devices (store.devices), claims (store.claims).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Customer, Delegate, Policy, Rule
@@ -26,8 +27,7 @@ REVISION = Query("SELECT number FROM revision")
 _TABLES = {"customer": "customers", "delegate": "delegates", "rule": "rules", "policy": "policies"}
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """The state of a delegate's circuit breaker, the failure that led there ("" for none), and since when."""
 
     state: str

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from delegator.sealing import SealingKey
 from delegator.store.audit import Ledger
@@ -27,8 +28,7 @@ _TABLES = {"sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table'",
 Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How many schema files a start would apply, of how many."""
 
     missing: int

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from delegator.errors import DelegatorError
 from delegator.sealing import ID_BYTES, SealingKey, id_of
@@ -23,8 +24,7 @@ PAGE = 200
 """Rows in one transaction: 9 ms of the writer (measured), and a device waits for no longer than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """A column of sealed values: where, by which key column a row is found, and what it is sealed for."""
 
     table: str
@@ -51,8 +51,7 @@ SEALED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """How many values of a table are sealed with a key, by its id."""
 
     table: str

@@ -7,7 +7,6 @@ Must not live here: SQL statements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ from delegator.sealing import SealingKey
 from delegator.store.transaction import Row, Value
 
 _NO_CONDITION = ("name", "delegate", "priority", "delegator")
-CONDITIONS = tuple(field.name for field in fields(Rule) if field.name not in _NO_CONDITION)
+CONDITIONS = tuple(name for name in Rule.__struct_fields__ if name not in _NO_CONDITION)
 
 
 def _text(value: Value) -> str | None:
@@ -81,7 +80,7 @@ def registration_of(row: Row) -> Registration:
 
 def callback_columns(name: str, callback: Callback, key: SealingKey) -> tuple[str, bytes | None]:
     """settings and sealed: every field of type Secret goes into the sealed column, all others into the plain one."""
-    values = {field.name: getattr(callback, field.name) for field in fields(callback)}
+    values = {name: getattr(callback, name) for name in callback.__struct_fields__}
     secrets = {name: value.reveal() for name, value in values.items() if isinstance(value, Secret)}
     plain = {name: value for name, value in values.items() if value is not None and not isinstance(value, Secret)}
     sealed = key.seal(_json(secrets), f"delegates/{name}") if secrets else None

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from delegator.model.places import authority
 from delegator.rounds import guarded, kept
@@ -26,8 +27,7 @@ PATIENCE = 0.8
 Host = tuple[str, int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What a look came to: a writer that is newer than the one we have, hosts that take writes and must not, and why
     nobody may be written to."""
 

@@ -12,8 +12,9 @@ import functools
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from delegator.store.bulk import TOGETHER
 from delegator.store.devices import names, spoken
@@ -62,8 +63,7 @@ def _inserting(table: str, rows: int, width: int) -> str:
     return f"INSERT INTO {table} VALUES " + ", ".join([f"({', '.join('?' * width)})"] * rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """Lines by what becomes of them; those registered already, just so, are `unchanged`."""
 
     rows: int

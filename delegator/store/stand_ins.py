@@ -8,7 +8,7 @@ Must not live here: who stands in for whom (routing), the life of a claim (store
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.policy import Reason
@@ -19,8 +19,7 @@ from delegator.store.paces import Pacing
 from delegator.store.transaction import Counted, Query, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class StandIn:
+class StandIn(msgspec.Struct, frozen=True):
     """The delegate, and what its own policy says: `limits` as those of an Ask, and until when (ms) it lends."""
 
     delegate: str

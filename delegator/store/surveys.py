@@ -7,9 +7,10 @@ Must not live here: what follows from a count (policy), layout (cli).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from delegator.model import Claim
 from delegator.policy import Pace
@@ -28,8 +29,7 @@ _EXPIRED_OF = (f"SELECT service_tag, count(*) FROM claims WHERE service_tag IN (
 _APPROVING = f"SELECT service_tag, policy FROM approvals WHERE service_tag IN ({_TAGS})"
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """What is on record of a tag: its live claim, how many of its claims expired, whose lists hold it."""
 
     standing: Claim | None = None

@@ -11,24 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 Value = str | int | bytes | None
 Row = Sequence[Value]
 
 
-class Query(NamedTuple):
+class Query(msgspec.Struct, frozen=True):
     """One statement and its parameters, `$1` first."""
 
     sql: str
     parameters: tuple[Value, ...] = ()
 
 
-class Rows(Query):
+class Rows(Query, frozen=True):
     """Rows for one table, written by the driver's quickest way: `sql` is the table with its columns, "devices
     (device_id, customer)", and `parameters` are the values of all rows, one row after the other."""
-
-    __slots__ = ()
 
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ Work = Callable[[], Transaction[T]]
 """Makes a transaction, as often as the driver has to run it: a generator cannot be run twice."""
 
 
-class Counted(NamedTuple):
+class Counted(msgspec.Struct, frozen=True):
     """A name that many may share as long as its number, which `question` finds, is far from what limits it. `near`
     says, from that number and all that may come to it at the same time, that it is not far."""
 

@@ -11,8 +11,10 @@ Must not live here: signatures themselves (signing), repairs and returns (store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Registration, normal_mac
@@ -32,8 +34,7 @@ COLUMNS = ("transfer_id, device, device_id, service_tag, order_number, offered_b
 _LIST = "see: delegator transfers list"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One step as it is taken: by whom, at what time (ms), for which customer (None for an offer: whoever owns the
     device), and with which signature."""
 

@@ -11,9 +11,10 @@ Must not live here: prices (delegator.billing), whether the audit says the same 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+import msgspec
 
 from delegator.model import CallbackKind, Result
 from delegator.model.billed import Count, Period
@@ -37,8 +38,7 @@ _COUNT = (f"SELECT customer, callback, count(*), count(CASE WHEN result = '{Resu
           "WHERE CAST($5 AS TEXT) IS NULL OR customer = $5 GROUP BY customer, callback")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One credential issued. `issued_at` is milliseconds since 1970, `callback` None where nobody knows."""
 
     claim_id: str

@@ -43,8 +43,7 @@ class Wrong(enum.Enum):
     HEAD = "head not in the chain"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One thing that is wrong, at this row of a chain (0: no row in particular)."""
 
     wrong: Wrong
@@ -53,8 +52,7 @@ class Finding:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """A head that a chain is known to have had, and who says so."""
 
     chain: str

@@ -17,9 +17,10 @@ import os
 import sqlite3
 import struct
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store.chain import Head, head_of
@@ -37,8 +38,7 @@ _HEADER, _FRAME = 32, 24
 _BACK = "put it back where it was, and the delegator goes on by itself"
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """Why no commit counts, what to do, and whether only a start helps."""
 
     why: str

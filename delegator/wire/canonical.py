@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from delegator.wire.messages import DIALECTS, Dialect, Operation, Part, Record, Request, Service
 from delegator.wire.soap import Element, Version
@@ -30,8 +31,7 @@ _IN = "(?(n)(?P=n):)"
 """The prefix of an element of ours: the one its operation declared, or none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Take:
+class _Take(msgspec.Struct, frozen=True):
     """Which group of the match holds a part. A record's own group says only whether it is there."""
 
     field: str
@@ -73,8 +73,7 @@ def _maybe(part: Part, text: str) -> str:
     return text if part.least else f"(?:{text})?"
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True):
     """One operation as an expression, and how to make its value from a match."""
 
     pattern: re.Pattern[str]

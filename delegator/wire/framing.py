@@ -8,16 +8,15 @@ Must not live here: what a request or an answer is (wire.http).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import httptools
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How much of a message is taken. All in bytes but the two counts."""
 
     target: int = 2048

@@ -9,12 +9,13 @@ Must not live here: deadlines and sockets (net.serve, net.client), paths and med
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 import httptools
+import msgspec
 
 from delegator.model.places import authority, read_authority
 from delegator.wire.framing import CONTINUE, LIMITS, HttpError, Limits, Message
@@ -24,8 +25,7 @@ __all__ = ["CONTINUE", "LIMITS", "HttpError", "Limits", "Request", "RequestReade
            "render_request", "render_response"]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request. Header names are in lower case; fields that were sent twice are joined by a comma."""
 
     method: str
@@ -46,8 +46,7 @@ class Request:
         return "" if found is None else authority(*found)
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """One answer, to be rendered or as it was read (header names in lower case then)."""
 
     status: int
@@ -295,14 +294,21 @@ _OURS = frozenset((b"content-length", b"transfer-encoding", b"connection", b"hos
 
 def _fields(headers: Mapping[bytes, bytes]) -> list[bytes]:
     """Header lines. No value can add a line of its own (RFC 9110 section 5.5). Raises ValueError."""
-    lines = []
-    for name, value in headers.items():
-        if _TOKEN.fullmatch(name) is None or name.lower() in _OURS:
-            raise ValueError(f"not a header for a caller to set: {name!r}")
-        if _VALUE.fullmatch(value) is None:
-            raise ValueError(f"header {name!r} holds what no header can carry")
-        lines.append(b"%b: %b\r\n" % (name, value))
-    return lines
+    return [_content_type(name, value) if name == _CONTENT_TYPE else _line(name, value)
+            for name, value in headers.items()]
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    if _TOKEN.fullmatch(name) is None or name.lower() in _OURS:
+        raise ValueError(f"not a header for a caller to set: {name!r}")
+    if _VALUE.fullmatch(value) is None:
+        raise ValueError(f"header {name!r} holds what no header can carry")
+    return b"%b: %b\r\n" % (name, value)
+
+
+_CONTENT_TYPE = b"Content-Type"
+_content_type = functools.lru_cache(maxsize=16)(_line)
+"""Of a few values, so that lines are kept; what other headers carry may be secret, and is kept by nobody."""
 
 
 def render_response(response: Response, close: bool) -> bytes:

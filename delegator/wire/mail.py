@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -34,8 +34,7 @@ _BOUNDARY = b"=_signed_"
 """`=_` stands in neither quoted-printable nor base64 (RFC 2045 section 6.7), so in no part of ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """One mail to one address. `message_id` is the part before the @ of its Message-ID; a retry has the same."""
 
     sender: str
@@ -47,8 +46,7 @@ class Letter:
     delegator: str
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(msgspec.Struct, frozen=True):
     """The mail signer's key, its certificate and the chain behind that."""
 
     key: EllipticCurvePrivateKey | RSAPrivateKey

@@ -12,10 +12,11 @@ Must not live here: SOAP's own elements (wire.soap), what to do with a value (ha
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from delegator import model
 from delegator.errors import DelegatorError, Kind
@@ -32,6 +33,7 @@ from delegator.model import (
     Location,
     Result,
 )
+from delegator.model.word import Word
 from delegator.wire import scalars, wording, xml
 from delegator.wire.reading import malformed, read_record
 from delegator.wire.scalars import Scalar
@@ -53,8 +55,7 @@ _TRANSACTION_ID = scalars.secret(scalars.exact(model.TRANSACTION_ID))
 # --- records ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One element of a record: its name, the model's field, its type, how often it may stand there."""
 
     name: str
@@ -79,20 +80,19 @@ class Part:
         return not self.least and (self.judge is not None or self.cut > 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """A sequence of elements that makes one model value (`make` takes the parts' fields by keyword)."""
 
     name: str
     make: Callable[..., Any]
     parts: tuple[Part, ...] = ()
-    by_name: Mapping[str, Part] = field(init=False, repr=False)
-    needed: frozenset[str] = field(init=False, repr=False)
-    """The fields that must be there."""
+    by_name: Mapping[str, Part] = {}
+    needed: frozenset[str] = frozenset()
+    """The fields that must be there; like `by_name` it follows from the parts."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by_name", {part.name: part for part in self.parts})
-        object.__setattr__(self, "needed", frozenset(part.field for part in self.parts if part.least))
+        force_setattr(self, "by_name", {part.name: part for part in self.parts})
+        force_setattr(self, "needed", frozenset(part.field for part in self.parts if part.least))
 
 
 def _optional(name: str, attribute: str, kind: Scalar | Record, absent: object = None) -> Part:
@@ -155,15 +155,14 @@ FAULT = Record("Fault", Fault, (
 # --- operations ---------------------------------------------------------------------------------------------------
 
 
-class Service(enum.Enum):
+class Service(Word):
     """Who serves an operation: the delegator to devices, or a delegate to the delegator."""
 
     DELEGATOR = "Delegator"
     DELEGATE = "Delegate"
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One call: the element that asks, named as the operation, and the element that answers."""
 
     service: Service
@@ -175,8 +174,7 @@ class Operation:
         return self.request.name
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True):
     """A namespace and its operations."""
 
     namespace: str

@@ -10,8 +10,9 @@ Must not live here: trust, sockets. Specification: haproxy.org, proxy-protocol.t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+import msgspec
 
 from delegator.model.places import normal_address
 
@@ -33,8 +34,7 @@ class ProxyError(ValueError):
     """What came is no header of the PROXY protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """`source` is the client's address as text, None where the balancer speaks for itself (a check of its health) or
     does not know; `rest` is what came behind the header."""
 

@@ -11,7 +11,7 @@ Must not live here: sockets (net.valve), which peer gets which bounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 AROUND = 64
 """Bytes that stand around a piece of use: an SSH packet with a byte of output has 52 (RFC 5647), or 64 with a MAC."""
@@ -22,8 +22,7 @@ LOOKS = 1024
 TRICKLES = f"it sent what it sent in more than {LOOKS} small pieces"
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """Bytes and pieces of one call at most, with what they are called when they were too many. `ends` is what a piece
     ends with, where that is seen on the way in. `packets` are those of no use, where somebody counts packets, without
     one for each piece (some servers send one with everything they say). `quick` pieces are taken as they come, further

@@ -52,24 +52,32 @@ class Records:
 
     def cut(self, data: bytes) -> Iterator[tuple[bytes, int]]:
         """The same bytes in pieces, each with the number of records that end in it, AT_ONCE at most, and in a handshake
-        hardly more than PIECE bytes. Bytes that are no TLS come out too: what they are is OpenSSL's to say."""
-        start, position, end, ended = 0, 0, len(data), 0
+        hardly more than PIECE bytes: what has begun behind its last record is a piece of its own, as it may be data.
+        Bytes that are no TLS come out too: what they are is OpenSSL's to say."""
+        start, position, end, ended, whole = 0, 0, len(data), 0, 0
         while position < end:
             if not self._left:
-                header = self._header + data[position:position + _HEADER - len(self._header)]
-                position += len(header) - len(self._header)
-                self._header = header
-                if len(header) < _HEADER:
-                    break
-                self._header, self._left = b"", header[3] << 8 | header[4]
+                if not self._header and position + _HEADER <= end:  # as nearly always: nothing is copied
+                    self._left = data[position + 3] << 8 | data[position + 4]
+                    position += _HEADER
+                else:
+                    header = self._header + data[position:position + _HEADER - len(self._header)]
+                    position += len(header) - len(self._header)
+                    self._header = header
+                    if len(header) < _HEADER:
+                        break
+                    self._header, self._left = b"", header[3] << 8 | header[4]
             taken = min(self._left, end - position)
             self._left -= taken
             position += taken
             if not self._left:
-                ended += 1
+                ended, whole = ended + 1, position
                 if ended == AT_ONCE or (self._shaking and position - start >= PIECE):
                     yield data[start:position], ended
                     start, ended = position, 0
+        if self._shaking and start < whole < end:
+            yield data[start:whole], ended
+            start, ended = whole, 0
         if start < end:
             yield data[start:] if start else data, ended
 

@@ -6,14 +6,14 @@ Must not live here: finding it out (tls).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+from msgspec.structs import force_setattr
 
 from pki.said import said
 from pki.trust import Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """`subject` and `serial` name the refused certificate where there was one, `genuine` says that an authority that we
     believe signed it; else `leaf` is what the peer showed, which anybody may have made."""
 
@@ -26,7 +26,7 @@ class Refused:
     leaf: bytes = b""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "detail", said(self.detail))
+        force_setattr(self, "detail", said(self.detail))
 
     def __str__(self) -> str:
         whom = f": certificate {self.subject} serial {self.serial} depth {self.depth}" if self.serial else ""

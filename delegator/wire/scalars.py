@@ -11,15 +11,15 @@ import enum
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from delegator.model import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(msgspec.Struct, frozen=True):
     """A value without children: text to value (raises ValueError) and back, and how the XSD tells it."""
 
     xsd: str

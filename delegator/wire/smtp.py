@@ -8,13 +8,13 @@ Must not live here: sockets, how much a relay may say (wire.ration).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 _LINE = re.compile(rb"(\d{3})(?:([ -])([^\r\n]*))?\r?")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """A code, its lines without it, and what came behind."""
 
     code: int

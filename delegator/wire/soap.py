@@ -8,10 +8,10 @@ Must not live here: what an operation means (wire.messages), which fault to choo
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass
+import msgspec
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model.word import Word
 from delegator.wire import xml
 from delegator.wire.xml import Element
 
@@ -22,7 +22,7 @@ FAULT_NAMESPACE = "urn:delegator:provisioning:1"
 """Where our fault codes live: `Fault{Code, RetryAfter?, AlternateDelegator*}` in the detail."""
 
 
-class Version(enum.Enum):
+class Version(Word):
     """A SOAP version, by the namespace of its envelope."""
 
     V11 = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -40,8 +40,7 @@ _FRAMES = {version: (f'{_XML}<soap:Envelope xmlns:soap="{version.value}"><soap:B
            for version in Version}
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """What a peer is told: a code (ours, or a foreign stack's), a sentence, seconds until it may ask again, and
     the delegators to ask instead."""
 
@@ -51,8 +50,7 @@ class Fault:
     alternates: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """One message: its single body element, and what that says where it is a fault."""
 
     version: Version

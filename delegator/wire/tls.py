@@ -13,7 +13,6 @@ from __future__ import annotations
 import ipaddress
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import service_identity
 import service_identity.pyopenssl
 from cryptography.hazmat.bindings.openssl.binding import Binding
+from msgspec.structs import replace
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
@@ -50,7 +50,6 @@ DEAR_KEY = "an RSA key that would take too long to check a signature with"
 _ffi, _lib = Binding.ffi, Binding.lib
 _WANT_READ, _ZERO_RETURN = int(_lib.SSL_ERROR_WANT_READ), int(_lib.SSL_ERROR_ZERO_RETURN)
 _OUT = 2 * RECORD
-_scratch = _ffi.new_allocator(should_clear_after_alloc=False)
 _ERROR_OF = {Refusal.REVOKED: 23, Refusal.CRL_STALE: 1, Refusal.WRONG_PURPOSE: 26, Refusal.WEAK_KEY: 66,
              Refusal.UNKNOWN_CA: 20, Refusal.OTHER: 28}
 """X509_V_ERR_CERT_REVOKED becomes alert certificate_revoked, INVALID_PURPOSE unsupported_certificate, EE_KEY_TOO_SMALL
@@ -62,6 +61,9 @@ class TlsContext:
     """Certificate, key and trust for many sessions. Make it with `server_context` or `client_context`.
 
     A server asks more of its peers than OpenSSL does: what `wire.leaf` says, and an issuer that may sign them.
+    Sessions of one context take turns: they share what is remembered of the verification under way, and the room that
+    bytes pass through, which is emptied before anybody else can have it. Another thread needs a context of its own, as
+    OpenSSL is called without the interpreter's lock.
     """
 
     def __init__(self, method: int, trust: TrustStore, now: Callable[[], datetime], mode: int) -> None:
@@ -69,6 +71,7 @@ class TlsContext:
         self.last_refused: Refused | None = None
         self.last_leaf: bytes | None = None
         self.last_peer: PeerCertificate | None = None
+        self.scratch, self.start = _ffi.new("char[]", _OUT), _ffi.new("char **")
         self._now = now
         self._serves = method == SSL.TLS_SERVER_METHOD
         direct = self._serves and trust.issuers == trust.beneath_anchors().issuers
@@ -290,7 +293,7 @@ class Session:
 
     def _read_into(self, parts: list[bytes]) -> None:
         """The data of each record that has some."""
-        buffer, start = _scratch("char[]", RECORD), _ffi.new("char **")
+        buffer, start = self._context.scratch, self._context.start
         while True:
             length = _lib.SSL_read(self._ssl, buffer, RECORD)
             if length <= 0:
@@ -316,7 +319,7 @@ class Session:
 
     def outgoing(self) -> bytes:
         """Bytes for the wire; b"" when there are none."""
-        buffer = _scratch("char[]", _OUT)
+        buffer = self._context.scratch
         length = _lib.BIO_read(self._out, buffer, _OUT)
         data: bytes = _ffi.buffer(buffer, length)[:] if length > 0 else b""
         while length == _OUT:

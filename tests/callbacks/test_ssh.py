@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 import socket
 import stat
@@ -14,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from delegator.callbacks import CallbackKind, Callbacks
@@ -171,7 +171,7 @@ async def test_a7b_nothing_is_left_after_a_call_however_it_ended(sshd: Sshd) -> 
                 await ask(sshd.callback(command))
             else:
                 await refused(sshd.callback(command))
-    await refused(dataclasses.replace(sshd.callback(), user="nobody-like-this"))
+    await refused(msgspec.structs.replace(sshd.callback(), user="nobody-like-this"))
     assert await settled(lambda: descriptors() <= before)
 
 
@@ -212,10 +212,10 @@ async def test_b7_a_changed_host_key_is_refused_and_reported_and_learns_nothing(
 
 
 async def test_b7_a_key_that_the_server_does_not_let_in_is_told(sshd: Sshd) -> None:
-    stranger = dataclasses.replace(sshd.callback(), private_key=sshd.new_key("stranger"))
+    stranger = msgspec.structs.replace(sshd.callback(), private_key=sshd.new_key("stranger"))
     assert f"user {sshd.user} is not let in with this key" in (await refused(stranger)).detail
-    assert "is not let in" in (await refused(dataclasses.replace(sshd.callback(), user="nobody-like-this"))).detail
-    assert "settings cannot be used" in (await refused(dataclasses.replace(sshd.callback(), private_key=type(
+    assert "is not let in" in (await refused(msgspec.structs.replace(sshd.callback(), user="nobody-like-this"))).detail
+    assert "settings cannot be used" in (await refused(msgspec.structs.replace(sshd.callback(), private_key=type(
         stranger.private_key)(SECRET)))).detail
 
 
@@ -269,13 +269,13 @@ async def peer(says: bytes, hang_up: bool = True) -> AsyncIterator[int]:
     b"SSH-2.0-x\r\n" + b"\xff" * 4000, b"SSH-2.0-x\r\n\x00\x00\x00\x0c\x0a\x14" + b"\0" * 40])
 async def test_c10_a_peer_that_speaks_no_ssh_is_unreachable_and_no_more(sshd: Sshd, says: bytes) -> None:
     async with peer(says) as port:
-        assert "no SSH connection" in (await refused(dataclasses.replace(sshd.callback(), port=port))).detail
+        assert "no SSH connection" in (await refused(msgspec.structs.replace(sshd.callback(), port=port))).detail
 
 
 async def test_c10_a_peer_that_says_nothing_ends_with_the_budget(sshd: Sshd) -> None:
     before = descriptors()
     async with peer(b"", hang_up=False) as port:
-        callback = dataclasses.replace(sshd.callback(), port=port)
+        callback = msgspec.structs.replace(sshd.callback(), port=port)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await ask(callback)
@@ -286,7 +286,7 @@ async def test_a7b_nobody_there_is_unreachable(sshd: Sshd) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        error = await refused(dataclasses.replace(sshd.callback(), port=port))
+        error = await refused(msgspec.structs.replace(sshd.callback(), port=port))
     assert error.detail.endswith(f"delegate.acme.example:{port}: Connection refused")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from lxml import etree
+from msgspec.structs import force_setattr
 
 from delegator.delegate import access, credentials, provisioning
 from delegator.delegate.access import Attempts, read_basic
@@ -34,7 +35,7 @@ def test_credentials_fit_old_service_processors_and_differ():
 
 def test_values_are_escaped_in_text_and_attributes_and_other_braces_stay():
     device = Device("SRV0001", None, (), "R1 (2)")
-    object.__setattr__(device, "model", """<&>"']]>""")
+    force_setattr(device, "model", """<&>"']]>""")
     text = provisioning.filled("<a b='{model}' c=\"{model}\">{model}{serial}{0}{tag}</a>", device)
     root = etree.fromstring(text)
     assert (root.get("b"), root.get("c"), root.text) == (device.model, device.model, f"{device.model}{{0}}SRV0001")
@@ -42,7 +43,7 @@ def test_values_are_escaped_in_text_and_attributes_and_other_braces_stay():
 
 def test_a_value_that_looks_like_a_mark_is_filled_in_once_at_most():
     device = Device("SRV0001", "SN1", (), "R1")
-    object.__setattr__(device, "model", "{tag}")
+    force_setattr(device, "model", "{tag}")
     assert provisioning.filled("{model}", device) == "{tag}"
 
 

@@ -31,6 +31,7 @@ from msgspec.structs import replace
 
 from delegator import config
 from delegator.clocks import STOOD
+from delegator.finished import MOMENT
 from delegator.model import Customer, Delegate, HostedCallback, Policy, Registration, Secret, SoapCallback
 from delegator.parts import open_settings_store
 from delegator.sealing import create_key_file
@@ -231,6 +232,9 @@ class World:
 
     @property
     def log(self) -> str:
+        """What it has said of everything so far; lines of handshakes come a moment after them."""
+        if self.process is not None and self.process.poll() is None:
+            time.sleep(3 * MOMENT)
         return (self.root / "log").read_text()
 
     def trails(self, tag: str | None = None) -> list[dict[str, Any]]:

@@ -133,6 +133,18 @@ def test_A11_the_log_tells_heads_that_prove_later_that_nothing_before_them_is_go
     cli(world, "audit", "verify", "--head", f"{chain}:{int(number) - 1}:{own}", code=5)
 
 
+def test_A4_a_stop_loses_no_line_of_a_handshake_and_tells_heads_after_them(world: World) -> None:
+    """Lines are written a moment later: the last ones by the stop itself."""
+    world.host("AUD0007")
+    world.start()
+    for _ in range(3):
+        world.ask("AUD0007")
+    world.stop()
+    assert len(world.trails("AUD0007")) == 3
+    events = [json.loads(line)["event"] for line in world.log.splitlines() if line.startswith("{")]
+    assert "handshake" not in events[max(number for number, event in enumerate(events) if "audit head" in event):]
+
+
 def test_A11_a_killed_delegator_leaves_a_whole_chain_and_loses_only_counts(world: World) -> None:
     world.start()
     for _ in range(5):

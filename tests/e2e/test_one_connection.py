@@ -17,7 +17,6 @@ from delegator.store.inspection import Wanted
 
 from .conftest import World, confirmation
 
-
 ROOT = Path(__file__).parents[2]
 
 

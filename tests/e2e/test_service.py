@@ -182,3 +182,25 @@ def allowed() -> set[str]:
     return found
 
 
+def _is_there(library: str) -> bool:
+    """Whether the dynamic linker finds it."""
+    done = subprocess.run([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", library],
+                          capture_output=True, timeout=30, check=False)
+    return done.returncode == 0
+
+
+def test_it_starts_with_the_allocator_of_the_drop_in_and_where_that_is_missing(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the dynamic linker has it: what is not there is said, and left out."""
+    drop_in = (UNIT.parent / "delegator.service.d" / "allocator.conf").read_text()
+    (said,) = re.findall(r"^Environment=LD_PRELOAD=(\S+)$", drop_in, re.MULTILINE)
+    there = _is_there(said)
+    monkeypatch.setenv("LD_PRELOAD", said)
+    world.host("ALC0001")
+    world.start()
+    assert world.process is not None
+    assert ("mimalloc" in Path(f"/proc/{world.process.pid}/maps").read_text()) == there
+    assert world.ask("ALC0001").credential[0] is not None
+    if not there:
+        assert "cannot be preloaded" in world.log
+    assert world.stop() == 0

@@ -332,7 +332,7 @@ class Lab:
 
     def _record(self, trail: Trail, level: int) -> None:
         self.ended.append((trail, level))
-        observe.record(trail, level)
+        observe.record([(trail, level)])
         self.metrics.handshake(trail)
         self.auditor.record(trail)
         self.answers.note(trail)

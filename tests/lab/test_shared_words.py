@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, ClaimState, Identity, IdentityKind

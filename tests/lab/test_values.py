@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from types import ModuleType
 
+import msgspec
 import pytest
 
 MODULES = ("delegator.handshake", "delegator.judgement", "delegator.enrolment", "delegator.policy",
@@ -14,7 +14,7 @@ MODULES = ("delegator.handshake", "delegator.judgement", "delegator.enrolment", 
 
 def values_of(module: ModuleType) -> list[type]:
     return [one for one in vars(module).values()
-            if isinstance(one, type) and dataclasses.is_dataclass(one) and one.__module__ == module.__name__]
+            if isinstance(one, type) and issubclass(one, msgspec.Struct) and one.__module__ == module.__name__]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -22,8 +22,7 @@ def test_a_value_is_frozen_and_has_its_fields_alone(name: str) -> None:
     found = values_of(importlib.import_module(name))
     assert found
     for one in found:
-        frozen = vars(one)["__dataclass_params__"].frozen
-        assert (frozen, "__slots__" in vars(one)) == (True, True), one
+        assert (one.__struct_config__.frozen, one.__struct_config__.dict) == (True, False), one
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -31,5 +30,5 @@ def test_each_class_without_methods_of_its_making_is_such_a_value(name: str) -> 
     """A class that neither is an exception, an enumeration, a structure or a protocol nor makes itself is a value."""
     module = importlib.import_module(name)
     plain = [one for one in vars(module).values() if isinstance(one, type) and one.__module__ == name
-             and one.__bases__ == (object,) and not dataclasses.is_dataclass(one) and "__init__" not in vars(one)]
+             and one.__bases__ == (object,) and "__init__" not in vars(one)]
     assert plain == []

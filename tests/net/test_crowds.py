@@ -12,12 +12,12 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from delegator.net.balancers import balancers_of
 from delegator.net.connection import Connection, Phase
@@ -222,7 +222,7 @@ async def test_C6_each_phase_has_an_end(factory: Folder, device: Callable[[str],
         begin = time.monotonic()
         while door.listener._connections and time.monotonic() < begin + 2:
             await asyncio.sleep(0.02)
-        assert time.monotonic() - begin < QUICK.of(phase) + 0.6
+        assert time.monotonic() - begin < QUICK.by_phase[phase] + 0.6
         await gone_within(reader, 1)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Customer, Order, Policy, Registration, Rule

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, IdentityKind, Policy, Result

@@ -98,7 +98,7 @@ async def test_A4_every_change_of_a_claim_leaves_exactly_one_row(store, ask, at)
 
 
 async def test_A4_what_is_opened_and_issued_in_one_commit_leaves_one_row_with_its_trail(store, ask) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     asked = replace(ask(), trail=lambda: {"connection": "c1", "steps": [["connected", 0.0, ""]]})
     for _ in range(3):

@@ -9,13 +9,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from delegator.judgement import pacing
 from delegator.model import ClaimState, Policy

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.model import CallbackKind
 from delegator.model.billed import Month, Period, Plan

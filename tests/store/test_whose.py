@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Owned
 from delegator.model import Order, Registration

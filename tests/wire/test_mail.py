@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import email
 import email.policy
 import subprocess
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +88,7 @@ def test_A7c_readers_see_plain_text_with_its_signature_beside_it(signer: Signer)
 
 def test_B8_a_long_name_leaves_the_message_id_in_one_piece(signer: Signer) -> None:
     name = ".".join(["a" * 60] * 4)
-    mail = signed(dataclasses.replace(LETTER, delegator=name), signer)
+    mail = signed(msgspec.structs.replace(LETTER, delegator=name), signer)
     assert f"Message-ID: <{LETTER.message_id}@{name}>\r\n".encode() in mail
 
 
@@ -96,7 +96,7 @@ def test_B8_a_long_name_leaves_the_message_id_in_one_piece(signer: Signer) -> No
 @pytest.mark.parametrize("field", ["sender", "recipient", "message_id", "delegator", "subject"])
 def test_B8_no_field_can_add_a_header(signer: Signer, field: str, hostile: str) -> None:
     """Refused, or harmless: the header keeps one line of its own."""
-    letter = dataclasses.replace(LETTER, **{field: getattr(LETTER, field) + hostile})
+    letter = msgspec.structs.replace(LETTER, **{field: getattr(LETTER, field) + hostile})
     try:
         mail = signed(letter, signer)
     except ValueError:
@@ -142,7 +142,7 @@ def test_A7c_the_mail_says_which_device_where_when_and_who(signer: Signer) -> No
     for said in ("ABC1234", "192.0.2.7", "10.0.0.5", "2026-01-01 12:30:00 UTC", "Acme Grüße (acme)", "acme-small",
                  "delegator.example", "0f" * 16):
         assert said in letter.text
-    again = words.letter(dataclasses.replace(notification, attempts=9), Customer("acme", "Acme Grüße"), SENDER,
+    again = words.letter(msgspec.structs.replace(notification, attempts=9), Customer("acme", "Acme Grüße"), SENDER,
                          "a@b.example")
     assert again == letter, "a retry is the same mail"
 

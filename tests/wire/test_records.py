@@ -52,6 +52,16 @@ def test_one_record_or_a_few_are_one_piece() -> None:
     assert list(Records().cut(data)) == [(data, 3)]
 
 
+def test_what_has_begun_behind_the_last_record_of_a_handshake_is_a_piece_of_its_own() -> None:
+    """Behind a client's Finished stands its request, which is data, also while it is not whole."""
+    one, data = Records(CALLING), record(1_500) + record(40)
+    begun = record(16_000)[:14_500]
+    assert list(one.cut(data + begun)) == [(data, 2), (begun, 0)]
+    one.new_message()
+    rest = record(16_000)[14_500:] + record(40) + begun
+    assert list(one.cut(rest)) == [(rest, 2)]
+
+
 # --- counting -----------------------------------------------------------------------------------------------------
 
 
