@@ -10,9 +10,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from delegator import engine
+from delegator import engine, loop
 
 engine.load()
+os.environ.setdefault(loop.VARIABLE, "asyncio")  # as it comes; with DELEGATOR_LOOP= all that serves is on uvloop
 hypothesis.settings.register_profile(
     "patient", suppress_health_check=[hypothesis.HealthCheck.too_slow])  # a busy machine is no fault of a test's
 hypothesis.settings.load_profile("patient")

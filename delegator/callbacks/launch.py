@@ -17,14 +17,19 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 MOST_PROCESSES = 64
 """One call's, threads not counted. A shell pipeline has five."""
 LOOK = 0.02
 """Seconds between two counts, 50 us each: a fork bomb gets to some hundred processes, never to the machine's end."""
+AT_ONCE = 256
+"""Processes that ended that are taken in at once."""
 SWEEP = 5.0
-"""Seconds to kill what is left; a fork bomb took 2 to 4 on two busy cores, anything else a few milliseconds."""
+"""Seconds in which what is left is killed, as a rule: a fork bomb took 2 to 4 on two busy cores, anything else a few
+milliseconds. It goes on after them: one that was left on a machine too busy had it full within minutes (seen)."""
+PAUSES = 0.002, 0.1
+"""Seconds between two rounds of killing, first and last."""
 MEBIBYTE = 1024 * 1024
 FILE_SIZE = 16 * MEBIBYTE
 OPEN_FILES = 64
@@ -84,25 +89,29 @@ def _clear() -> None:
 
 
 def _watch(child: int, until: float) -> tuple[int, bool]:
-    """How the child ended, and whether nobody waits for that any more."""
-    while time.monotonic() < until:
+    """How the child ended, and whether nobody waits for that any more. Processes are counted by the clock and not at a
+    quiet moment: a fork bomb whose processes end as quickly as they begin leaves none."""
+    look = time.monotonic() + LOOK
+    while (now := time.monotonic()) < until:
         met = signal.sigtimedwait(_ASKED, LOOK)
-        if met is None and _family() > MOST_PROCESSES:
-            _say(f"more than {MOST_PROCESSES} processes")
-            return 125, False
         if met is not None and met.si_signo in (signal.SIGTERM, ASK):
             return -signal.SIGTERM, met.si_signo == signal.SIGTERM
         status = _reap(child)
         if status is not None:
             return status, False
+        if now >= look:
+            if _family() > MOST_PROCESSES:
+                _say(f"more than {MOST_PROCESSES} processes")
+                return 125, False
+            look = time.monotonic() + LOOK
     return -signal.SIGTERM, True
 
 
 def _reap(child: int) -> int | None:
-    """Takes in every process that ended; how the child did, if it is among them."""
+    """Takes in processes that ended, but not for ever; how the child did, if it is among them."""
     found = None
     with contextlib.suppress(ChildProcessError):
-        while True:
+        for _ in range(AT_ONCE):
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
@@ -111,7 +120,7 @@ def _reap(child: int) -> int | None:
     return found
 
 
-def _children(pid: int | str) -> Iterator[int]:
+def children(pid: int | str) -> Iterator[int]:
     """Of every thread of a process. It may be gone at any moment."""
     with contextlib.suppress(OSError):
         for task in os.scandir(f"/proc/{pid}/task"):
@@ -129,26 +138,32 @@ def _text_of(path: str) -> bytes:
 
 def _family() -> int:
     """How many descendants there are, counted no further than it matters."""
-    count, generation = 0, list(_children("self"))
+    count, generation = 0, list(children("self"))
     while generation and count <= MOST_PROCESSES:
         count += len(generation)
-        generation = [each for one in generation[:MOST_PROCESSES] for each in _children(one)]
+        generation = [each for one in generation[:MOST_PROCESSES] for each in children(one)]
     return count
 
 
 def _sweep(child: int) -> None:
     """Kill the child's group at one stroke, then whatever hid in groups of its own and came to us as orphans."""
-    until = time.monotonic() + SWEEP
+    pause = PAUSES[0]
     _kill_group(child)
-    while time.monotonic() < until:
+    while True:
         _reap(child)
         if _childless():
             return
-        for pid in list(_children("self")):
-            with contextlib.suppress(ProcessLookupError):
-                _kill_group(os.getpgid(pid))
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.002)
+        kill_all(children("self"))
+        time.sleep(pause)
+        pause = min(1.1 * pause, PAUSES[1])
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Each with its group, at one stroke: no fork of theirs gets through between two signals."""
+    for pid in list(pids):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            _kill_group(os.getpgid(pid))
+            os.kill(pid, signal.SIGKILL)
 
 
 def _childless() -> bool:
@@ -162,7 +177,7 @@ def _childless() -> bool:
 
 def _kill_group(group: int) -> None:
     if group != os.getpgrp():
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
 
 

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import cast
 
 import msgspec
 
+from delegator.callbacks import launch
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.launch import ASK, OURS
 from delegator.errors import DelegatorError, Kind, words_of
@@ -176,11 +178,40 @@ class _Run(asyncio.SubprocessProtocol):
             self._signal(ASK)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), GRACE)
+            if self._transport.get_returncode() is None:
+                await asyncio.to_thread(_end_family, self._transport.get_pid())
             self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._transport.send_signal(number)
+
+
+def _end_family(launcher: int) -> None:
+    """Of a launcher that does not: its program stopped it, or has the machine so busy that it never gets to it. Were it
+    killed before them, nobody could tell its children any more. It stands still meanwhile and takes in none that has
+    ended, so that no number of theirs becomes somebody else's."""
+    until = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(launcher, signal.SIGSTOP)
+    while time.monotonic() < until:
+        if _state(launcher) == "T":
+            left = [pid for pid in launch.children(launcher) if _state(pid) not in _OVER]
+            if not left:
+                return
+            launch.kill_all(left)
+        time.sleep(launch.PAUSES[0])
+
+
+_OVER = ("Z", "X", "")
+
+
+def _state(pid: int) -> str:
+    """As proc(5) has it: T stopped, Z ended and not taken in; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 def _check(run: _Run) -> None:

@@ -18,6 +18,7 @@ from delegator.delegate import provisioning
 from delegator.device import fetching, options, reasons
 from delegator.device.answers import Credential
 from delegator.device.envelope import HttpAnswer, parse_xml
+from delegator.device.messages import NAMESPACE
 
 from . import plans
 from .bases import block
@@ -77,7 +78,7 @@ def test_the_fetch_of_the_page_is_what_a_device_sends(monkeypatch: pytest.Monkey
 def test_the_document_of_the_page_is_one_that_devices_take(tmp_path: Path) -> None:
     """The same holds for the example's, by the delegate's own check; and for the form that the page tells."""
     body = block("docs/customers.md", "<?xml").encode()
-    assert parse_xml(body, reasons.DELEGATE_FAILED).tag == provisioning.ROOT
+    assert parse_xml(body, reasons.DELEGATE_FAILED).tag == f"{{{NAMESPACE}}}Provisioning"
     assert provisioning._checked(body, "the page") == body
     provisioning.check(ROOT / "examples" / "delegate")
 
