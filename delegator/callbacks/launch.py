@@ -23,13 +23,13 @@ MOST_PROCESSES = 64
 """One call's, threads not counted. A shell pipeline has five."""
 LOOK = 0.02
 """Seconds between two counts, 50 us each: a fork bomb gets to some hundred processes, never to the machine's end."""
-AT_ONCE = 256
+AT_ONCE = 4096
 """Processes that ended that are taken in at once."""
 SWEEP = 5.0
 """Seconds in which what is left is killed, as a rule: a fork bomb took 2 to 4 on two busy cores, anything else a few
 milliseconds. It goes on after them: one that was left on a machine too busy had it full within minutes (seen)."""
 PAUSES = 0.002, 0.1
-"""Seconds between two rounds of killing, first and last."""
+"""Seconds between two rounds of killing, in those seconds and after them."""
 MEBIBYTE = 1024 * 1024
 FILE_SIZE = 16 * MEBIBYTE
 OPEN_FILES = 64
@@ -147,15 +147,14 @@ def _family() -> int:
 
 def _sweep(child: int) -> None:
     """Kill the child's group at one stroke, then whatever hid in groups of its own and came to us as orphans."""
-    pause = PAUSES[0]
+    until = time.monotonic() + SWEEP
     _kill_group(child)
     while True:
         _reap(child)
         if _childless():
             return
         kill_all(children("self"))
-        time.sleep(pause)
-        pause = min(1.1 * pause, PAUSES[1])
+        time.sleep(PAUSES[time.monotonic() > until])
 
 
 def kill_all(pids: Iterable[int]) -> None:
