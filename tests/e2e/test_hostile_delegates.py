@@ -184,7 +184,7 @@ def test_s2_an_ssh_server_that_floods_costs_its_own_device_a_try_later_and_the_l
             asked = list(pool.map(world.ask, tags))
             assert world.ask("INNOCENT1").status == 200
     assert {reply.fault for reply in asked} == {"TryLater"}
-    assert "delegate acme-server: it sent more than 16384 bytes that are no answer and was cut off" in world.log
+    assert "delegate acme-server: it sent more than 48 packets that are no answer and was cut off" in world.log
     assert "socket.send() raised exception" not in world.log
 
 
