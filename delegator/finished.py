@@ -59,7 +59,10 @@ class Finished:
         finished, self._waiting = self._waiting, []
         if finished:
             observe.heed_no_more(self._before_a_line)
-            observe.record(finished)
+            try:
+                observe.record(finished)
+            except Exception:
+                log.exception("%d finished handshakes could not be told to the log: a fault of ours", len(finished))
             for name, note in self._others.items():
                 _each(name, note, finished)
 

@@ -39,9 +39,10 @@ def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     try:
         import uvloop
-    except ImportError:  # not there, or built for another Python
+
+        made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    except Exception:  # not there, or made for another Python: an old one raises AttributeError there
         return None
-    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return made
 
 

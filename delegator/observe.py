@@ -55,7 +55,7 @@ def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
     made.trail = trail
     if trail.marks:
         made.created = since + trail.marks[-1].at / 1e9
-        made.msecs = made.created % 1 * 1000
+        made.msecs = float(int(made.created % 1 * 1000))
     return made
 
 

@@ -52,15 +52,21 @@ class Outcome(enum.Enum):
 
     HEARD = "heard"
     REFUSED = "its no to this claim, which says nothing of the next"
-    FAILED = "no answer, or not even tried"
+    FAILED = "no answer, or one that says nothing"
+    UNTRIED = "it is left alone, or we could not call"
+
+
+_GIVES_UP = frozenset((Outcome.FAILED, Outcome.UNTRIED))
+_OUTCOMES = {Kind.NOT_ENTITLED: Outcome.REFUSED, Kind.TRY_LATER: Outcome.UNTRIED, Kind.CONFIGURATION: Outcome.UNTRIED}
 
 
 @dataclass(slots=True)
 class Pace:
-    """How many calls a walk makes at once, and how often the delegate said no in it."""
+    """How many calls a walk makes at once, how often the delegate said no in it, and whether a call failed."""
 
     width: int = 1
     noes: int = 0
+    choked: bool = False
 
     def took(self, seconds: float) -> None:
         """The last group took so long."""
@@ -139,11 +145,16 @@ class Teller:
     # --- one delegate ---
 
     async def _walk(self, name: str) -> None:
-        """Until all is told; whatever else ends it, there is no other walk before the clock's next look."""
+        """Until all is told; whatever else ends it, there is no other walk before the clock's next look. One that fails
+        at the oldest claim of all is followed by one from behind it, and that by one from the oldest again: a claim
+        that its delegate's server chokes on hides nothing."""
         self._resting.add(name)
-        after, pace = self._left.pop(name, None), Pace()
+        begun = after = self._left.pop(name, None)
+        pace = Pace()
         while page := await self._store.unnotified(name, after, PAGE):
             if not await self._tell(name, page, pace):
+                if begun is None and after is None and pace.choked and len(page) > 1:
+                    self._leave(name, page[0])
                 return
             after = page[-1]
             if pace.noes >= NOES:
@@ -178,9 +189,10 @@ class Teller:
         outcomes = await asyncio.gather(*(self._call(delegate, claim) for claim in claims))
         pace.took(self._clock() - began)
         pace.noes += outcomes.count(Outcome.REFUSED)
+        pace.choked = Outcome.FAILED in outcomes
         heard = [claim for claim, outcome in zip(claims, outcomes, strict=True) if outcome is Outcome.HEARD]
         noted = await self._store.notified(heard) if heard else 0
-        return Outcome.FAILED not in outcomes and noted == len(heard)
+        return not _GIVES_UP.intersection(outcomes) and noted == len(heard)
 
     async def _call(self, delegate: Delegate, claim: Claim) -> Outcome:
         try:
@@ -189,7 +201,7 @@ class Teller:
                 Deployment(claim.claim_id, claim.result or Result.DEPLOYED, claim.detail), there)
         except DelegatorError as error:
             log.warning("delegate %s was not told of claim %s: %s", claim.delegate, claim.claim_id, error.detail)
-            return Outcome.REFUSED if error.kind is Kind.NOT_ENTITLED else Outcome.FAILED
+            return _OUTCOMES.get(error.kind, Outcome.FAILED)
         except Exception:  # what others heard meanwhile is noted all the same
             log.exception("telling delegate %s of claim %s: a fault of ours", claim.delegate, claim.claim_id)
             return Outcome.FAILED

@@ -42,8 +42,9 @@ def test_the_environment_keeps_to_asyncios_own(monkeypatch: pytest.MonkeyPatch,
     assert "the event loop is asyncio" in caplog.text
 
 
-def test_where_it_is_not_installed_asyncios_own_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvloop", None)  # as an import of what is not there
+@pytest.mark.parametrize("found", [None, object()], ids=["not there", "another one than we know"])
+def test_where_it_cannot_be_had_asyncios_own_turns(monkeypatch: pytest.MonkeyPatch, found: object) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", found)
     assert kinds(monkeypatch, None) == "asyncio"
 
 

@@ -201,3 +201,10 @@ def test_6_5_secrets_compare_by_what_they_hold_and_give_it_out_only_when_asked()
     assert len({Secret("a"), Secret("a")}) == 1
     assert Secret("a").reveal() == "a"
     assert not hasattr(Secret("a"), "__dict__")
+
+
+@pytest.mark.parametrize("wrong", [{"claims_per_hour": 0}, {"networks": ("not a network",)}])
+def test_a_value_that_was_changed_is_looked_at_as_a_new_one_is(wrong: dict[str, object]) -> None:
+    """msgspec before 0.21 let anything through here: no bound may be lowered to it again."""
+    with pytest.raises(ValueError, match=r"at least 1|does not appear"):
+        msgspec.structs.replace(Policy(), **wrong)

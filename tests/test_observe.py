@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from delegator import observe
+from delegator.trail import Step, Trail
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,11 @@ def test_a_text_line_is_ascii_too() -> None:
     observe.configure("info", False, io.TextIOWrapper(raw, encoding="ascii", errors="strict", line_buffering=True))
     logging.getLogger("delegator.test").info("customer %s", "Łódź")
     assert raw.getvalue().endswith(b"customer \\u0141\\xf3d\\u017a\n")
+
+
+@pytest.mark.parametrize("part", [0, 999_400_000, 999_500_000, 999_999_999])
+def test_the_time_of_a_line_is_never_ahead_of_its_trail(part: int) -> None:
+    trail = Trail("c1", "192.0.2.1")
+    trail.mark(Step.CONNECTED, part)
+    line = json.loads(observe._JsonLines().format(observe._made(trail, logging.INFO, 1000.0)))
+    assert line["time"] == f"1970-01-01T00:16:40.{part // 1_000_000:03}+00:00"

@@ -82,7 +82,6 @@ def test_settings_that_are_endless_are_refused_not_cut(tmp_path: Path) -> None:
 ALLOWED = {
     "pki/tables.py": "the reader of tables",
     "delegator/net/dns.py": "the system's own list of name servers, resolv.conf(5)",
-    "delegator/callbacks/local.py": "what the kernel tells in /proc",
     "pki/headings.py": "the header of a table, by the same parser",
     "delegator/config.py": "the one reader of TOML",
     "delegator/cli/checking_ports.py": "what the kernel tells in /proc",

@@ -28,7 +28,7 @@ AT_ONCE = 4096
 SWEEP = 5.0
 """Seconds in which what is left is killed, as a rule: a fork bomb took 2 to 4 on two busy cores, anything else a few
 milliseconds. It goes on after them: one that was left on a machine too busy had it full within minutes (seen)."""
-PAUSES = 0.002, 0.1
+PAUSES = 0.002, 0.02
 """Seconds between two rounds of killing, in those seconds and after them."""
 MEBIBYTE = 1024 * 1024
 FILE_SIZE = 16 * MEBIBYTE
@@ -124,7 +124,8 @@ def children(pid: int | str) -> Iterator[int]:
     """Of every thread of a process. It may be gone at any moment."""
     with contextlib.suppress(OSError):
         for task in os.scandir(f"/proc/{pid}/task"):
-            yield from map(int, _text_of(f"{task.path}/children").split())
+            with contextlib.suppress(OSError):  # one that ends meanwhile hides nobody else's
+                yield from map(int, _text_of(f"{task.path}/children").split())
 
 
 def _text_of(path: str) -> bytes:

@@ -19,7 +19,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,16 +26,20 @@ from typing import cast
 
 import msgspec
 
-from delegator.callbacks import launch
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.launch import ASK, OURS
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
+from delegator.rounds import kept
 
 log = logging.getLogger(__name__)
+_late: set[asyncio.Task[None]] = set()
+"""Whoever reminds a launcher."""
 LAUNCHER = Path(__file__).with_name("launch.py")
 GRACE = 6.0
 """Seconds for the launcher to end everything, a little more than it allows itself."""
+REMIND = 0.5
+"""Seconds between two reminders of a launcher that has not ended in that time."""
 PIPES = 0.5
 """Seconds to read what is left in the pipes of a launcher that has ended."""
 _ENDINGS = {signal.SIGXCPU: "its CPU time was over", signal.SIGXFSZ: "it wrote too large a file"}
@@ -98,7 +101,7 @@ class LocalCaller:
             await asyncio.to_thread(_removed, folder)
 
     async def _run(self, settings: LocalCallback, request: DelegateRequest, folder: Path) -> _Run:
-        transport, run = await asyncio.get_running_loop().subprocess_exec(
+        _, run = await asyncio.get_running_loop().subprocess_exec(
             _Run, sys.executable, "-I", "-S", str(LAUNCHER), *self._order(settings), cwd=folder, env={},
             start_new_session=True, stdin=-1, stdout=-1, stderr=-1)  # -1: a pipe
         try:
@@ -109,7 +112,6 @@ class LocalCaller:
             raise ValueError(f"no answer within {self._allowance.seconds:g} s") from None
         finally:
             await run.end()
-            transport.close()
         return run
 
     def _order(self, settings: LocalCallback) -> tuple[str, ...]:
@@ -173,45 +175,33 @@ class _Run(asyncio.SubprocessProtocol):
         return self._transport.get_returncode()
 
     async def end(self) -> None:
-        """Have the launcher end everything, if it has not."""
-        if self._transport.get_returncode() is None:
+        """Have the launcher end everything, if it has not. It is never killed: with it would go the only one that can
+        tell what the program left. Where its program stopped it, or has the machine so busy that it never gets to it,
+        the call is over all the same, and it is reminded until it is done."""
+        try:
+            if self.code is None:
+                self._signal(ASK)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.ended.wait(), GRACE)
+        finally:
+            if self.code is None:
+                late = asyncio.get_running_loop().create_task(kept(self._outlast, "ending a program"))
+                _late.add(late)
+                late.add_done_callback(_late.discard)
+            else:
+                self._transport.close()
+
+    async def _outlast(self) -> None:
+        while self.code is None:
+            self._signal(signal.SIGCONT)
             self._signal(ASK)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), GRACE)
-            if self._transport.get_returncode() is None:
-                await asyncio.to_thread(_end_family, self._transport.get_pid())
-            self._signal(signal.SIGKILL)
+                await asyncio.wait_for(self.ended.wait(), REMIND)
+        self._transport.close()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._transport.send_signal(number)
-
-
-def _end_family(launcher: int) -> None:
-    """Of a launcher that does not: its program stopped it, or has the machine so busy that it never gets to it. Were it
-    killed before them, nobody could tell its children any more. It stands still meanwhile and takes in none that has
-    ended, so that no number of theirs becomes somebody else's."""
-    until = time.monotonic() + GRACE
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(launcher, signal.SIGSTOP)
-    while time.monotonic() < until:
-        if _state(launcher) == "T":
-            left = [pid for pid in launch.children(launcher) if _state(pid) not in _OVER]
-            if not left:
-                return
-            launch.kill_all(left)
-        time.sleep(launch.PAUSES[0])
-
-
-_OVER = ("Z", "X", "")
-
-
-def _state(pid: int) -> str:
-    """As proc(5) has it: T stopped, Z ended and not taken in; "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def _check(run: _Run) -> None:

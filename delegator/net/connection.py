@@ -36,8 +36,9 @@ more come back to it, glibc puts all its free pieces in order."""
 DROPPED = 1024 * 1024
 """Bytes that are read and dropped while a peer has its last answer to read: the rest of a request that was refused for
 its size. Who sends more than that is not reading."""
-UNTRUSTED = 128 * 1024
-"""The same where TLS itself was refused: a request of 64 KiB that came right behind a certificate we do not take."""
+UNTRUSTED = 192 * 1024
+"""The same where TLS itself was refused: a request of 64 KiB that came right behind a certificate we do not take, each
+segment of 1,448 bytes read alone."""
 LOOK = 4096
 """Bytes that a read of those counts for at least: a megabyte in pieces of 500 bytes is 10 ms of everybody's time
 (measured), whoever sends it."""
@@ -194,6 +195,8 @@ class Connection:
     def _parse(self, plaintext: bytes) -> None:
         assert self._reader is not None
         assert self._session is not None
+        if self._served and self.phase is Phase.IDLE:  # its trail begins here: what lies before was a device's own time
+            self.connected_at = self.authenticated_at = time.monotonic_ns()
         try:
             self._requests += self._reader.feed(plaintext)
         except HttpError as error:
@@ -251,7 +254,7 @@ class Connection:
             return
         assert self._session is not None
         close = (self._close_after or not request.keep_alive or self._listener.draining
-                 or self._served >= self._listener.requests_per_connection)
+                 or self._served >= self._listener.requests_per_connection or self._listener.is_tight(self))
         self._session.send(render_response(response, close=close))
         if close:
             self._session.close()
@@ -340,8 +343,10 @@ class Connection:
         self._listener.gone(self)
 
     def overdue(self) -> None:
-        """The deadline of this phase has passed."""
-        log.info("%s: too slow in phase %s", self.peer_address, self.phase.value, extra={"connection": self.id})
+        """The deadline of this phase has passed. That of a kept connection is nobody's fault: a device whose hook takes
+        longer confirms on another."""
+        level = logging.DEBUG if self._served and self.phase is Phase.IDLE else logging.INFO
+        log.log(level, "%s: too slow in phase %s", self.peer_address, self.phase.value, extra={"connection": self.id})
         if self.phase in (Phase.IDLE, Phase.REQUEST):
             self.finish()
         else:

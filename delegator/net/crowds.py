@@ -55,6 +55,10 @@ class Sources:
         self._counts[source] = standing + 1
         return True
 
+    def of(self, source: Source) -> int:
+        """How many are counted of it."""
+        return self._counts.get(source, 0)
+
     def leave(self, source: Source) -> None:
         standing = self._counts[source] - 1
         if standing:

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from delegator.domains import DnsTrouble
 from delegator.errors import words_of
@@ -117,18 +117,20 @@ async def _exchange(server: Place, question: Question) -> Said:
 
 
 @contextlib.contextmanager
-def _socket(server: Place, kind: socket.SocketKind) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, kind) as made:
+def _socket(server: Place, kind: socket.SocketKind) -> Iterator[tuple[socket.socket, tuple[Any, ...]]]:
+    """Towards a server, which is an address; one of a link has its zone in it (RFC 4007 section 11): fe80::1%eth0."""
+    family, _, _, _, there = socket.getaddrinfo(*server, type=kind, flags=socket.AI_NUMERICHOST)[0]
+    with socket.socket(family, kind) as made:
         made.setblocking(False)
-        yield made
+        yield made, there
 
 
 async def _by_udp(server: Place, question: Question) -> Said:
     """A connected socket takes nothing from anybody but the server; what has another number, or answers another
     question, may be forged and is passed over."""
     loop = asyncio.get_running_loop()
-    with _socket(server, socket.SOCK_DGRAM) as sock:
-        sock.connect(server)
+    with _socket(server, socket.SOCK_DGRAM) as (sock, there):
+        sock.connect(there)
         sock.send(question.wire())
         for _ in range(LOOKS):
             said = read(await loop.sock_recv(sock, PAYLOAD + 1), question, PAYLOAD)
@@ -139,8 +141,8 @@ async def _by_udp(server: Place, question: Question) -> Said:
 
 async def _by_tcp(server: Place, question: Question) -> Said:
     loop = asyncio.get_running_loop()
-    with _socket(server, socket.SOCK_STREAM) as sock:
-        await loop.sock_connect(sock, server)
+    with _socket(server, socket.SOCK_STREAM) as (sock, there):
+        await loop.sock_connect(sock, there)
         wire = question.wire()
         await loop.sock_sendall(sock, len(wire).to_bytes(_LENGTH, "big") + wire)
         said = read(await _message(sock), question, MOST_BYTES)

@@ -209,6 +209,13 @@ class Listener:
         connection.source = source
         return True
 
+    def is_tight(self, connection: Connection) -> bool:
+        """Whether half of the places are taken, of all or of its source: then none is kept for a request that may
+        come, as whoever finds no place is turned away."""
+        source = connection.source
+        return 2 * len(self._connections) > self._caps.connections or (
+            source is not None and 2 * self._sources.of(source) > self._caps.per_source)
+
     def known(self, connection: Connection) -> None:
         """It has shown who it is, and gives way to nobody any more."""
         self._strangers.leave(connection)

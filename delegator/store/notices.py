@@ -44,5 +44,6 @@ def notified(claims: Sequence[Claim]) -> Transaction[int]:
     for claim in claims:
         assert claim.result is not None
         noted += len((yield Query("UPDATE claims SET notified = 1 WHERE claim_id = $1 AND result = $2 AND notified = 0 "
-                                  "RETURNING 1", (claim.claim_id, claim.result.value))))
+                                  "AND COALESCE(detail, '') = $3 RETURNING 1",
+                                  (claim.claim_id, claim.result.value, claim.detail or ""))))
     return noted

@@ -33,6 +33,9 @@ nobody asked for them."""
 _COUNTED_AS_LABEL = 4
 """Bytes of their data that are taken for the work of one label."""
 
+_STEPS = 4
+"""Pointers that are as much work as one label."""
+
 
 class _Walk:
     """Names and records of one message, one after the other."""
@@ -56,7 +59,7 @@ class _Walk:
             if labels + steps > LONGEST_NAME:
                 raise ValueError(f"a name of more than {LONGEST_NAME} labels")
         self.at = after or at + 1
-        self._count(labels)
+        self._count(labels + steps // _STEPS)
 
     def record(self) -> None:
         """Past one record. Raises ValueError."""

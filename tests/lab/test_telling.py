@@ -230,7 +230,7 @@ async def test_A10_a_delegate_that_hangs_keeps_no_other_from_hearing(lab: Lab, s
 
 
 async def test_A10_a_delegate_that_fails_costs_one_call_a_look_of_the_clock(lab: Lab, server: Server) -> None:
-    """However many wakes others' confirmations are."""
+    """However many wakes others' confirmations are. After the oldest the one behind it is tried."""
     claims = await deployed(lab, *tags(30))
     server.answer = fail
     for _ in range(5):
@@ -239,10 +239,28 @@ async def test_A10_a_delegate_that_fails_costs_one_call_a_look_of_the_clock(lab:
     lab.clock.forward(seconds=ROUND)
     for _ in range(5):
         await look(lab)
-    assert server.heard == claims[:1] * 2
+    assert server.heard == claims[:2]
     server.answer = None
+    lab.clock.forward(seconds=ROUND)
     await lab.tell()
     assert not await lab.untold()
+
+
+async def test_a_claim_that_its_server_chokes_on_hides_no_other(lab: Lab, server: Server) -> None:
+    """A server that answers 500 to one detail text would never hear of any device after that one."""
+    claims = await deployed(lab, *tags(30))
+
+    async def chokes(claim: str) -> None:
+        if claim == claims[0]:
+            await fail(claim)
+    server.answer = chokes
+    await look(lab)
+    lab.clock.forward(seconds=ROUND)
+    await look(lab)
+    assert [one.claim_id for one in await lab.untold()] == claims[:1]
+    lab.clock.forward(seconds=ROUND)
+    await look(lab)
+    assert server.heard.count(claims[0]) == 2, "it is tried again"
 
 
 async def test_a_delegate_that_begins_to_fail_is_left_alone_after_that_group(lab: Lab, server: Server) -> None:

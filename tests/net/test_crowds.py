@@ -125,6 +125,44 @@ async def served(door: Door, source: str = "127.0.0.1") -> bytes:
     return said
 
 
+async def kept(door: Door) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """The head of an answer, and the connection that it came by."""
+    reader, writer = await door.connect()
+    writer.write(ONE)
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(len(door.body))
+    return head, reader, writer
+
+
+async def test_C7_where_half_the_places_are_taken_none_is_kept_for_a_request_that_may_come(factory, device) -> None:
+    """Devices keep their connection while their hook runs: at a site that powers up they would keep each other out."""
+    async with door_of(factory, device, per_source=4) as door:
+        found = [await kept(door) for _ in range(6)]
+        assert [b"Connection: close" in head for head, _, _ in found] == [False, False, True, True, True, True]
+        for _, _, writer in found:
+            writer.close()
+
+
+async def test_13_what_lies_between_two_requests_is_no_time_of_ours(factory, device, monkeypatch) -> None:
+    """The trail of a kept connection's second request begins with its first byte, not before a hook of ten seconds."""
+    began: list[int] = []
+    whole = Door.answer
+
+    async def answer(door: Door, request: Request, connection: Connection) -> Response:
+        began.append(connection.connected_at)
+        assert connection.connected_at <= connection.authenticated_at
+        return await whole(door, request, connection)
+    monkeypatch.setattr(Door, "answer", answer)
+    async with door_of(factory, device) as door:
+        _, reader, writer = await kept(door)
+        await asyncio.sleep(0.2)
+        writer.write(ONE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert began[1] - began[0] >= 200_000_000
+
+
+
 async def gone_within(reader: asyncio.StreamReader, seconds: float) -> float:
     """Seconds until the other side closed."""
     begin = time.monotonic()

@@ -76,6 +76,15 @@ async def test_A13_a_success_after_a_failure_is_told_even_if_it_comes_while_the_
     assert (waiting.claim_id, waiting.result) == (claim.claim_id, Result.DEPLOYED)
 
 
+async def test_A13_other_words_of_a_failure_that_come_while_it_is_being_told_are_told_too(store, ended, at):
+    told = await ended("TAG0001", result=Result.FAILED)
+    await store.confirm(told.claim_id, "key:one", Result.FAILED, "no disk", at(9))
+    assert await store.notified([told]) == 0
+    (waiting,) = await store.unnotified(ACME)
+    assert waiting.detail == "no disk"
+    assert await store.notified([waiting]) == 1
+
+
 async def test_7_a_backlog_is_read_piece_by_piece_oldest_first_and_hides_no_other(store, ended):
     tags = [f"TAG{number:04}" for number in range(30)]
     for number, tag in enumerate(tags):
