@@ -95,7 +95,7 @@ class Groups:
         """What it comes to, in a group where others are under way. Raises what `alone` does, Near, Late, Doubt."""
         until, now = self._patience.until, self._loop.time()
         idle = not self._under_way and self._gathering is None
-        if idle or needs.names is None or now < self._rests_until or until - now < 2 * HURRY:
+        if idle or _in_line(needs) or now < self._rests_until or until - now < 2 * HURRY:
             return await self._by_itself(alone)
         member = Member(work, needs, until, self._loop.create_future())
         self._waiting.append(member)
@@ -240,6 +240,12 @@ class Groups:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+
+
+def _in_line(needs: Needs) -> bool:
+    """Whether it has to itself what others wait for one after the other, more than its own tag: it waits for no company
+    meanwhile."""
+    return needs.names is None or len(needs.names) > 1
 
 
 def _beginning(locks: Sequence[tuple[int, bool]]) -> str:

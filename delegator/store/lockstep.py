@@ -57,7 +57,7 @@ def for_many(text: str, count: int) -> Many:
     return Many(text)
 
 
-_ADDING = re.compile(r"INSERT INTO (\w+) \((?!.* RETURNING )")
+_ADDING = re.compile(r"INSERT INTO (\w+) \((?!.*\b(SELECT|RETURNING)\b)", re.DOTALL)
 _PLACE = re.compile(r"\$(\d+)")
 _SHARED = "outbox_queues"
 """Rows of this table many write to, and hold them until they commit: they are taken in one order, by a statement of
@@ -68,7 +68,7 @@ their own. Rows of `places` are a lane's own."""
 def added_to(sql: str) -> str:
     """The table that a statement adds a row to and does nothing else, else ""."""
     found = _ADDING.match(sql)
-    return found[1] if found and " SELECT " not in sql else ""
+    return found[1] if found else ""
 
 
 @functools.cache

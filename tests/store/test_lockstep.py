@@ -97,7 +97,8 @@ def test_6_4_to_one_table_one_statement_adds_once():
 
 
 @pytest.mark.parametrize("asked", [Query("SELECT b FROM a"), Query("UPDATE a SET b = 2"),
-                                   Query("INSERT INTO a (b) VALUES (1) RETURNING b"),
+                                   Query("INSERT INTO a (b) VALUES (1)\nRETURNING b"),
+                                   Query("INSERT INTO a (b) VALUES ((SELECT c FROM d))"),
                                    Query("INSERT INTO a (b) SELECT c FROM d")])
 def test_6_4_what_was_added_is_there_before_its_transaction_asks_or_changes_anything(asked):
     adding = Query("INSERT INTO a (b) VALUES ($1)", (1,))

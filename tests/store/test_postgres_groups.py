@@ -193,6 +193,12 @@ async def test_A6_of_one_counted_name_a_group_has_one_member(store, ask):
     assert commits == 1 + MANY - 1
 
 
+async def test_A6_whom_others_wait_for_one_after_the_other_waits_for_no_company(store, ask):
+    outcomes, commits = await together(store, asking(store, ask, policy=Policy("paced", claims_per_hour=1000)))
+    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
+    assert commits == MANY
+
+
 async def test_A6_a_limit_that_is_near_is_exact_in_a_crowd(store, ask):
     limited = Policy("few", max_devices=5)
     outcomes, _ = await together(store, asking(store, ask, policy=limited))
@@ -283,5 +289,32 @@ async def test_6_4_a_commit_of_a_group_that_was_not_heard_of_is_looked_up_for_ea
     assert {one.outcome for one in outcomes} == {Outcome.SAME_AGAIN}
     assert {store.reveal(one.claim) == f"secret of {one.claim.claim_id}" for one in outcomes} == {True}
     assert len(await store.claims(customer="acme")) == MANY
+    assert await store.taken("acme", "acme-1") == {"customer/acme": MANY, "delegate/acme-1": MANY}
+    assert await findings(store) == []
+
+
+@pytest.mark.slow
+async def test_T1_whose_time_is_over_while_its_group_commits_is_told_so_and_finds_it_by_asking_again(
+        opening, ask, postgres_quick):
+    """The commit itself goes on: it waits for a standby, and is not answered before it is safe."""
+    store = await opening(timeout=1.0)
+    await store.open_and_issue(ask("FIRST01", customer="umbra", delegate="umbra-1"), lambda claim: "x")
+    asks = [ask(f"TAG{n:04}") for n in range(MANY)]
+    async with commits_that_hang(postgres_quick):
+        began = time.monotonic()
+        told, _ = await together(store, [store.open_and_issue(one, lambda claim: "first") for one in asks])
+        assert time.monotonic() - began < 2
+        assert {one.kind for one in told} == {Kind.TRY_LATER}
+        assert any("found by asking again" in one.detail for one in told)
+        assert driver_of(store)._slowness.slow
+
+    async def again(one):
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(DelegatorError):
+                    return await store.open_and_issue(one, lambda claim: "second")
+                await asyncio.sleep(0.05)
+    found = await asyncio.gather(*map(again, asks))
+    assert len({store.reveal(one.claim) for one in found}) == 1, "all of the group, or none of it"
     assert await store.taken("acme", "acme-1") == {"customer/acme": MANY, "delegate/acme-1": MANY}
     assert await findings(store) == []
