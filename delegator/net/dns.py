@@ -1,7 +1,7 @@
 """Questions to the DNS: each is answered, has no answer (both for a time), or raises DnsTrouble. B4.
 
 What is asked goes to the name servers that were set and to nobody else, from a new port each time and with a number
-that cannot be guessed; by TCP after an answer that was cut off. Nothing here ever runs on a thread: the loop's default
+that cannot be guessed; by TCP after an answer that was cut off. No look-up waits for a thread: the loop's default
 executor has six on two cores, and six slow names would stall everything.
 The invariants: an answer that is used came from the server that was asked, to the question that was asked; no answer,
 however it was filled, holds up the loop.
