@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,12 @@ DISTURBED = 0.05
 """Share of the time without its core from which on the machine is not the server's own."""
 
 
+def _unloadable(library: str) -> str:
+    """What the dynamic linker has against it, which then goes on without; "" where it takes it."""
+    return subprocess.run(["/bin/true"], env={"LD_PRELOAD": library}, capture_output=True, text=True,
+                          check=False).stderr.strip()
+
+
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="handshakes.py", description=(
         "Measure what a complete handshake costs the delegator, in its several ways, beside nginx answering a static "
@@ -67,6 +74,8 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
                         help="where certificates are kept between runs (var/benchmarks)")
     parser.add_argument("--alone", action="store_true", help="the delegator with one worker and nobody else")
     arguments = parser.parse_args(words)
+    if arguments.preload and (why := _unloadable(arguments.preload)):
+        parser.error(f"--preload: {why}")
     if arguments.handshakes * arguments.rounds * len(arguments.in_flight) > MOST:
         parser.error(f"more than {MOST} handshakes")
     return arguments

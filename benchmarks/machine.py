@@ -83,11 +83,18 @@ def refusal(cores: float) -> str | None:
 def interpreter() -> str:
     """Which Python this is, and how it was built: what no profile has guided is dearer by 6 % of a handshake."""
     return f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}, " \
-           f"{built(str(sysconfig.get_config_var('CONFIG_ARGS') or ''))}"
+           f"{built(str(sysconfig.get_config_var('CONFIG_ARGS') or ''), debian=_is_debians())}"
 
 
-def built(arguments: str) -> str:
-    """The words of `configure`, in ours."""
+def _is_debians() -> bool:
+    return sys.base_prefix == "/usr" and Path("/etc/debian_version").exists()
+
+
+def built(arguments: str, *, debian: bool = False) -> str:
+    """The words of `configure`, in ours. Debian's rules optimise by themselves, and its `configure` was told nothing of
+    it (changelog.Debian of python3.11)."""
+    if debian:
+        return "as Debian builds it, with profile-guided and link-time optimisation"
     guided = "--enable-optimizations" in arguments
     linked = "--with-lto" in arguments and "--without-lto" not in arguments
     return " ".join(["built", "with" if guided else "WITHOUT", "profile-guided optimisation",

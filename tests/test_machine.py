@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import command, machine
 from benchmarks.machine import QUIET, Moment, built, interpreter, others, refusal
 
 
@@ -51,6 +52,23 @@ def test_how_a_python_was_built(arguments: str, words: str) -> None:
     assert built(arguments) == words
 
 
+def test_debians_own_is_optimised_although_its_configure_was_not_told() -> None:
+    assert "with profile-guided and link-time" in built("'--enable-shared' '--prefix=/usr'", debian=True)
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3.11").exists(), reason="no Python of Debian's here")
+def test_debians_own_is_told_as_debians() -> None:
+    done = subprocess.run(["/usr/bin/python3.11", "-c", "from benchmarks import machine; print(machine.interpreter())"],
+                          cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    assert "as Debian builds it" in done.stdout
+
+
 def test_this_one_is_named() -> None:
     assert sys.executable in interpreter()
     assert "profile-guided" in interpreter()
+
+
+def test_an_allocator_that_is_not_there_is_not_measured_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command._arguments(["--preload", "libnone.so.9"])
+    assert "libnone.so.9" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-THOROUGH = bool(os.environ.get("THOROUGH"))
+THOROUGH = os.environ.get("THOROUGH", "") not in ("", "0")
 First, Second = TypeVar("First"), TypeVar("Second")
 
 
