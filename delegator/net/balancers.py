@@ -39,18 +39,27 @@ def balancers_of(texts: tuple[str, ...]) -> Balancers | None:
                              hint='networks of your load balancers, such as ["192.0.2.10/32"]') from None
 
 
+PIECES = 128
+"""In which a header may come: the longest of version 1 has 107 bytes, and balancers send theirs in one go. Each piece is
+a look at the socket, and 2,048 bytes one by one were more than a handshake's work."""
+
+
 class Introduction:
     """The beginning of one connection behind balancers, from `address`."""
 
-    __slots__ = ("_address", "_balancers", "_reader")
+    __slots__ = ("_address", "_pieces", "_reader", "_trusted")
 
     def __init__(self, balancers: Balancers, address: str) -> None:
-        self._balancers = balancers
+        self._trusted = balancers.trusted(address)
         self._address = address
         self._reader = HeaderReader()
+        self._pieces = 0
 
     def feed(self, data: bytes) -> Header | None:
         """The header once it is whole. Raises ProxyError when it is none, or none that counts."""
-        if not self._balancers.trusted(self._address):
+        if not self._trusted:
             raise ProxyError(f"{self._address} is none of the load balancers in [server] proxy_from")
+        self._pieces += 1
+        if self._pieces > PIECES:
+            raise ProxyError(f"a PROXY header in more than {PIECES} pieces")
         return self._reader.feed(data)

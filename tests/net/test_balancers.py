@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.net.balancers import Balancers, balancers_of
+from delegator.net.balancers import PIECES, Balancers, Introduction, balancers_of
 from delegator.net.serve import Deadlines, Listener
 from delegator.wire.http import Response
+from delegator.wire.proxy import ProxyError
 from delegator.wire.tls import server_context
 from pki.trust import TrustStore
 
@@ -108,6 +109,15 @@ def test_A10_only_the_networks_that_are_named_are_trusted(address, trusted):
     balancers = balancers_of(("192.0.2.10/32", "2001:db8::/32"))
     assert isinstance(balancers, Balancers)
     assert balancers.trusted(address) is trusted
+
+
+def test_A10_a_header_comes_in_so_many_pieces_and_no_more():
+    introduction = Introduction(balancers_of(("127.0.0.0/8",)), "127.0.0.1")
+    begun = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x08\x00" + bytes(2047)
+    for at in range(PIECES):
+        assert introduction.feed(begun[at:at + 1]) is None
+    with pytest.raises(ProxyError, match="in more than 128 pieces"):
+        introduction.feed(b"a")
 
 
 def test_A10_networks_that_are_none_are_told_with_the_path_to_the_setting():
