@@ -40,8 +40,8 @@ def balancers_of(texts: tuple[str, ...]) -> Balancers | None:
 
 
 PIECES = 128
-"""In which a header may come: the longest of version 1 has 107 bytes, and balancers send theirs in one go. Each piece is
-a look at the socket, and 2,048 bytes one by one were more than a handshake's work."""
+"""In which a header may come: the longest of version 1 has 107 bytes, and balancers send theirs in one go. Each piece
+is a look at the socket, and 2,048 bytes one by one were more than a handshake's work."""
 
 
 class Introduction:
