@@ -114,6 +114,16 @@ async def test_s1_of_a_peer_that_is_called_one_piece_in_each_turn(
     turns.check(1024)
 
 
+def listening(factory: Folder) -> tuple[Listener, int]:
+    """One that answers everything with nothing, and its port."""
+    async def answer(request: Request, one: Connection) -> Response:
+        return Response(200, {}, b"")
+    chain = factory.certificate_path("delegator-server", "delegator")
+    listener = Listener(server_context(chain, chain.with_suffix(".key"), TrustStore.load(factory.ca_path),
+                                       lambda: datetime.now(UTC)), answer)
+    return listener, listener.listen("127.0.0.1", 0)[1]
+
+
 async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
         factory: Folder, device: Callable[[str], Issued], turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many pieces have come, others' connections are looked at between two of them."""
@@ -125,12 +135,7 @@ async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
     monkeypatch.setattr(Connection, "_received", noted)
     monkeypatch.setattr(connection, "RECEIVE", 1024)
 
-    async def answer(request: Request, one: Connection) -> Response:
-        return Response(200, {}, b"")
-    chain = factory.certificate_path("delegator-server", "delegator")
-    listener = Listener(server_context(chain, chain.with_suffix(".key"), TrustStore.load(factory.ca_path),
-                                       lambda: datetime.now(UTC)), answer)
-    _, port = listener.listen("127.0.0.1", 0)
+    listener, port = listening(factory)
     issued = device("TURNS01")
     context = ssl.create_default_context(cafile=str(factory.ca_path))
     context.load_cert_chain(issued.certificate_path, issued.key_path)
@@ -164,12 +169,7 @@ async def test_of_a_stranger_that_was_refused_so_many_reads_are_dropped_however_
     monkeypatch.setattr(Connection, "_drop", drop)
     monkeypatch.setattr(connection, "RECEIVE", 16)
 
-    async def answer(request: Request, one: Connection) -> Response:
-        return Response(200, {}, b"")
-    chain = factory.certificate_path("delegator-server", "delegator")
-    listener = Listener(server_context(chain, chain.with_suffix(".key"), TrustStore.load(factory.ca_path),
-                                       lambda: datetime.now(UTC)), answer)
-    _, port = listener.listen("127.0.0.1", 0)
+    listener, port = listening(factory)
 
     def pour() -> None:
         with socket.create_connection(("127.0.0.1", port), 10) as sock, contextlib.suppress(OSError):
