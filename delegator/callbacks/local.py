@@ -3,8 +3,9 @@
 `launch.py` stands between the program and us; see there for what holds the program in. Whoever may register such a
 delegate may run programs here: that is the operator, with the command line, and nobody over the network.
 The invariant: whatever the program does, this call ends within its time, its processes and its folder are gone after
-it, and no other call noticed. (Gone a little later where it stopped its launcher, which is reminded. Not promised where the program runs as the delegator's own user: that it does not do
-what that user may, such as reading its files or killing its own launcher. `[callbacks] local_user` is for that.)
+it, and no other call noticed. (They are gone a little later where it stopped its launcher, which is reminded. Not
+promised where the program runs as the delegator's own user: that it does not do what that user may, such as reading its
+files or killing its own launcher. `[callbacks] local_user` is for that.)
 Must not live here: how an answer is written (answers), limits per delegate (guard).
 """
 
