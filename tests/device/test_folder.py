@@ -23,7 +23,7 @@ from delegator.device.reasons import Failure, Misconfigured
 from delegator.device.settings import Own
 from delegator.device.state import Folder
 
-from ..late import ran
+from ..late import ran, until_gone
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,12 +92,7 @@ def test_a_signal_may_come_twice(lab, say, number):
     while not marks.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    for _ in range(5):
-        process.send_signal(number)
-    deadline = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < deadline:  # and until it is gone, wherever it is by then
-        time.sleep(0.002)
-        process.send_signal(number)
+    until_gone(process, number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number, err
     assert json.loads(out)["outcome"] == "stopped"
