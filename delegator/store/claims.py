@@ -122,9 +122,12 @@ Seal = Callable[[str], bytes]
 def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     """Open a claim, resume the one that a crash left asking, or say who stands in the way. With `seal` it is issued
     in the same commit: nothing leaves in between, so one fsync is as safe as two."""
-    tag = ask.identity.service_tag
-    rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE service_tag = $1 AND {LIVE}", (tag,))
-    if rows:
+    (row,) = yield Query(_LOOK, _counted(ask))
+    *counts, held = row
+    if held is None:
+        return (yield from _fresh(ask, seal, counts))
+    rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE claim_id = $1 AND {LIVE}", (held,))
+    if rows:  # else housekeeping ended it between the two looks
         live, busy_until = claim_of(rows[0]), int(str(rows[0][17]))
         opened = None if lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
         if opened is not None:
@@ -171,8 +174,10 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
     return Opened(Outcome.RESUMED, live)
 
 
-def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
-    attempts, reasons, repaired = yield from over_limits(ask)
+def _fresh(ask: Ask, seal: Seal | None, counts: Row | None = None) -> Transaction[Opened]:
+    """A new claim, unless a limit is in the way. `counts` are those of this very transaction, where nothing has
+    changed them since."""
+    attempts, reasons, repaired = yield from over_limits(ask, counts)
     if not reasons and ask.unnamed is not None:
         reasons = yield from _name_registration(ask.unnamed, ask.identity.service_tag)
     if reasons:
@@ -227,10 +232,10 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
     return () if taken else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
-def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
+def over_limits(ask: Ask, counts: Row | None = None) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
     """The attempts so far, what the limits say, and whether a repair does too; before a refusal, claims whose lease
-    is over give their places back."""
-    attempts, places, repaired, owned = yield from _counts(ask)
+    is over give their places back. `counts` as `_COUNTS` gave them, None where they are still to be read."""
+    attempts, places, repaired, owned = _read(ask, (yield from _counts(ask)) if counts is None else counts)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
     if repaired:
@@ -239,24 +244,44 @@ def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
             return attempts, reasons, True
     reasons = ask.limits(places, attempts)
     if reasons and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
-        attempts, places, *_ = yield from _counts(ask)
+        attempts, places, *_ = _read(ask, (yield from _counts(ask)))
         reasons = ask.limits(places, attempts)
     if ask.pacing is not None:
         reasons += yield from paces.obstacles(ask.pacing, ask.now)
     return attempts, reasons, bool(repaired)
 
 
-def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int, int]]:
+def _counts(ask: Ask) -> Transaction[Row]:
+    rows = yield Query(f"SELECT {_COUNTS}", _counted(ask))
+    return rows[0]
+
+
+def _counted(ask: Ask) -> tuple[Value, ...]:
+    """What `_COUNTS` is asked with."""
+    return (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer)
+
+
+def _read(ask: Ask, counts: Row) -> tuple[int, dict[str, int], Value, Value]:
     """Expired claims of the tag, places taken by holder, what is kept of a main board replaced, and whether the
-    device's own row names the customer, in one statement: each costs 5-10 µs."""
-    rows = yield Query(
-        f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
-        "(SELECT count(*) FROM boards WHERE service_tag = $1), "
-        "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
-        "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)",
-        (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer))
-    attempts, repaired, owned, *taken = (int(str(value or 0)) for value in rows[0])
-    return attempts, dict(zip(ask.holders, taken, strict=True)), repaired, owned
+    device's own row names the customer."""
+    attempts, repaired, owned, of_customer, of_delegate = counts
+    customer, delegate = ask.holders
+    return _number(attempts), {customer: _number(of_customer), delegate: _number(of_delegate)}, repaired, owned
+
+
+def _number(value: Value) -> int:
+    """A count, none where there is no row."""
+    assert value is None or isinstance(value, int)
+    return value or 0
+
+
+_COUNTS = (f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
+           "(SELECT count(*) FROM boards WHERE service_tag = $1), "
+           "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
+           "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)")
+_LOOK = f"SELECT {_COUNTS}, (SELECT claim_id FROM claims WHERE service_tag = $1 AND {LIVE})"
+"""The counts and who holds the tag: each statement costs 5-10 µs, and a round trip where the database is elsewhere. The
+whole claim is read where there is one; joined to the counts it would make SQLite open a table of its own."""
 
 
 _ANSWERED = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0, "
