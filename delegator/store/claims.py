@@ -22,11 +22,11 @@ from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.model.word import Word
 from delegator.policy import Reason, Why
-from delegator.store import audit, boards, enrolled, paces
+from delegator.store import audit, boards, enrolled, holders, paces
 from delegator.store.contention import Limits, contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
-from delegator.store.transaction import Counted, Query, Row, Transaction, Value
+from delegator.store.transaction import Counted, Query, Row, Transaction, Twin, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
            "ended_at, result, detail, peer, binding, sealed, callback")
@@ -187,8 +187,7 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
         (claim.claim_id, claim.service_tag, claim.customer, claim.delegate, claim.state.value, claim.identity.value,
          claim.binding, claim.attempt, claim.peer, ask.now, 0 if sealed else ask.busy_until, ask.lease_until,
          ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
+    yield holders.take(ask.holders)
     if ask.pacing is not None:
         yield from paces.note(ask.pacing.holders, ask.now)
     yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
@@ -246,15 +245,16 @@ def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
     return attempts, reasons, bool(repaired)
 
 
+_COUNTS, _COUNTS_OF_LANES = holders.beside(
+    f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
+    "(SELECT count(*) FROM boards WHERE service_tag = $1), "
+    "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5)", 2, 3)
+
+
 def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int, int]]:
     """Expired claims of the tag, places taken by holder, what is kept of a main board replaced, and whether the
     device's own row names the customer, in one statement: each costs 5-10 µs."""
-    rows = yield Query(
-        f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
-        "(SELECT count(*) FROM boards WHERE service_tag = $1), "
-        "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
-        "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)",
-        (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer))
+    rows = yield Twin(_COUNTS, (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer), _COUNTS_OF_LANES)
     attempts, repaired, owned, *taken = (int(str(value or 0)) for value in rows[0])
     return attempts, dict(zip(ask.holders, taken, strict=True)), repaired, owned
 
@@ -289,14 +289,9 @@ def _issue_elsewhere(answer: tuple[Value, ...], delegate: str) -> Transaction[Se
                          "AND delegate <> $2", (answer[0], delegate))
     rows = (yield Query(_ISSUE_ELSEWHERE, (*answer, before[0][0]))) if before else ()
     if rows:
-        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{before[0][0]!s}",))
-        yield from _take_place(f"delegate/{delegate}")
+        yield holders.give_back_one(f"delegate/{before[0][0]!s}")
+        yield holders.take_one(f"delegate/{delegate}")
     return rows
-
-
-def _take_place(holder: str) -> Transaction[None]:
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
 
 
 def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
@@ -333,8 +328,7 @@ def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | No
     if not rows:
         return None
     claim = claim_of(rows[0])
-    yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
-                (f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
+    yield holders.give_back((f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
     yield from note(event, claim, moment(now), by)
     return claim
 

@@ -27,12 +27,11 @@ from delegator.store.connecting import Server, connect, reach, writer_at
 from delegator.store.fencing import Fence
 from delegator.store.needs import MIGRATING, Needs, needs_of
 from delegator.store.patience import FOREIGN, Late, Patience
-from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
 from delegator.store.running import BRISK
 from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
-from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
+from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Twin, Work
 from delegator.store.troubles import Trouble, told, trouble_of
 from delegator.store.turns import TooMany, Turns, sent_away
 from delegator.store.watching import Watch
@@ -217,7 +216,7 @@ class PostgresDriver:
         """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
         waits for all of them. So what is far by more than there are connections is not reached. Raises _Near."""
         for one in counted:
-            rows = await self._patience.of(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
+            rows = await self._patience.of(lane, lane.connection.fetch, _worded(one.question), *one.question.parameters)
             if one.near(int(rows[0][0] or 0) + lane.most):
                 raise _Near(one.name)
 
@@ -229,7 +228,7 @@ class PostgresDriver:
                 if type(query) is Rows:
                     rows = await self._patience.of(lane, _copy, lane, query)
                 else:
-                    rows = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                    rows = await self._patience.of(lane, fetch, _worded(query), *query.parameters)
                 query = transaction.send(rows)
         except StopIteration as end:
             outcome: T = end.value
@@ -258,7 +257,7 @@ class PostgresDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
-        sql, until = in_postgres(query.sql), self._patience.until
+        sql, until = _worded(query), self._patience.until
         for tries in itertools.count(1):
             self._fence.require_whole()  # what a device has is told by reading, too
             lane = await self._pool.take()
@@ -285,7 +284,7 @@ class PostgresDriver:
 
         async def read(query: Query) -> list[Row]:
             try:
-                rows: list[Row] = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                rows: list[Row] = await self._patience.of(lane, fetch, _worded(query), *query.parameters)
             except FOREIGN as error:
                 raise told(error, self.name) from error
             return rows
@@ -328,6 +327,10 @@ class PostgresDriver:
         if self._scout is not None:
             await self._scout.close()
         await self._pool.close()
+
+
+def _worded(query: Query) -> str:
+    return query.postgres if type(query) is Twin else query.sql
 
 
 async def _copy(lane: Lane, rows: Rows, **within: float) -> Sequence[Row]:

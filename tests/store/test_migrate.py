@@ -12,7 +12,7 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer
-from delegator.store.migrate import SchemaFile, migrate, schema_files
+from delegator.store.migrate import SchemaFile, bring_up_to_date, files_in, schema_files
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
 
@@ -59,8 +59,8 @@ def changed(path: Path, statement: str) -> None:
 
 async def test_8_every_file_is_applied_once_and_recorded(driver):
     files = schema_files("sqlite")
-    assert await migrate(driver) == len(files)
-    assert await migrate(driver) == 0
+    assert await bring_up_to_date(driver) == len(files)
+    assert await bring_up_to_date(driver) == 0
     assert await rows(driver, "SELECT number, name, checksum FROM schema_files ORDER BY number") == [
         (file.number, file.name, file.checksum) for file in files]
 
@@ -68,6 +68,24 @@ async def test_8_every_file_is_applied_once_and_recorded(driver):
 def test_8_files_are_numbered_from_one_without_a_gap():
     assert [file.number for file in schema_files("sqlite")] == list(range(1, len(schema_files("sqlite")) + 1))
     assert schema_files("nothing") == []
+
+
+@pytest.mark.parametrize("stray", ["0003_more.sql", "0003_more.mysql.sql", "3_more.sqlite.sql", "0003_more.sqlite.sql~",
+                                   "0002_twice.sqlite.sql", "notes.txt"])
+def test_8_a_file_that_would_be_skipped_is_refused(tmp_path, stray):
+    """A common file for all dialects is one: it would be applied to none, and nobody would be told."""
+    for name in ("0001_start.sqlite.sql", "0001_start.postgres.sql", "0002_more.sqlite.sql"):
+        (tmp_path / name).write_text("SELECT 1;")
+    assert [file.name for file in files_in(tmp_path, "sqlite")] == ["0001_start", "0002_more"]
+    (tmp_path / stray).write_text("SELECT 1;")
+    with pytest.raises(DelegatorError) as refusal:
+        files_in(tmp_path, "sqlite")
+    assert refusal.value.kind is Kind.CONFIGURATION
+    assert stray in refusal.value.detail
+
+
+def test_8_each_file_has_one_of_the_same_name_for_the_other_engine():
+    assert [file.name for file in schema_files("sqlite")] == [file.name for file in schema_files("postgres")]
 
 
 async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
@@ -104,13 +122,13 @@ async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(
 
 
 async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
-    await migrate(driver)
+    await bring_up_to_date(driver)
     with_files(SchemaFile(NEXT, "broken", "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE nonsense oops;"))
-    assert "oops" in (await refused(migrate(driver))).detail
+    assert "oops" in (await refused(bring_up_to_date(driver))).detail
     assert await rows(driver, "SELECT name FROM sqlite_schema WHERE name = 'half'") == []
     assert await rows(driver, "SELECT max(number) FROM schema_files") == [(NEXT - 1,)]
     with_files(SchemaFile(NEXT, "mended", "CREATE TABLE half (x INTEGER) STRICT;"))
-    assert await migrate(driver) == 1, "the connection goes on as before"
+    assert await bring_up_to_date(driver) == 1, "the connection goes on as before"
 
 
 async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
@@ -121,6 +139,6 @@ async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_sta
 
 
 async def test_8_every_table_is_strict(driver):
-    await migrate(driver)
+    await bring_up_to_date(driver)
     tables = await rows(driver, "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name <> 'schema_files'")
     assert [name for name, sql in tables if "STRICT" not in sql] == []
