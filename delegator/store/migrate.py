@@ -84,8 +84,12 @@ def _unfit(name: str, why: str) -> DelegatorError:
 async def bring_up_to_date(driver: Migrating, package: str = "delegator.store") -> int:
     """Apply what a database lacks; the number of files applied. Raises DelegatorError (CONFIGURATION) when the
     database is too new for this program, or a file it was made from has changed since."""
-    await driver.script(_TABLE)
-    missing = still_missing(await driver.read(APPLIED), driver.dialect, package)
+    try:
+        applied = await driver.read(APPLIED)
+    except DelegatorError:  # most likely nothing is there yet; what else is the matter shows at once again
+        await driver.script(_TABLE)
+        applied = await driver.read(APPLIED)
+    missing = still_missing(applied, driver.dialect, package)
     for file in missing:
         try:
             await driver.script(_in_one_transaction(file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer
 from delegator.store.migrate import SchemaFile, bring_up_to_date, files_in, schema_files
+from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
 
@@ -104,10 +106,77 @@ async def test_8_a_file_that_was_changed_after_use_is_refused(path, opening_sqli
 
 async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
     await (await opening_sqlite()).close()
-    changed(path, "INSERT INTO schema_files VALUES (9999, '9999_future', 'x')")
+    changed(path, "INSERT INTO schema_files (number, name, checksum) VALUES (9999, '9999_future', 'x')")
     error = await refused(opening_sqlite())
     assert "schema 9999, newer than this program" in error.detail
     assert "newer release" in error.hint
+
+
+@pytest.mark.parametrize(("oldest", "taken"), [(NEXT - 1, True), (1, True), (NEXT, False), (None, False)])
+async def test_8_a_database_of_a_newer_release_is_taken_where_all_its_files_say_so(path, opening_sqlite, oldest, taken):
+    store = await opening_sqlite()
+    await store.add_customer(Customer("acme", "Acme"))
+    await store.close()
+    for number, said in ((NEXT, NEXT - 1), (NEXT + 1, oldest)):
+        changed(path, f"INSERT INTO schema_files VALUES ({number}, 'later', 'x', {said or 'NULL'})")
+    if not taken:
+        assert f"schema {NEXT + 1}, newer than this program" in (await refused(opening_sqlite())).detail
+        return
+    assert await (await opening_sqlite()).customers() == [Customer("acme", "Acme")]
+    assert (await rehearse_sqlite(path, None)).words == (
+        f"schema {NEXT + 1}, of a newer release; this one knows {NEXT - 1} and works beside it")
+
+
+async def test_8_what_a_file_says_of_programs_is_kept_with_it(driver, with_files):
+    said = f"-- Programs from schema {NEXT - 1} on work with this.\n"
+    with_files(SchemaFile(NEXT, "more", f"{said}CREATE TABLE a (x INT);"),
+               SchemaFile(NEXT + 1, "most", "CREATE TABLE b (x INT);"))
+    await bring_up_to_date(driver)
+    assert await rows(driver, f"SELECT oldest FROM schema_files WHERE number >= {NEXT} ORDER BY number") == [
+        (NEXT - 1,), (None,)]
+
+
+ADDS = re.compile(
+    r"CREATE (TABLE|INDEX|VIEW|OR REPLACE VIEW|POLICY|FUNCTION|OR REPLACE FUNCTION) .*|INSERT INTO .*"
+    r"|ALTER TABLE \w+ ADD COLUMN .*|ALTER TABLE \w+ ENABLE ROW LEVEL SECURITY|ALTER VIEW \w+ SET .*|DROP POLICY .*",
+    re.DOTALL)
+"""What may be done to a database on which programs of the release before still run: they find all that they know. A new
+column must have a default or take NULL, as they do not fill it."""
+BREAKS: dict[str, str] = {}
+"""Files for programs that know them and for no others, and why. Before a delegator of such a release is started, all
+others must be stopped; the release's notes say so."""
+
+
+@pytest.mark.parametrize("file", [file for dialect in ("sqlite", "postgres") for file in schema_files(dialect)
+                                  if file.number > 10], ids=lambda file: file.name)
+def test_8_a_file_only_adds_and_says_that_the_release_before_works_with_it(file):
+    if file.name in BREAKS:
+        assert file.oldest == file.number
+        return
+    assert file.oldest is not None, "no line that says which programs work with it"
+    assert 11 <= file.oldest <= max(11, file.number - 1)
+    own = re.findall(r"CREATE TABLE (\w+)", file.sql)
+    for statement in statements_of(file.sql):
+        held = re.match(r"CREATE (?:UNIQUE INDEX|TRIGGER) .*? ON (\w+)", statement, re.DOTALL)
+        assert ADDS.fullmatch(statement) or (held and held[1] in own), statement
+        added = re.fullmatch(r"ALTER TABLE \w+ ADD COLUMN (.*)", statement, re.DOTALL)
+        assert added is None or "NOT NULL" not in added[1] or "DEFAULT" in added[1], statement
+
+
+def statements_of(sql: str) -> list[str]:
+    """Without comments; what stands between $$ and $$ is one with the words around it."""
+    bare = re.sub(r"--[^\n]*", "", sql)
+    kept = re.sub(r"\$\$.*?\$\$|\bBEGIN\b.*?\bEND\b", lambda found: found[0].replace(";", ","), bare, flags=re.DOTALL)
+    return [one.strip() for one in kept.split(";") if one.strip()]
+
+
+@pytest.mark.parametrize("statement", [
+    "DROP TABLE claims", "ALTER TABLE claims DROP COLUMN peer", "ALTER TABLE claims RENAME TO c", "DELETE FROM claims",
+    "ALTER TABLE claims ADD CHECK (attempt > 0)", "CREATE UNIQUE INDEX one ON claims (peer)", "UPDATE claims SET a = 1",
+    "CREATE TRIGGER one BEFORE UPDATE ON claims FOR EACH ROW EXECUTE FUNCTION two()",
+    "ALTER TABLE devices ALTER COLUMN customer SET NOT NULL"])
+def test_8_what_takes_something_away_is_no_addition(statement):
+    assert not ADDS.fullmatch(statement)
 
 
 async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
