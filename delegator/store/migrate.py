@@ -22,7 +22,8 @@ import msgspec
 from delegator.errors import DelegatorError, Kind
 from delegator.store.transaction import Query, Row
 
-_TABLE = "CREATE TABLE IF NOT EXISTS schema_files (number INTEGER PRIMARY KEY, name TEXT, checksum TEXT)"
+MADE_FIRST = "CREATE TABLE IF NOT EXISTS schema_files (number INTEGER PRIMARY KEY, name TEXT, checksum TEXT)"
+"""What a database has before any file is applied."""
 APPLIED = Query("SELECT * FROM schema_files ORDER BY number")
 """Which files a database was made from: number, name, checksum, and since the eleventh `oldest`, the schema that
 a program must know at least. All columns, as this is asked before anybody knows whether the last one is there."""
@@ -87,7 +88,7 @@ async def bring_up_to_date(driver: Migrating, package: str = "delegator.store") 
     try:
         applied = await driver.read(APPLIED)
     except DelegatorError:  # most likely nothing is there yet; what else is the matter shows at once again
-        await driver.script(_TABLE)
+        await driver.script(MADE_FIRST)
         applied = await driver.read(APPLIED)
     missing = still_missing(applied, driver.dialect, package)
     for file in missing:

@@ -1,7 +1,7 @@
 """PostgreSQL: the conditions by which a customer sees its rows: the same rows as before, found by keys (B2).
 
-A condition of the form `x IN (SELECT ...)` makes a table of all that a customer has for each question. What stands there now
-must show every role the same rows, whatever NULLs, leftovers and rows of others there are.
+A condition of the form `x IN (SELECT ...)` makes a table of all that a customer has for each question. What stands
+there now must show every role the same rows, whatever NULLs, leftovers and rows of others there are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import asyncpg
 import pytest
 
-from delegator.store.migrate import _TABLE, schema_files
+from delegator.store.migrate import MADE_FIRST, schema_files
 
 from ..postgres import OWNER, Cluster
 from .readers import psql, reading
@@ -94,7 +94,7 @@ async def test_B2_every_role_sees_the_rows_that_it_saw_before(cluster, seed):
     texts: list[str] = []
     for newest in (11, len(schema_files("postgres"))):
         name = cluster.database(template="template0")
-        psql(cluster, name, _TABLE, OWNER)
+        psql(cluster, name, MADE_FIRST, OWNER)
         for file in schema_files("postgres")[:newest]:
             psql(cluster, name, file.sql, OWNER)
         cluster.sql("DROP ROLE IF EXISTS all_reader; CREATE ROLE all_reader LOGIN")

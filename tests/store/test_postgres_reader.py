@@ -15,7 +15,7 @@ from delegator import config
 from delegator.model import Customer, Registration
 from delegator.store import open_named
 from delegator.store.importing import How
-from delegator.store.migrate import _TABLE, schema_files
+from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.spool import Said, Spool
 
 from ..postgres import OWNER, Cluster
@@ -127,7 +127,8 @@ async def test_B2_it_may_do_nothing_but_read(cluster, database):
         for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"):
             assert await connection.fetch(
                 "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "
-                "n.nspname = 'public' AND c.relkind = ANY ('{r,p,v,m,f}') AND has_table_privilege(c.oid, $1)", right) == []
+                "n.nspname = 'public' AND c.relkind = ANY ('{r,p,v,m,f}') AND has_table_privilege(c.oid, $1)",
+                right) == []
         assert await connection.fetch(
             "SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'public' "
             "AND (prosecdef OR prorettype <> 'trigger'::regtype)") == [], "a function that it may call"
@@ -137,7 +138,7 @@ async def test_B2_it_may_do_nothing_but_read(cluster, database):
 async def test_B2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster):
     """By the schema file alone; whoever runs reader.sql again gets the same."""
     name = cluster.database(template="template0")
-    psql(cluster, name, _TABLE, OWNER)
+    psql(cluster, name, MADE_FIRST, OWNER)
     for file in schema_files("postgres"):
         if file.number == 12:
             make_reader_of_before(cluster, name)
@@ -209,7 +210,8 @@ async def test_B2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_
                 "INSERT INTO devices (device_id, customer, service_tag) SELECT n, 'umbra', 'U' || n FROM "
                 "generate_series(500, 529) n; INSERT INTO device_names SELECT 'T' || service_tag, device_id FROM "
                 "devices WHERE customer = 'umbra';"
-                "INSERT INTO device_changes (device_id, customer, service_tag, model) SELECT device_id, 'acme', service_tag, 'NEW' FROM devices WHERE service_tag = 'ACME1'", database)
+                "INSERT INTO device_changes (device_id, customer, service_tag, model) SELECT device_id, 'acme', "
+                "service_tag, 'NEW' FROM devices WHERE service_tag = 'ACME1'", database)
     for customer in ("acme", "umbra"):
         now = await seen_by(cluster, database, customer)
         differing = {table for table in now if now[table] != before[customer][table]}
