@@ -22,11 +22,11 @@ from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.model.word import Word
 from delegator.policy import Reason, Why
-from delegator.store import audit, boards, enrolled, paces
+from delegator.store import audit, boards, enrolled, holders, paces
 from delegator.store.contention import Limits, contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
-from delegator.store.transaction import Counted, Query, Row, Transaction, Value
+from delegator.store.transaction import Counted, Query, Row, Transaction, Twin, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
            "ended_at, result, detail, peer, binding, sealed, callback")
@@ -122,7 +122,7 @@ Seal = Callable[[str], bytes]
 def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     """Open a claim, resume the one that a crash left asking, or say who stands in the way. With `seal` it is issued
     in the same commit: nothing leaves in between, so one fsync is as safe as two."""
-    (row,) = yield Query(_LOOK, _counted(ask))
+    (row,) = yield _look(ask)
     *counts, held = row
     if held is None:
         return (yield from _fresh(ask, seal, counts))
@@ -192,8 +192,7 @@ def _fresh(ask: Ask, seal: Seal | None, counts: Row | None = None) -> Transactio
         (claim.claim_id, claim.service_tag, claim.customer, claim.delegate, claim.state.value, claim.identity.value,
          claim.binding, claim.attempt, claim.peer, ask.now, 0 if sealed else ask.busy_until, ask.lease_until,
          ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
+    yield holders.take(ask.holders)
     if ask.pacing is not None:
         yield from paces.note(ask.pacing.holders, ask.now)
     yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
@@ -251,8 +250,24 @@ def over_limits(ask: Ask, counts: Row | None = None) -> Transaction[tuple[int, t
     return attempts, reasons, bool(repaired)
 
 
+_COUNTS, _COUNTS_OF_LANES = holders.beside(
+    f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
+    "(SELECT count(*) FROM boards WHERE service_tag = $1), "
+    "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5)", 2, 3)
+_HOLDS = f"(SELECT claim_id FROM claims WHERE service_tag = $1 AND {LIVE})"
+"""Who holds the tag is looked up with the counts, as each statement costs 5-10 µs, and a round trip where the database
+is elsewhere. The whole claim is read where there is one; joined to the counts it would make SQLite open a table of its
+own."""
+_LOOK, _LOOK_AT_LANES = f"{_COUNTS}, {_HOLDS}", f"{_COUNTS_OF_LANES}, {_HOLDS}"
+
+
+def _look(ask: Ask) -> Query:
+    """The counts, and behind them who holds the tag."""
+    return Twin(_LOOK, _counted(ask), _LOOK_AT_LANES)
+
+
 def _counts(ask: Ask) -> Transaction[Row]:
-    rows = yield Query(f"SELECT {_COUNTS}", _counted(ask))
+    rows = yield Twin(_COUNTS, _counted(ask), _COUNTS_OF_LANES)
     return rows[0]
 
 
@@ -273,15 +288,6 @@ def _number(value: Value) -> int:
     """A count, none where there is no row."""
     assert value is None or isinstance(value, int)
     return value or 0
-
-
-_COUNTS = (f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
-           "(SELECT count(*) FROM boards WHERE service_tag = $1), "
-           "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
-           "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)")
-_LOOK = f"SELECT {_COUNTS}, (SELECT claim_id FROM claims WHERE service_tag = $1 AND {LIVE})"
-"""The counts and who holds the tag: each statement costs 5-10 µs, and a round trip where the database is elsewhere. The
-whole claim is read where there is one; joined to the counts it would make SQLite open a table of its own."""
 
 
 _ANSWERED = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0, "
@@ -314,14 +320,9 @@ def _issue_elsewhere(answer: tuple[Value, ...], delegate: str) -> Transaction[Se
                          "AND delegate <> $2", (answer[0], delegate))
     rows = (yield Query(_ISSUE_ELSEWHERE, (*answer, before[0][0]))) if before else ()
     if rows:
-        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{before[0][0]!s}",))
-        yield from _take_place(f"delegate/{delegate}")
+        yield holders.give_back_one(f"delegate/{before[0][0]!s}")
+        yield holders.take_one(f"delegate/{delegate}")
     return rows
-
-
-def _take_place(holder: str) -> Transaction[None]:
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
 
 
 def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
@@ -358,8 +359,7 @@ def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | No
     if not rows:
         return None
     claim = claim_of(rows[0])
-    yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
-                (f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
+    yield holders.give_back((f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
     yield from note(event, claim, moment(now), by)
     return claim
 

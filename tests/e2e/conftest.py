@@ -207,6 +207,8 @@ class World:
     port: int = 0
     believes_after: float = STOOD
     """Seconds after which its delegator believes a clock; other than the product's own, see believing.py."""
+    tree: Path = ROOT
+    """Where its program is; another release's, where a test says so."""
     process: subprocess.Popen[str] | None = None
     _log: Any = field(default=None)
 
@@ -221,7 +223,8 @@ class World:
         self._log = (self.root / "log").open("a")
         self.process = subprocess.Popen(
             [sys.executable, *script, "--config", str(self.root / "delegator.toml"), "serve", "--json"],
-            stdout=subprocess.PIPE, stderr=self._log, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=self.tree,
+            env={**os.environ, "PYTHONPATH": str(self.tree)})
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, (self.root / "log").read_text()
