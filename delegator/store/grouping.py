@@ -30,7 +30,7 @@ from delegator.store.needs import EVERYTHING, Near, Needs
 from delegator.store.patience import Doubt, Late, Patience
 from delegator.store.pool import Lane, Pool
 from delegator.store.transaction import Commits, Query, Transaction, Work
-from delegator.store.troubles import Trouble, trouble_of
+from delegator.store.troubles import Trouble, trouble_of, words_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -145,7 +145,7 @@ class Groups:
         except Alone:
             pass
         except Exception as error:
-            log.debug("store: a group of %d was undone, each goes alone: %r", len(members), error)
+            log.debug("store: a group of %d was undone, each goes alone: %s", len(members), words_of(error))
             self._rest = min(2 * self._rest or REST[0], REST[1])
             self._rests_until = self._loop.time() + self._rest
         finally:
@@ -165,14 +165,14 @@ class Groups:
             outcomes = await in_step(say, self._making(lane, [one.work for one in inside]))
             self._fence.require(lane.connection)
         except BaseException as error:
-            await self._let_go(lane, error)
+            await self._undo(lane, error)
             raise
         try:
             await self._commit(lane, inside)
             self._fence.require(lane.connection)  # else it was done where it will not last, and is done again
         except BaseException as error:
             self._commits.failed += 1
-            await self._let_go(lane, error)
+            await self._undo(lane, error)
             if isinstance(error, Exception) and trouble_of(error) is Trouble.LOST:
                 for one in inside:
                     one.told(Doubt(error))
@@ -185,6 +185,13 @@ class Groups:
                 one.told(outcome.error)
             elif not one.future.done():
                 one.future.set_result(outcome)
+
+    async def _undo(self, lane: Lane, error: BaseException) -> None:
+        """Beside its members, who have waited for long enough."""
+        if isinstance(error, Exception) and trouble_of(error) is not Trouble.LOST:
+            self._patience.settle(lane)
+        else:
+            await self._let_go(lane, error)
 
     async def _say(self, lane: Lane, until: float, verb: str, *arguments: object) -> Any:
         """What the server answers. Raises Late once the group has had its time: it is undone beside its members."""
@@ -234,12 +241,11 @@ class Groups:
             one.told(self._patience.late("whether it was committed is found by asking again"))
 
     async def close(self) -> None:
-        """Those under way are finished."""
+        """Those under way are finished, and who waits for company goes now."""
+        self._go()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+            self._go()
 
 
 def _in_line(needs: Needs) -> bool:

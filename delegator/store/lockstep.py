@@ -39,20 +39,32 @@ class Failed(NamedTuple):
 
 class Many(NamedTuple):
     """A statement for many: its text, in which column it stands whose a row is, and which are the statement's own.
-    Without `whose` it has no rows."""
+    Without `whose` it has no rows. What `changes` rows of others, and holds them until it commits, takes them in one
+    order, so that two groups that want the same ones do not wait for each other in a ring."""
 
     text: str
     whose: int | None = None
     own: slice = slice(None)
+    changes: bool = True
+
+
+_FORMS = re.compile(r"(?P<look>SELECT)\b|(?P<changes>INSERT INTO|UPDATE|DELETE FROM)\b"
+                    r"(?:(?!\bRETURNING\b).)*(?P<told>RETURNING\b)?", re.DOTALL)
+_UNFIT = re.compile(r"\bFOR\s+(NO\s+KEY\s+)?(UPDATE|SHARE|KEY\s+SHARE)\b|\bpg_\w*(lock|notify)\w*\(|;")
+"""What means another thing for several at once: a row or name that one has locked is no obstacle to the others."""
 
 
 @functools.cache
 def for_many(text: str, count: int) -> Many:
-    """A statement with so many values as one for many, whose number is one value more."""
+    """A statement with so many values as one for many, whose number is one value more. Raises Unfit for one whose rows
+    or locks would not be each one's own."""
+    form = _FORMS.match(text)
+    if form is None or _UNFIT.search(text):
+        raise Unfit
     mark = f"CAST(${count + 1} AS INTEGER)"
-    if text.startswith("SELECT "):
-        return Many(f"SELECT {mark}, of_one.* FROM ({text}) AS of_one", 0, slice(1, None))
-    if " RETURNING " in text:
+    if form["look"]:
+        return Many(f"SELECT {mark}, of_one.* FROM ({text}) AS of_one", 0, slice(1, None), changes=False)
+    if form["told"]:
         return Many(f"{text}, {mark}", -1, slice(None, -1))
     return Many(text)
 
@@ -135,10 +147,12 @@ async def answered(say: Say, asked: Mapping[int, Query]) -> dict[int, Sequence[R
 
 async def _of_one_text(say: Say, text: str, values: Mapping[int, tuple[Any, ...]]) -> dict[int, Sequence[Row]]:
     first = next(iter(values.values()))
+    many = for_many(text, len(first))
     if len(values) == 1 or (text.startswith("SELECT ") and all(each == first for each in values.values())):
         rows: Sequence[Row] = await say("fetch", text, *first)
         return dict.fromkeys(values, rows)
-    many = for_many(text, len(first))
+    if many.changes:
+        values = dict(sorted(values.items(), key=lambda each: str(each[1][:2])))
     if many.whose is None:
         await say("executemany", text, list(values.values()))
         nothing: Sequence[Row] = ()

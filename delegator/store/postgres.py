@@ -320,6 +320,7 @@ class PostgresDriver:
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
+        await self._groups.close()
         await self._patience.close()
         if self._scout is not None:
             await self._scout.close()

@@ -106,6 +106,32 @@ def test_6_4_what_was_added_is_there_before_its_transaction_asks_or_changes_anyt
     assert [text for _, text, _ in said] == [adding.sql, asked.sql]
 
 
+@pytest.mark.parametrize("form", ["WITH a AS (SELECT 1) SELECT b FROM c", "VALUES (1)", "TABLE a", " SELECT 1",
+                                  "SELECT b FROM a FOR UPDATE SKIP LOCKED", "SELECT b FROM a FOR\nSHARE",
+                                  "SELECT pg_try_advisory_xact_lock(1)", "SELECT pg_notify('a', 'b')",
+                                  "SELECT 1; DELETE FROM a", "SAVEPOINT a", "LOCK TABLE a", "MERGE INTO a"])
+def test_6_4_what_would_mean_another_thing_for_several_goes_by_itself(form):
+    """Also where one alone asks for it at that moment: a row that another of the group has locked is free to it."""
+    for many in (1, 2):
+        with pytest.raises(Unfit):
+            asyncio.run(answered(Said().say, {place: Query(form, (place,)) for place in range(many)}))
+
+
+@pytest.mark.parametrize("told", [" RETURNING b", "\nRETURNING b"])
+def test_6_4_what_is_told_of_a_change_is_not_lost_however_it_is_written(told):
+    assert for_many(f"DELETE FROM a WHERE b = $1{told}", 1).whose == -1
+
+
+@pytest.mark.parametrize("verb", ["UPDATE a SET c = 1 WHERE b = $1", "DELETE FROM a WHERE b = $1",
+                                  "UPDATE a SET c = 1 WHERE b = $1 RETURNING b"])
+def test_A10_rows_that_are_changed_are_taken_in_one_order(verb):
+    """So that two groups that change the same ones, as when each of two delegators is told of two ends, do not wait
+    for each other in a ring. Each still gets its own rows."""
+    outcomes, said = run([asking(Query(verb, (name,))) for name in ("c", "a", "b")])
+    assert [each[0] for each in said[0][2]] == ["a", "b", "c"]
+    assert outcomes == [[[(name,), (name,)] if "RETURNING" in verb else []] for name in ("c", "a", "b")]
+
+
 def failing(before: Query):
     yield before
     raise DelegatorError(Kind.CONFLICT, "no")

@@ -6,23 +6,20 @@ Each test sets a crowd off while another transaction is under way, so that it go
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 
 import pytest
 
-from delegator import config
-from delegator.errors import DelegatorError, Kind
 from delegator.model import NotificationKind, Policy, Result, Telling
 from delegator.model.audited import Act
-from delegator.store import Outcome, grouping, open_named
+from delegator.store import Outcome
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
 from delegator.store.inspection import Wanted
-from delegator.store.transaction import Query, rows_alone
+from delegator.store.transaction import Query
+
+from .crowding import MANY, asking, begun, driver_of, findings, opening_on, together
 
 pytestmark = pytest.mark.counterpart("initdb")
-MANY = 12
 
 
 @pytest.fixture
@@ -33,49 +30,13 @@ def url(postgres_quick):
 
 @pytest.fixture
 async def opening(url, key):
-    async with contextlib.AsyncExitStack() as stores:
-        async def opening(connections: int = 4, timeout: float = 5.0):
-            store = await open_named(config.Store(url=url, connections=connections, timeout=timeout), key)
-            stores.push_async_callback(store.close)
-            return store
-        yield opening
+    async with opening_on(url, key) as opens:
+        yield opens
 
 
 @pytest.fixture
 async def store(opening, ask):
-    """One that has begun its chains, as one that serves for a while."""
-    store = await opening()
-    await store.open_and_issue(ask("FIRST01", customer="umbra", delegate="umbra-1"), lambda claim: "x")
-    return store
-
-
-def driver_of(store):
-    return store._driver.driver
-
-
-async def together(store, works, *, within: bool = True):
-    """What each comes to, set off while another is under way; and how many commits that took."""
-    def busy():
-        yield Query("SELECT pg_sleep(0.01)")
-    await asyncio.sleep(2 * grouping.CROWD)  # what gathered before has gone
-    first = asyncio.create_task(driver_of(store).run(busy, rows_alone, repeatable=True))
-    await asyncio.sleep(0)
-    before = driver_of(store).commits.done
-    with store.request() if within else contextlib.nullcontext():
-        outcomes = await asyncio.gather(*works, return_exceptions=True)
-    await first
-    return outcomes, driver_of(store).commits.done - before - 1
-
-
-def asking(store, ask, many: int = MANY, **said):
-    return [store.open_and_issue(ask(f"TAG{n:04}", **said), lambda claim: f"secret of {claim}") for n in range(many)]
-
-
-async def findings(store):
-    verification = store.audit.verification()
-    async for _ in verification.run():
-        pass
-    return verification.findings
+    return await begun(opening, ask)
 
 
 async def test_A6_a_crowd_shares_one_commit_and_each_has_its_claim_its_place_and_its_row(store, ask):
@@ -118,32 +79,6 @@ async def test_A6_what_a_group_writes_is_what_one_alone_writes(store, ask, at):
     assert await findings(store) == []
 
 
-async def test_6_4_who_fails_fails_alone_and_leaves_nothing(store, ask):
-    def wrong():
-        yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                    "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ("customer/wrong", "delegate/wrong"))
-        yield Query("SELECT 1 / (1 - $1)", (1,))
-    works = asking(store, ask)
-    works.insert(5, driver_of(store).run(wrong, rows_alone, repeatable=True))
-    outcomes, _ = await together(store, works)
-    assert outcomes.pop(5).kind is Kind.UNAVAILABLE
-    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
-    assert await store.taken("wrong", "wrong") == {}
-    assert await store.taken("acme", "acme-1") == {"customer/acme": MANY, "delegate/acme-1": MANY}
-    assert await findings(store) == []
-
-
-async def test_6_4_who_only_looks_and_refuses_costs_the_others_nothing(store, ask):
-    def refusing():
-        yield Query("SELECT 1")
-        raise DelegatorError(Kind.CONFLICT, "no")
-    works = asking(store, ask)
-    works.insert(5, driver_of(store).run(refusing, rows_alone, repeatable=True))
-    outcomes, commits = await together(store, works)
-    assert (outcomes.pop(5).detail, commits) == ("no", 1)
-    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
-
-
 async def test_A10_who_wants_a_tag_that_another_delegator_has_waits_alone(store, opening, ask):
     other, held, go_on = await opening(), asyncio.Event(), asyncio.Event()
 
@@ -161,25 +96,6 @@ async def test_A10_who_wants_a_tag_that_another_delegator_has_waits_alone(store,
     assert commits < MANY
     go_on.set()
     await holds
-    assert (await waits).outcome is Outcome.ISSUED
-
-
-async def test_A10_a_row_that_somebody_holds_holds_up_one_and_the_others_for_a_moment(store, ask, url):
-    """Then there are no groups for a while, so that the next ones do not find out again."""
-    held = (await store.open_claim(ask("TAG0003"))).claim
-    await store.pause(held.claim_id)
-    other = await connected(server_of(url))
-    try:
-        await other.execute(f"BEGIN; SELECT 1 FROM claims WHERE claim_id = '{held.claim_id}' FOR UPDATE")
-        tasks = [asyncio.ensure_future(one) for one in asking(store, ask)]
-        waits, began = tasks.pop(3), time.monotonic()
-        outcomes, _ = await together(store, tasks)
-        assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
-        assert time.monotonic() - began < 1
-        assert not waits.done()
-        assert driver_of(store)._groups._rests_until > asyncio.get_running_loop().time() - 1
-    finally:
-        await other.close()
     assert (await waits).outcome is Outcome.ISSUED
 
 
@@ -203,32 +119,6 @@ async def test_A6_a_limit_that_is_near_is_exact_in_a_crowd(store, ask):
     limited = Policy("few", max_devices=5)
     outcomes, _ = await together(store, asking(store, ask, policy=limited))
     assert sorted(one.outcome.name for one in outcomes) == ["ISSUED"] * 5 + ["OVER_LIMIT"] * (MANY - 5)
-
-
-async def test_5_who_stops_waiting_costs_the_others_nothing(store, ask):
-    tasks = [asyncio.ensure_future(one) for one in asking(store, ask)]
-    together_with = asyncio.ensure_future(together(store, tasks))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    tasks[5].cancel()
-    outcomes, _ = await together_with
-    assert isinstance(outcomes.pop(5), asyncio.CancelledError)
-    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
-
-
-async def test_T1_what_is_not_done_in_a_hurry_is_undone_and_goes_alone(store, ask, monkeypatch):
-    """The database does not answer for a moment; nothing is logged of a device that would be late."""
-    monkeypatch.setattr(grouping, "HURRY", 0.05)
-
-    def slow():
-        yield Query("SELECT pg_sleep(0.2)")
-        yield Query("SELECT 1")
-        return "done"
-    works = [*asking(store, ask), driver_of(store).run(slow, rows_alone, repeatable=True)]
-    outcomes, _ = await together(store, works)
-    assert outcomes.pop() == "done"
-    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
-    assert not driver_of(store)._slowness.slow
 
 
 async def test_A10_who_has_little_time_left_joins_no_group(opening, ask):
@@ -256,65 +146,22 @@ async def test_A10_groups_of_two_delegators_that_tell_the_same_people_do_not_sto
         assert commits == 1
 
 
-# --- a commit that nobody heard of --------------------------------------------------------------------------------
+async def test_A10_groups_of_two_delegators_that_are_told_the_same_ends_do_not_stop_each_other(opening, ask, at, url):
+    """Four devices tell each of two delegators, in different order, and each row takes a moment to change."""
+    stores = [await opening(), await opening()]
+    claims = [(await stores[0].open_and_issue(ask(f"TAG{n:04}"), lambda claim: "x")).claim for n in range(4)]
+    await stores[1].open_and_issue(ask("FIRST01", customer="umbra"), lambda claim: "x")
+    other = await connected(server_of(url))
+    await other.execute("CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+                        "$$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$; CREATE TRIGGER slowly BEFORE UPDATE ON "
+                        "claims FOR EACH ROW EXECUTE FUNCTION slowly()")
 
-
-@contextlib.asynccontextmanager
-async def commits_that_hang(cluster):
-    """Every commit waits for a standby that does not exist: done here, and not told."""
-    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    cluster.sql("SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        cluster.sql("ALTER SYSTEM RESET synchronous_standby_names")
-        cluster.sql("SELECT pg_reload_conf()")
-
-
-async def hanging(cluster, url: str, verb: str) -> None:
-    """Something is done to the connection that waits in its commit, once there is one."""
-    name = url.partition("@/")[2].partition("?")[0]
-    async with asyncio.timeout(5):
-        while await asyncio.to_thread(cluster.sql, f"SELECT count({verb}) FROM pg_stat_activity WHERE "
-                                      f"datname = '{name}' AND wait_event = 'SyncRep'") == "0":
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.slow
-async def test_6_4_a_commit_of_a_group_that_was_not_heard_of_is_looked_up_for_each(store, ask, postgres_quick, url):
-    async with commits_that_hang(postgres_quick):
-        crowd = asyncio.create_task(together(store, asking(store, ask)))
-        await hanging(postgres_quick, url, "pg_terminate_backend(pid)")
-    outcomes, _ = await crowd
-    assert {one.outcome for one in outcomes} == {Outcome.SAME_AGAIN}
-    assert {store.reveal(one.claim) == f"secret of {one.claim.claim_id}" for one in outcomes} == {True}
-    assert len(await store.claims(customer="acme")) == MANY
-    assert await store.taken("acme", "acme-1") == {"customer/acme": MANY, "delegate/acme-1": MANY}
-    assert await findings(store) == []
-
-
-@pytest.mark.slow
-async def test_T1_whose_time_is_over_while_its_group_commits_is_told_so_and_finds_it_by_asking_again(
-        opening, ask, postgres_quick):
-    """The commit itself goes on: it waits for a standby, and is not answered before it is safe."""
-    store = await opening(timeout=1.0)
-    await store.open_and_issue(ask("FIRST01", customer="umbra", delegate="umbra-1"), lambda claim: "x")
-    asks = [ask(f"TAG{n:04}") for n in range(MANY)]
-    async with commits_that_hang(postgres_quick):
-        began = time.monotonic()
-        told, _ = await together(store, [store.open_and_issue(one, lambda claim: "first") for one in asks])
-        assert time.monotonic() - began < 2
-        assert {one.kind for one in told} == {Kind.TRY_LATER}
-        assert any("found by asking again" in one.detail for one in told)
-        assert driver_of(store)._slowness.slow
-
-    async def again(one):
-        async with asyncio.timeout(5):
-            while True:
-                with contextlib.suppress(DelegatorError):
-                    return await store.open_and_issue(one, lambda claim: "second")
-                await asyncio.sleep(0.05)
-    found = await asyncio.gather(*map(again, asks))
-    assert len({store.reveal(one.claim) for one in found}) == 1, "all of the group, or none of it"
-    assert await store.taken("acme", "acme-1") == {"customer/acme": MANY, "delegate/acme-1": MANY}
-    assert await findings(store) == []
+    def crowd(store, some):
+        return together(store, [store.confirm(one.claim_id, "key:one", Result.FAILED, "again", at(1)) for one in some])
+    found = await asyncio.gather(crowd(stores[0], claims), crowd(stores[1], reversed(claims)))
+    await other.execute("DROP FUNCTION slowly CASCADE")
+    await other.close()
+    for outcomes, commits in found:
+        assert {one.result for one in outcomes} == {Result.FAILED}
+        assert commits == 1
+    assert await findings(stores[0]) == []
