@@ -97,7 +97,7 @@ class App:
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
                                 lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
-            self._listener = Listener(parts.context)
+            self._listener = Listener(parts.context, company=self._duties.company)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
                                      self._clock.doubt)
             self._finished = Finished(self._auditor.record, {"the metrics": self.metrics.handshake,

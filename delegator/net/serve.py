@@ -23,6 +23,7 @@ from msgspec.structs import force_setattr
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
+from delegator.net.company import LOOK, Company
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.ebb import Ebb, give_back
@@ -82,7 +83,7 @@ class Listener:
 
     def __init__(self, context: TlsContext, handler: Handler | None = None, *, deadlines: Deadlines | None = None,
                  on_refused: Callable[[Connection, Refused], None] | None = None, caps: Caps | None = None,
-                 requests_per_connection: int = 100) -> None:
+                 requests_per_connection: int = 100, company: Company | None = None) -> None:
         self.context = context
         self.deadlines = deadlines or Deadlines()
         self.requests_per_connection = requests_per_connection
@@ -101,6 +102,7 @@ class Listener:
         self._connections: set[Connection] = set()
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
+        self._company = company
         self._failed = Seldom()
         self._ebb = Ebb()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
@@ -150,9 +152,21 @@ class Listener:
         return place_of(sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        admission = self._admissions[listening.fileno()]
-        room, refusals = admission.room(), REFUSALS
-        behind = admission.behind
+        """Somebody is in line: for us, or for another of several workers."""
+        company, admission = self._company, self._admissions[listening.fileno()]
+        if company is None:
+            self._take_in(listening, admission, admission.room())
+        elif company.is_ours:
+            before = len(self._connections)
+            self._take_in(listening, admission, company.room(admission.room()))
+            if len(self._connections) > before:
+                company.took()
+        else:
+            admission.behind = False  # our turns say nothing of the line now
+            self._pause(listening, LOOK)
+
+    def _take_in(self, listening: socket.socket, admission: Admission, room: int) -> None:
+        behind, refusals = admission.behind, REFUSALS
         while room and refusals:
             try:
                 sock, address = listening.accept()
@@ -174,10 +188,10 @@ class Listener:
                 self._take(sock, seen(address[0]))
         admission.taken(False)
 
-    def _pause(self, listening: socket.socket) -> None:
+    def _pause(self, listening: socket.socket, seconds: float = BREATH) -> None:
         """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""
         self.loop.remove_reader(listening.fileno())
-        self.loop.call_later(BREATH, self._look_again, listening)
+        self.loop.call_later(seconds, self._look_again, listening)
 
     def _look_again(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -199,6 +213,12 @@ class Listener:
         if oldest is not None:
             self.turned_away += 1
             oldest.abort()
+        self._count()
+
+    def _count(self) -> None:
+        """The other workers are told how many handshakes are in hand."""
+        if self._company is not None:
+            self._company.has(len(self._strangers))
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
@@ -219,6 +239,7 @@ class Listener:
     def known(self, connection: Connection) -> None:
         """It has shown who it is, and gives way to nobody any more."""
         self._strangers.leave(connection)
+        self._count()
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """The handler's answer. What it does not handle is a bug of ours: logged, answered 500, never a hang."""
@@ -240,6 +261,7 @@ class Listener:
     def gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._strangers.leave(connection)
+        self._count()
         if connection.source is not None:
             self._sources.leave(connection.source)
 
