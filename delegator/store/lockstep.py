@@ -50,8 +50,9 @@ class Many(NamedTuple):
 
 _FORMS = re.compile(r"(?P<look>SELECT)\b|(?P<changes>INSERT INTO|UPDATE|DELETE FROM)\b"
                     r"(?:(?!\bRETURNING\b).)*(?P<told>RETURNING\b)?", re.DOTALL)
-_UNFIT = re.compile(r"\bFOR\s+(NO\s+KEY\s+)?(UPDATE|SHARE|KEY\s+SHARE)\b|\bpg_\w*(lock|notify)\w*\(|;")
-"""What means another thing for several at once: a row or name that one has locked is no obstacle to the others."""
+_UNFIT = re.compile(r"\bFOR\s+(NO\s+KEY\s+)?(UPDATE|SHARE|KEY\s+SHARE)\b|\b(set_config|pg_\w*(lock|notify)\w*)\(|;")
+"""What means another thing for several at once: a row or name that one has locked is no obstacle to the others, and
+what one sets, such as who may see which rows, holds for all."""
 
 
 @functools.cache

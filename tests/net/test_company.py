@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
 import pytest
 
+from delegator.net import serve
 from delegator.net.admission import MOST
 from delegator.net.company import AT_WORK, FULL, LOOK, Company, page
-from delegator.net.serve import Listener
+from delegator.net.connection import Phase
+from delegator.net.crowds import Caps
+from delegator.net.serve import SLOW, Listener
 
 
 class Clock:
@@ -98,55 +102,85 @@ def test_A10_who_follows_a_worker_begins_with_nothing(clock):
     os.close(descriptor)
 
 
-async def workers_on(sock, many: int) -> list[Listener]:
+async def workers_on(sock, many: int, **caps: int) -> list[Listener]:
     """Workers in one process, each with the same socket at a descriptor of its own."""
     descriptor = page(many)
-    found = [Listener(None, company=Company(descriptor, number)) for number in range(1, many + 1)]
+    found = [Listener(None, company=Company(descriptor, number), caps=Caps(**caps)) for number in range(1, many + 1)]
     for one in found:
         one.serve(sock.dup())
     os.close(descriptor)
     return found
 
 
-async def knocked(port: int, times: int) -> list[socket.socket]:
-    """So many who say nothing, one after the other."""
-    knocking = []
-    for _ in range(times):
-        knocking.append(socket.create_connection(("127.0.0.1", port)))
-        await asyncio.sleep(0.001)
-    return knocking
+@pytest.fixture
+async def line():
+    """Workers on a socket, and who knocks there; all gone at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        class Line:
+            async def workers(self, many: int = 2, **caps: int):
+                workers = await workers_on(sock, many, **caps)
+                for one in workers:
+                    stack.push_async_callback(one.close, 0.0)
+                return workers
+
+            async def knock(self, times: int) -> None:
+                for _ in range(times):
+                    stack.enter_context(socket.create_connection(sock.getsockname()))
+                    await asyncio.sleep(0.001)
+        yield Line()
 
 
-async def test_A6_who_is_at_work_takes_all_until_it_is_full_then_the_next():
-    sock = socket.create_server(("127.0.0.1", 0))
-    workers = await workers_on(sock, 2)
-    knocking = await knocked(sock.getsockname()[1], FULL)
-    held = [len(one._connections) for one in workers]
-    assert sorted(held) == [0, FULL]
-    knocking += await knocked(sock.getsockname()[1], 3)
+def held(workers):
+    return sorted(len(one._connections) for one in workers)
+
+
+async def test_A6_who_is_at_work_takes_all_until_it_is_full_then_the_next(line):
+    workers = await line.workers()
+    await line.knock(FULL)
+    assert held(workers) == [0, FULL]
+    await line.knock(3)
     await asyncio.sleep(2 * LOOK)
-    assert sorted(len(one._connections) for one in workers) == [3, FULL]
-    for one in knocking:
-        one.close()
-    for one in workers:
-        await one.close(0.0)
-    sock.close()
+    assert held(workers) == [3, FULL]
 
 
-async def test_A10_a_device_is_served_although_the_worker_that_was_at_work_hangs():
+@pytest.mark.parametrize("caps", [{"connections": 8}, {"per_source": 8}, {"half_open": 8}])
+async def test_5_half_of_the_places_of_one_are_left_for_later_while_the_others_have_more(line, caps):
+    """Each worker has its share of the limits; who came first does not use up one share while the other is unused."""
+    workers = await line.workers(**caps)
+    await line.knock(8)
+    await asyncio.sleep(2 * LOOK)
+    assert held(workers)[0] >= 3
+    assert sum(held(workers)) == 8
+    assert [one.turned_away for one in workers] == [0, 0]
+
+
+async def test_A10_a_device_is_served_although_the_worker_that_was_at_work_hangs(line):
     """It is not asked any more, as one that hangs; the other one takes what it leaves, within a moment."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    workers = await workers_on(sock, 2)
-    knocking = await knocked(sock.getsockname()[1], 2)
+    workers = await line.workers()
+    await line.knock(2)
     hangs, other = sorted(workers, key=lambda one: -len(one._connections))
-    assert (len(hangs._connections), len(other._connections)) == (2, 0)
+    assert held(workers) == [0, 2]
     hangs.loop.remove_reader(hangs._sockets[0].fileno())
-    knocking += await knocked(sock.getsockname()[1], 1)
+    await line.knock(1)
     async with asyncio.timeout(1):
         while not other._connections:
             await asyncio.sleep(0.001)
-    for one in knocking:
-        one.close()
-    for one in workers:
-        await one.close(0.0)
-    sock.close()
+
+
+async def test_T1_whose_answers_are_slow_leaves_what_comes_to_the_next(line, monkeypatch):
+    """Each worker has its share of the calls to a delegate: waiting at one for a turn that is free at the other would
+    make a slow delegate slower."""
+    monkeypatch.setattr(serve, "SWEEP", 0.01)
+    workers = await line.workers()
+    await line.knock(SLOW + 1)
+    slow, other = sorted(workers, key=lambda one: -len(one._connections))
+    for one in slow._connections:
+        slow.known(one)
+        one._enter(Phase.ANSWERING)
+    await asyncio.sleep(0.05)
+    slow._company.took()
+    slow._count(next(iter(slow._connections)))
+    await line.knock(1)
+    assert (len(slow._connections), len(other._connections)) == (SLOW + 1, 1)

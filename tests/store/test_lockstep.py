@@ -109,6 +109,7 @@ def test_6_4_what_was_added_is_there_before_its_transaction_asks_or_changes_anyt
 @pytest.mark.parametrize("form", ["WITH a AS (SELECT 1) SELECT b FROM c", "VALUES (1)", "TABLE a", " SELECT 1",
                                   "SELECT b FROM a FOR UPDATE SKIP LOCKED", "SELECT b FROM a FOR\nSHARE",
                                   "SELECT pg_try_advisory_xact_lock(1)", "SELECT pg_notify('a', 'b')",
+                                  "SELECT set_config('delegator.customer', 'acme', true)",
                                   "SELECT 1; DELETE FROM a", "SAVEPOINT a", "LOCK TABLE a", "MERGE INTO a"])
 def test_6_4_what_would_mean_another_thing_for_several_goes_by_itself(form):
     """Also where one alone asks for it at that moment: a row that another of the group has locked is free to it."""
