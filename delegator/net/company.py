@@ -21,7 +21,7 @@ FULL = 24
 AT_WORK = 0.05
 """Seconds for which one that took a connection is expected to take the next: longer than its turns of the loop, and
 than the pause between a crowd's answers and its next questions."""
-LOOK = 0.01
+LOOK = 0.005
 """Seconds until one that left the line to another looks at it again."""
 _SLOT = 2
 """When it took one last, by the system's monotonic clock, and how many it has in hand."""
