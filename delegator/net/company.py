@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 
 FULL = 24
-"""Handshakes in hand past which one more gains nothing by company; about 6 ms of work."""
+"""Handshakes in hand past which one more gains nothing by company: 6 to 10 ms of work."""
 AT_WORK = 0.05
 """Seconds for which one that took a connection is expected to take the next: longer than its turns of the loop, and
 than the pause between a crowd's answers and its next questions."""

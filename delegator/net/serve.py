@@ -229,7 +229,7 @@ class Listener:
             return
         strangers = len(self._strangers)
         full = self._is_slow or 2 * strangers > self._caps.half_open or self.is_tight(connection)
-        self._company.has(FULL if full else strangers + self._answering)
+        self._company.has(FULL if full else max(strangers, self._answering // 2))  # who is answered mostly waits
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
