@@ -10,20 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from delegator.net.company import Company
-
 SOON = 0.1
 """Seconds for which words to who keeps house are gathered: a handshake pays for looking at a flag."""
 
 
 class Duties:
-    """`number` is the worker's, 0 for a process alone; `relay` wakes the one that keeps house, and in its `company` it
-    takes connections."""
+    """`number` is the worker's, 0 for a process alone; `relay` wakes the one that keeps house."""
 
-    def __init__(self, number: int = 0, relay: Callable[[], None] | None = None,
-                 company: Company | None = None) -> None:
+    def __init__(self, number: int = 0, relay: Callable[[], None] | None = None) -> None:
         self.number = number
-        self.company = company
         self.ours = asyncio.Event()
         self._relay = relay
         self._told = False

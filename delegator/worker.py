@@ -54,7 +54,7 @@ class Worker:
         channel = self.channel
         company = Company(said["page"], said["number"])
         os.close(said["page"])
-        self._app = App(settings, duties=Duties(said["number"], lambda: channel.tell("wake"), company))
+        self._app = App(settings, duties=Duties(said["number"], lambda: channel.tell("wake")), company=company)
         await self._app.start({systemd.DEVICES: [_own(number) for number in said["sockets"]]})
         self._running = asyncio.get_running_loop().create_task(self._app.run())
         self._running.add_done_callback(lambda _: self._ended.set())

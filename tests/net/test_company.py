@@ -125,10 +125,11 @@ async def line():
                     stack.push_async_callback(one.close, 0.0)
                 return workers
 
-            async def knock(self, times: int) -> None:
+            async def knock(self, times: int, *, at_once: bool = False) -> None:
                 for _ in range(times):
                     stack.enter_context(socket.create_connection(sock.getsockname()))
-                    await asyncio.sleep(0.001)
+                    if not at_once:
+                        await asyncio.sleep(0.001)
         yield Line()
 
 
@@ -143,6 +144,13 @@ async def test_A6_who_is_at_work_takes_all_until_it_is_full_then_the_next(line):
     await line.knock(3)
     await asyncio.sleep(2 * LOOK)
     assert held(workers) == [3, FULL]
+
+
+async def test_A6_of_a_crowd_nobody_takes_more_than_fit(line):
+    workers = await line.workers()
+    await line.knock(FULL + 4, at_once=True)
+    await asyncio.sleep(2 * LOOK)
+    assert held(workers) == [4, FULL]
 
 
 @pytest.mark.parametrize("caps", [{"connections": 8}, {"per_source": 8}, {"half_open": 8}])
