@@ -1,4 +1,5 @@
-"""The shared certificate: "one of ours", never which one. What it may have, and that it learns nothing. DESIGN 6.1.
+"""The shared certificate: "one of ours", never which one. What it may have, and that it learns nothing. R-shared,
+R-alike.
 
 A thief may hold it and know every service tag. So whatever refuses such a request, the answer is the same to the
 byte and the same work went before it: the same statements, all of them reads, the same questions to the DNS

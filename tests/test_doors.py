@@ -1,4 +1,4 @@
-"""S5: nothing a peer sends reaches the last `except` of a door. Each is asked with any method, target, head, body."""
+"""T-C1: nothing a peer sends reaches the last `except` of a door. Each is asked with any method, target, head, body."""
 
 from __future__ import annotations
 
@@ -230,14 +230,14 @@ def told_bytes(request: pytest.FixtureRequest, factory: Folder, tmp_path: Path) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
 @given(said=requests())
-async def test_s5_whatever_bytes_come_from_whom_a_door_knows_they_end_in_an_answer(
+async def test_TC1_whatever_bytes_come_from_whom_a_door_knows_they_end_in_an_answer(
         told_bytes: Told, faults: list[str], caplog: pytest.LogCaptureFixture, said: bytes) -> None:
     for status in await told_bytes(said):
         assert status in (200, 400, 401, 403, 404, 405, 413, 414, 415, 417, 429, 431, 500, 501, 505)
     assert not [one for one in caplog.records if one.exc_info], said
 
 
-async def test_s5_the_bytes_of_a_plain_call_get_through(told_bytes: Told) -> None:
+async def test_TC1_the_bytes_of_a_plain_call_get_through(told_bytes: Told) -> None:
     """Else the test above would look at nothing but refusals."""
     statuses = []
     for name, inner in CALLS.items():

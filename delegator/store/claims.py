@@ -1,4 +1,4 @@
-"""The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
+"""The life of a claim: asking -> issued -> confirmed, or expired, released. R-once and R-durable.
 
 Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction. Each
 function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so they are
