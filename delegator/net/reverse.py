@@ -192,7 +192,8 @@ def _naming(settings: config.Domains) -> Naming:
 
 
 def _anchor(setting: str) -> str | None:
-    """The certificates that delegates' own must chain to, as PEM and nothing else of the file; None: the factory's."""
+    """The anchors for delegates' certificates as PEM, with everything else in the file dropped; None means the
+    factory's."""
     if not setting:
         return None
     files = _SYSTEM_FILES if setting == SYSTEM else (setting,)
