@@ -88,7 +88,8 @@ class App:
         self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed_elsewhere)
-            # Else what a crash left behind is free again when its time is over.
+            # Where other servers may share the database their claims are left alone: a claim that a crash left asking
+            # is free again at its busy_until.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
             self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
@@ -190,7 +191,7 @@ class App:
         self._notifier.wake()
 
     def keep_house(self) -> None:
-        """From now on this process does what is done once for all."""
+        """This process runs the work that only one of several may run, from now until it ends."""
         self._duties.ours.set()
 
     async def _once_for_all(self, work: Callable[[], Awaitable[object]]) -> None:
@@ -351,7 +352,7 @@ class App:
             await asyncio.sleep(0.02 if more else 0)
 
     async def _housekeeping(self) -> None:
-        """By the clock alone: none of it is more urgent because somebody asked or confirmed."""
+        """Every few seconds, and never sooner because a device asked or confirmed: none of this is urgent."""
         house = Round("housekeeping")
         while True:
             await house.of(lambda: self._store.expire_lapsed(self._now(), self._clock.since()),
@@ -359,8 +360,8 @@ class App:
             await asyncio.sleep(HOUSEKEEPING)
 
     async def _look_for_withdrawn(self) -> None:
-        """Apart from the house, where an import that is tidied away holds up a round, and from files, where a disk
-        may: a revocation waits for nobody."""
+        """A loop of its own: tidying an import may delay housekeeping, and a disk may delay looking at files. A
+        revocation must wait for neither."""
         looking = Round("looking for revocations")
         while True:
             self._changed.clear()

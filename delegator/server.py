@@ -28,9 +28,9 @@ Recorder = Callable[[Trail, int], None]
 
 
 class Server:
-    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
-    HOST:PORT where a caller did not say it, or in no form that could be told to anybody; `begun` hears of each call
-    before it is answered, and `record` after."""
+    """The handler of the device port. `url` is the address in the WSDL, "" for the one that the caller used; `here`
+    gives HOST:PORT where the caller's Host header is missing or of no use. `begun` is called before each call is
+    answered, `record` after it."""
 
     def __init__(self, handshake: Handshake, record: Recorder, url: str,
                  here: Callable[[], str], begun: Callable[[Trail, float], None] = lambda *_: None) -> None:
@@ -82,6 +82,8 @@ class Server:
         version = soap.Version.V11
         try:
             check_media(request)
+            # Most calls are written exactly as the schema writes them, and one expression reads those. None means that
+            # this one is not: the full parser reads or refuses it.
             said = canonical.read(request.body, messages.Service.DELEGATOR)
             if said is None:
                 envelope = soap.parse(request.body)
@@ -121,7 +123,7 @@ class Server:
         return Response(soap.http_status(version, fault), headers, soap.render_fault(version, fault))
 
     async def _answered(self, value: messages.Request, peer: Peer, trail: Trail) -> Answer | None:
-        """The reply to a request; None says that it was heard."""
+        """The reply to a request. None is an empty answer, which says that the call was heard."""
         if isinstance(value, CredentialRequest):
             return await self._handshake.provision(value, peer, trail)
         if isinstance(value, Confirmation):

@@ -330,7 +330,7 @@ class Workers:
                 why = await hand.reload(share(wanted, self._many))
             except DelegatorError as error:
                 if hand.process.returncode is not None:
-                    continue  # it ended meanwhile; who follows it begins with what is loaded then
+                    continue  # it died meanwhile; its replacement starts with the settings loaded by then
                 why = error.detail
             if why:
                 self._refuser = hand

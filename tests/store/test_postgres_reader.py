@@ -1,4 +1,4 @@
-"""PostgreSQL: what the role that customers read by may learn, decided column by column (B2).
+"""PostgreSQL: what the role that customers read by may learn, decided column by column (T-B2).
 
 The catalogue says what there is and what is granted; SHOWN and WITHHELD say what was decided. A table or column that is
 new is in neither, and the first test fails until somebody decides.
@@ -106,7 +106,7 @@ def database(cluster: Cluster) -> str:
 # --- what is decided ----------------------------------------------------------------------------------------------
 
 
-async def test_B2_every_column_of_every_table_is_shown_or_withheld_and_the_grants_say_the_same(cluster, database):
+async def test_TB2_every_column_of_every_table_is_shown_or_withheld_and_the_grants_say_the_same(cluster, database):
     async with reading(cluster, database, "acme") as connection:
         there = {(str(table), str(column)) for table, column in await connection.fetch(ALL_COLUMNS)}
         granted = {(table, column.strip('"')) for table, columns in (await readable(connection)).items()
@@ -115,14 +115,14 @@ async def test_B2_every_column_of_every_table_is_shown_or_withheld_and_the_grant
     assert granted == {which for which, shown in decided().items() if shown}
 
 
-async def test_B2_a_table_that_nobody_decided_on_is_found(cluster, database):
+async def test_TB2_a_table_that_nobody_decided_on_is_found(cluster, database):
     cluster.sql("CREATE TABLE novel (secret TEXT)", database)
     async with reading(cluster, database, "acme") as connection:
         there = {(str(table), str(column)) for table, column in await connection.fetch(ALL_COLUMNS)}
     assert there - set(decided()) == {("novel", "secret")}
 
 
-async def test_B2_it_may_do_nothing_but_read(cluster, database):
+async def test_TB2_it_may_do_nothing_but_read(cluster, database):
     async with reading(cluster, database, "acme") as connection:
         for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"):
             assert await connection.fetch(
@@ -135,7 +135,7 @@ async def test_B2_it_may_do_nothing_but_read(cluster, database):
         assert not await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')")
 
 
-async def test_B2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster):
+async def test_TB2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster):
     """By the schema file alone; whoever runs reader.sql again gets the same."""
     name = cluster.database(template="template0")
     psql(cluster, name, MADE_FIRST, OWNER)
@@ -191,7 +191,7 @@ async def seen_by(cluster: Cluster, database: str, customer: str) -> dict[str, l
             f"SELECT {', '.join(columns)} FROM {table}")) for table, columns in (await readable(connection)).items()}
 
 
-async def test_B2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no_operator(cluster, database, world):
+async def test_TB2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no_operator(cluster, database, world):
     """Everything that can be done to any table is done for others: nothing changes for acme. It does for them."""
     before = await seen_by(cluster, database, "acme")
     assert before["devices"]
@@ -213,7 +213,7 @@ async def test_B2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no
     assert "olivia" not in str(rows).lower()
 
 
-async def test_B2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_nobody(cluster, database, world):
+async def test_TB2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_nobody(cluster, database, world):
     """Neither of others nor of its own customer, whose devices it brings; once shown, whoever gets a device sees it."""
     await world.store.add_customer(Customer("umbra", "Umbra"))
     before = {customer: await seen_by(cluster, database, customer) for customer in ("acme", "umbra")}
@@ -236,7 +236,7 @@ async def test_B2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_
     assert cluster.sql("SELECT count(*) FROM registrations", database) == "33"
 
 
-async def test_B2_a_real_import_of_another_customer_changes_nothing(cluster, database, world):
+async def test_TB2_a_real_import_of_another_customer_changes_nothing(cluster, database, world):
     await world.store.add_customer(Customer("umbra", "Umbra"))
     before = await seen_by(cluster, database, "acme")
     seen = []
