@@ -1,7 +1,8 @@
 """Which work that is done once for all processes of a delegator is this process's: housekeeping, notifications.
 
 One process alone does all of it. Of several workers one keeps house; the others tell it when there is something to do.
-The invariant: who keeps house keeps it to the end; that no two do is the parent's part, and would only be wasteful.
+The invariant: a worker keeps house until it exits. That no two do is the parent's part, who appoints one only: two
+would be wasteful, not wrong.
 Must not live here: the work, who is appointed (workers).
 """
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar
@@ -23,9 +22,10 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
 from delegator import observe, ops, systemd
-from delegator.app import Listening, Reread, Sockets
+from delegator.app import READING, Listening, Reread
 from delegator.config import Settings
 from delegator.crew import Hand, hired
+from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
@@ -34,8 +34,9 @@ from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
 from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
-from delegator.rounds import kept
+from delegator.rounds import Chore, Rota, Work, kept
 from delegator.serving import Teller, together
+from delegator.systemd import Sockets
 from delegator.watching import say
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Workers:
 
     def __init__(self, settings: Settings, reread: Reread, manager: systemd.Manager) -> None:
         self._settings, self._reread, self._manager = settings, reread, manager
+        self._life = Life(manager, self.reload)
         self._many = settings.server.workers
         self._hands: dict[int, Hand] = {}
         self._keeper = 0
@@ -114,23 +116,20 @@ class Workers:
         self._port = ops.Port(ops.Ops(self._board, self._wrong, self._soon, self._read, self._unserved))
         self._teller = Teller()
         self._refuser: Hand | None = None
-        self._stopping = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rereading: set[asyncio.Task[None]] = set()
 
     # --- start ---
 
     async def start(self, sockets: Sockets) -> Listening:
         """Check everything, listen, start all workers. Raises DelegatorError (CONFIGURATION)."""
-        await aside(partial(prepare, self._settings, now), "reading the settings' files")
+        await aside(partial(prepare, self._settings, now), READING)
         await self._free_claims()
         server = self._settings.server
         self._sockets = sockets.get(systemd.DEVICES) or opened(server.host, server.port)
         await self._port.open(self._settings.ops, sockets.get(systemd.OPS, []))
-        self._heed_signals()
+        self._life.heed()
         try:
-            async with self._reloading, asyncio.TaskGroup() as group:
+            async with self._life.exchanging, asyncio.TaskGroup() as group:
                 for number in range(1, self._many + 1):
                     group.create_task(self._hire(number))
         except* DelegatorError as errors:
@@ -150,23 +149,12 @@ class Workers:
         finally:
             await store.close()
 
-    def _heed_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-
     def reload(self) -> None:
-        if not self._stopping.is_set():
-            self._in_background(self._reload, "reload", self._rereading)
+        self._life.begin(self._reload)
 
-    def _in_background(self, work: Callable[[], Awaitable[None]], what: str,
-                       also: set[asyncio.Task[None]] | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(kept(work, what))
-        for among in (self._tasks, also):
-            if among is not None:
-                among.add(task)
-                task.add_done_callback(among.discard)
+    def _in_background(self, work: Work, what: str) -> None:
+        self._tasks.add(task := asyncio.get_running_loop().create_task(kept(work, what)))
+        task.add_done_callback(self._tasks.discard)
 
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
@@ -197,7 +185,7 @@ class Workers:
     async def _watch(self, number: int) -> None:
         """One place among the workers: whoever dies there is followed by another."""
         pause = FIRST_PAUSE
-        while not self._stopping.is_set():
+        while not self._life.is_stopping:
             if number not in self._hands:  # this very watch broke off as one was to follow
                 await self._follow(number, pause)
                 continue
@@ -210,7 +198,7 @@ class Workers:
             if self._keeper == number:  # who follows under this number has not been told to keep house
                 self._keeper = 0
             self._board.depart(hand.last.families)
-            if hand.stopping or self._stopping.is_set():
+            if hand.stopping or self._life.is_stopping:
                 return
             log.error("worker %d (process %d) ended with code %d", number, hand.process.pid, code)
             self._appoint()
@@ -219,9 +207,9 @@ class Workers:
 
     async def _follow(self, number: int, pause: float) -> None:
         """Start another in its place, as often as that takes."""
-        while not await self._paused(pause):
+        while not await self._life.pause(pause):
             try:
-                async with self._reloading:  # else it would begin with settings that are just being exchanged
+                async with self._life.exchanging:  # else it would begin with settings that are just being exchanged
                     await self._hire(number)
                 self._board.restarts += 1
                 log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
@@ -229,14 +217,6 @@ class Workers:
             except (DelegatorError, OSError) as error:
                 log.error("worker %d could not be started: %s", number, words_of(error))
                 pause = min(LONGEST_PAUSE, pause * 2)
-
-    async def _paused(self, seconds: float) -> bool:
-        """Wait; whether the end came meanwhile."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     async def _look_after(self, hand: Hand) -> None:
         heard = time.monotonic()
@@ -268,7 +248,7 @@ class Workers:
             which = "" if len(whose) == len(hands) else f"worker {', '.join(str(one.number) for one in whose)}: "
             wrong[part] = which + whose[0].last.wrong[part]
         wrong |= self._teller.wrong(time.monotonic())
-        if self._stopping.is_set():
+        if self._life.is_stopping:
             wrong["draining"] = "stopping: requests under way are answered, new connections are not taken"
         return wrong
 
@@ -277,11 +257,9 @@ class Workers:
 
     async def _look_on(self) -> None:
         """What devices were told by all of them, and what has changed in that."""
-        while True:
-            hands, now = list(self._hands.values()), time.monotonic()
-            why = {told: words for hand in hands for told, words in hand.last.why.items()}
-            say(self._teller.look(together(hand.last.answers for hand in hands), now, why))
-            await asyncio.sleep(LOOK)
+        hands, now = list(self._hands.values()), time.monotonic()
+        why = {told: words for hand in hands for told, words in hand.last.why.items()}
+        say(self._teller.look(together(hand.last.answers for hand in hands), now, why))
 
     def _soon(self) -> dict[str, str]:
         soon = {part: words for hand in self._hands.values() for part, words in hand.last.soon.items()}
@@ -294,23 +272,12 @@ class Workers:
     async def _reload(self) -> None:
         """Everything is made here first, so that what is not in order never reaches a worker; then one after the
         other, and each goes on accepting meanwhile."""
-        async with self._reloading:
-            self._manager.reloading()
+        async def exchange() -> None:
             self._refuser = None
-            try:
-                await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
-            except DelegatorError as error:
-                self._tell_refused()
-                log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
-                          error.hint or "see: delegator config check")
-            except Exception:
-                self._tell_refused()
-                log.exception("reload refused, serving on with what was loaded: a fault of ours")
-            finally:
-                if not self._stopping.is_set():
-                    self._manager.ready("serving devices")
+            await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
+        await self._life.exchanged(exchange, self._tell_refused)
 
-    def _tell_refused(self) -> None:
+    async def _tell_refused(self) -> None:
         """All but who refused it: that one has counted it."""
         for hand in self._hands.values():
             if hand is not self._refuser:
@@ -319,7 +286,7 @@ class Workers:
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
         settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
-        await aside(partial(prepare, settings, now), "reading the settings' files", late=self.reload)
+        await aside(partial(prepare, settings, now), READING, late=self.reload)
         await self._port.move(settings.ops)
         done: list[Hand] = []
         for hand in [self._hands[number] for number in sorted(self._hands)]:
@@ -327,7 +294,7 @@ class Workers:
                 why = await hand.reload(share(wanted, self._many))
             except DelegatorError as error:
                 if hand.process.returncode is not None:
-                    continue  # it ended meanwhile; who follows it begins with what is loaded then
+                    continue  # it died meanwhile; its replacement starts with the settings loaded by then
                 why = error.detail
             if why:
                 self._refuser = hand
@@ -353,24 +320,17 @@ class Workers:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reloads. Then let all workers drain, and end."""
-        self._in_background(self._watchdog, "telling the service manager that we live")
-        self._in_background(self._look_on, "looking at what devices are told")
-        await self._stopping.wait()
-        self._manager.stopping(f"requests under way have {self._settings.limits.drain:g} s")
+        rota = Rota((Chore("answers", LOOK, self._look_on),))
+        async with self._life.upkeep({"looking at what devices are told": rota.run}):
+            await self._life.ended(lambda: self._settings.limits.drain)
         await self._end()
 
-    async def _watchdog(self) -> None:
-        while self._manager.watchdog is not None:
-            self._manager.alive()
-            await asyncio.sleep(self._manager.watchdog / 3)
-
     async def _end(self) -> None:
-        self._stopping.set()
-        for task in list(self._rereading):  # one may wait for a disk that does not answer
-            task.cancel()
+        self._life.stop()
+        await self._life.cease()
         for sock in self._sockets:  # each worker lets go of it at once too, and nobody waits in vain
             sock.close()
-        async with self._reloading:  # whoever is just being started is among the hands then
+        async with self._life.exchanging:  # whoever is just being started is among the hands then
             await asyncio.gather(*(hand.stop(self._settings.limits.drain) for hand in list(self._hands.values())))
         for task in list(self._tasks):
             task.cancel()
@@ -388,6 +348,6 @@ async def serve(settings: Settings, ready: Callable[[Listening], None], reread: 
     """Run a delegator of several workers; `ready` is told the addresses once all listen."""
     manager = systemd.manager()
     workers = Workers(settings, reread, manager)
-    ready(await workers.start(systemd.sockets()))
-    manager.ready("serving devices")
+    ready(await workers.start(systemd.sockets((systemd.DEVICES, systemd.OPS))))
+    manager.ready(STATUS)
     await workers.run()

@@ -37,6 +37,9 @@ class Pretended:
     async def upkeep(self) -> None:
         self.done.append("audit")
 
+    async def run(self) -> None:
+        """Telling: whoever wakes it."""
+
     def wake(self) -> None:
         self.woken += 1
 
@@ -44,7 +47,7 @@ class Pretended:
 def furnished(duties: Duties | None = None) -> tuple[Any, Pretended]:
     app: Any = App(Settings(), duties=duties)
     there = Pretended()
-    app._store = app._auditor = app._teller = app._notifier = there
+    app._store = app._auditor = app._teller = app._notifier = app.watching = there
     return app, there
 
 
@@ -64,7 +67,7 @@ async def some_turns() -> None:
 
 async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Task[None]]) -> None:
     app, there = furnished()
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     await some_turns()
     first = [*there.done]
     assert first[0] == CHORES[0]
@@ -77,7 +80,7 @@ async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Ta
 async def test_the_clock_drives_every_chore(begun: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HOUSEKEEPING", 0.01)
     app, there = furnished()
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     async with asyncio.timeout(5):
         while there.done.count("audit") < 3:
             await asyncio.sleep(0.01)
@@ -87,7 +90,7 @@ async def test_the_clock_drives_every_chore(begun: list[asyncio.Task[None]], mon
 
 async def test_a_worker_that_is_appointed_begins_at_once(begun: list[asyncio.Task[None]]) -> None:
     app, there = furnished(Duties(2))
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     await some_turns()
     assert not there.done
     app.keep_house()

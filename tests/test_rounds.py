@@ -99,7 +99,7 @@ async def test_an_end_that_was_asked_for_is_one() -> None:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
+async def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
     monkeypatch.setattr(delegate, "HOUSEKEEPING", 0.02)
     for name in "ckal":
         (tmp_path / name).write_text("1")
@@ -107,7 +107,7 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
                                  crl=f"{tmp_path}/l")
     listener: Any = SimpleNamespace(context=None)
     loaded: Any = SimpleNamespace(context="before")
-    return delegate.Keeper(listener, files, loaded)
+    return delegate.Keeper(listener, files, loaded, await stamps.stamp_of(delegate._watched(files)))
 
 
 async def until(holds: Any) -> None:
@@ -135,9 +135,9 @@ async def test_a_delegate_reads_again_after_whatever_error(keeper: delegate.Keep
         read += 1
         return SimpleNamespace(context="after"), ()
     monkeypatch.setattr(delegate, "_reloaded", reloaded)
-    life = asyncio.ensure_future(rounds.kept(keeper.run, "reload"))
+    life = asyncio.ensure_future(rounds.kept(keeper.rota.run, "reload"))
     if where == "reading":
-        await until(lambda: keeper._stamp)
+        await until(lambda: keeper.files.stamp)
         monkeypatch.setattr(Path, "stat", stat)
         (tmp_path / "l").write_text("another")
     else:
@@ -167,10 +167,10 @@ async def test_a_delegate_sees_a_new_list_while_another_file_hangs(keeper: deleg
         return SimpleNamespace(context="after"), ()
     monkeypatch.setattr(delegate, "_reloaded", reloaded)
     monkeypatch.setattr(Path, "stat", stat)
-    life = asyncio.ensure_future(keeper.run())
-    await until(lambda: keeper._stamp)
+    life = asyncio.ensure_future(keeper.rota.run())
+    await until(lambda: keeper.files.stamp)
     hangs = True
-    await until(lambda: stamps.HANGS in (keeper._stamp or {}).values())
+    await until(lambda: stamps.HANGS in (keeper.files.stamp or {}).values())
     before = read
     (tmp_path / "l").write_text("another")
     await until(lambda: read > before)
@@ -188,13 +188,13 @@ async def test_one_trouble_of_several_works_is_told_once_until_it_changes(caplog
             if why[name]:
                 raise DelegatorError(Kind.UNAVAILABLE, why[name])
         return one
-    house = rounds.Round("housekeeping")
+    house = rounds.Rota(rounds.Chore(name, 0, work(name)) for name in why)
     for now, told in (("the database is away", 1), ("the database is away", 0), ("the disk is full", 1), ("", 0),
                       ("the disk is full", 1)):
         why["first"] = why["second"] = now
         caplog.clear()
-        await house.of(*map(work, why))
-        assert [record.getMessage() for record in caplog.records] == [f"housekeeping: {now}"] * told
+        await house.round()
+        assert [record.getMessage() for record in caplog.records] == [f"first: {now}"] * told
     assert done == ["first", "second", "third"] * 5
 
 
@@ -207,9 +207,9 @@ async def test_two_troubles_are_two_and_a_fault_of_ours_is_told_each_time(caplog
 
     async def wrong() -> None:
         raise RuntimeError("a bug")
-    house = rounds.Round("housekeeping")
+    house = rounds.Rota(rounds.Chore(str(number), 0, work) for number, work in enumerate((away, full, wrong, away)))
     for told in (3, 1):
         caplog.clear()
-        await house.of(away, full, wrong, away)
+        await house.round()
         assert len(caplog.records) == told
     assert "a fault of ours" in caplog.text

@@ -135,7 +135,7 @@ async def test_a_fault_of_ours_is_logged_whole_and_told_as_one_word(
     assert (reply.fault, reply.status, reply.level) == ("Unavailable", 500, logging.ERROR)
     assert reply.trail.reasons == ("unhandled, see the log",)
     assert b"inside" not in reply.response.body
-    assert [one.message for one in caplog.records if one.name == "delegator.server"] == ["a fault of ours"]
+    assert [one.message for one in caplog.records if one.name == "delegator.doors.calls"] == ["a fault of ours"]
     assert "ZeroDivisionError: inside" in caplog.text
 
 
