@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from delegator.device import asking, channel, enrolling, main, reasons, retry, status
+from delegator.device import asking, channel, command, enrolling, main, reasons, retry, status
 from delegator.device.addresses import MOST, Address
 from delegator.device.certificate import facts
 from delegator.device.reasons import Failure, Misconfigured
 from delegator.device.settings import Own
 from delegator.device.state import Folder
+
+from ..late import ran
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,10 +94,77 @@ def test_a_signal_may_come_twice(lab, say, number):
         time.sleep(0.02)
     for _ in range(5):
         process.send_signal(number)
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:  # and until it is gone, wherever it is by then
+        time.sleep(0.002)
+        process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number, err
     assert json.loads(out)["outcome"] == "stopped"
     assert "Traceback" not in err
+    assert "ignored" not in err
+
+
+STOPPED = """
+import os, sys
+from delegator.device import command, main
+def work(*_):
+    os.kill(os.getpid(), {number})
+command._COMMANDS["activate"] = work
+said = command._written
+def saying(stream, text):
+    os.kill(os.getpid(), {number})
+    return said(stream, text)
+command._written = saying
+sys.exit(main({words!r}))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("late", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_the_result_is_said_or_python_ends_changes_nothing(lab, number, late):
+    done = ran(late, STOPPED.format(number=int(number), words=lab.words("delegator.example", "--json")))
+    assert (done.returncode, json.loads(done.stdout)["outcome"]) == (128 + number, "stopped"), done.stderr
+    assert done.stderr == "delegator device: stopped; the next activation goes on from here\n"
+
+
+@pytest.mark.parametrize("place", ["_logging", "_done", "close"])
+def test_a_signal_at_the_edge_of_a_command_is_raised_into_nobodys_face(lab, capsys, monkeypatch, place):
+    """While its log is put away, when its result is there, when handlers are put back: told or too late, no traceback.
+    Whoever embeds us and had a handler of its own has it back."""
+    seen = []
+    kept = {number: signal.signal(number, lambda number, _: seen.append(number))
+            for number in (signal.SIGTERM, signal.SIGINT)}
+    theirs = {number: signal.getsignal(number) for number in kept}
+    put, done, close = command._logging, command._done, command._Ear.close
+
+    @contextlib.contextmanager
+    def logging(verbose):
+        with put(verbose):
+            yield
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    def finished(*given):
+        try:
+            return done(*given)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    def closing(ear):
+        signal.raise_signal(signal.SIGTERM)
+        close(ear)
+    monkeypatch.setattr(*{"_logging": (command, "_logging", logging), "_done": (command, "_done", finished),
+                          "close": (command._Ear, "close", closing)}[place])
+    try:
+        code = main(["status", "--state", str(lab.state)])
+        assert {number: signal.getsignal(number) for number in kept} == theirs
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    facts = capsys.readouterr().out
+    assert (code, "stopped" in facts) == ((3, False) if place == "close" else (143, True)), facts
+    assert seen == []
 
 
 def test_a_folder_without_devices_is_started_in(monkeypatch, capsys):
