@@ -62,10 +62,10 @@ class Rota:
 
     def __init__(self, chores: Iterable[Chore], noted: Noted = lambda *_: None,
                  woken: asyncio.Event | None = None) -> None:
-        self._chores = tuple(chores)
+        self.chores = tuple(chores)
         self._noted = noted
         self._woken = woken or asyncio.Event()
-        self._due = dict.fromkeys(self._chores, 0.0)
+        self._due = dict.fromkeys(self.chores, 0.0)
         self._troubles: dict[str, str] = {}
 
     async def run(self) -> None:
@@ -77,12 +77,12 @@ class Rota:
                 async with asyncio.timeout(max(0, min(self._due.values()) - time.monotonic())):  # not wait_for: it
                     await self._woken.wait()  # may swallow a cancellation (gh-86296)
             if self._woken.is_set():
-                self._due = dict.fromkeys(self._chores, 0.0)
+                self._due = dict.fromkeys(self.chores, 0.0)
 
     async def round(self) -> None:
         """Do each that is due, whatever became of those before it."""
         began = time.monotonic()
-        due = [chore for chore in self._chores if self._due[chore] <= began]
+        due = [chore for chore in self.chores if self._due[chore] <= began]
         for chore in due:
             await self._do(chore)
         ended = time.monotonic()

@@ -213,7 +213,8 @@ def told_bytes(request: pytest.FixtureRequest, factory: Folder, tmp_path: Path) 
     known = cast(Connection, SimpleNamespace(id="1", peer_address="192.0.2.7", certificate=None, certificate_der=der,
                                              connected_at=1, authenticated_at=2, vouch=lambda: None))
     (tmp_path / "default.xml").write_text(f'<Provisioning xmlns="{NS}"/>')
-    door = (server.Server(operations(cast(Handshake, Knows())), lambda *_: None, "", lambda: "here:1") if request.param == "devices"
+    asked_here = operations(cast(Handshake, Knows()))
+    door = (server.Server(asked_here, lambda *_: None, "", lambda: "here:1") if request.param == "devices"
             else delegate.Server(cast(Ledger, Knows()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                  lifetime=timedelta(hours=1)))
 

@@ -1,9 +1,14 @@
-"""What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us."""
+"""What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us.
+
+Each chore is seen in metrics, by the name that the page for operators has (A9).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,7 @@ from delegator import app as module
 from delegator.app import App
 from delegator.config import Settings
 from delegator.duties import Duties
+from delegator.errors import DelegatorError, Kind
 
 CHORES = ["lapsed claims", "offers", "imports", "audit"]
 
@@ -96,3 +102,38 @@ async def test_a_worker_that_is_appointed_begins_at_once(begun: list[asyncio.Tas
     app.keep_house()
     await some_turns()
     assert there.done[:1] == ["lapsed claims"]
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "watching.md"
+
+
+def shown(app: App) -> dict[str, float]:
+    return {f"{sample.name}/{sample.labels['chore']}": sample.value for family in app.metrics.registry.collect()
+            for sample in family.samples if "chore" in sample.labels and not sample.name.endswith("_created")}
+
+
+async def test_A9_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_often_it_failed(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    app, there = furnished()
+
+    async def away(*_: object) -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the database is away")
+    monkeypatch.setattr(there, "lapse", away)
+    app._clock = type("Settled", (), {"settled": True, "since": staticmethod(lambda: 0)})()
+    assert shown(app) == {}, "what was never done has no time at which it was"
+    before = app._now().timestamp()
+    await app.rotas()["housekeeping"].round()
+    found = shown(app)
+    assert {name: found[f"delegator_chore_failures_total/{name}"] for name in CHORES} == {
+        "lapsed claims": 0, "offers": 1, "imports": 0, "audit": 0}
+    for name in CHORES:
+        assert before <= found[f"delegator_chore_last_run_timestamp_seconds/{name}"] <= app._now().timestamp()
+        assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 1
+
+
+def test_A9_the_page_for_operators_names_every_chore_and_its_interval() -> None:
+    app, _ = furnished()
+    chores = {chore.name: chore for rota in app.rotas().values() for chore in rota.chores}
+    said = dict(re.findall(r"^\| `([a-z ]+)` \| (\d+) s \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert said == {name: f"{one.every:g}" for name, one in chores.items()}
+    assert len(chores) == sum(len(rota.chores) for rota in app.rotas().values()), "a name is one chore's"

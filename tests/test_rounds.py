@@ -110,7 +110,7 @@ async def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Ke
     return delegate.Keeper(listener, files, loaded, await stamps.stamp_of(delegate._watched(files)))
 
 
-async def until(holds: Any) -> None:
+async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.01)
@@ -213,3 +213,70 @@ async def test_two_troubles_are_two_and_a_fault_of_ours_is_told_each_time(caplog
         await house.round()
         assert len(caplog.records) == told
     assert "a fault of ours" in caplog.text
+
+
+# --- chores ---
+
+
+def chore(name: str, every: float, done: list[str]) -> rounds.Chore:
+    async def work() -> None:
+        done.append(name)
+    return rounds.Chore(name, every, work)
+
+
+async def test_each_chore_of_a_rota_has_an_interval_of_its_own() -> None:
+    done: list[str] = []
+    life = asyncio.ensure_future(rounds.Rota((chore("often", 0.01, done), chore("seldom", 60, done))).run())
+    await until(lambda: done.count("often") > 3)
+    life.cancel()
+    assert done[:2] == ["often", "seldom"], "each of them is done at the start, in the order of the list"
+    assert done.count("seldom") == 1
+
+
+async def test_an_interval_begins_when_all_that_was_due_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chores with one interval stay together: a database that is gone is told of once and not by each in its turn."""
+    clock, done = [100.0], [""]
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def slow() -> None:
+        clock[0] += 4
+        done.append("slow")
+    rota = rounds.Rota((rounds.Chore("slow", 5, slow), chore("quick", 5, done)))
+    for moment, more in ((100, ["slow", "quick"]), (108.9, []), (109, ["slow", "quick"])):
+        clock[0], before = moment, len(done)
+        await rota.round()
+        assert done[before:] == more
+
+
+async def test_whoever_wakes_a_rota_has_all_of_it_done_at_once() -> None:
+    done: list[str] = []
+    woken = asyncio.Event()
+    life = asyncio.ensure_future(rounds.Rota((chore("one", 60, done), chore("other", 90, done)), woken=woken).run())
+    await until(lambda: len(done) == 2)
+    woken.set()
+    await until(lambda: len(done) == 4)
+    life.cancel()
+    assert (done, woken.is_set()) == (["one", "other"] * 2, False)
+
+
+async def test_of_each_time_it_is_noted_how_long_it_took_and_whether_it_went_well() -> None:
+    noted: list[tuple[str, float, bool]] = []
+
+    async def slow() -> None:
+        await asyncio.sleep(0.02)
+
+    async def away() -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the database is away")
+
+    async def wrong() -> None:
+        raise RuntimeError("a bug")
+
+    async def ended() -> None:
+        raise asyncio.CancelledError
+    chores = [rounds.Chore(work.__name__, 0, work) for work in (slow, away, wrong)]
+    await rounds.Rota(chores, lambda *said: noted.append(said)).round()
+    assert [(name, well) for name, _, well in noted] == [("slow", True), ("away", False), ("wrong", False)]
+    assert noted[0][1] >= 0.02 > noted[1][1]
+    with pytest.raises(asyncio.CancelledError):
+        await rounds.Rota([rounds.Chore("ended", 0, ended)], lambda *said: noted.append(said)).round()
+    assert len(noted) == 3, "who ends a chore on purpose has not made it fail"

@@ -18,6 +18,7 @@ from delegator.errors import DelegatorError
 from delegator.net.stamps import Stamp, stamp_of
 from delegator.rounds import Work, guarded, kept
 from delegator.systemd import Manager
+from pki import signals
 
 log = logging.getLogger(__name__)
 STATUS = "serving devices"
@@ -39,7 +40,7 @@ class Life:
     def heed(self) -> None:
         """Take our signals. This comes before anybody is told that we listen: a signal that nobody heeds kills us."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals.ENDING:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
