@@ -1,8 +1,11 @@
 """The composition root: settings become a running delegator. Start, reload, drain, end. Block 204.
 
+Two tables stand here that grow with what a delegator can do: `operations`, what devices may ask, and `App.rotas`, what
+the clock drives.
 The invariants: nothing listens before everything it needs was checked; a reload that fails changes nothing; at the
 end no request that was accepted is left without its answer, as far as the drain time allows.
-Must not live here: decisions, formats, what settings turn into (parts), anything a second composition would share.
+Must not live here: decisions, formats, what settings turn into (parts), anything that a second composition would share
+(doors.listening).
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ def operations(handshake: Handshake) -> Operations[[Peer, Trail]]:
 
 class App:
     """One running delegator. `start` returns the address it listens on; `run` lasts until a signal or `stop`.
-    `reread` reads the settings again for a reload; `manager` is told how we are; `duties` are for one of several
-    workers."""
+    `reread` reads the settings again for a reload; the service `manager` is told how we are; `duties` say what one of
+    several workers leaves to another."""
 
     def __init__(self, settings: Settings, reread: Reread | None = None,
                  manager: systemd.Manager | None = None, duties: Duties | None = None) -> None:
@@ -234,9 +237,9 @@ class App:
         self._life.begin(lambda: self.exchange(self._reread, self.reload))
 
     async def exchange(self, reread: Reread, late: Callable[[], None] | None = None) -> str:
-        """Make new parts beside the old ones, then exchange them; "" when all was in order. Else what is not in order
-        is said, settings stay as they are, and of the files those count that are in order by themselves. `late` is
-        called where the settings could not be read in time, and can be now."""
+        """Make new parts beside the old ones, then exchange them; "" when all was in order. Otherwise it returns what
+        is not in order: the settings stay as they are, and each file that is in order by itself counts all the same.
+        `late` is called if the settings could not be read in time, once they can be."""
         async def exchange() -> None:
             await self._exchange_parts(await aside(reread, "reading the settings", late=late))
         return await self._life.exchanged(exchange, self._salvage)
@@ -260,7 +263,7 @@ class App:
         self.metrics.reloaded(self._now(), len(self._waiting))
         for level, words in told(changed(before.settings, settings), opened, waiting):
             log.log(level, "%s", words)
-        # It is in effect, whatever becomes of its row: what cannot be written now is said in the log.
+        # The reload is in effect, whatever becomes of its row in the audit; if that cannot be written the log says so.
         await guarded(lambda: self._auditor.reloaded(settings, changed(before.settings, settings)))
 
     async def _salvage(self) -> None:
@@ -280,11 +283,11 @@ class App:
         return None if parts.enrolment is None else Enroller(self._store, parts.enrolment, days, self._now)
 
     def _without_withdrawn(self, parts: Parts) -> Parts:
-        """Parts whose TLS refuses what was revoked in the store."""
+        """These parts, with a TLS context that also refuses what was revoked in the store."""
         return parts if self._withdrawn <= parts.trust.withdrawn else withdrawing(parts, self._withdrawn, self._now)
 
     async def _withdraw(self) -> None:
-        """An enrolment that was revoked is refused from the next round on, by whatever process it was revoked."""
+        """Refuse the enrolments that were revoked, by whichever process that was done."""
         self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
         parts = self._without_withdrawn(self._parts)
         if parts is not self._parts:
@@ -299,7 +302,7 @@ class App:
             await self._store.ownership.lapse(self._now())
 
     async def _tidy_imports(self) -> None:
-        """What an import that ended or died left behind goes in small commits, with room for devices in between."""
+        """Clear away what an import that ended or died left behind, in small commits that leave room for devices."""
         more = True
         while more:
             more = await self._store.fleet.tidy(self._now())

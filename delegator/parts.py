@@ -53,8 +53,8 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of it. `ends` says when what we serve with ends, by its name in metrics and readiness; `shown` is the pair
-    that devices see, `called_with` the one that delegates see, or what is wrong with it."""
+    """All of it. `shown` is the pair that devices see; `called_with` is the one that delegates see, or what is wrong
+    with it; `ends` says when each of the files that we serve with ends, by its name in metrics and readiness."""
 
     settings: Settings
     trust: TrustStore
@@ -192,8 +192,9 @@ _MINTED = {"server": "server", "callbacks": "delegate --client"}
 
 
 def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
-    """What delegates are shown: not there, or not in order, is told where a delegate is called, and keeps nobody else.
-    A pair that served is not given up for one that does not: there it is raised (CONFIGURATION)."""
+    """What we show to delegates. If it is missing or not in order, each callback that needs it reports that, and other
+    devices are served. A pair that was in use is not given up for one that is unfit: then this raises DelegatorError
+    (CONFIGURATION)."""
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),

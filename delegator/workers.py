@@ -1,7 +1,8 @@
 """Several processes on one port: started, watched, reloaded one after the other, seen as one, ended together.
 
-They share one listening socket, so a connection in the line belongs to nobody until somebody takes it: a worker that
-ends loses none, and one that is busy leaves it to the next. What must be exact across them is the store's business.
+They share one listening socket, so a connection that waits there belongs to no worker until one accepts it: a worker
+that dies loses none of them, and a busy one leaves them to the next. What must be exact across workers is the
+store's business.
 The invariants: a reload that is not in order changes nothing, and a reload keeps every worker accepting; one worker at
 a time keeps house; after the end no worker is left.
 Must not live here: how a worker serves (app), how one is spoken to (crew), adding up (merging).
@@ -41,9 +42,10 @@ from delegator.watching import say
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
-"""Seconds between looks at a worker: what it counted since is lost with it, and one that hangs is found."""
+"""Seconds between looks at a worker. When it dies, what it counted since the last look is lost; one that hangs is found
+by a look that is not answered."""
 HUNG = 30.0
-"""Seconds without an answer until a worker is taken for hung: a full disk may hold it up for some."""
+"""Seconds without an answer until we take a worker for hung: a full disk may hold one up for a while."""
 GLANCE = 3.0
 """Seconds for an answer to operators: readiness gives up on the store after two, and the port on itself after five."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -56,7 +58,7 @@ def now() -> datetime:
 
 
 def share(settings: Settings, many: int) -> Settings:
-    """What one of so many workers serves with: its share of the limits of a process, and no operators' port."""
+    """The settings for one of so many workers: its share of each limit, and no operators' port."""
     callbacks, limits = settings.callbacks, settings.limits
     return replace(
         settings, ops=replace(settings.ops, enabled=False),
@@ -79,7 +81,7 @@ class Board:
         self.restarts = 0
 
     def show(self, all_of: list[list[Family]], teller: Teller) -> None:
-        """What the parent alone can tell, from all answers together, stands in place of what each worker says of it."""
+        """What only the parent can judge, since it sees all answers, replaces what each worker says about it."""
         unready = int(bool(teller.wrong(time.monotonic())))
         self._whole.families = [
             *merged([*(_said_here(one, int(teller.verdict.serving), unready) for one in all_of), self.departed]),
@@ -170,23 +172,23 @@ class Workers:
         self._appoint()
 
     def _appoint(self) -> None:
-        """Somebody keeps house: who did so last, else the first there is."""
+        """One worker keeps house: the one that did so already, or else the first that runs."""
         if self._hands and self._keeper not in self._hands:
             self._keeper = min(self._hands)
             self._hands[self._keeper].tell("keep")
 
     def _heard(self, verb: str) -> None:
-        """A worker has something for the one that keeps house."""
+        """A worker has something to do for the one that keeps house."""
         if verb == "wake" and self._keeper in self._hands:
             self._hands[self._keeper].tell("wake")
 
     # --- watch ---
 
     async def _watch(self, number: int) -> None:
-        """One place among the workers: whoever dies there is followed by another."""
+        """Look after one place among the workers: when the process there dies, start another."""
         pause = FIRST_PAUSE
         while not self._life.is_stopping:
-            if number not in self._hands:  # this very watch broke off as one was to follow
+            if number not in self._hands:  # this watch failed while it started the next one, and was begun anew
                 await self._follow(number, pause)
                 continue
             began, hand = time.monotonic(), self._hands[number]
@@ -195,7 +197,7 @@ class Workers:
             code = await hand.gone()
             looking.cancel()
             del self._hands[number]
-            if self._keeper == number:  # who follows under this number has not been told to keep house
+            if self._keeper == number:  # the next process with this number does not know that it keeps house
                 self._keeper = 0
             self._board.depart(hand.last.families)
             if hand.stopping or self._life.is_stopping:
@@ -206,10 +208,10 @@ class Workers:
             await self._follow(number, pause)
 
     async def _follow(self, number: int, pause: float) -> None:
-        """Start another in its place, as often as that takes."""
+        """Start another process in its place, and try again until one serves."""
         while not await self._life.pause(pause):
             try:
-                async with self._life.exchanging:  # else it would begin with settings that are just being exchanged
+                async with self._life.exchanging:  # it must not start with settings that are being exchanged now
                     await self._hire(number)
                 self._board.restarts += 1
                 log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
@@ -233,13 +235,13 @@ class Workers:
     # --- seen as one ---
 
     async def _read(self) -> None:
-        """Ask all of them at once. One that does not answer is shown as it last was."""
+        """Ask all workers at once. One that does not answer is shown as it was when it last did."""
         hands = list(self._hands.values())
         await asyncio.gather(*(hand.look(True, GLANCE) for hand in hands), return_exceptions=True)
         self._board.show([hand.last.families for hand in hands], self._teller)
 
     async def _wrong(self) -> dict[str, str]:
-        """What keeps any of them from serving; which one, unless all say so. Without a worker nobody serves."""
+        """What keeps any worker from serving, and which, unless it is all of them. Without a worker nobody serves."""
         await self._read()
         hands = list(self._hands.values())
         wrong: dict[str, str] = {} if hands else {"workers": "no worker runs; next: look into the log"}
@@ -270,22 +272,22 @@ class Workers:
     # --- reload ---
 
     async def _reload(self) -> None:
-        """Everything is made here first, so that what is not in order never reaches a worker; then one after the
-        other, and each goes on accepting meanwhile."""
+        """The parent makes all parts first, so that settings which are not in order never reach a worker. Then the
+        workers exchange theirs one after the other, and each goes on accepting connections meanwhile."""
         async def exchange() -> None:
             self._refuser = None
             await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
         await self._life.exchanged(exchange, self._tell_refused)
 
     async def _tell_refused(self) -> None:
-        """All but who refused it: that one has counted it."""
+        """Have every worker count it, except the one that refused: it has counted it already."""
         for hand in self._hands.values():
             if hand is not self._refuser:
                 hand.tell("refused")
 
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
-        settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
+        settings, _ = in_effect(before, wanted)  # each worker says which settings wait for a new start
         await aside(partial(prepare, settings, now), READING, late=self.reload)
         await self._port.move(settings.ops)
         done: list[Hand] = []
@@ -308,11 +310,11 @@ class Workers:
                  ", ".join(changed(before, settings)) or "none")
 
     async def _go_back(self, done: list[Hand], before: Settings) -> None:
-        """All with the same settings, which are then the old ones."""
+        """Give the workers that have the new settings the old ones again: all serve with the same."""
         for hand in done:
             try:
                 await hand.reload(share(before, self._many))
-            except DelegatorError as error:  # the others are taken back all the same
+            except DelegatorError as error:  # go on: the others are to have the old settings all the same
                 log.error("worker %d was not taken back: %s", hand.number, error.detail)
         await self._port.move(before.ops)
 
@@ -328,9 +330,9 @@ class Workers:
     async def _end(self) -> None:
         self._life.stop()
         await self._life.cease()
-        for sock in self._sockets:  # each worker lets go of it at once too, and nobody waits in vain
+        for sock in self._sockets:  # the workers close it at once too, so no device waits in a line that nobody serves
             sock.close()
-        async with self._life.exchanging:  # whoever is just being started is among the hands then
+        async with self._life.exchanging:  # a worker that is being started is among the hands once this is ours
             await asyncio.gather(*(hand.stop(self._settings.limits.drain) for hand in list(self._hands.values())))
         for task in list(self._tasks):
             task.cancel()

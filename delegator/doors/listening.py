@@ -100,7 +100,7 @@ class Life:
     async def ended(self, drain: Callable[[], float]) -> None:
         """Wait for a signal or for `stop`, and say so; `drain` tells the seconds that requests in hand have then."""
         await self._stop.wait()
-        words = f"requests in hand have {drain():g} s"
+        words = f"requests under way have {drain():g} s"
         log.info("stopping: %s", words)
         self._manager.stopping(words)
 

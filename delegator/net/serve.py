@@ -73,7 +73,7 @@ async def _nobody(request: Request, connection: Connection) -> Response:
 
 
 def _in_plain_words(error: HttpError, connection: Connection) -> Response:
-    """What bytes that are no HTTP are answered, until somebody says it better."""
+    """The default answer to bytes that are not HTTP; a door puts its own in this one's place."""
     return Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"}, f"{error.detail}\n".encode())
 
 
@@ -175,7 +175,7 @@ class Listener:
         admission.taken(False)
 
     def _pause(self, listening: socket.socket) -> None:
-        """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""
+        """Stop accepting for a moment: the same accept would fail at once, again and again, and use up the core."""
         self.loop.remove_reader(listening.fileno())
         self.loop.call_later(BREATH, self._look_again, listening)
 
@@ -221,7 +221,8 @@ class Listener:
         self._strangers.leave(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
-        """The handler's answer. What it does not handle is a bug of ours: logged, answered 500, never a hang."""
+        """The handler's answer. An error that it does not handle is a bug of ours: it is logged and answered with 500,
+        so that the peer never waits for nothing."""
         try:
             return await self._handler(request, connection)
         except Exception:
@@ -253,7 +254,7 @@ class Listener:
                 give_back()
 
     def _overdue(self, connection: Connection) -> None:
-        """One that cannot be told off in order goes all the same, and keeps none behind it from its end."""
+        """End a connection whose time is over. If that raises, it is cut off, so that those after it are ended too."""
         try:
             connection.overdue()
         except Exception:

@@ -72,8 +72,8 @@ async def test_a10_a_signal_is_the_end_and_it_is_said_how_long_requests_have(
         os.kill(os.getpid(), number)
         await asyncio.wait_for(ended, 5)
     assert life.is_stopping
-    assert told.words == ["stopping: requests in hand have 30 s"]
-    assert "stopping: requests in hand have 30 s" in caplog.text
+    assert told.words == ["stopping: requests under way have 30 s"]
+    assert "stopping: requests under way have 30 s" in caplog.text
 
 
 async def test_a10_a_hangup_reloads_and_ends_nothing(life: Life, told: Told) -> None:
