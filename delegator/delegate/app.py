@@ -147,9 +147,8 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
         caps = descriptors.fitted(Caps(), descriptors.limit(), LEDGER)
         listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused, caps=caps)
         listener.unreadable = server.unreadable
-        keeper = Keeper(listener, mine, loaded, stamp)
-        wiping = Rota((Chore("wiping", HOUSEKEEPING, partial(_wipe, ledger)),))
-        life = Life(manager, keeper.wake)
+        keeper = Keeper(listener, mine, loaded, stamp, manager)
+        life, wiping = keeper.life, Rota((Chore("wiping", HOUSEKEEPING, partial(_wipe, ledger)),))
         async with life.upkeep({"reload": keeper.rota.run, "wiping": wiping.run}):
             try:
                 life.heed()
@@ -168,10 +167,12 @@ class Keeper:
     """Reads certificates, anchors and lists anew when one of them changed, or when told to; each counts that is in
     order, without anybody sending a signal."""
 
-    def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded, stamp: Stamp) -> None:
+    def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded, stamp: Stamp,
+                 manager: systemd.Manager) -> None:
         """`stamp` is how the files looked before they were loaded."""
         self._listener, self._settings, self._loaded = listener, settings, loaded
         self._told = asyncio.Event()
+        self.life = Life(manager, self.wake)
         self.files = Files(lambda: _watched(settings))
         self.files.stamp = stamp
         self.rota = Rota((Chore("reload", HOUSEKEEPING, lambda: self.files.look(self._reload)),), woken=self._told)
@@ -182,6 +183,13 @@ class Keeper:
         self._told.set()
 
     async def _reload(self) -> None:
+        await self.life.exchanged(self._exchange, self._read_again)
+
+    async def _read_again(self) -> None:
+        """Reading broke off by a fault of ours: the next look begins anew."""
+        self.files.anew()
+
+    async def _exchange(self) -> None:
         self._loaded, wrong = await _reloaded(self._loaded, self._settings, self.wake)
         self._listener.context = self._loaded.context
         for error in wrong:

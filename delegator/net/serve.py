@@ -175,7 +175,7 @@ class Listener:
         admission.taken(False)
 
     def _pause(self, listening: socket.socket) -> None:
-        """Stop accepting for a moment: the same accept would fail at once, again and again, and use up the core."""
+        """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""
         self.loop.remove_reader(listening.fileno())
         self.loop.call_later(BREATH, self._look_again, listening)
 
@@ -221,8 +221,7 @@ class Listener:
         self._strangers.leave(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
-        """The handler's answer. An error that it does not handle is a bug of ours: it is logged and answered with 500,
-        so that the peer never waits for nothing."""
+        """The handler's answer. What it does not handle is a bug of ours: logged, answered 500, never a hang."""
         try:
             return await self._handler(request, connection)
         except Exception:
