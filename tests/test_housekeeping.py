@@ -1,6 +1,6 @@
 """What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us.
 
-Each chore is seen in metrics, by the name that the page for operators has (A9).
+Each chore is seen in metrics, by the name that the page for operators has.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def shown(app: App) -> dict[str, float]:
             for sample in family.samples if "chore" in sample.labels and not sample.name.endswith("_created")}
 
 
-async def test_A9_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_often_it_failed(
+async def test_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_often_it_failed(
         monkeypatch: pytest.MonkeyPatch) -> None:
     app, there = furnished()
 
@@ -131,7 +131,7 @@ async def test_A9_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_
         assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 1
 
 
-def test_A9_the_page_for_operators_names_every_chore_and_its_interval() -> None:
+def test_the_page_for_operators_names_every_chore_and_its_interval() -> None:
     app, _ = furnished()
     chores = {chore.name: chore for rota in app.rotas().values() for chore in rota.chores}
     said = dict(re.findall(r"^\| `([a-z ]+)` \| (\d+) s \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))

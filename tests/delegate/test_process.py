@@ -182,7 +182,7 @@ async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(she
     assert "Traceback" not in running.log.read_text()
 
 
-def test_A10_a_service_manager_gives_it_its_socket_and_hears_of_start_reload_and_end(shell, tmp_path, monkeypatch):
+def test_a_service_manager_gives_it_its_socket_and_hears_of_start_reload_and_end(shell, tmp_path, monkeypatch):
     """The delegate lives as the delegator does: one code for both (doors.listening)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, socket.create_server(("127.0.0.1", 0)) as port:
         heard.bind(str(tmp_path / "notify"))

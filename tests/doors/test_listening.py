@@ -1,4 +1,4 @@
-"""How a process lives that listens: signals, reloads that are kept or refused, files that change, the end. A10, A11."""
+"""How a process lives that listens: signals, reloads that are kept or refused, files that change, the end."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def well() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a10_a_signal_is_the_end_and_it_is_said_how_long_requests_have(
+async def test_a_signal_is_the_end_and_it_is_said_how_long_requests_have(
         life: Life, told: Told, number: signal.Signals, caplog: pytest.LogCaptureFixture) -> None:
     life.heed()
     with caplog.at_level(logging.INFO):
@@ -76,7 +76,7 @@ async def test_a10_a_signal_is_the_end_and_it_is_said_how_long_requests_have(
     assert "stopping: requests under way have 30 s" in caplog.text
 
 
-async def test_a10_a_hangup_reloads_and_ends_nothing(life: Life, told: Told) -> None:
+async def test_a_hangup_reloads_and_ends_nothing(life: Life, told: Told) -> None:
     life.heed()
     os.kill(os.getpid(), signal.SIGHUP)
     await until(lambda: told.words)
@@ -86,7 +86,7 @@ async def test_a10_a_hangup_reloads_and_ends_nothing(life: Life, told: Told) -> 
 # --- reload or keep ---
 
 
-async def test_a10_a_reload_that_is_in_order_is_told_the_manager_and_nobody_is_refused(life: Life, told: Told) -> None:
+async def test_a_reload_that_is_in_order_is_told_the_manager_and_nobody_is_refused(life: Life, told: Told) -> None:
     assert await life.exchanged(well, pytest.fail) == ""
     assert told.words == ["reloading", "ready"]
 
@@ -95,7 +95,7 @@ async def test_a10_a_reload_that_is_in_order_is_told_the_manager_and_nobody_is_r
     (DelegatorError(Kind.CONFIGURATION, "no key", hint="make one"), "no key", "no key; next: make one"),
     (DelegatorError(Kind.CONFIGURATION, "no key"), "no key", "no key; next: see: delegator config check"),
     (ZeroDivisionError("inside"), "a fault of ours, see the log", "ZeroDivisionError: inside")])
-async def test_a10_a_reload_that_is_not_is_kept_out_and_says_why(
+async def test_a_reload_that_is_not_is_kept_out_and_says_why(
         life: Life, told: Told, caplog: pytest.LogCaptureFixture, error: Exception, why: str, words: str) -> None:
     refused: list[bool] = []
 
@@ -112,7 +112,7 @@ async def test_a10_a_reload_that_is_not_is_kept_out_and_says_why(
     assert not life.exchanging.locked()
 
 
-async def test_a10_reloads_wait_for_each_other(life: Life) -> None:
+async def test_reloads_wait_for_each_other(life: Life) -> None:
     order: list[str] = []
 
     async def slow() -> None:
@@ -126,7 +126,7 @@ async def test_a10_reloads_wait_for_each_other(life: Life) -> None:
     assert order == ["first begins", "first ends", "second"]
 
 
-async def test_a10_who_is_ending_reloads_no_more_and_is_not_called_ready_again(life: Life, told: Told) -> None:
+async def test_who_is_ending_reloads_no_more_and_is_not_called_ready_again(life: Life, told: Told) -> None:
     async def ends() -> None:
         life.stop()
     await life.exchanged(ends, well)
@@ -139,7 +139,7 @@ async def test_a10_who_is_ending_reloads_no_more_and_is_not_called_ready_again(l
 # --- upkeep and the end ---
 
 
-async def test_a10_at_the_end_neither_work_nor_a_reload_that_hangs_is_left(life: Life) -> None:
+async def test_at_the_end_neither_work_nor_a_reload_that_hangs_is_left(life: Life) -> None:
     before = asyncio.all_tasks()
     ends: list[str] = []
 
@@ -156,14 +156,14 @@ async def test_a10_at_the_end_neither_work_nor_a_reload_that_hangs_is_left(life:
     assert asyncio.all_tasks() == before
 
 
-async def test_a10_the_watchdog_hears_from_the_loop_three_times_as_often_as_it_wants() -> None:
+async def test_the_watchdog_hears_from_the_loop_three_times_as_often_as_it_wants() -> None:
     told = Told(watchdog=0.06)
     async with Life(cast(Manager, told), lambda: None).upkeep({}):
         await asyncio.sleep(0.07)
     assert 3 <= told.words.count("alive") <= 5
 
 
-async def test_a11_a_pause_ends_with_the_life(life: Life) -> None:
+async def test_a_pause_ends_with_the_life(life: Life) -> None:
     assert not await life.pause(0.001)
     pause = asyncio.ensure_future(life.pause(60))
     await asyncio.sleep(0)
@@ -187,7 +187,7 @@ class Reading:
             raise self.error
 
 
-async def test_b_a_file_that_changes_is_read_once_and_one_that_does_not_is_not(tmp_path: Path) -> None:
+async def test_a_file_that_changes_is_read_once_and_one_that_does_not_is_not(tmp_path: Path) -> None:
     path, reading = tmp_path / "list.pem", Reading()
     path.write_text("1")
     files = Files(lambda: (str(path),))
@@ -200,7 +200,7 @@ async def test_b_a_file_that_changes_is_read_once_and_one_that_does_not_is_not(t
     assert reading.times == 1
 
 
-async def test_b_a_reading_that_breaks_off_is_begun_anew_and_so_is_one_that_somebody_asks_for(tmp_path: Path) -> None:
+async def test_a_reading_that_breaks_off_is_begun_anew_and_so_is_one_that_somebody_asks_for(tmp_path: Path) -> None:
     path, reading = tmp_path / "list.pem", Reading()
     path.write_text("1")
     files = Files(lambda: (str(path),))
@@ -217,7 +217,7 @@ async def test_b_a_reading_that_breaks_off_is_begun_anew_and_so_is_one_that_some
     assert reading.times == 4
 
 
-async def test_b_a_disk_that_answers_while_it_is_read_again_has_it_read_once_more(tmp_path: Path) -> None:
+async def test_a_disk_that_answers_while_it_is_read_again_has_it_read_once_more(tmp_path: Path) -> None:
     files, times = Files(lambda: (str(tmp_path / "gone"),)), 0
 
     async def late() -> None:
