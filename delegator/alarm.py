@@ -49,7 +49,7 @@ class Alarm:
         self._metrics.second_claimant(contest.identity.value)
         self._add(contest)
         if self._noting is None:
-            # It serves many connections: in an empty context its log lines carry no connection's id.
+            # It works for many connections: an empty context, so that its log lines carry no connection's id.
             self._noting = asyncio.get_running_loop().create_task(
                 guarded(self._soon, "second claimants"), context=contextvars.Context())
 

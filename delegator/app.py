@@ -96,8 +96,8 @@ class App:
         self._store = await open_store_to_serve(self._settings)
         try:
             self._store.listen(self._changed.set)
-            # Other servers may share this database, so leave their claims alone; a crashed claim frees itself at
-            # busy_until.
+            # Where other servers may share the database their claims are left alone: a claim that a crash left asking
+            # is free again at its busy_until.
             if self._duties.alone and not self._store.shared:
                 await self._store.pause_all()
             self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
@@ -189,7 +189,7 @@ class App:
         self._notifier.wake()
 
     def keep_house(self) -> None:
-        """This process now runs the chores that only one worker may run."""
+        """This process runs the work that only one of several may run, from now until it ends."""
         self._duties.ours.set()
 
     async def _once_for_all(self, work: Work) -> None:

@@ -124,7 +124,7 @@ class Handshake:
         wanted, footing = None, None
         if identity.kind is IdentityKind.OWN:
             judgement = await self._judged(facts, identity, trail)
-        else:  # shared certificate: every refusal looks and costs the same (ADR 11)
+        else:  # a shared certificate: every refusal must look and cost the same (R-alike, ADR 11)
             self._must_move()
             wanted = None if self._enroller is None else self._enroller.wanted(request.certificate_request)
             judgement, footing = await self._door.passed(
@@ -148,9 +148,9 @@ class Handshake:
         return replace(answer, handshake_certificate=certificate)
 
     def _must_move(self, may_read: bool = False) -> None:
-        """Nobody joins a line that does not move: otherwise devices queue behind a commit until every one of them has
-        timed out. With `may_read` this is not asked, since only a claim needs a commit: a device that asks again for
-        what it was given gets it. Raises DelegatorError (TRY_LATER)."""
+        """Refuse at once while the store's line does not move: otherwise devices queue behind a commit until every one
+        of them has timed out. With `may_read` let it pass, since a device that asks again for what it has is answered
+        by reading; only a new claim would have to join the line. Raises DelegatorError (TRY_LATER)."""
         if not may_read and self._store.stalled:
             raise self._store.crowded()
 
@@ -162,7 +162,7 @@ class Handshake:
         return judgement
 
     def _ask(self, identity: Identity, judgement: Judgement | None, peer: Peer, trail: Trail | None = None) -> Ask:
-        """What the store is asked; where there is no judgement, a request that names no customer and takes no place."""
+        """The request to the store. Where there is no judgement it names no customer and takes no place."""
         now = self._now()
         if judgement is None:
             return no_ask(identity, milliseconds(now), self._since())

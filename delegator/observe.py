@@ -120,8 +120,8 @@ def _trail(record: logging.LogRecord) -> Trail | None:
 
 
 def _connection(record: logging.LogRecord) -> str:
-    """The connection that was worked for. Code that serves several connections says explicitly which one, or "" for
-    none."""
+    """The id of the connection that was worked for. Code that serves several connections sets it explicitly, or sets
+    "" for none."""
     said: str | None = getattr(record, "connection", None)
     return CONNECTION.get() if said is None else said
 

@@ -192,9 +192,9 @@ _MINTED = {"server": "server", "callbacks": "delegate --client"}
 
 
 def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
-    """What we show to delegates. If it is missing or not in order, each callback that needs it reports that, and other
-    devices are served. A pair that was in use is not given up for one that is unfit: then this raises DelegatorError
-    (CONFIGURATION)."""
+    """Our client certificate and key for delegates. If they are missing or not in order, the error is returned: each
+    call to a delegate reports it, and devices that need no such call are served. A reload does not give up a pair that
+    works for one that does not: there the error is raised (CONFIGURATION)."""
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),

@@ -233,7 +233,7 @@ def _everywhere(wanted: str) -> bool:
     try:
         held = network(wanted, strict=False)
     except ValueError:
-        return False  # what is no network holds nobody
+        return False  # an invalid network contains no device
     return held.prefixlen < (8 if held.version == 4 else 16)
 
 

@@ -26,8 +26,8 @@ Recorder = Callable[[Trail, int], None]
 
 class Server:
     """The handler of the device port. `operations` says which use case answers what; `url` is the address in the WSDL,
-    "" for the one the caller used; `here` tells HOST:PORT where a caller did not say it, or in no form that could be
-    told to anybody; `begun` hears of each call before it is answered, and `record` after."""
+    "" for the one that the caller used; `here` gives HOST:PORT where the caller's Host header is missing or of no use.
+    `begun` is called before each call is answered, `record` after it."""
 
     def __init__(self, operations: Operations[[Peer, Trail]], record: Recorder, url: str,
                  here: Callable[[], str], begun: Callable[[Trail, float], None] = lambda *_: None) -> None:

@@ -39,7 +39,7 @@ def half_up(value: Fraction, places: int) -> Fraction:
 
 @given(counts, st.dictionaries(st.sampled_from(["acme", "globex"]), plans))
 def test_A11_lines_add_up_to_what_was_issued_and_totals_to_what_the_lines_say(found: list[Count],
-                                                                             of: dict[str, Plan]) -> None:
+                                                                              of: dict[str, Plan]) -> None:
     lines = lines_of(NOVEMBER, found, of, {})
     events = [line for line in lines if line.item != BASE_FEE]
     assert {line.key: line.quantity for line in events} == {(one.customer, one.item): one.issued for one in found}
@@ -65,7 +65,7 @@ def test_A11_lines_add_up_to_what_was_issued_and_totals_to_what_the_lines_say(fo
 @given(st.lists(st.tuples(st.sampled_from(CallbackKind), st.integers(1, 50)), unique_by=lambda one: one[0], max_size=4),
        plans)
 def test_A11_included_events_are_spent_as_is_cheapest_for_the_customer(found: list[tuple[CallbackKind, int]],
-                                                                      of: Plan) -> None:
+                                                                       of: Plan) -> None:
     mine = [Count("acme", kind, many, 0) for kind, many in found]
 
     def price(order: tuple[Count, ...]) -> Decimal:

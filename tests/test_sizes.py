@@ -1,4 +1,4 @@
-"""The sizes that keep the house readable: DESIGN section 3, counted.
+"""The sizes that keep the house readable: R-sizes, counted.
 
 Files of about 150 lines and 400 at most; functions of about 6 lines, nine in ten under 30 and none over 60; every
 file opens with a docstring that says what lives in it; a function takes eight parameters at most.
@@ -52,12 +52,12 @@ def length(path: Path) -> int:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_3_a_file_is_short_and_says_what_it_is(path: Path) -> None:
+def test_R_sizes_a_file_is_short_and_says_what_it_is(path: Path) -> None:
     assert length(path) <= MOST_LINES_IN_A_FILE
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "no docstring at the top"
 
 
-def test_3_no_function_is_long_and_nine_in_ten_are_short() -> None:
+def test_R_sizes_no_function_is_long_and_nine_in_ten_are_short() -> None:
     sizes = [found for path in FILES for found in functions(path)]
     assert len(sizes) > 500
     assert not [place for place, lines in sizes if lines > MOST_LINES_IN_A_FUNCTION]
@@ -65,7 +65,7 @@ def test_3_no_function_is_long_and_nine_in_ten_are_short() -> None:
     assert short >= 0.9 * len(sizes), f"{short} of {len(sizes)} are under {SHORT} lines"
 
 
-def test_3_the_usual_file_and_function_are_small() -> None:
+def test_R_sizes_the_usual_file_and_function_are_small() -> None:
     assert median([length(path) for path in FILES]) <= USUAL_FILE
     assert median([lines for path in FILES for _, lines in functions(path)]) <= USUAL_FUNCTION
 
@@ -80,7 +80,7 @@ def parameters(tree: ast.AST) -> Iterator[tuple[str, int]]:
                               + (said.vararg is not None) + (said.kwarg is not None))
 
 
-def test_3_nobody_takes_more_parameters_than_one_can_keep_in_mind() -> None:
+def test_R_sizes_nobody_takes_more_parameters_than_one_can_keep_in_mind() -> None:
     found: dict[str, int] = {}
     for path in WHOLE_TREE:
         for name, many in parameters(ast.parse(path.read_text(encoding="utf-8"))):
@@ -89,6 +89,6 @@ def test_3_nobody_takes_more_parameters_than_one_can_keep_in_mind() -> None:
     assert found == WITH_MORE, "group values that belong together; who got rid of one takes it off the list"
 
 
-def test_3_the_count_of_parameters_sees_every_kind() -> None:
+def test_R_sizes_the_count_of_parameters_sees_every_kind() -> None:
     code = "class A:\n def a(self, b, /, c, *d, e, **f): pass\nasync def g(h=1): pass"
     assert dict(parameters(ast.parse(code))) == {"a": 5, "g": 1}

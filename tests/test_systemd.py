@@ -69,7 +69,7 @@ class TestNotify:
         assert manager(environment).watchdog is None
 
     def test_a_manager_that_is_gone_is_said_once_and_costs_nothing(self, tmp_path: Path,
-                                                                    caplog: pytest.LogCaptureFixture) -> None:
+                                                                   caplog: pytest.LogCaptureFixture) -> None:
         one = Manager(str(tmp_path / "nobody"))
         one.ready("x")
         one.alive()

@@ -54,6 +54,8 @@ class Call:
     def read(self, request: Request, service: messages.Service) -> messages.Request:
         """The value that was sent, of one of the service's operations. Raises DelegatorError (MALFORMED)."""
         check_media(request)
+        # Most calls are written exactly as the schema writes them, and one expression reads those. None means that this
+        # one is not: the full parser reads or refuses it.
         said = canonical.read(request.body, service)
         if said is not None:
             self.version, self.asked, value = said

@@ -1,4 +1,4 @@
-"""The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
+"""The life of a claim: asking -> issued -> confirmed, or expired, released. R-once and R-durable.
 
 Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction. Each
 function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so they are
@@ -162,7 +162,7 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
     if live.state in _STANDING:
         return Opened(_STANDING[live.state], live)
     if live.claim_id == ask.claim_id:
-        return Opened(Outcome.OPENED, live)  # committed before, and the word of it was lost
+        return Opened(Outcome.OPENED, live)  # our own retry: it was committed, and its confirmation was lost
     if ask.now < busy_until <= ask.now + max(_LONGEST_BUSY, 2 * (ask.busy_until - ask.now)):
         return Opened(Outcome.BUSY, live)
     if (live.customer, live.delegate) != (ask.customer, ask.delegate):
@@ -275,7 +275,7 @@ def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
     rows = yield Query(_ISSUE, answer)
     if not rows and delegate is not None:
         rows = yield from _issue_elsewhere(answer, delegate)
-    if not rows:  # unless this very answer was committed before, and the word of it was lost
+    if not rows:  # unless this is our own retry: it was committed, and its confirmation was lost
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND sealed = $2", (claim_id, sealed))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])
@@ -326,7 +326,8 @@ def pause_all() -> Transaction[None]:
 
 
 def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | None]:
-    """A live claim is over: its credential is wiped, its place given back. None where that event has no say."""
+    """A live claim is over: its credential is wiped, its place given back. None if the event does not apply
+    in the claim's state."""
     rows = yield Query(
         f"UPDATE claims SET {as_set(event)}, sealed = NULL, ended_at = $2, busy_until = 0 WHERE claim_id = $1 "
         f"AND {LIVE} AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now))

@@ -41,7 +41,7 @@ def confirm(claim_id: str, binding: str | None, result: Result, detail: str | No
     rows = yield Query(
         f"UPDATE claims SET {as_set(event)}, {change}, result = $3, detail = $4, {_TOLD} WHERE claim_id = $1 "
         f"AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now, result.value, detail))
-    if not rows:  # unless it ended just so between the look and the change: said twice, and both at once
+    if not rows:  # unless a concurrent duplicate confirmed it between our read and our update
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND state = 'confirmed'", (claim_id,))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])

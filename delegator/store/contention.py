@@ -16,7 +16,8 @@ Limits = Callable[[dict[str, int], int], tuple[Reason, ...]]
 
 
 def contended(holders: Sequence[str], limits: Limits) -> Iterator[Counted]:
-    """The holders whose places these limits look at: that shows when they are asked with more than there can be."""
+    """The holders whose places these limits look at, found by calling the limits with an impossible count and seeing
+    who objects."""
     for holder in holders:
         if limits({holder: sys.maxsize}, 0):
             yield Counted(holder, Query("SELECT sum(taken) FROM places WHERE holder = $1", (holder,)),

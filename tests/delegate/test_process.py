@@ -164,7 +164,7 @@ async def test_a_revocation_list_is_read_and_read_again(shell, factory, client, 
     assert "revoked" in running.log.read_text()
 
 
-async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(shell, client, party):
+async def test_TC5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(shell, client, party):
     """Anybody may connect to a delegate: devices have no certificate there."""
     running = shell.serve()
     caller = client(running.port)

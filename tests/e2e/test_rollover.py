@@ -1,5 +1,5 @@
 """Everything that must be renewed one day is renewed while devices keep coming: 0 failures. The walk of
-docs/operators.md, "CA rollover", "The sealing key" and "The server's certificate". A10, DESIGN 6.5."""
+docs/operators.md, "CA rollover", "The sealing key" and "The server's certificate". A10, R-sealed."""
 
 from __future__ import annotations
 

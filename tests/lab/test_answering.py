@@ -152,7 +152,7 @@ async def test_when_to_come_again_stands_in_the_head_and_in_the_fault(
 
 
 @pytest.mark.parametrize("said", [b"application/json", b"text/xml; charset=iso-8859-1", b"text/plain"])
-async def test_s7_a_call_that_is_said_to_be_no_xml_is_refused_unread_and_is_on_record(lab: Lab, said: bytes) -> None:
+async def test_TC2_a_call_that_is_said_to_be_no_xml_is_refused_unread_and_is_on_record(lab: Lab, said: bytes) -> None:
     await lab.own(TAG)
     reply = await lab.post(asking(TAG), Wire(certificate(TAG)), headers={b"content-type": said})
     assert (reply.status, reply.fault) == (415, "MalformedRequest")

@@ -30,7 +30,7 @@ def told(notice: Notice, identity: IdentityKind | None = None, kind: Notificatio
 @pytest.mark.parametrize(("identity", "shown"), [
     (IdentityKind.SHARED, "the certificate that devices share"),
     (IdentityKind.OWN, "another certificate for this device")])
-def test_6_1_a_second_claimant_is_told_in_plain_words(identity: IdentityKind, shown: str) -> None:
+def test_R_contested_a_second_claimant_is_told_in_plain_words(identity: IdentityKind, shown: str) -> None:
     letter = words.letter(told(Notice.SECOND_CLAIMANT, identity), ACME, "d@example.com", "admin@acme.example")
     assert letter.subject == "Somebody else asked for device ABC1234"
     lines = letter.text.splitlines()
@@ -42,7 +42,7 @@ def test_6_1_a_second_claimant_is_told_in_plain_words(identity: IdentityKind, sh
     assert (body["type"], body["identity"], body["service_tag"]) == ("second claimant", identity.value, "ABC1234")
 
 
-def test_6_1_its_id_is_one_for_each_day_and_not_that_of_the_claims_own_notice() -> None:
+def test_R_contested_its_id_is_one_for_each_day_and_not_that_of_the_claims_own_notice() -> None:
     ids = {words.message_id(told(Notice.PROVISIONED)), words.message_id(told(Notice.SECOND_CLAIMANT)),
            words.message_id(told(Notice.SECOND_CLAIMANT, at=AT + timedelta(days=1)))}
     assert ids == {f"{'c' * 32}.provisioned.mail", f"{'c' * 32}.contested-20260301.mail",
@@ -50,7 +50,7 @@ def test_6_1_its_id_is_one_for_each_day_and_not_that_of_the_claims_own_notice() 
     assert words.body(told(Notice.SECOND_CLAIMANT)) == words.body(told(Notice.SECOND_CLAIMANT))
 
 
-def test_b8_what_was_told_before_reads_as_before() -> None:
+def test_TB8_what_was_told_before_reads_as_before() -> None:
     body = json.loads(words.body(told(Notice.PROVISIONED)))
     assert body["type"] == "provisioned"
     assert "identity" not in body

@@ -1,4 +1,4 @@
-"""Schema files: numbered, applied once, never changed afterwards, whole or not at all (DESIGN 8)."""
+"""Schema files: numbered, applied once, never changed afterwards, whole or not at all (R-migrated)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def changed(path: Path, statement: str) -> None:
         connection.commit()
 
 
-async def test_8_every_file_is_applied_once_and_recorded(driver):
+async def test_R_migrated_every_file_is_applied_once_and_recorded(driver):
     files = schema_files("sqlite")
     assert await migrate(driver) == len(files)
     assert await migrate(driver) == 0
@@ -65,12 +65,12 @@ async def test_8_every_file_is_applied_once_and_recorded(driver):
         (file.number, file.name, file.checksum) for file in files]
 
 
-def test_8_files_are_numbered_from_one_without_a_gap():
+def test_R_migrated_files_are_numbered_from_one_without_a_gap():
     assert [file.number for file in schema_files("sqlite")] == list(range(1, len(schema_files("sqlite")) + 1))
     assert schema_files("nothing") == []
 
 
-async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
+async def test_R_migrated_opening_again_keeps_what_is_there(opening_sqlite):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
@@ -78,13 +78,13 @@ async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
     assert await store.customers() == [Customer("acme", "Acme")]
 
 
-async def test_8_a_file_that_was_changed_after_use_is_refused(path, opening_sqlite):
+async def test_R_migrated_a_file_that_was_changed_after_use_is_refused(path, opening_sqlite):
     await (await opening_sqlite()).close()
     changed(path, "UPDATE schema_files SET checksum = 'another' WHERE number = 1")
     assert "0001_start was changed after use" in (await refused(opening_sqlite())).detail
 
 
-async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
+async def test_R_migrated_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
     await (await opening_sqlite()).close()
     changed(path, "INSERT INTO schema_files VALUES (9999, '9999_future', 'x')")
     error = await refused(opening_sqlite())
@@ -92,7 +92,7 @@ async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, o
     assert "newer release" in error.hint
 
 
-async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
+async def test_R_migrated_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
@@ -103,7 +103,7 @@ async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(
     assert await store.customers() == [Customer("acme", "Acme")]
 
 
-async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
+async def test_R_migrated_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
     await migrate(driver)
     with_files(SchemaFile(NEXT, "broken", "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE nonsense oops;"))
     assert "oops" in (await refused(migrate(driver))).detail
@@ -113,14 +113,14 @@ async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(drive
     assert await migrate(driver) == 1, "the connection goes on as before"
 
 
-async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
+async def test_R_migrated_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
     stores = await asyncio.gather(*(opening_sqlite() for _ in range(4)))
     await stores[0].add_customer(Customer("acme", "Acme"))
     assert [len((await store.tables()).customers) for store in stores] == [1] * 4
     assert await rows(stores[3]._driver, "SELECT number FROM revision") == [(2,)]
 
 
-async def test_8_every_table_is_strict(driver):
+async def test_R_migrated_every_table_is_strict(driver):
     await migrate(driver)
     tables = await rows(driver, "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name <> 'schema_files'")
     assert [name for name, sql in tables if "STRICT" not in sql] == []

@@ -98,8 +98,8 @@ PIECES = ["<", ">", "&", "&lt;", "</", "/>", "<!--", "-->", "<?", "]]>", "<![CDA
 
 @given(at=st.integers(0, 2000), cut=st.integers(0, 40), put=st.lists(st.sampled_from(PIECES), max_size=4),
        prefix=st.sampled_from(["", "ns0"]), version=st.sampled_from(Version))
-def test_c1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: int, put: list[str], prefix: str,
-                                                                 version: Version) -> None:
+def test_TC1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: int, put: list[str], prefix: str,
+                                                                  version: Version) -> None:
     """A message with some bytes taken out and some hostile ones put in: never another value, never a value more."""
     whole = message(prefix=prefix, version=version)
     at %= len(whole)
@@ -108,7 +108,7 @@ def test_c1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: i
     assert short is None or short == the_long_way(body)
 
 
-def test_c1_hostile_bytes_are_given_up_in_linear_time() -> None:
+def test_TC1_hostile_bytes_are_given_up_in_linear_time() -> None:
     """Long runs of what each repetition takes: 64 KiB of it must not cost more than the careful parser would."""
     import time
     runs = [message(blank=""), b"<a" * 30_000, b" " * 60_000, message().replace(b"R 760", b"a" * 60_000)]
