@@ -128,7 +128,7 @@ async def test_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_oft
         "lapsed claims": 0, "offers": 1, "imports": 0, "audit": 0}
     for name in CHORES:
         assert before <= found[f"delegator_chore_last_run_timestamp_seconds/{name}"] <= app._now().timestamp()
-        assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 1
+        assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 30
 
 
 def test_the_page_for_operators_names_every_chore_and_its_interval() -> None:

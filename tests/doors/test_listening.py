@@ -156,11 +156,18 @@ async def test_at_the_end_neither_work_nor_a_reload_that_hangs_is_left(life: Lif
     assert asyncio.all_tasks() == before
 
 
-async def test_the_watchdog_hears_from_the_loop_three_times_as_often_as_it_wants() -> None:
-    told = Told(watchdog=0.06)
+async def test_the_watchdog_hears_from_the_loop_three_times_as_often_as_it_wants(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    told, slept, sleep = Told(watchdog=60), [], asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+    monkeypatch.setattr(asyncio, "sleep", noted)
     async with Life(cast(Manager, told), lambda: None).upkeep({}):
-        await asyncio.sleep(0.07)
-    assert 3 <= told.words.count("alive") <= 5
+        while len(slept) < 3:
+            await sleep(0)
+    assert (told.words[:3], slept[:3]) == (["alive"] * 3, [20] * 3)
 
 
 async def test_a_pause_ends_with_the_life(life: Life) -> None:
