@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from delegator.policy import Reason
-from delegator.store.transaction import Counted, Query
+from delegator.store.holders import taken_by
+from delegator.store.transaction import Counted
 
 Limits = Callable[[dict[str, int], int], tuple[Reason, ...]]
 """Says, from places taken by holder and attempts, why no further claim, or ()."""
@@ -20,5 +21,5 @@ def contended(holders: Sequence[str], limits: Limits) -> Iterator[Counted]:
     who objects."""
     for holder in holders:
         if limits({holder: sys.maxsize}, 0):
-            yield Counted(holder, Query("SELECT sum(taken) FROM places WHERE holder = $1", (holder,)),
+            yield Counted(holder, taken_by(holder),
                           lambda taken, holder=holder: bool(limits({holder: taken}, 0)))  # type: ignore[misc]

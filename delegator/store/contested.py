@@ -15,7 +15,7 @@ from delegator.model import IdentityKind, Notice, Telling
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
 from delegator.store import audit
-from delegator.store.outbox import PATIENCE, milliseconds_of
+from delegator.store.outbox import PATIENCE, milliseconds_of, open_queue
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
@@ -84,8 +84,7 @@ def _tell(contest: Contest, telling: Telling | None) -> Transaction[None]:
             "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
             (contest.claim_id, kind.value, contest.customer, telling.delegate, telling.delegator, contest.service_tag,
              contest.peer, now, now + milliseconds_of(PATIENCE), notice, day, contest.identity.value))
-        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (kind, delegate) DO NOTHING", (kind.value, telling.delegate, now))
+        yield open_queue(kind, telling.delegate, now)
 
 
 def contest_of(row: Row) -> Contest:

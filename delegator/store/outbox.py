@@ -31,7 +31,7 @@ from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open
 from delegator.store.moments import milliseconds, moment
 from delegator.store.running import Running
 from delegator.store.stand_ins import StandIn, take_over
-from delegator.store.transaction import Query, Row, Transaction, rows_alone
+from delegator.store.transaction import Query, Row, Transaction, Twin, rows_alone
 
 COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
            "give_up_at, attempts, state, last_error, ended_at, notice, identity")
@@ -105,8 +105,20 @@ def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
             "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
             (claim.claim_id, kind.value, claim.customer, telling.delegate, telling.delegator, claim.service_tag,
              claim.peer, telling.claimed_address, now, now + milliseconds_of(PATIENCE)))
-        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (kind, delegate) DO NOTHING", (kind.value, telling.delegate, now))
+        yield open_queue(kind, telling.delegate, now)
+
+
+_OPEN = ("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+         "ON CONFLICT (kind, delegate) DO NOTHING")
+_OPEN_AND_HOLD = ("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+                  "ON CONFLICT (kind, delegate) DO UPDATE SET kind = excluded.kind")
+"""Where transactions run side by side whoever puts something into a queue holds the queue until it is committed: else a
+worker that finds the queue empty at that moment would remove it."""
+
+
+def open_queue(kind: NotificationKind, delegate: str, now: int) -> Query:
+    """There is a queue, which can be worked on from now on if it is new."""
+    return Twin(_OPEN, (kind.value, delegate, now), _OPEN_AND_HOLD)
 
 
 def milliseconds_of(duration: timedelta) -> int:

@@ -13,31 +13,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect, reach, writer_at
 from delegator.store.fencing import Fence
-from delegator.store.needs import MIGRATING, Needs, needs_of
+from delegator.store.needs import EVERYTHING, MIGRATING, Needs, needs_of
 from delegator.store.patience import FOREIGN, Late, Patience
-from delegator.store.phrases import in_postgres
 from delegator.store.pool import Lane, Pool
 from delegator.store.running import BRISK
 from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
-from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
-from delegator.store.troubles import Trouble, told, trouble_of
+from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Twin, Work
+from delegator.store.troubles import Trouble, told, trouble_of, words_of
 from delegator.store.turns import TooMany, Turns, sent_away
 from delegator.store.watching import Watch
 from delegator.store.window import Window
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
 """How often a transaction is run in all, by what went wrong, while patience lasts. A constraint that still refuses it
@@ -46,6 +47,11 @@ STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
 NEAR = 1.0
 """Seconds for which a name that was near its limit is taken alone at once."""
+LET_GO, COMES_AGAIN = 1000, 30
+"""Milliseconds that a schema file waits for a lock, and between two tries, and how often it comes: within a minute
+whoever holds that lock has ended, or is not one of ours."""
+HELD = ("55P03", "40P01")
+"""What it is told when it waited for too long, or in a ring with others."""
 REVISION = "SELECT number FROM revision"
 
 class _Doubt(Exception):
@@ -217,7 +223,7 @@ class PostgresDriver:
         """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
         waits for all of them. So what is far by more than there are connections is not reached. Raises _Near."""
         for one in counted:
-            rows = await self._patience.of(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
+            rows = await self._patience.of(lane, lane.connection.fetch, _worded(one.question), *one.question.parameters)
             if one.near(int(rows[0][0] or 0) + lane.most):
                 raise _Near(one.name)
 
@@ -229,7 +235,7 @@ class PostgresDriver:
                 if type(query) is Rows:
                     rows = await self._patience.of(lane, _copy, lane, query)
                 else:
-                    rows = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                    rows = await self._patience.of(lane, fetch, _worded(query), *query.parameters)
                 query = transaction.send(rows)
         except StopIteration as end:
             outcome: T = end.value
@@ -258,7 +264,7 @@ class PostgresDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
-        sql, until = in_postgres(query.sql), self._patience.until
+        sql, until = _worded(query), self._patience.until
         for tries in itertools.count(1):
             self._fence.require_whole()  # what a device has is told by reading, too
             lane = await self._pool.take()
@@ -285,7 +291,7 @@ class PostgresDriver:
 
         async def read(query: Query) -> list[Row]:
             try:
-                rows: list[Row] = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                rows: list[Row] = await self._patience.of(lane, fetch, _worded(query), *query.parameters)
             except FOREIGN as error:
                 raise told(error, self.name) from error
             return rows
@@ -300,14 +306,15 @@ class PostgresDriver:
         self._pool.give(lane)
 
     async def script(self, sql: str) -> None:
-        """Run a schema file that brings its own transaction, one process at a time and for as long as it takes.
-        Raises DelegatorError (CONFIGURATION), and nothing of it remains."""
+        """Run a schema file that brings its own transaction, one process at a time, with the database to itself and for
+        as long as it takes. Others go on serving meanwhile: it never waits for a lock for long, as they would all wait
+        behind it, but lets go and comes again. Raises DelegatorError (CONFIGURATION), and nothing of it remains."""
         lane = await self._pool.take()
         execute = lane.connection.execute
         try:
             await execute(f"SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATING})")
             try:
-                await execute(sql)
+                await self._amid_others(execute, sql)
             finally:
                 await execute(f"ROLLBACK; SELECT pg_advisory_unlock({MIGRATING}); RESET statement_timeout")
         except FOREIGN as error:
@@ -321,6 +328,21 @@ class PostgresDriver:
             raise
         self._pool.give(lane)
 
+    async def _amid_others(self, execute: Callable[[str], Awaitable[Any]], sql: str) -> None:
+        for tries in itertools.count(1):
+            try:
+                await execute(f"SET lock_timeout = {LET_GO}; SELECT pg_advisory_lock({EVERYTHING})")
+                await execute(sql)
+            except FOREIGN as error:
+                if getattr(error, "sqlstate", "") not in HELD or tries >= COMES_AGAIN:
+                    raise
+                log.warning("database %s: its schema waits for somebody: %s", self.name, words_of(error))
+            else:
+                return
+            finally:
+                await execute(f"ROLLBACK; RESET lock_timeout; SELECT pg_advisory_unlock({EVERYTHING})")
+            await asyncio.sleep(LET_GO / 1000)
+
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
@@ -328,6 +350,10 @@ class PostgresDriver:
         if self._scout is not None:
             await self._scout.close()
         await self._pool.close()
+
+
+def _worded(query: Query) -> str:
+    return query.postgres if type(query) is Twin else query.sql
 
 
 async def _copy(lane: Lane, rows: Rows, **within: float) -> Sequence[Row]:

@@ -29,15 +29,18 @@ Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How many schema files a start would apply, of how many."""
+    """How many schema files a start would apply, of how many; and at what schema a database of a newer release is."""
 
     missing: int
     files: int
+    beyond: int = 0
 
     @property
     def words(self) -> str:
         if self.missing == self.files:
             return "holds no tables yet; made at first use"
+        if self.beyond:
+            return f"schema {self.beyond}, of a newer release; this one knows {self.files} and works beside it"
         if not self.missing:
             return f"schema {self.files}"
         return f"schema {self.files - self.missing}; a start brings it to {self.files}, for good"
@@ -51,7 +54,9 @@ async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Stan
     missing = still_missing(applied, dialect)
     if sealing is not None and "audit_keys" in tables:
         await _audit_opens(read, sealing)
-    return Standing(len(missing), len(schema_files(dialect)))
+    files = len(schema_files(dialect))
+    newest = max((int(str(row[0])) for row in applied), default=0)
+    return Standing(len(missing), files, newest if newest > files else 0)
 
 
 async def _audit_opens(read: Read, sealing: SealingKey) -> None:

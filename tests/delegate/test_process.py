@@ -18,6 +18,7 @@ from delegator.model import Result
 from pki import Reason
 
 from ..hostility import NO_HTTP
+from ..late import until_gone
 
 pytestmark = pytest.mark.slow
 
@@ -195,3 +196,10 @@ def test_a_service_manager_gives_it_its_socket_and_hears_of_start_reload_and_end
         assert [heard.recv(4096).split(b"=")[0] for _ in range(2)] == [b"RELOADING", b"READY"]
         assert running.stop() == 0
         assert heard.recv(4096) == b"STOPPING=1\nSTATUS=requests under way have 10 s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_that_comes_again_and_again_ends_it_no_other_way(shell, number):
+    running = shell.serve()
+    assert await asyncio.to_thread(until_gone, running.child, number) == 0
+    assert "Traceback" not in running.log.read_text()

@@ -129,7 +129,8 @@ async def with_another_key(store: Store, settings: config.Settings) -> None:
 
 HARMS = {
     "it is of a newer release": (
-        statement("INSERT INTO schema_files VALUES (9999, 'later', 'x')"), "at schema 9999, newer than this program"),
+        statement("INSERT INTO schema_files (number, name, checksum) VALUES (9999, 'later', 'x')"),
+        "at schema 9999, newer than this program"),
     "it was made from another file": (
         statement("UPDATE schema_files SET checksum = 'another' WHERE number = 1"), "0001_start was changed after use"),
     "the sealing key is another one": (with_another_key, "audit_keys/1 is sealed with an unknown key"),

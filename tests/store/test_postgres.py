@@ -380,3 +380,27 @@ async def test_R_seen_when_it_is_not_told_it_asks(opening, postgres, url):
     assert set((await there.tables()).customers) == {"acme"}
     await heard(there, lambda number: number is not None and number != before)
     assert set((await there.tables()).customers) == {"acme"}
+
+
+async def test_R_seen_a_schema_file_that_waits_for_somebody_makes_nobody_wait_behind_it(postgres, key, caplog):
+    """A lock that is asked for stands in the way of whoever comes later, though nobody has it yet."""
+    store = await open_named(config.Store(url=postgres.url(postgres.database()), connections=4), key)
+    driver = store._driver.driver
+    await store.add_customer(Customer("acme", "Acme"))
+    async with driver.snapshot() as read:  # as an export of a large table does
+        await read(Query("SELECT count(*) FROM claims"))
+        began = time.monotonic()
+        work = asyncio.create_task(driver.script("BEGIN; ALTER TABLE claims ADD COLUMN more TEXT; COMMIT"))
+        waits = []
+        while time.monotonic() - began < 3.2:
+            asked = time.monotonic()
+            assert await store.claims() == []
+            waits.append(time.monotonic() - asked)
+            await asyncio.sleep(0.02)
+        assert not work.done()
+    await work
+    assert await store.claims() == []
+    assert 0.3 < max(waits) < 1.6, "the schema file did not wait, or let others wait"
+    assert sum(one > 0.3 for one in waits) <= 3
+    assert "its schema waits for somebody" in caplog.text
+    await store.close()
