@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
+from delegator.net import company
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
@@ -111,6 +113,7 @@ class Workers:
         self._settings, self._reread, self._manager = settings, reread, manager
         self._life = Life(manager, self.reload)
         self._many = settings.server.workers
+        self._page = company.page(self._many)
         self._hands: dict[int, Hand] = {}
         self._keeper = 0
         self._sockets: list[socket.socket] = []
@@ -161,9 +164,9 @@ class Workers:
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
         descriptors = [sock.fileno() for sock in self._sockets]
-        hand = await hired(number, descriptors, self._heard)
+        hand = await hired(number, [*descriptors, self._page], self._heard)
         try:
-            await hand.start(share(self._settings, self._many), descriptors)
+            await hand.start(share(self._settings, self._many), descriptors, self._page)
         except BaseException:
             hand.kill()
             await hand.gone()
@@ -338,6 +341,7 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._port.close()
+        os.close(self._page)
         self._manager.close()
 
 

@@ -38,6 +38,11 @@ class Twin(Query, frozen=True):
     postgres: str = ""
 
 
+def in_postgres(query: Query) -> str:
+    """As PostgreSQL is told it."""
+    return query.postgres if type(query) is Twin else query.sql
+
+
 T = TypeVar("T")
 Transaction = Generator[Query, Sequence[Row], T]
 Work = Callable[[], Transaction[T]]

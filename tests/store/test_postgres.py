@@ -293,11 +293,17 @@ async def test_A6_pruning_and_noting_who_asked_for_anothers_tag_wait_for_no_devi
     await waiting
 
 
+def alone(store):
+    """Its transactions go in no group, so that it uses all its connections."""
+    store._driver.driver._groups._rests_until = float("inf")
+    return store
+
+
 # --- lanes --------------------------------------------------------------------------------------------------------
 
 
 async def test_A11_each_connection_has_a_lane_and_a_chain_of_the_audit_to_itself(opening, ask):
-    here, there = await opening(connections=3), await opening(connections=3)
+    here, there = alone(await opening(connections=3)), alone(await opening(connections=3))
     await asyncio.gather(*(one.open_and_issue(ask(f"TAG{number:02}{place}"), lambda claim: "x")
                            for place, one in enumerate((here, there)) for number in range(20)))
     rows = await here._driver.read(Query("SELECT lane, sum(taken) FROM places WHERE holder = 'customer/acme' "
@@ -329,7 +335,7 @@ async def test_A6_places_are_added_up_over_lanes(store, at):
 
 async def test_A11_only_the_first_chain_counts_what_was_there_before_the_audit(opening, ask):
     """A device waits while a later one begins."""
-    store = await opening()
+    store = alone(await opening())
     await asyncio.gather(*(store.open_and_issue(ask(f"TAG{number:04}"), lambda claim: "x") for number in range(20)))
     begun = [one.entry.detail for one in await store.audit.list(Wanted(act=Act.AUDIT_BEGAN.value), 100)]
     assert len(begun) > 1
