@@ -1,4 +1,4 @@
-"""A reload that is not in order as a whole: each file that is in order by itself counts, the others stay. B, A10."""
+"""A reload that is not in order as a whole: each file that is in order by itself counts, the others stay. A10."""
 
 from __future__ import annotations
 

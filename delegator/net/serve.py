@@ -37,6 +37,7 @@ from pki.said import said
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
+"""Answers one request. At the device port it is `Server.answer`, which the app hands over by `Listener.use`."""
 SWEEP = 0.25
 BREATH = 0.1
 """Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""

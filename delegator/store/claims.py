@@ -57,7 +57,7 @@ Tell = Callable[[], Mapping[str, object]]
 """The trail of a handshake as plain data, made only where a row of audit is written."""
 _HOUSEKEEPING = By("delegator")
 _LONGEST_BUSY = 3_600_000
-"""Milliseconds that a claim is being answered at most. What is busy for longer was so by a clock that was wrong."""
+"""Milliseconds that a claim can be busy at most. One that says it is busy for longer was written by a wrong clock."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class Ask(msgspec.Struct, frozen=True):
         return f"customer/{self.customer}", f"delegate/{self.delegate}"
 
     def scope(self) -> list[str | Counted]:
-        """What this claim must have to itself: its tag, and holders of which only so many may be served."""
+        """What this claim must have to itself: its tag, and each customer or delegate whose devices a policy limits."""
         return [f"tag/{self.identity.service_tag}", *contended(self.holders, self.limits),
                 *(() if self.pacing is None else self.pacing.holders)]
 
@@ -137,7 +137,8 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
 
 
 def again(ask: Ask) -> Transaction[Opened | None]:
-    """What a device is told that asks for what it has, by reading alone; None where `open_claim` must say it."""
+    """The outcome for a device that asks again for what it has, found by reading alone; None if only `open_claim` can
+    tell."""
     rows = yield live_of(ask.identity.service_tag)
     live = claim_of(rows[0]) if rows else None
     if live is None or _ran_out(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
@@ -146,7 +147,7 @@ def again(ask: Ask) -> Transaction[Opened | None]:
 
 
 def lapsed(live: Claim, ask: Ask) -> bool:
-    """Whether its time is over, as far as the clock can be believed."""
+    """Whether the claim's lease is over, as far as the clock can be believed."""
     return _ran_out(live, ask) and milliseconds(live.asked_at) >= ask.since
 
 
@@ -155,12 +156,12 @@ def _ran_out(live: Claim, ask: Ask) -> bool:
 
 
 def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | None]:
-    """What a live claim means for who asks; None when it is a crashed try at a delegate that is no longer the
-    right one, and a new claim must take its place."""
+    """The outcome for a request that meets a live claim. None if that claim is a crashed try at a delegate that is no
+    longer the right one: then a new claim takes its place."""
     if not hmac.compare_digest(live.binding, ask.identity.binding) and not (
             yield from enrolled.pass_on(live.claim_id, ask.identity.binding, ask.now)):
         return Opened(Outcome.TAKEN, live)
-    if _ran_out(live, ask):  # a new claim would be for good, and the clock has not been believed for long enough
+    if _ran_out(live, ask):  # a new claim cannot be taken back, and the clock is not certain yet
         return Opened(Outcome.UNSURE, live)
     if live.state in _STANDING:
         return Opened(_STANDING[live.state], live)
@@ -232,8 +233,8 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
 
 
 def over_limits(ask: Ask, counts: Row | None = None) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
-    """The attempts so far, what the limits say, and whether a repair does too; before a refusal, claims whose lease
-    is over give their places back. `counts` as `_COUNTS` gave them, None where they are still to be read."""
+    """The attempts so far, the reasons of limits, and whether the tag's main board was replaced. Before limits refuse,
+    claims whose lease is over give their places back. `counts` is what `_COUNTS` gave, None if it was not read yet."""
     attempts, places, repaired, owned = _read(ask, (yield from _counts(ask)) if counts is None else counts)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
@@ -347,7 +348,8 @@ def pause(claim_id: str) -> Transaction[None]:
 
 
 def pause_all() -> Transaction[None]:
-    """At the start of the only server of a database: nobody is being answered, whatever a crash left behind."""
+    """For the start of the only server of a database: no device is being answered then, so every claim that a crash
+    left busy is free."""
     yield Query("UPDATE claims SET busy_until = 0 WHERE state = 'asking' AND busy_until > 0")
 
 

@@ -1,7 +1,7 @@
-"""A device's own word of how provisioning ended, and in the same statement whether its delegate has still to hear it.
+"""The device says how provisioning ended. The same statement notes whether its delegate has still to be told.
 
-The invariants: a claim is confirmed once, by whom it was given to, and saying it again changes nothing; who cannot be
-told counts as told from the start, so that nothing is left to be done for it later.
+The invariants: a claim is confirmed once, by the device that it was given to, and saying it again changes nothing; a
+delegate that cannot be told counts as told from the start, so that nobody tries later.
 Must not live here: the other ends of a claim (claims), who is told when (notices, telling).
 """
 

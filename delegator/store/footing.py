@@ -34,7 +34,7 @@ class Footing(msgspec.Struct, frozen=True):
 
 
 def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
-    """Stands for the ask of a request that was refused before it came to one, so that it costs the same."""
+    """The ask in place of one for a request that was refused earlier, so that the same statements are run for it."""
     return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
                lease_until=now, limits=lambda places, attempts: (), since=since)
 
@@ -54,7 +54,8 @@ def footing_of(ask: Ask) -> Transaction[Footing]:
 
 
 def _limits(ask: Ask) -> Transaction[tuple[Reason, ...]]:
-    """What limits say now, without making room first: housekeeping does that every few seconds."""
+    """The reasons of limits now. Unlike the claim's transaction this does not end lapsed claims first to make room;
+    housekeeping does so every few seconds."""
     said: tuple[Reason, ...] = ()
 
     def listen(places: dict[str, int], attempts: int) -> tuple[Reason, ...]:

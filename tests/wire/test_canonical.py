@@ -51,11 +51,18 @@ def test_a8_every_plain_way_to_write_a_message_is_read(version: Version, blank: 
     assert the_short_way(body) == the_long_way(body) is not None
 
 
-@pytest.mark.parametrize(("inner", "operation"), [
+FORMED = [
     (DEVICE + SECRET, "GetProvisioningCredential"),
     ("<{0}ClaimId>" + "0" * 32 + "</{0}ClaimId><{0}Result>Deployed</{0}Result>", "ConfirmProvisioning"),
     (DEVICE + "<{0}NewAddress>192.0.2.9</{0}NewAddress>", "NotifyAddressChange"),
-])
+]
+
+
+def test_every_operation_that_devices_call_is_tried_here() -> None:
+    assert {name for _, name in FORMED} == {one.name for one in messages.OWN.serving(messages.Service.DELEGATOR)}
+
+
+@pytest.mark.parametrize(("inner", "operation"), FORMED)
 def test_every_operation_of_the_table_has_its_form(inner: str, operation: str) -> None:
     body = message(inner, operation=operation)
     assert the_short_way(body) == the_long_way(body) is not None
