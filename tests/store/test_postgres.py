@@ -20,7 +20,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, Customer, IdentityKind, Policy, Result
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
-from delegator.store import Outcome, audit, open_named
+from delegator.store import Outcome, audit, holders, open_named
 from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
@@ -120,9 +120,7 @@ async def test_A6_claims_without_a_limit_or_far_from_it_do_not_wait_for_each_oth
 
     def slow():
         def work():
-            yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                        "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1",
-                        ("customer/acme", "delegate/acme-1"))
+            yield holders.take(("customer/acme", "delegate/acme-1"))
             held.set()
             while not go_on.is_set():
                 yield Query("SELECT pg_sleep(0.01)")

@@ -148,6 +148,17 @@ async def test_TB2_a_reader_that_was_made_before_becomes_what_it_is_today(cluste
                 for column in columns} == {which for which, shown in decided().items() if shown}
 
 
+async def test_B2_where_nobody_made_it_it_reads_nothing(cluster):
+    """Roles are of the whole server: that there is one for another database gives it no right in this one."""
+    make_reader(cluster, cluster.database())
+    name = cluster.database(template="template0")
+    psql(cluster, name, MADE_FIRST, OWNER)
+    for file in schema_files("postgres"):
+        psql(cluster, name, file.sql, OWNER)
+    async with reading(cluster, name, "acme") as connection:
+        assert await readable(connection) == {}
+
+
 def make_reader_of_before(cluster: Cluster, name: str) -> None:
     with contextlib.suppress(Exception):
         cluster.sql("CREATE ROLE delegator_reader")
