@@ -47,7 +47,7 @@ class Finished:
             self.tell()
         elif not self._due:
             self._due = True
-            # For all connections: what is logged by it is none of the first one's.
+            # It serves all connections: in an empty context its log lines carry no connection's id.
             asyncio.get_running_loop().call_later(MOMENT, self._now_due, context=contextvars.Context())
 
     def _now_due(self) -> None:

@@ -62,32 +62,50 @@ class Peer(msgspec.Struct, frozen=True):
     certificate: PeerCertificate | None
 
 
-class Handshake:
-    """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
-    `confirmed` is called when there is something to tell delegates (see telling); `alternates` are other
-    delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
-    this delegator's in what administrators are told, and `issued` is called when there is something to tell them;
-    `enroller` gives devices certificates of their own, and `contested` hears of second claimants; what began before
-    `since` (milliseconds) is not over yet, see clocks."""
+class Own(msgspec.Struct, frozen=True):
+    """What a delegator knows of itself."""
 
-    def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
-                 factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
-                 domains: Domains | None = None,
-                 name: str = "localhost", issued: Callable[[], None] = lambda: None,
-                 enroller: Enroller | None = None, contested: Callable[[Contest], None] = lambda _: None,
-                 since: Callable[[], int] = lambda: 0) -> None:
+    busy_for: float
+    """Seconds that one callback may take."""
+    factory_anchor: str
+    """Whom a device trusts at a delegate that has no anchor of its own, as PEM."""
+    name: str = "localhost"
+    """This delegator's, in what administrators are told."""
+    alternates: tuple[str, ...] = ()
+    """Other delegators that serve the same devices: every answer names them."""
+    since: Callable[[], int] = lambda: 0
+    """In milliseconds: what began before is not over yet, see clocks."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """Who hears what came of a handshake. Each is called in passing and must not wait for anything."""
+
+    confirmed: Callable[[], None] = lambda: None
+    """There is something to tell delegates, see telling."""
+    issued: Callable[[], None] = lambda: None
+    """There is something to tell administrators, see notify."""
+    contested: Callable[[Contest], None] = lambda _: None
+    """A second device asked for a tag that another one holds, see alarm."""
+
+
+class Handshake:
+    """The use case over a store and callbacks. `now` gives aware UTC; `domains` finds owners by reverse DNS, and
+    `enroller` gives devices certificates of their own: each is None where the settings switch it off."""
+
+    def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], own: Own, heard: Heard,
+                 domains: Domains | None = None, enroller: Enroller | None = None) -> None:
         self._store = store
-        self._since = since
+        self._since = own.since
         self._callbacks = callbacks
         self._now = now
-        self._busy_for = timedelta(seconds=busy_for)
-        self._factory_anchor = factory_anchor
-        self._confirmed = confirmed
-        self._alternates = alternates
-        self._name, self._issued = name, issued
+        self._busy_for = timedelta(seconds=own.busy_for)
+        self._factory_anchor = own.factory_anchor
+        self._confirmed = heard.confirmed
+        self._alternates = own.alternates
+        self._name, self._issued = own.name, heard.issued
         self._domains = domains
-        self._enroller, self._contested = enroller, contested
-        self._door = SharedDoor(store, domains, contested)
+        self._enroller, self._contested = enroller, heard.contested
+        self._door = SharedDoor(store, domains, heard.contested)
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""

@@ -53,8 +53,8 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of it. `ends` says when what we serve with ends, by its name in metrics and readiness; `shown` is the pair
-    that devices see, `called_with` the one that delegates see, or what is wrong with it."""
+    """All of it. `shown` is the pair that devices see; `called_with` is the one that delegates see, or what is wrong
+    with it; `ends` says when each of the files that we serve with ends, by its name in metrics and readiness."""
 
     settings: Settings
     trust: TrustStore

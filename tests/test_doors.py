@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delegator import ops, server
+from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
 from delegator.handshake import Handshake
@@ -70,7 +71,7 @@ def told() -> list[object]:
 @pytest.fixture(params=["devices", "delegate", "operators"])
 def door(request: pytest.FixtureRequest, tmp_path: Path, told: list[object]) -> Door:
     if request.param == "devices":
-        return server.Server(cast(Handshake, None), lambda trail, _: told.append(trail), "", lambda: "here:1").answer
+        return server.Server({}, lambda trail, _: told.append(trail), "", lambda: "here:1").answer
     if request.param == "delegate":
         return delegate.Server(cast(Ledger, NoLedger()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                lifetime=timedelta(hours=1)).answer
@@ -213,7 +214,8 @@ def told_bytes(request: pytest.FixtureRequest, factory: Folder, tmp_path: Path) 
     known = cast(Connection, SimpleNamespace(id="1", peer_address="192.0.2.7", certificate=None, certificate_der=der,
                                              connected_at=1, authenticated_at=2, vouch=lambda: None))
     (tmp_path / "default.xml").write_text(f'<Provisioning xmlns="{NS}"/>')
-    door = (server.Server(cast(Handshake, Knows()), lambda *_: None, "", lambda: "here:1") if request.param == "devices"
+    asked_here = operations(cast(Handshake, Knows()))
+    door = (server.Server(asked_here, lambda *_: None, "", lambda: "here:1") if request.param == "devices"
             else delegate.Server(cast(Ledger, Knows()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                  lifetime=timedelta(hours=1)))
 
@@ -258,5 +260,5 @@ def test_faults_are_seen_here(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise RuntimeError
     except RuntimeError:
-        logging.getLogger("delegator.server").exception("a fault of ours")
+        logging.getLogger("delegator.doors.calls").exception("a fault of ours")
     assert any(one.exc_info for one in caplog.records)

@@ -77,7 +77,7 @@ ALLOWED = {
     "delegator/errors.py": "beside the words", "delegator/callbacks/launch.py": "beside the words",
     "delegator/callbacks/soap.py": "the kind of a message, which is a word of the contract",
     "delegator/notify/__init__.py": "a fault of ours may hold anything in its words; the log has its traceback",
-    "delegator/wire/messages.py": "a fault of ours", "delegator/delegate/server.py": "the kind of a message"}
+    "delegator/wire/messages.py": "a fault of ours"}
 
 
 def test_TC15_nobody_tells_the_name_of_a_class_for_a_reason() -> None:

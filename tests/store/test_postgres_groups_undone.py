@@ -9,7 +9,7 @@ import time
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store import Outcome, grouping
+from delegator.store import Outcome, grouping, holders
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
 from delegator.store.library import asyncpg

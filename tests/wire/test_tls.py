@@ -417,7 +417,7 @@ def test_TB10_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_u
         made = x509.CertificateBuilder(name, name, key, 7, NOW, NOW + timedelta(days=1)).sign(own.key, hashes.SHA256())
         assert certificate.dear_key(made.public_bytes(Encoding.DER)) is is_dear
     folder = Folder.create(tmp_path / "pki", common_name="A CA", key_type="rsa")
-    folder.issue("delegate-server", "localhost", key_type="rsa")
+    folder.issue("delegate-server", "localhost", key="rsa")
     for most in (64, 8):
         monkeypatch.setattr(certificate, "EXPONENT", most)
         session = Session(client_context(None, None, TrustStore.load(folder.ca_path, None), lambda: NOW), "localhost")
