@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
-from delegator.cli import forms
+from delegator.desk import forms
 from delegator.domains import (
     MOST_LABELS,
     MOST_NAMES,

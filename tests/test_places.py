@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator import config
-from delegator.cli import forms, operator
+from delegator.cli import operator
 from delegator.delegate.access import check_delegator
+from delegator.desk import forms
 from delegator.device import addresses as of_devices
 from delegator.domains import asked_about
 from delegator.errors import DelegatorError

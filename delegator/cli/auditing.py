@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, exporting, forms, listing, owning, shapes
+from delegator.cli import console, exporting, listing, owning
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, settings, stored
+from delegator.desk import forms, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model.audited import Act, Record
 from delegator.store import Store

@@ -17,9 +17,10 @@ import click
 import msgspec
 
 from delegator import widening
-from delegator.cli import console, shapes
+from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.session import settings
+from delegator.desk import shapes
 from delegator.model import Customer, Delegate, Policy, Registration, Rule, Secret
 from delegator.routing import directory
 from delegator.store import Store, Tables

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
-from delegator.cli.lately import passed_over
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
+from delegator.desk.lately import passed_over
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
 from delegator.model.audited import Act

@@ -12,9 +12,10 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing, owning, shapes
+from delegator.cli import changing, console, listing, owning
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.model import Customer
 from delegator.store import Store, milliseconds
 from delegator.store.changing import CUSTOMER

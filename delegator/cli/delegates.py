@@ -14,10 +14,11 @@ import click
 import msgspec
 
 from delegator import widening
-from delegator.cli import changing, console, files, forms, listing, reach, reaching, shapes
+from delegator.cli import changing, console, files, listing, reach, reaching
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, CallbackKind, Delegate, SshCallback
 from delegator.model.places import authority

@@ -2,7 +2,7 @@
 
 The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
 nothing; an import or an export of ten million needs no more memory than one of a thousand.
-Must not live here: the format of files (records, importing, exporting).
+Must not live here: the format of files (desk.records, desk.rows, exporting).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, exporting, feeding, forms, listing, owning, shapes
+from delegator.cli import changing, console, exporting, feeding, listing, owning
 from delegator.cli.console import Output, verb
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, UNPROVEN, Rows
-from delegator.cli.records import Table
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
+from delegator.desk.records import Table
+from delegator.desk.rows import COLUMNS, IDENTIFIERS, UNPROVEN, Rows
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration
 from delegator.store import Store

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.errors import Missing
 from delegator.model.enrolled import Enrolled
 from delegator.model.owned import By

@@ -1,7 +1,7 @@
 """`delegator explain`: asks why, and lays out the answer.
 
 The invariant: everything shown comes from the explanation; exit code 0 means a credential would be given, 5 not.
-Must not live here: working the answer out (explanation).
+Must not live here: working the answer out (desk.explanation).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from delegator.cli import console, forms, policy_words, shapes
+from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.session import looking, settings
+from delegator.desk import forms, policy_words, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model import Device, IdentityKind, Location
 from delegator.routing import registered
@@ -23,8 +24,8 @@ from delegator.store import Store
 from pki.errors import PkiError
 
 if TYPE_CHECKING:
-    from delegator.cli.explanation import Counts, Explanation, Question
-    from delegator.cli.lately import Event, Lately
+    from delegator.desk.explanation import Counts, Explanation, Question
+    from delegator.desk.lately import Event, Lately
     from delegator.policy import Applied
 
 _NOWHERE = ""
@@ -52,8 +53,8 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     Answers with the code that serves devices, and changes nothing. Where reverse DNS is enabled and nothing else leads
     to an owner, the DNS is asked about the address given with --from.
     """
-    from delegator.cli.explanation import Question, explain
-    from delegator.cli.lately import lately
+    from delegator.desk.explanation import Question, explain
+    from delegator.desk.lately import lately
     from delegator.net.reverse import load_domains
 
     domains = load_domains(settings().domains)
@@ -123,7 +124,7 @@ def _before(before: Lately, revoked: tuple[str, ...]) -> list[str]:
 
 async def _meant(store: Store, explanation: Explanation) -> tuple[str, ...]:
     """A tag that is registered and looks like this one, which is not."""
-    from delegator.cli.nearest import spellings
+    from delegator.desk.nearest import spellings
 
     if explanation.registration is None:
         for one in spellings(explanation.question.device.service_tag):

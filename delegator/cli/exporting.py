@@ -20,9 +20,10 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
-from delegator.cli.shapes import Shape
+from delegator.desk import forms
+from delegator.desk.shapes import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TOGETHER = 1000

@@ -1,7 +1,7 @@
 """What commands that import have in common: options, bars, what they say at the end.
 
 The invariant: a file is read once, from its begin to its end, so that standard input will do.
-Must not live here: what a row means (importing, orders), how it is kept (store).
+Must not live here: what a row means (desk.rows, orders), how it is kept (store).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from delegator.cli import console, records
+from delegator.cli import console
 from delegator.cli.console import Output
+from delegator.desk import records
 from delegator.errors import APPEARANCES, Kind
 from delegator.store.spool import Refused
 

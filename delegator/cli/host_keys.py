@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.session import settings
+from delegator.desk import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
 

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms, listing, shapes
+from delegator.cli import console, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.model import NotificationState
 from delegator.store import Store
 

@@ -2,7 +2,7 @@
 
 The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
 nothing.
-Must not live here: how files are read (records), what an order means for a device (store.orders, routing).
+Must not live here: how files are read (desk.records), what an order means for a device (store.orders, routing).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import click
 
-from delegator.cli import changing, console, exporting, feeding, forms, listing, shapes
+from delegator.cli import changing, console, exporting, feeding, listing
 from delegator.cli.console import Output, verb
-from delegator.cli.importing import converted
-from delegator.cli.records import Table
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
+from delegator.desk.records import Table
+from delegator.desk.rows import converted
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
 from delegator.store import Store, Tables

@@ -16,10 +16,11 @@ from typing import Any
 
 import click
 
-from delegator.cli import changing, console, files, forms, shapes
+from delegator.cli import changing, console, files
 from delegator.cli.console import Output
 from delegator.cli.session import stored
 from delegator.cli.tags import devices_in
+from delegator.desk import forms, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Standing, TransferState

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, settings, stored
-from delegator.cli.shapes import Shape
+from delegator.desk import forms
+from delegator.desk.shapes import Shape
 from delegator.model import CallbackKind
 from delegator.model.billed import MOST_INCLUDED, Month, Plan, amount
 from delegator.store import Store

@@ -14,21 +14,11 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from delegator.cli import (
-    changing,
-    console,
-    files,
-    forms,
-    listing,
-    policy_file,
-    policy_options,
-    policy_words,
-    shapes,
-    trying,
-)
+from delegator.cli import changing, console, files, listing, policy_options, trying
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
+from delegator.desk import forms, policy_file, policy_words, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Policy
 from delegator.store import Store

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from delegator.cli import forms, shapes
+from delegator.desk import forms, shapes
 from delegator.model import IdentityRule, Policy
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.session import looking, settings
+from delegator.desk import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Callback, Delegate, HostedCallback, LocalCallback, SoapCallback, SshCallback
 from delegator.store import Store

@@ -18,7 +18,8 @@ from typing import Any
 import click
 import msgspec
 
-from delegator.cli import console, files, forms
+from delegator.cli import console, files
+from delegator.desk import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CALLBACKS,

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model import IdentityRule, Rule
 from delegator.routing import catches_all

@@ -1,7 +1,7 @@
 """Lists of devices: one a line, or a table with a column service_tag.
 
 The invariant: all rows are right, or every row that is wrong is told and none is used.
-Must not live here: how such a file is read (pki.tables), files of devices with all that is known of them (importing).
+Must not live here: how such a file is read (pki.tables), files of devices with all that is known of them (desk.rows).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from delegator.cli import forms
-from delegator.cli.records import Table, source
+from delegator.desk import forms
+from delegator.desk.records import Table, source
 from delegator.errors import DelegatorError, Kind
 from pki.tables import Values
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from delegator.cli import changing, console, forms, listing, owning, shapes
+from delegator.cli import changing, console, listing, owning
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState

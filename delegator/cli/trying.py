@@ -1,7 +1,7 @@
 """`delegator policies try`: shows what a policy would do to every device before it is saved.
 
 The invariant: the answer comes while devices are read, one JSON document with --json, and nothing is changed.
-Must not live here: judging devices (trial), the forms of a policy (policy_options, policy_file).
+Must not live here: judging devices (desk.trial), the forms of a policy (policy_options, desk.policy_file).
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delegator.cli import console, files, forms, policy_file, policy_options, policy_words, shapes
+from delegator.cli import console, files, policy_options
 from delegator.cli.session import looking, settings
 from delegator.cli.tags import tags_in
+from delegator.desk import forms, policy_file, policy_words, shapes
 from delegator.model import NAME, IdentityKind
 from delegator.store import Store
 
 if TYPE_CHECKING:
-    from delegator.cli.trial import Call, Change, Fate, Subject, Tally, Trial
+    from delegator.desk.trial import Call, Change, Fate, Subject, Tally, Trial
 
 _LISTS = ("refused", "allowed", "otherwise", "all")
 
@@ -50,7 +51,7 @@ async def command(store: Store, policy: str, devices: Path | None, wanted: str |
     `approved` is taken as the list that would be). Devices are judged by the code that serves them, with places,
     claims and attempts as they stand.
     """
-    from delegator.cli.trial import Call, prepare
+    from delegator.desk.trial import Call, prepare
     from delegator.net.reverse import load_domains
 
     change = await _change(store, policy, **said)
@@ -64,7 +65,7 @@ async def command(store: Store, policy: str, devices: Path | None, wanted: str |
 
 async def _change(store: Store, policy: str, settings: Sequence[str], unset: Sequence[str], customers: Sequence[str],
                   delegates: Sequence[str]) -> Change:
-    from delegator.cli.trial import Change
+    from delegator.desk.trial import Change
 
     approved = None
     if re.fullmatch(NAME, policy):
@@ -79,7 +80,7 @@ async def _change(store: Store, policy: str, settings: Sequence[str], unset: Seq
 
 
 async def _run(store: Store, trial: Trial, tags: Sequence[str] | None, wanted: str | None) -> Tally:
-    from delegator.cli.trial import Tally
+    from delegator.desk.trial import Tally
 
     tally = Tally()
     progress = console.Progress(await store.surveys.devices() if tags is None else len(tags), "devices")
@@ -95,7 +96,7 @@ async def _run(store: Store, trial: Trial, tags: Sequence[str] | None, wanted: s
 
 
 def _pages(store: Store, tags: Sequence[str] | None) -> AsyncIterator[list[Subject]]:
-    from delegator.cli.trial import pages_of, registered_pages
+    from delegator.desk.trial import pages_of, registered_pages
 
     return registered_pages(store) if tags is None else pages_of(store, tags)
 
@@ -149,7 +150,7 @@ def _show(change: Change, call: Call, trial: Trial, tally: Tally, wanted: str | 
 
 
 def _summary(change: Change, call: Call, trial: Trial, tally: Tally) -> dict[str, Any]:
-    from delegator.cli.trial import Becomes, Told
+    from delegator.desk.trial import Becomes, Told
 
     whys = sorted({*tally.present_reasons, *tally.changed_reasons})
     return {

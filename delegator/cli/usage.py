@@ -17,13 +17,14 @@ from typing import Any
 import click
 
 from delegator.billing import corrections, totals
-from delegator.cli import console, forms, shapes
+from delegator.cli import console
 from delegator.cli.console import JSON_HELP, Output, verb
 from delegator.cli.listing import must_know
 from delegator.cli.plans import month as month_form
 from delegator.cli.plans import this_month, zone
 from delegator.cli.session import looking, stored
-from delegator.cli.shapes import Shape
+from delegator.desk import forms, shapes
+from delegator.desk.shapes import Shape
 from delegator.errors import APPEARANCES, Kind
 from delegator.model.billed import Correction, Count, Line, Month, Period, Statement, Total
 from delegator.store import Store

@@ -15,7 +15,8 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from delegator.cli import completing, forms, main
+from delegator.cli import completing, main
+from delegator.desk import forms
 from delegator.errors import DelegatorError
 
 from .conftest import Console

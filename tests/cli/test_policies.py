@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from delegator.cli import policy_file, policy_options, policy_words, shapes
+from delegator.cli import policy_options
+from delegator.desk import policy_file, policy_words, shapes
 from delegator.judgement import refusal
 from delegator.model import (
     Customer,

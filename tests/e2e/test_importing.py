@@ -139,8 +139,8 @@ class Timed:
 
 async def imported(store: Store, rows: int) -> tuple[int, list[float]]:
     """An import as the command does it, with its commits timed by their own CPU."""
-    from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-    from delegator.cli.records import Table
+    from delegator.desk.records import Table
+    from delegator.desk.rows import COLUMNS, IDENTIFIERS, Rows
 
     driver = Timed(store._driver)
     await store.add_customer(Customer("initech", "Initech"))

@@ -1,6 +1,6 @@
 """Files of rows that a command is given, with what is wrong with one as a whole in the delegator's own kind of error.
 
-Must not live here: how such a file is read (pki.tables, for both programs), what a row means (importing, orders).
+Must not live here: how such a file is read (pki.tables, for both programs), what a row means (rows).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from delegator.cli import forms
+from delegator.desk import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackKind, IdentityRule, Policy
 from pki.text import NotText, decoded

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from delegator.cli import forms
+from delegator.desk import forms
 from delegator.model import SERIAL_NUMBER, SERVICE_TAG, is_placeholder_mac, is_placeholder_serial
 from delegator.store.spool import Refused, Said
 from pki.tables import ABSENT, Record, Values
