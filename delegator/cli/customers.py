@@ -56,7 +56,7 @@ async def _add(store: Store, name: str, title: str, policy: str | None, disabled
                said: bool) -> Output:
     customer = Customer(name, title, not disabled, policy)
     # One transaction: a customer is never there without the key that its transfers have to be signed with.
-    await store.add_customer(customer, besides=_signing(store, name, key, []) if said else None)
+    await store.add_customer(customer, datetime.now(UTC), besides=_signing(store, name, key, []) if said else None)
     data = shapes.customer(customer)
     if said:
         data["signing_key"] = _known_as(key)

@@ -7,6 +7,7 @@ Must not live here: which option says what (reaching), calling delegates (callba
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ async def _add(store: Store, delegate: Delegate) -> Output:
     after = changing.would_be(now, DELEGATE.name, delegate.name, delegate)
     lets_in = changing.let_in(now, DELEGATE, delegate.name, None, delegate)
     taken_over = widening.taken_over(after, delegate)
-    await store.add_delegate(delegate)
+    await store.add_delegate(delegate, datetime.now(UTC))
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback),
                            *reach.forbidden(delegate.name, delegate.callback)))

@@ -56,7 +56,8 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
     one = Registration(customer, tag, serial, tuple(dict.fromkeys(mac)), model, order, delegate)
     name = tag or serial or mac[0]
     tables, lets_in = await store.tables(), changing.Told()
-    new = await store.fleet.add([one], seen=lambda made: lets_in.are(changing.let_in_device(tables, None, made)))
+    new = await store.fleet.add([one], datetime.now(UTC), seen=lambda made: lets_in.are(
+        changing.let_in_device(tables, None, made)))
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
     unproven = () if tag else (f"it has no service tag: {UNPROVEN}",)
@@ -89,7 +90,7 @@ async def change(store: Store, device: str, unset: tuple[str, ...], **said: Any)
     emptied = {name: () if name == "mac_addresses" else None for name in back}
     tables, lets_in = await store.tables(), changing.Told()
     before, after = await store.fleet.change(
-        device, lambda one: _changed(one, {**fields, **emptied}),
+        device, lambda one: _changed(one, {**fields, **emptied}), datetime.now(UTC),
         seen=lambda before, after: lets_in.are(changing.let_in_device(tables, before, after)))
     return changing.told(shapes.owned(after), f"device {device}",
                          changing.differences(shapes.owned(before), shapes.owned(after)), lets_in.words)
@@ -194,7 +195,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
         wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.of, whose=True)
-        imported = await store.fleet.import_all(spool, wanted, stages.next)
+        imported = await store.fleet.import_all(spool, wanted, stages.next, lambda: datetime.now(UTC))
         stages.finish()
         counts = imported.counts
         output = feeding.result(

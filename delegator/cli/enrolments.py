@@ -18,8 +18,8 @@ from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, stored
 from delegator.desk import forms, shapes
 from delegator.errors import Missing
+from delegator.model.audited import By
 from delegator.model.enrolled import Enrolled
-from delegator.model.owned import By
 from delegator.store import Store
 from pki import Reason
 

@@ -55,7 +55,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
     written = None if file is None else _written(file, name)
     policy = policy_options.changed(Policy(name) if written is None else written.policy, said)
     relisting = _Relisting(store, name, None if written is None else written.approved)
-    await store.add_policy(policy, besides=relisting.work)
+    await store.add_policy(policy, datetime.now(UTC), besides=relisting.work)
     where = settings().domains
     output = _stated(policy, "is registered")
     return changing.also(_noted(output.saying(*relisting.words), policy), [
@@ -219,7 +219,7 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
     """Put service TAGS on the approved list of the policy NAME: all of them, or none if one is wrong."""
     wanted = _all_tags(tags, from_file)
     asked, strangers = (await _known(store, name)).approved_only, await store.fleet.unregistered(wanted)
-    new = await store.approve(name, wanted)
+    new = await store.approve(name, wanted, datetime.now(UTC))
     some = ", ".join(strangers[:_SHOWN]) + (", ..." if len(strangers) > _SHOWN else "")
     output = Output({"policy": name, "tags": len(wanted), "new": new, "not_registered": len(strangers)},
                     words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}", *([
@@ -237,7 +237,7 @@ async def disapprove(store: Store, name: str, tags: tuple[str, ...], from_file: 
     """Take service TAGS off the approved list of the policy NAME."""
     await _known(store, name)
     wanted = _all_tags(tags, from_file)
-    removed = await store.disapprove(name, wanted)
+    removed = await store.disapprove(name, wanted, datetime.now(UTC))
     return Output({"policy": name, "tags": len(wanted), "removed": removed},
                   words=(f"{removed} of {len(wanted)} tags were taken off the list of policy {name}",))
 

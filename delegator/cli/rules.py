@@ -75,7 +75,7 @@ async def add(store: Store, name: str, any_genuine_device: bool, delegate: str |
     rule = Rule(name, delegate, priority, delegator=delegator, **conditions)
     meaning = await _must_be_meant(store, rule, any_genuine_device)
     lets_in = changing.let_in(await store.tables(), RULE, name, None, rule)
-    await store.add_rule(rule)
+    await store.add_rule(rule, datetime.now(UTC))
     output = Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate or delegator}: {when(rule)}", *meaning))
     return changing.also(output, lets_in)
 

@@ -29,6 +29,7 @@ from delegator.model import (
 from delegator.model.hours import opening
 from delegator.policy import Applied, Case, Decision, Hosts, Why, decide, over_limits, over_pace
 
+from ..clock import today
 from .conftest import ROOT, Console
 
 FULL = ("--identity", "either", "--from", "2026-03-01", "--until", "2026-04-01T18:00:00+02:00", "--approved-only",
@@ -300,8 +301,8 @@ def test_a6_a_trial_of_many_devices_needs_no_more_memory_than_of_few(console: Co
     console.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u")
     peaks = []
     for first, last in ((0, 3_000), (3_000, 30_000)):
-        console.store(lambda store, numbers=range(first, last): store.add_devices(
-            Registration("acme", f"TAG{number:07}") for number in numbers))
+        console.store(lambda store, numbers=range(first, last): store.add_devices((
+            Registration("acme", f"TAG{number:07}") for number in numbers), today()))
         tracemalloc.start()
         try:
             tried = console.ok("policies", "try", "rollout", "--set", "max-devices=0")

@@ -23,6 +23,8 @@ from delegator.store import Outcome, audit, open_named
 from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
+from ..clock import today
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 
@@ -347,7 +349,7 @@ async def heard(store, wanted) -> None:
 
 async def test_8_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_handshake(opening, monkeypatch):
     here, there = await opening(), await opening()
-    await here.add_customer(Customer("acme", "Acme"))
+    await here.add_customer(Customer("acme", "Acme"), today())
     await there.tables()
     await heard(there, lambda number: number is not None)
     kept = await there.tables()
@@ -358,7 +360,7 @@ async def test_8_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_hands
     assert asked == []
     monkeypatch.undo()
     before, began = there._driver.driver.heard, time.monotonic()
-    await here.add_customer(Customer("umbra", "Umbra"))
+    await here.add_customer(Customer("umbra", "Umbra"), today())
     await heard(there, lambda number: number != before)
     assert time.monotonic() - began < 0.5
     assert set((await there.tables()).customers) == {"acme", "umbra"}
@@ -374,7 +376,7 @@ async def test_8_when_it_is_not_told_it_asks(opening, postgres, url):
     ended = postgres.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE "
                          f"'SELECT number FROM revision%' AND datname = '{name}'")
     assert int(ended) >= 1
-    await here.add_customer(Customer("acme", "Acme"))
+    await here.add_customer(Customer("acme", "Acme"), today())
     await heard(there, lambda number: number != before)
     assert set((await there.tables()).customers) == {"acme"}
     await heard(there, lambda number: number is not None and number != before)
