@@ -15,6 +15,7 @@ import msgspec
 
 from delegator.cli import console
 from delegator.cli.console import Output
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.desk import forms, policy_words, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
@@ -36,15 +37,15 @@ _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 
 
 @console.command("explain", "delegator explain ABC1234 --at 2026-03-01T08:00:00Z --from 192.0.2.7")
-@click.argument("tag", type=forms.tag)
-@click.option("--at", type=forms.moment, metavar="TIME", help="When it asks; now unless said.")
-@click.option("--from", "peer", type=forms.ip, metavar="IP", help="From which address; unknown unless said.")
+@click.argument("tag", type=typed(forms.tag))
+@click.option("--at", type=typed(forms.moment), metavar="TIME", help="When it asks; now unless said.")
+@click.option("--from", "peer", type=typed(forms.ip), metavar="IP", help="From which address; unknown unless said.")
 @click.option("--identity", type=click.Choice([kind.value for kind in IdentityKind]), default="own",
               show_default=True, help="With which certificate.")
-@click.option("--model", type=forms.model_name, help="The model it says; else the one it is registered with.")
-@click.option("--serial", type=forms.serial, help="The serial number it says; else the registered one.")
-@click.option("--mac", type=forms.mac, multiple=True, help="A MAC address it says; else the registered ones.")
-@click.option("--domain", type=forms.domain, help="The domain it says it is in.")
+@click.option("--model", type=typed(forms.model_name), help="The model it says; else the one it is registered with.")
+@click.option("--serial", type=typed(forms.serial), help="The serial number it says; else the registered one.")
+@click.option("--mac", type=typed(forms.mac), multiple=True, help="A MAC address it says; else the registered ones.")
+@click.option("--domain", type=typed(forms.domain), help="The domain it says it is in.")
 @looking
 async def command(store: Store, tag: str, at: datetime | None, peer: str | None, identity: str, model: str | None,
                   serial: str | None, mac: tuple[str, ...], domain: str | None) -> Output:

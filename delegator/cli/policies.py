@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from delegator.cli import changing, console, files, listing, policy_options, trying
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
 from delegator.desk import forms, policy_file, policy_words, shapes
@@ -45,7 +46,7 @@ _FILE = click.option("--file", type=click.Path(path_type=Path, allow_dash=True),
                     "--max-devices 500\ndelegator policies add office --hours 'Mon-Fri 08:00-18:00 Europe/Berlin' "
                     "--network 192.0.2.0/24\n"
                     "delegator customers change acme --policy rollout")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @policy_options.policy_options
 @_FILE
 @stored
@@ -65,7 +66,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
 
 @verb(group, "change", "delegator policies change rollout --max-devices 800 --unset until\n"
                        "delegator policies try rollout --set max-devices=800")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @policy_options.policy_options
 @_FILE
 @policy_options.unset_option
@@ -169,7 +170,7 @@ async def _known(store: Store, name: str) -> Policy:
 
 
 @verb(group, "list", "delegator policies list --customer acme --json")
-@click.option("--customer", type=forms.name, help="Only those that this customer, or a delegate of it, has.")
+@click.option("--customer", type=typed(forms.name), help="Only those that this customer, or a delegate of it, has.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, most: int) -> Output:
@@ -192,7 +193,7 @@ def _whence(policy: Policy) -> str:
 
 
 @verb(group, "show", "delegator policies show rollout --json")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the policy NAME and the devices on its approved list."""
@@ -201,7 +202,7 @@ async def show(store: Store, name: str) -> Output:
 
 
 @verb(group, "remove", "delegator policies remove rollout")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the policy NAME and its list, once no customer or delegate names it any more."""
@@ -210,8 +211,8 @@ async def remove(store: Store, name: str) -> Output:
 
 @verb(group, "approve", "delegator policies approve rollout ABC1234 ABC1235\n"
                         "delegator policies approve rollout --from-file tags.txt")
-@click.argument("name", type=forms.name)
-@click.argument("tags", type=forms.tag, nargs=-1)
+@click.argument("name", type=typed(forms.name))
+@click.argument("tags", type=typed(forms.tag), nargs=-1)
 @click.option("--from-file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="One service tag a line; # begins a comment; - is standard input.")
 @stored
@@ -228,8 +229,8 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
 
 
 @verb(group, "disapprove", "delegator policies disapprove rollout ABC1234")
-@click.argument("name", type=forms.name)
-@click.argument("tags", type=forms.tag, nargs=-1)
+@click.argument("name", type=typed(forms.name))
+@click.argument("tags", type=typed(forms.tag), nargs=-1)
 @click.option("--from-file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="One service tag a line; # begins a comment; - is standard input.")
 @stored

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from delegator.cli import console, files, policy_options
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.cli.tags import tags_in
 from delegator.desk import forms, policy_file, policy_words, shapes
@@ -33,13 +34,15 @@ _LISTS = ("refused", "allowed", "otherwise", "all")
 @click.argument("policy", metavar="POLICY")
 @policy_options.set_option
 @policy_options.unset_option
-@click.option("--customer", "customers", type=forms.name, multiple=True, help="As if this customer named it too.")
-@click.option("--delegate", "delegates", type=forms.name, multiple=True, help="As if this delegate named it too.")
+@click.option("--customer", "customers", type=typed(forms.name), multiple=True,
+              help="As if this customer named it too.")
+@click.option("--delegate", "delegates", type=typed(forms.name), multiple=True,
+              help="As if this delegate named it too.")
 @click.option("--devices", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="Only these, one service tag a line; - is standard input. All registered ones unless said.")
 @click.option("--list", "wanted", type=click.Choice(_LISTS), help="Name the devices that would become so.")
-@click.option("--at", type=forms.moment, metavar="TIME", help="As if they asked then; now unless said.")
-@click.option("--from", "peer", type=forms.ip, metavar="IP", help="From this address; unknown unless said.")
+@click.option("--at", type=typed(forms.moment), metavar="TIME", help="As if they asked then; now unless said.")
+@click.option("--from", "peer", type=typed(forms.ip), metavar="IP", help="From this address; unknown unless said.")
 @click.option("--identity", type=click.Choice([kind.value for kind in IdentityKind]), default="own",
               show_default=True, help="With this certificate.")
 @looking

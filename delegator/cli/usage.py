@@ -20,7 +20,7 @@ from delegator.billing import corrections, totals
 from delegator.cli import console
 from delegator.cli.console import JSON_HELP, Output, verb
 from delegator.cli.listing import must_know
-from delegator.cli.plans import month as month_form
+from delegator.cli.parameters import typed
 from delegator.cli.plans import this_month, zone
 from delegator.cli.session import looking, stored
 from delegator.desk import forms, shapes
@@ -41,8 +41,8 @@ _SHOWN = (*COLUMNS[1:2], *COLUMNS[3:12])
 
 @click.group("usage", cls=console.Verbs, invoke_without_command=True, epilog=console.as_example(
     "delegator usage --month 2026-11 --csv > usage-2026-11.csv\ndelegator usage --customer acme --json"))
-@click.option("--month", type=month_form, metavar="MONTH", help="Such as 2026-11; the current one unless said.")
-@click.option("--customer", type=forms.owner, help="Only this customer, or domain:<domain>.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="Such as 2026-11; the current one unless said.")
+@click.option("--customer", type=typed(forms.owner), help="Only this customer, or domain:<domain>.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header, a line for each line of an invoice.")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @click.pass_context
@@ -112,7 +112,7 @@ def _remarks(period: Period, now: datetime, stated: Statement | None, lines: Seq
 
 
 @verb(group, "close", "delegator usage close --month 2026-11")
-@click.option("--month", type=month_form, metavar="MONTH", help="The one before the current one unless said.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="The one before the current one unless said.")
 @stored
 async def close(store: Store, month: Month | None) -> Output:
     """State a month for good: its lines are kept as they are, and plans up to then can be changed no more.
@@ -131,7 +131,7 @@ async def close(store: Store, month: Month | None) -> Output:
 
 
 @verb(group, "reconcile", "delegator usage reconcile --month 2026-11 --verify")
-@click.option("--month", type=month_form, metavar="MONTH", help="The one before the current one unless said.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="The one before the current one unless said.")
 @click.option("--verify", is_flag=True, help="First check that the audit itself is as it was written.")
 @looking
 async def reconcile(store: Store, month: Month | None, verify: bool) -> Output:
