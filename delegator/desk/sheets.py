@@ -82,7 +82,7 @@ class Sheet(Generic[T]):
     wanted: frozenset[str] = frozenset()
 
     def read(self, said: Mapping[str, object]) -> T:
-        """Raises Wrong with everything that is wrong."""
+        """Raises Wrong with everything that is wrong, or what `make` raises, where each field is right by itself."""
         wrong: list[str] = []
         fields = self.said(said, wrong)
         wrong += [f"{name}: is missing" for name in self.fields if name in self.wanted and name not in said]
