@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -47,8 +47,7 @@ _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 @click.option("--mac", type=typed(forms.mac), multiple=True, help="A MAC address it says; else the registered ones.")
 @click.option("--domain", type=typed(forms.domain), help="The domain it says it is in.")
 @looking
-async def command(store: Store, tag: str, at: datetime | None, peer: str | None, identity: str, model: str | None,
-                  serial: str | None, mac: tuple[str, ...], domain: str | None) -> Output:
+async def command(store: Store, tag: str, at: datetime | None, peer: str | None, identity: str, **says: Any) -> Output:
     """Why the device TAG would, or would not, be given a credential.
 
     Answers with the code that serves devices, and changes nothing. Where reverse DNS is enabled and nothing else leads
@@ -59,8 +58,8 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     from delegator.net.reverse import load_domains
 
     domains = load_domains(settings().domains)
-    device = await _as_registered(store, Device(tag, serial, mac, model))
-    question = Question(device, Location(domain=domain), peer or _NOWHERE, IdentityKind(identity),
+    device = await _as_registered(store, Device(tag, says["serial"], says["mac"], says["model"]))
+    question = Question(device, Location(domain=says["domain"]), peer or _NOWHERE, IdentityKind(identity),
                         at or datetime.now(UTC))
     explanation = await explain(store, question, domains)
     unsaid = peer is None and any(rule.network for rule in await store.rules())

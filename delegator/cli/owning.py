@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from delegator.desk import contents, forms, ownership, shapes
 from delegator.model.audited import Entry
 from delegator.model.owned import Standing, TransferState
 from delegator.store import Store
+
+if TYPE_CHECKING:
+    from delegator.signing import Sign
 
 _PATH = click.Path(path_type=Path, allow_dash=True)
 
@@ -63,7 +66,7 @@ def signing(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_key(with_signature(function))
 
 
-def signed_by(key_file: Path | None, signature_file: Path | None, count: int) -> Callable[[bytes], bytes] | None:
+def signed_by(count: int, key_file: Path | None = None, signature_file: Path | None = None) -> Sign | None:
     """How to sign, or None. Raises DelegatorError (CONFIGURATION), UsageError."""
     if key_file is not None and signature_file is not None:
         raise click.UsageError("--sign-with or --signature, not both")

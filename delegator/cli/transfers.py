@@ -66,8 +66,7 @@ def offer(names: tuple[str, ...], listed: Path | None, order: str | None, custom
 
 @stored
 async def _offer(store: Store, found: list[str], order: str | None, customer: str | None, to: str,
-                 until: datetime | None, because: str | None, key_file: Path | None,
-                 signature_file: Path | None) -> Output:
+                 until: datetime | None, because: str | None, **signing: Path | None) -> Output:
     now = datetime.now(UTC)
     with as_usage():
         until = ownership.ends(until, now)
@@ -78,7 +77,7 @@ async def _offer(store: Store, found: list[str], order: str | None, customer: st
             raise DelegatorError(Kind.NOT_FOUND, f"no device of order {order} is {customer}'s",
                                  hint=f"see: delegator devices list --order {order}")
     progress = console.Progress(len(found), "devices")
-    sign = owning.signed_by(key_file, signature_file, len(found))
+    sign = owning.signed_by(len(found), **signing)
     made = await store.ownership.offer(((name, ownership.number(now)) for name in found), to, until, now,
                                        customer=customer, sign=sign, because=because, told=progress.step)
     progress.finish()
@@ -131,8 +130,7 @@ def _ended(step: str, names: tuple[str, ...], listed: Path | None, order: str | 
 
 @stored
 async def _end(store: Store, to: TransferState, found: list[str], order: str | None, customer: str,
-               because: str | None, key_file: Path | None, signature_file: Path | None,
-               delegate: str | None = None) -> Output:
+               because: str | None, delegate: str | None = None, **signing: Path | None) -> Output:
     if order is not None:
         open_ones = await store.ownership.transfers(customer=customer, state=TransferState.OFFERED, order=order,
                                                     most=ownership.MOST + 1)
@@ -141,7 +139,7 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
             await listing.must_know(store, {"customer": customer})
             raise DelegatorError(Kind.NOT_FOUND, f"nothing of order {order} is offered that {customer} could end so",
                                  hint=f"see: delegator transfers list --order {order}")
-    sign = owning.signed_by(key_file, signature_file, len(found))
+    sign = owning.signed_by(len(found), **signing)
     progress = console.Progress(len(found), "devices")
     ended = await store.ownership.end(to, found, datetime.now(UTC), customer=customer, sign=sign, because=because,
                                       delegate=delegate, told=progress.step)
