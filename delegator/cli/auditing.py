@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, exporting, listing, owning
+from delegator.cli import console, exporting, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings, stored
@@ -60,7 +60,7 @@ def group() -> None:
 @looking
 async def list_(store: Store, most: int, **chosen: Any) -> Output:
     """List what happened, newest first. What is equal within a quarter of an hour is one row: see REPEATED."""
-    found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
+    found = [shapes.record(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
     return await listing.shown(store, "rows", found, _COLUMNS, most, {
         "customer": chosen["customer"], "device": chosen["service_tag"], "claim": chosen["claim_id"]})
 
@@ -74,12 +74,12 @@ async def show(store: Store, number: tuple[str, int]) -> Output:
     if found is None:
         raise DelegatorError(Kind.NOT_FOUND, f"there is no row {number[0]}:{number[1]} in the audit",
                              hint="see: delegator audit list; older rows may have been pruned")
-    data = shape(found)
+    data = shapes.record(found)
     trail = _trail(found)
     told = [] if trail is None else ["", *tell(trail)]
     plain = {name: value for name, value in data.items() if name != "detail"}
     detail = {name: value for name, value in found.entry.detail.items() if name not in ("trail", "steps")}
-    signed = owning.signature(found.entry)
+    signed = shapes.signature(found.entry)
     return Output({**data, **({"signed": signed} if signed else {})},
                   [*console.pairs({**plain, "detail": detail, **({"signed": signed} if signed else {})}), *told])
 
@@ -147,19 +147,9 @@ async def prune(store: Store, older: timedelta | None) -> Output:
 # --- shapes -------------------------------------------------------------------------------------------------------
 
 
-def shape(record: Record) -> shapes.Shape:
-    """A row as plain data."""
-    entry = record.entry
-    return {"row": record.name, "chain": record.chain, "number": record.number, "at": shapes.at(entry.at),
-            "until": shapes.at(entry.until), "repeated": entry.repeated, "act": entry.act.value, "actor": entry.actor,
-            "peer": entry.peer, "outcome": entry.outcome, "service_tag": entry.service_tag,
-            "customer": entry.customer, "delegate": entry.delegate, "claim_id": entry.claim_id,
-            "reasons": list(entry.reasons), "detail": dict(entry.detail), "hash": record.hash.hex()}
-
-
 async def _exported(store: Store, which: Wanted, form: str) -> AsyncIterator[shapes.Shape]:
     async for record in store.audit.stream(which):
-        data = shape(record)
+        data = shapes.record(record)
         if form == "csv":
             data |= {name: json.dumps(data[name], ensure_ascii=False) for name in ("reasons", "detail")}
         yield {name: data[name] for name in _EXPORTED}

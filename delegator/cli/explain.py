@@ -17,7 +17,7 @@ from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
-from delegator.desk import forms, policy_words, shapes
+from delegator.desk import explained, forms, policy_words, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model import Device, IdentityKind, Location
 from delegator.routing import registered
@@ -25,12 +25,9 @@ from delegator.store import Store
 from pki.errors import PkiError
 
 if TYPE_CHECKING:
-    from delegator.desk.explanation import Counts, Explanation, Question
-    from delegator.desk.lately import Event, Lately
-    from delegator.policy import Applied
+    from delegator.desk.explanation import Explanation
+    from delegator.desk.lately import Lately
 
-_NOWHERE = ""
-"""An address that is not known: it stands in no network."""
 _DEVICE = "device"
 """The profile of pki.profiles that a device's own certificate has."""
 _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
@@ -59,7 +56,7 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
 
     domains = load_domains(settings().domains)
     device = await _as_registered(store, Device(tag, says["serial"], says["mac"], says["model"]))
-    question = Question(device, Location(domain=says["domain"]), peer or _NOWHERE, IdentityKind(identity),
+    question = Question(device, Location(domain=says["domain"]), peer or explained.NOWHERE, IdentityKind(identity),
                         at or datetime.now(UTC))
     explanation = await explain(store, question, domains)
     unsaid = peer is None and any(rule.network for rule in await store.rules())
@@ -68,8 +65,8 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     delegate = None if explanation.judgement is None else explanation.judgement.route.delegate.name
     before = await lately(store, tag, delegate)
     revoked = await _revoked(store, tag, before)
-    data = {**_data(explanation), "certificate": _certificate(before, revoked),
-            "last_time": _last_time(before.callback)}
+    data = {**explained.whole(explanation), "certificate": explained.certificate(before, revoked),
+            "last_time": explained.last_time(before.callback)}
     return Output(data, [*_lines(explanation), *_before(before, revoked)], words,
                   _REFUSED if explanation.verdict.error else 0)
 
@@ -99,15 +96,6 @@ def _in_ledger(tag: str) -> set[str]:
     except PkiError:
         return set()
     return {one.serial for one in issued if one.profile == _DEVICE}
-
-
-def _certificate(before: Lately, revoked: tuple[str, ...]) -> shapes.Shape:
-    """What can be said of the device's certificate, which is judged by TLS before a device can ask."""
-    return {"judged": False, "revoked": list(revoked), "last_refused": _last_time(before.refused)}
-
-
-def _last_time(event: Event | None) -> shapes.Shape | None:
-    return None if event is None else {"at": shapes.at(event.at), "words": event.words, "row": event.row or None}
 
 
 def _before(before: Lately, revoked: tuple[str, ...]) -> list[str]:
@@ -154,7 +142,7 @@ def _not_located(explanation: Explanation) -> tuple[str, ...]:
     """A policy asks from where, and the question does not say."""
     asks = explanation.judgement is not None and any(
         one.policy.networks or one.policy.domains for one in explanation.judgement.policies)
-    unknown = explanation.question.peer_address == _NOWHERE
+    unknown = explanation.question.peer_address == explained.NOWHERE
     return ("note: a policy asks where the device calls from; say its address with --from",) if asks and unknown else ()
 
 
@@ -164,71 +152,12 @@ def _asked_dns(explanation: Explanation, enabled: bool) -> tuple[str, ...]:
         return ()
     if not enabled:
         return ("note: reverse DNS was not asked, it is off: [domains] enabled",)
-    unknown = explanation.question.peer_address == _NOWHERE
+    unknown = explanation.question.peer_address == explained.NOWHERE
     return ("note: reverse DNS was not asked; say the device's address with --from",) if unknown else ()
 
 
-def _data(explanation: Explanation) -> shapes.Shape:
-    judgement, verdict, claim = explanation.judgement, explanation.verdict, explanation.claim
-    registration = explanation.registration
-    return {
-        **_asked(explanation.question), "allowed": verdict.error is None,
-        "registration": None if registration is None else shapes.owned(registration),
-        "route": _route(explanation),
-        "policies": [] if judgement is None else [
-            {"policy": one.policy.name, "holder": one.holder, "says": policy_words.said(one.policy)}
-            for one in judgement.policies],
-        "reasons": [{"why": why, "text": text} for why, text in verdict.reasons],
-        "limits": _limits(explanation), "claim": None if claim is None else shapes.claim(claim),
-        "told": _told(explanation)}
-
-
-def _asked(question: Question) -> shapes.Shape:
-    return {"service_tag": question.device.service_tag, "at": shapes.at(question.at),
-            "from": None if question.peer_address == _NOWHERE else question.peer_address,
-            "identity": question.identity.value,
-            "says": {"serial_number": question.device.serial_number, "model": question.device.model,
-                     "mac_addresses": list(question.device.mac_addresses), "domain": question.location.domain}}
-
-
-def _route(explanation: Explanation) -> shapes.Shape | None:
-    if explanation.judgement is None:
-        return None
-    route = explanation.judgement.route
-    return {"customer": route.delegate.customer, "delegate": route.delegate.name,
-            "callback": route.delegate.kind.value, "because": route.because}
-
-
-def _limits(explanation: Explanation) -> list[shapes.Shape]:
-    """Per policy: places taken, claims opened in the last hour, and attempts used, each of those there are. Claims
-    are counted by the hour only where a policy limits that."""
-    if explanation.judgement is None:
-        return []
-    counts = explanation.counts
-    return [{"policy": one.policy.name, "holder": one.holder, "taken": counts.places.get(one.holder, 0),
-             "max_devices": one.policy.max_devices, "claims_this_hour": _this_hour(counts, one),
-             "claims_per_hour": one.policy.claims_per_hour, "attempts_used": counts.attempts,
-             "attempts": one.policy.attempts} for one in explanation.judgement.policies]
-
-
-def _this_hour(counts: Counts, one: Applied) -> int | None:
-    pace = counts.paces.get(one.holder)
-    return None if pace is None else sum(many for _, many in pace)
-
-
-def _told(explanation: Explanation) -> shapes.Shape:
-    """What goes back to the device, in the fault's name and in one sentence."""
-    error = explanation.verdict.error
-    if error is None:
-        return {"fault": None, "retry_after": None, "sentence": f"The device is given {explanation.verdict.given}."}
-    look = error.appearance
-    later = f", and to ask again after {error.retry_after} s" if error.retry_after else ""
-    return {"fault": look.fault, "retry_after": error.retry_after,
-            "sentence": f'The device is told {look.fault} ("{look.message.rstrip(".")}"){later}.'}
-
-
 def _lines(explanation: Explanation) -> list[str]:
-    claim, question, asked = explanation.claim, explanation.question, _asked(explanation.question)
+    claim, question, asked = explanation.claim, explanation.question, explained.asked(explanation.question)
     stands = None if claim is None else f"{claim.claim_id}, {claim.state.value}, until {shapes.at(claim.lease_until)}"
     facts: dict[str, object] = {
         "device": question.device.service_tag,
@@ -238,8 +167,8 @@ def _lines(explanation: Explanation) -> list[str]:
     policies = [f"policy      {one.policy.name} ({one.holder}): {'; '.join(policy_words.said(one.policy))}"
                 for one in (explanation.judgement.policies if explanation.judgement else ())]
     against = [f"against     {text}" for _, text in explanation.verdict.reasons]
-    counted = [f"limits      {_counted(one)}" for one in _limits(explanation)]
-    told = _told(explanation)["sentence"]
+    counted = [f"limits      {_counted(one)}" for one in explained.limits(explanation)]
+    told = explained.told(explanation)["sentence"]
     return [*(f"{name:<10}  {console.plain(value)}" for name, value in facts.items()), *policies, *counted, *against,
             f"answer      {told}"]
 

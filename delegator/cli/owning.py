@@ -21,7 +21,6 @@ from delegator.cli.parameters import as_configuration, typed
 from delegator.cli.session import stored
 from delegator.cli.tags import devices_in
 from delegator.desk import contents, forms, ownership, shapes
-from delegator.model.audited import Entry
 from delegator.model.owned import Standing, TransferState
 from delegator.store import Store
 
@@ -80,20 +79,6 @@ def signed_by(count: int, key_file: Path | None = None, signature_file: Path | N
     content = files.read_private(key_file, "private key file")
     with as_configuration(key_file):
         return contents.signer(content, f"private key file {key_file}")
-
-
-def signature(entry: Entry) -> shapes.Shape:
-    """What a row of audit holds of a signature, checked here and now with nothing but the row; empty for a row without
-    one. It must be of what the row says."""
-    from delegator.signing import Signed, fingerprint
-
-    parts = [entry.detail.get(name) for name in ("statement", "signature", "public_key")]
-    if not any(parts):
-        return {}
-    signed = Signed(*map(str, parts))
-    holds = signed.holds and signed.says({**entry.detail, "act": entry.act.value})
-    return {"signature": "holds" if holds else "does not hold", "statement": signed.statement,
-            "key": fingerprint(signed.public_key)[:16] if holds else None}
 
 
 def public_key(path: Path) -> str:

@@ -15,8 +15,7 @@ from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.parameters import as_usage, ranged, typed
 from delegator.cli.session import looking, settings, stored
-from delegator.desk import forms, plans
-from delegator.desk.shapes import Shape
+from delegator.desk import forms, plans, shapes
 from delegator.model.billed import Month, Plan
 from delegator.store import Store
 from delegator.store.plans import in_force
@@ -81,14 +80,15 @@ async def change(store: Store, name: str, since: Month | None, **said: Any) -> O
         with as_usage():
             return plans.changed(last, {**changes, "since": begins})
     before, after = await store.plans.amend(name, how, datetime.now(UTC))
-    fields = [one for one in changing.differences(shape(before), shape(after)) if one["field"] != "version"]
+    fields = [one for one in changing.differences(shapes.plan(before), shapes.plan(after)) if one["field"] != "version"]
     output = _told(after, "is changed")
     words = [f"  {one['field']}: {console.short(one['old'])} -> {console.short(one['new'])}" for one in fields]
     return output.saying(*words)
 
 
 def _told(plan: Plan, what: str) -> Output:
-    return Output(shape(plan), words=(f"plan {plan.name} {what}: version {plan.version} holds from {plan.since} on",))
+    return Output(shapes.plan(plan),
+                  words=(f"plan {plan.name} {what}: version {plan.version} holds from {plan.since} on",))
 
 
 @verb(group, "list", "delegator plans list --customer acme --json")
@@ -100,7 +100,7 @@ async def list_(store: Store, customer: str | None, currency: str | None, most: 
     """List every version of every plan, by name."""
     had = None if customer is None else {one.plan for one in await store.plans.assignments(customer)}
     wanted = listing.filters(currency=currency)
-    found = [shape(one) for one in await store.plans.all() if wanted(one) and (had is None or one.name in had)]
+    found = [shapes.plan(one) for one in await store.plans.all() if wanted(one) and (had is None or one.name in had)]
     lines = console.table([name.replace("_", " ") for name in _COLUMNS], [_cells(one) for one in found[:most]])
     return await listing.told(store, "plans", found, lines, most, {"customer": customer})
 
@@ -114,9 +114,9 @@ async def show(store: Store, name: str) -> Output:
     now = in_force(versions, this_month()) or versions[0]
     customers = [{"customer": one.customer, "since": str(one.since), "until": None if until is None else str(until)}
                  for one, until in await _having(store, name)]
-    shaped = [shape(one) for one in versions]
-    data = {**shape(now), "versions": shaped, "customers": customers}
-    return Output(data, [*console.pairs(shape(now)), "", *console.table(_COLUMNS, map(_cells, shaped)), "",
+    shaped = [shapes.plan(one) for one in versions]
+    data = {**shapes.plan(now), "versions": shaped, "customers": customers}
+    return Output(data, [*console.pairs(shapes.plan(now)), "", *console.table(_COLUMNS, map(_cells, shaped)), "",
                          *console.table(("customer", "from", "to"), [list(one.values()) for one in customers])])
 
 
@@ -160,14 +160,6 @@ def zone() -> str:
 
 def this_month() -> Month:
     return Month.at(datetime.now(UTC), zone())
-
-
-def shape(plan: Plan) -> Shape:
-    """Money as text, so that no reader makes a float of it."""
-    return {"name": plan.name, "version": plan.version, "since": str(plan.since), "currency": plan.currency,
-            "included": plan.included, "price": format(plan.price, "f"),
-            "prices": {kind.value: format(value, "f") for kind, value in plan.prices.items()},
-            "base_fee": format(plan.base_fee, "f")}
 
 
 def _cells(one: Mapping[str, Any]) -> list[object]:

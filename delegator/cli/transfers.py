@@ -195,7 +195,7 @@ _OF_STEP = ("at", "step", "customer", "actor", "peer", "signature", "key")
 def _step_shape(entry: Entry) -> shapes.Shape:
     """A row of audit as a step."""
     return {"at": shapes.at(entry.at), "step": entry.act.value, "customer": entry.customer, "actor": entry.actor,
-            "peer": entry.peer, "signature": None, "key": None, "statement": None, **owning.signature(entry)}
+            "peer": entry.peer, "signature": None, "key": None, "statement": None, **shapes.signature(entry)}
 
 
 @verb(group, "statement", "delegator transfers statement accept ABC1234 > statement\n"

@@ -19,7 +19,7 @@ from delegator.cli import console, files, policy_options
 from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.cli.tags import tags_in
-from delegator.desk import forms, policy_file, policy_words, shapes
+from delegator.desk import explained, forms, policy_file, policy_words
 from delegator.model import NAME, IdentityKind
 from delegator.store import Store
 
@@ -116,7 +116,7 @@ class _Naming:
         if self._wanted is None or became == "unchanged" or self._wanted not in (became, "all"):
             return
         if self._json:
-            click.echo(self._between + json.dumps(_fate(fate)), nl=False)
+            click.echo(self._between + json.dumps(explained.fate(fate)), nl=False)
             self._between = ",\n"
         else:
             because = "; ".join(text for _, text in fate.changed_reasons or fate.present_reasons)
@@ -131,18 +131,8 @@ class _Naming:
                        nl=False)
 
 
-def _fate(fate: Fate) -> shapes.Shape:
-    return {"device": fate.name, "present": fate.present.value, "changed": fate.changed.value,
-            "becomes": fate.becomes.value, "present_reasons": _reasons(fate.present_reasons),
-            "changed_reasons": _reasons(fate.changed_reasons)}
-
-
-def _reasons(reasons: Iterable[tuple[str, str]]) -> list[shapes.Shape]:
-    return [{"why": why, "text": text} for why, text in reasons]
-
-
 def _show(change: Change, call: Call, trial: Trial, tally: Tally, wanted: str | None) -> None:
-    summary = _summary(change, call, trial, tally)
+    summary = explained.summary(change, call, trial, tally)
     if console.wants_json():
         click.echo(json.dumps(summary)[1:])
         return
@@ -150,32 +140,6 @@ def _show(change: Change, call: Call, trial: Trial, tally: Tally, wanted: str | 
         click.echo()
     for line in _lines(change, summary):
         click.echo(line)
-
-
-def _summary(change: Change, call: Call, trial: Trial, tally: Tally) -> dict[str, Any]:
-    from delegator.desk.trial import Becomes, Told
-
-    whys = sorted({*tally.present_reasons, *tally.changed_reasons})
-    return {
-        "policy": shapes.policy(change.policy), "at": shapes.at(call.at), "from": call.peer or None,
-        "identity": call.identity.value, "devices": tally.devices, "without_tag": tally.without_tag,
-        "becomes": {one.name.lower(): tally.becomes[one] for one in Becomes},
-        "verdicts": {one.value: {"present": tally.present[one], "changed": tally.changed[one]} for one in Told},
-        "reasons": {why: {"present": tally.present_reasons[why], "changed": tally.changed_reasons[why]}
-                    for why in whys},
-        "places": _places(change, trial, tally)}
-
-
-def _places(change: Change, trial: Trial, tally: Tally) -> list[shapes.Shape]:
-    """Of everybody who would name the policy: places as they stand, and how many devices could take one. Each of those
-    is allowed on its own; together they may be more than there are places."""
-    tables, name = trial.tables, change.policy.name
-    holders = [*(f"customer/{one.name}" for one in tables.customers.values() if one.policy == name),
-               *(f"delegate/{one.name}" for one in tables.directory.delegates.values() if one.policy == name)]
-    most = change.policy.max_devices
-    return [{"holder": holder, "taken": trial.places.get(holder, 0), "max_devices": most,
-             "left": None if most is None else max(0, most - trial.places.get(holder, 0)),
-             "wanted": tally.wanting[holder]} for holder in sorted(holders)]
 
 
 def _lines(change: Change, summary: dict[str, Any]) -> Iterable[str]:

@@ -11,7 +11,6 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import click
@@ -26,7 +25,7 @@ from delegator.cli.session import looking, stored
 from delegator.desk import forms, shapes
 from delegator.desk.shapes import Shape
 from delegator.errors import APPEARANCES, Kind
-from delegator.model.billed import Correction, Count, Line, Month, Period, Statement, Total
+from delegator.model.billed import Correction, Count, Line, Month, Period, Statement
 from delegator.store import Store
 from delegator.store.reconciling import MEANS, Difference, Reconciliation, Verdict
 from delegator.store.usage import SLICE, slices
@@ -76,9 +75,9 @@ async def _usage(store: Store, month: Month | None, customer: str | None) -> Out
     counted = await store.statements.lines(month, await _counts(store, period, now, customer), customer)
     lines = counted if stated is None else tuple(one for one in stated.lines if customer in (None, one.customer))
     changed = () if stated is None else corrections(lines, counted)
-    data = {**_period(period), "over": now >= period.ends, **_closing(stated),
-            "lines": [line_shape(one) for one in lines], "totals": [_total(one) for one in totals(lines)],
-            "corrections": [_correction(month, one) for one in changed]}
+    data = {**shapes.period(period), "over": now >= period.ends, **shapes.closing(stated),
+            "lines": [shapes.line(one) for one in lines], "totals": [shapes.total(one) for one in totals(lines)],
+            "corrections": [shapes.correction(month, one) for one in changed]}
     return Output(data, _lines(lines, changed), tuple(_remarks(period, now, stated, lines, changed)))
 
 
@@ -122,8 +121,8 @@ async def close(store: Store, month: Month | None) -> Output:
     now = datetime.now(UTC)
     period = await store.statements.period(month or this_month().after(-1), zone())
     stated = await store.statements.close(period, await _counts(store, period, now), now)
-    data = {**_period(period), **_closing(stated), "lines": [line_shape(one) for one in stated.lines],
-            "totals": [_total(one) for one in totals(stated.lines)]}
+    data = {**shapes.period(period), **shapes.closing(stated), "lines": [shapes.line(one) for one in stated.lines],
+            "totals": [shapes.total(one) for one in totals(stated.lines)]}
     return Output(data, _lines(stated.lines, ()), (f"month {period.month} is closed: {len(stated.lines)} lines",))
 
 
@@ -165,9 +164,9 @@ def _verdict(reconciliation: Reconciliation, period: Period, stated: Statement |
              verified: bool) -> Output:
     found = reconciliation.found
     verdict = Verdict.DIFFERS if broken else reconciliation.verdict
-    data = {**_period(period), "verdict": verdict.value, "events": found.events, "rows": found.rows,
+    data = {**shapes.period(period), "verdict": verdict.value, "events": found.events, "rows": found.rows,
             "not_provable": found.unprovable, "audit_complete_since": shapes.at(reconciliation.since),
-            "audit_verified": verified and not broken, "audit_findings": broken, **_closing(stated),
+            "audit_verified": verified and not broken, "audit_findings": broken, **shapes.closing(stated),
             "differences": [_difference(one) for one in found.differences],
             "counted": {what.value: count for what, count in found.counted.items()}}
     words = (f"month {period.month}: {verdict.value}; {found.events} events, {found.rows} rows of audit, "
@@ -202,38 +201,7 @@ def _differences(found: Iterable[Difference]) -> list[str]:
                          [(one.claim_id, one.row, one.what.value, one.words) for one in found])
 
 
-# --- shapes -------------------------------------------------------------------------------------------------------
-
-
-def _period(period: Period) -> Shape:
-    return {"month": str(period.month), "zone": period.zone, "from": shapes.at(period.begins),
-            "until": shapes.at(period.ends)}
-
-
-def _closing(stated: Statement | None) -> Shape:
-    if stated is None:
-        return {"closed_at": None, "closed_by": None, "digest": None}
-    return {"closed_at": shapes.at(stated.closed_at), "closed_by": stated.closed_by, "digest": stated.digest}
-
-
-def _money(value: Decimal | None) -> str | None:
-    return None if value is None else format(value, "f")
-
-
-def line_shape(line: Line) -> Shape:
-    """A line of an invoice. Money as text, so that no reader makes a float of it."""
-    return {**{name: getattr(line, name) for name in COLUMNS[1:-1]}, "month": str(line.month),
-            "unit_price": _money(line.unit_price), "amount": _money(line.amount), "correction": False}
-
-
-def _correction(month: Month, one: Correction) -> Shape:
-    return {"month": str(month), "customer": one.customer, "item": one.item, "stated": one.stated,
-            "counted": one.counted, "quantity": one.counted - one.stated, "amount": _money(one.difference),
-            "currency": one.currency, "correction": True}
-
-
-def _total(one: Total) -> Shape:
-    return {"currency": one.currency, "quantity": one.quantity, "billable": one.billable, "amount": _money(one.amount)}
+# --- as text ------------------------------------------------------------------------------------------------------
 
 
 def _lines(lines: Sequence[Line], changed: Sequence[Correction]) -> Iterator[str]:
@@ -241,11 +209,12 @@ def _lines(lines: Sequence[Line], changed: Sequence[Correction]) -> Iterator[str
     def cells(data: Shape) -> list[object]:
         return [data[name] for name in _SHOWN]
     sums: list[list[Any]] = [["total", None, one.quantity, None, one.quantity - one.billable, one.billable, None,
-                              _money(one.amount), one.currency, None] for one in totals(lines)]
-    yield from console.table([name.replace("_", " ") for name in _SHOWN], [*(cells(line_shape(one)) for one in lines),
+                              shapes.money(one.amount), one.currency, None] for one in totals(lines)]
+    yield from console.table([name.replace("_", " ") for name in _SHOWN], [*(cells(shapes.line(one)) for one in lines),
                                                                           *sums])
     yield from console.table(("correction of", "item", "stated", "counted", "difference", "currency"), [
-        (one.customer, one.item, one.stated, one.counted, _money(one.difference), one.currency) for one in changed])
+        (one.customer, one.item, one.stated, one.counted, shapes.money(one.difference),
+         one.currency) for one in changed])
 
 
 def _csv(rows: Iterable[Shape]) -> Iterator[str]:

@@ -233,7 +233,7 @@ def cases() -> Iterator[tuple[str, Callable[[], None]]]:
                 yield (f"{noun}, {field} {str(wrong)[:30]!a}",
                        lambda noun=noun, sheet=sheet, field=field, wrong=wrong: _wrong(  # type: ignore[misc]
                            sheet, {**GOOD[noun], field: wrong}, field))
-        for field in sheet.wanted:
+        for field in sorted(sheet.wanted):
             yield f"{noun} without {field}", lambda noun=noun, sheet=sheet, field=field: _wrong(  # type: ignore[misc]
                 sheet, {name: value for name, value in GOOD[noun].items() if name != field}, field)
         yield f"{noun} with more", lambda noun=noun, sheet=sheet: _wrong(  # type: ignore[misc]
