@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from delegator.cli import console
 from delegator.cli.console import Output
@@ -20,7 +19,6 @@ from delegator.cli.session import looking, settings
 from delegator.desk import explained, forms, policy_words, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model import Device, IdentityKind, Location
-from delegator.routing import registered
 from delegator.store import Store
 from pki.errors import PkiError
 
@@ -50,12 +48,12 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
     Answers with the code that serves devices, and changes nothing. Where reverse DNS is enabled and nothing else leads
     to an owner, the DNS is asked about the address given with --from.
     """
-    from delegator.desk.explanation import Question, explain
+    from delegator.desk.explanation import Question, as_registered, explain
     from delegator.desk.lately import lately
     from delegator.net.reverse import load_domains
 
     domains = load_domains(settings().domains)
-    device = await _as_registered(store, Device(tag, says["serial"], says["mac"], says["model"]))
+    device = await as_registered(store, Device(tag, says["serial"], says["mac"], says["model"]))
     question = Question(device, Location(domain=says["domain"]), peer or explained.NOWHERE, IdentityKind(identity),
                         at or datetime.now(UTC))
     explanation = await explain(store, question, domains)
@@ -119,17 +117,6 @@ async def _meant(store: Store, explanation: Explanation) -> tuple[str, ...]:
             if await store.fleet.called(one):
                 return (f"note: nothing is registered under that tag; did you mean {one}?",)
     return ()
-
-
-async def _as_registered(store: Store, device: Device) -> Device:
-    """A device that says what it is registered with, where the question does not say otherwise."""
-    found = registered(device, (await store.find(device)).registrations)
-    if found is None or found[0].service_tag is None:
-        return device
-    known = found[0]
-    return msgspec.structs.replace(device, serial_number=device.serial_number or known.serial_number,
-                               mac_addresses=device.mac_addresses or known.mac_addresses,
-                               model=device.model or known.model)
 
 
 def _words(explanation: Explanation, unsaid: bool) -> tuple[str, ...]:

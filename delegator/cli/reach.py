@@ -38,7 +38,8 @@ async def test(store: Store, name: str) -> Output:
         raise console.missing("delegate", name, "delegates")
     try:
         with as_usage(), as_configuration(""):
-            words = await reach.reached(found, _connected)
+            words = reach.at_hand(found.callback)
+        words = await _connected(found) if words is None else words
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
     return Output({"delegate": name, "callback": found.kind.value, "reached": True, "words": words},

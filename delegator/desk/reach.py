@@ -8,27 +8,23 @@ Must not live here: connecting (callbacks; the door opens what connects), the ru
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from delegator.desk.delegates import check
-from delegator.model import Callback, Delegate, HostedCallback, LocalCallback, SoapCallback, SshCallback
+from delegator.model import Callback, HostedCallback, LocalCallback, SoapCallback, SshCallback
 from delegator.outbound import Outbound
 
 _LOCAL = ("127.0.0.1", "::1")
 """What `localhost` is on any machine (RFC 6761 section 6.3)."""
 
 
-async def reached(delegate: Delegate, connect: Callable[[Delegate], Awaitable[str]]) -> str:
-    """In words; `connect` goes there by the very code that calls it for a device. Raises DelegatorError as that does,
-    ValueError where something on this machine is not as it must be."""
-    callback = delegate.callback
+def at_hand(callback: Callback) -> str | None:
+    """In words, for what is on this machine; None where somebody must be connected to. Raises ValueError, Unfit where
+    something here is not as it must be."""
     if isinstance(callback, LocalCallback):
         check(callback)
         return f"{callback.program} is there; it is run only for a device"
-    if isinstance(callback, HostedCallback):
-        return "its settings are kept here, so there is nobody to reach"
-    return await connect(delegate)
+    return "its settings are kept here, so there is nobody to reach" if isinstance(callback, HostedCallback) else None
 
 
 def refusal(callback: Callback, outbound: Outbound) -> str | None:

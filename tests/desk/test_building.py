@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from delegator.desk import shapes
 
 from . import building
 
@@ -68,3 +72,21 @@ def test_the_command_line_judges_no_value_by_itself() -> None:
     cli = ROOT / "delegator" / "cli"
     found = {path.name for path in cli.glob("*.py") if JUDGES.search(path.read_text())}
     assert found == set(ALLOWED)
+
+
+# --- what is shown can be said ------------------------------------------------------------------------------------
+
+SHOWN: dict[str, tuple[Callable[[Any], Mapping[str, object]], tuple[str, ...]]] = {
+    "customer": (shapes.customer, ()), "device": (shapes.registration, ()), "order": (shapes.order, ()),
+    "rule": (shapes.rule, ()), "policy": (shapes.policy, ()), "plan": (shapes.plan, ("version",))}
+"""By the sheet: what shows its value, and what that says besides which nobody fills in."""
+
+
+@pytest.mark.parametrize("noun", SHOWN)
+def test_what_is_shown_of_a_value_can_be_said_of_it_again(noun: str) -> None:
+    """One vocabulary for --json, for files and for requests: a page that shows a value can send it back."""
+    sheet = building.sheets()[noun]
+    shape, besides = SHOWN[noun]
+    value = sheet.read(building.GOOD[noun])
+    shown = {name: told for name, told in shape(value).items() if name not in besides}
+    assert sheet.read(json.loads(json.dumps(shown))) == value
