@@ -65,10 +65,10 @@ class Readiness:
         except TimeoutError:
             return f"no durable write within {PATIENCE:g} s; next: look for a full or slow disk, or a long import"
         except DelegatorError as error:
-            if error.detail != self.trouble:
-                log.error("the store: %s; next: %s", error.detail,
-                          error.hint or "look at the disk and at who owns the database")
-            self.trouble = error.detail
+            trouble = f"{error.detail}; next: {error.hint or 'look at the disk and at who owns the database'}"
+            if trouble != self.trouble:
+                log.error("the store: %s", trouble)
+            self.trouble = trouble
             return f"{error.detail}; next: read the log, which says what to do"
         self.trouble = ""
         return ""
