@@ -156,7 +156,8 @@ def _sheet(kind: CallbackKind) -> Sheet[Callback]:
 
 
 REACHED: dict[CallbackKind, Sheet[Callback]] = {kind: _sheet(kind) for kind in CallbackKind}
-"""How a delegate is reached, by kind."""
+"""How a delegate is reached, by kind. A local callback names a program on the delegator's own machine, and an SSH one a
+key that is kept here: whether somebody may say such a thing at all is for each door to decide before it reads it."""
 
 
 def _callback(value: object) -> Callback:
