@@ -2,31 +2,29 @@
 
 The invariants: nothing is asked of a delegate but whether it is there, and nothing is changed: no credential, no claim,
 no circuit breaker; it is reached by the very code that calls it for a device.
-Must not live here: which option says what (reaching), calling (callbacks), the rule of addresses (outbound).
+Must not live here: which option says what (reaching), what can be known without connecting (desk.reach), calling
+(callbacks).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
+from delegator.cli.parameters import as_configuration, as_usage, typed
 from delegator.cli.session import looking, settings
+from delegator.desk import forms, reach
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Callback, Delegate, HostedCallback, LocalCallback, SoapCallback, SshCallback
+from delegator.model import Callback, CallbackKind, Delegate
 from delegator.store import Store
-
-_LOCAL = ("127.0.0.1", "::1")
-"""What `localhost` is on any machine (RFC 6761 section 6.3)."""
 
 
 @console.command("test", "delegator delegates test acme-berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def test(store: Store, name: str) -> Output:
     """Whether the delegate NAME can be reached from here, as the delegator would reach it for a device.
@@ -39,44 +37,37 @@ async def test(store: Store, name: str) -> Output:
     if found is None:
         raise console.missing("delegate", name, "delegates")
     try:
-        words = await _reached(found)
+        with as_usage(), as_configuration(""):
+            words = reach.at_hand(found.callback)
+        words = await _connected(found) if words is None else words
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
     return Output({"delegate": name, "callback": found.kind.value, "reached": True, "words": words},
                   words=(f"delegate {name}: {words}",))
 
 
-async def _reached(delegate: Delegate) -> str:
-    """In words. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
+async def _connected(delegate: Delegate) -> str:
+    """By what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
     from delegator.parts import load_called_with, load_outbound, load_trust
 
-    said, callback = settings(), delegate.callback
-    match callback:
-        case SoapCallback():
-            from delegator.callbacks.soap import SoapCaller
+    said = settings()
+    if delegate.kind is CallbackKind.SOAP:
+        from delegator.callbacks.soap import SoapCaller
 
-            soap = SoapCaller(load_called_with(said), load_trust(said), lambda: datetime.now(UTC),
-                              said.callbacks.budget, load_outbound(said))
-            try:
-                return await soap.reach(delegate)
-            finally:
-                soap.close()
-        case SshCallback():
-            from delegator.callbacks.ssh import SshCaller
+        soap = SoapCaller(load_called_with(said), load_trust(said), lambda: datetime.now(UTC), said.callbacks.budget,
+                          load_outbound(said))
+        try:
+            return await soap.reach(delegate)
+        finally:
+            soap.close()
+    from delegator.callbacks.ssh import SshCaller
 
-            try:
-                async with asyncio.timeout(said.callbacks.budget):
-                    return await SshCaller(load_outbound(said)).reach(delegate)
-            except TimeoutError:
-                why = f"delegate {delegate.name}: no answer within {said.callbacks.budget:g} s"
-                raise DelegatorError(Kind.UNREACHABLE, why) from None
-        case LocalCallback():
-            from delegator.cli.reaching import check
-
-            check(callback)
-            return f"{callback.program} is there; it is run only for a device"
-        case HostedCallback():
-            return "its settings are kept here, so there is nobody to reach"
+    try:
+        async with asyncio.timeout(said.callbacks.budget):
+            return await SshCaller(load_outbound(said)).reach(delegate)
+    except TimeoutError:
+        why = f"delegate {delegate.name}: no answer within {said.callbacks.budget:g} s"
+        raise DelegatorError(Kind.UNREACHABLE, why) from None
 
 
 _HINTS = (("[outbound] allow", "add its network to [outbound] allow, if that is where it shall be"),
@@ -95,37 +86,10 @@ def _hint(name: str, detail: str) -> str:
 
 
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:
-    """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand.
-    Only of addresses and of this machine's own name: what another one resolves to is judged at each call."""
-    where = _where(callback)
-    if where is None:
-        return ()
+    """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand."""
     from delegator.parts import load_outbound
 
-    host, port = where
-    outbound = load_outbound(settings())
-    refusals = [outbound.refusal(one, port) for one in _addresses(host)]
-    if not refusals or not all(refusals):
-        return ()
-    return (f"WARNING: no device will be served by it: {refusals[0]}\n"
-            f"  next: set [outbound] allow, or name another address; then: delegator delegates test {name}",)
-
-
-def _where(callback: Callback) -> tuple[str, int] | None:
-    match callback:
-        case SoapCallback() | SshCallback():
-            return callback.address or callback.host, callback.port
-        case HostedCallback(webhook_url=str(url)):
-            parts = urlsplit(url)
-            return parts.hostname or "", parts.port or 443
-    return None
-
-
-def _addresses(host: str) -> tuple[str, ...]:
-    plain = host.strip("[]").rstrip(".").lower()
-    if plain == "localhost" or plain.endswith(".localhost"):
-        return _LOCAL
-    try:
-        return (str(ipaddress.ip_address(plain.partition("%")[0])),)
-    except ValueError:
-        return ()
+    why = reach.refusal(callback, load_outbound(settings()))
+    return () if why is None else (
+        f"WARNING: no device will be served by it: {why}\n"
+        f"  next: set [outbound] allow, or name another address; then: delegator delegates test {name}",)

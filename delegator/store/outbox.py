@@ -24,8 +24,7 @@ from delegator.model import (
     NotificationState,
     Telling,
 )
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.store.audit import append
 from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
 from delegator.store.moments import milliseconds, moment

@@ -20,6 +20,7 @@ import pytest
 from delegator.model import Customer, Policy
 from delegator.store import Store
 
+from ..clock import today
 from .conftest import ROOT, Reply, World
 from .operating import Heard, change, lines, metrics, readyz, start_with, wait_for
 
@@ -34,8 +35,8 @@ def several(world: World) -> World:
 
 async def few(store: Store, most: int) -> None:
     """Globex may have so many devices, as its policy says."""
-    await store.add_policy(Policy("few", max_devices=most))
-    await store.add_customer(Customer("globex", "Globex", policy="few"), replace=True)
+    await store.add_policy(Policy("few", max_devices=most), today())
+    await store.add_customer(Customer("globex", "Globex", policy="few"), today(), replace=True)
 
 
 def alive(pid: int) -> bool:

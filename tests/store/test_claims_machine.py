@@ -22,6 +22,8 @@ from delegator.model.owned import TransferState
 from delegator.store import Outcome
 from delegator.store.inspection import Wanted
 
+from ..clock import today
+
 POLICY = Policy("limits", max_devices=3, attempts=2)
 BUSY, LEASE = 2, 10
 ENDED = (ClaimState.EXPIRED, ClaimState.RELEASED)
@@ -68,8 +70,8 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     async def register(self) -> None:
         for name in ("acme", "umbra"):
-            await self.store.add_customer(Customer(name, name))
-        await self.store.add_devices([Registration("acme", tag) for tag in TAGS])
+            await self.store.add_customer(Customer(name, name), today())
+        await self.store.add_devices([Registration("acme", tag) for tag in TAGS], today())
 
     async def counted(self) -> Counter[str]:
         """The rows of audit of claims, by act."""
@@ -212,7 +214,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     @rule(tag=tags)
     def device_is_returned_and_sold_again(self, tag: str) -> None:
         self.run(self.store.ownership.give_back([tag], "returned", self.at(self.minute)))
-        self.run(self.store.add_devices([Registration("acme", tag)], replace=True))
+        self.run(self.store.add_devices([Registration("acme", tag)], today(), replace=True))
         self.let_go(tag)
 
     @rule(tag=tags, accepted=st.booleans())
