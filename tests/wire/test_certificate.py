@@ -46,7 +46,7 @@ MADE = {name: made(name) for name in NAMES} | {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_A5_what_is_read_is_what_another_reader_reads(name: str) -> None:
+def test_TA5_what_is_read_is_what_another_reader_reads(name: str) -> None:
     der = MADE[name]
     theirs = x509.load_der_x509_certificate(der)
     peer, _ = certificate.read_leaf(der)
