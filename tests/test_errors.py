@@ -123,7 +123,7 @@ def test_TC15_nobody_tells_the_name_of_a_class_for_a_reason() -> None:
 
 HINT = "run: delegator sealing rotate"
 READS_HINTS = {
-    "delegator/app.py": "the log", "delegator/workers.py": "the log", "delegator/delegate/app.py": "the log",
+    "delegator/doors/listening.py": "the log", "delegator/delegate/app.py": "the log",
     "delegator/shared.py": "the log, and the error that the trail is made of",
     "delegator/notify/carriers.py": "the log",
     "delegator/notify/__init__.py": "the log", "delegator/readiness.py": "the log",

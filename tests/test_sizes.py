@@ -26,9 +26,6 @@ WHOLE_TREE = sorted(path for room in ("delegator", "pki", "benchmarks", "scripts
 WITH_MORE = {
     "delegator/callbacks/launch.py __init__": 9,
     "delegator/cli/delegates.py add": 9,
-    "delegator/cli/explain.py command": 9,
-    "delegator/cli/transfers.py _end": 9,
-    "delegator/cli/transfers.py _offer": 9,
     "tests/forgery.py forged": 10,
     "tests/store/conftest.py _ask": 11,
     "tests/test_serving.py trail": 10}

@@ -195,7 +195,7 @@ async def test_TC19_whose_answers_are_slow_leaves_what_comes_to_the_next(line, m
     assert (len(slow._connections), len(other._connections)) == (SLOW + 1, 1)
 
 
-async def test_T1_whose_turns_are_long_leaves_what_comes_to_the_next(line):
+async def test_TC19_whose_turns_are_long_leaves_what_comes_to_the_next(line):
     """Its core is busy, with its own devices or with another program: who comes now need not wait for that too."""
     workers = await line.workers()
     await line.knock(1)
