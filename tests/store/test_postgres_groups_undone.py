@@ -9,7 +9,7 @@ import time
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store import Outcome, grouping
+from delegator.store import Outcome, grouping, holders
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
 from delegator.store.library import asyncpg
@@ -39,8 +39,7 @@ async def store(opening, ask):
 
 async def test_R_grouped_who_fails_fails_alone_and_leaves_nothing(store, ask):
     def wrong():
-        yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                    "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ("customer/wrong", "delegate/wrong"))
+        yield holders.take(("customer/wrong", "delegate/wrong"))
         yield Query("SELECT 1 / (1 - $1)", (1,))
     works = asking(store, ask)
     works.insert(5, driver_of(store).run(wrong, rows_alone, repeatable=True))
