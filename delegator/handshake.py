@@ -22,7 +22,7 @@ from delegator.clocks import STOOD
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
-from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, pacing, refusal, stand_in
+from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -44,10 +44,10 @@ from delegator.model import (
 from delegator.model.enrolled import Contest
 from delegator.model.places import url_elsewhere
 from delegator.net.reverse import Domains
-from delegator.policy import Decision, over_limits
+from delegator.policy import Decision
 from delegator.routing import Facts, Route
 from delegator.shared import SharedDoor, contest, veiled
-from delegator.store import Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
+from delegator.store import Answered, Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
 from delegator.store.footing import no_ask
 from delegator.store.moments import moment
 from delegator.trail import CALLBACK_FAILED, Step, Trail
@@ -153,8 +153,7 @@ class Handshake:
             delegate=judgement.route.delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for * (1 + len(judgement.route.others))),
             lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
-            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
-            pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
+            policies=judgement.policies, trail=None if trail is None else trail.as_kept,
             callback=judgement.route.delegate.kind, since=self._since(), owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
@@ -200,8 +199,9 @@ class Handshake:
             trail.facts["delegate"] = delegate.name  # who answered, where another was asked first
             mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
             try:
-                issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
-                                                 telling, within, trail.as_kept, delegate.kind)
+                issued = await self._store.issue(
+                    claim.claim_id, _sealable(credential), self._now(),
+                    Answered(delegate.name, delegate.kind, telling, within, trail.as_kept))
             except OverLimit as error:  # another device was faster; what the delegate answered is not used
                 failures.append(error)
                 passed.append(_passed(trail, delegate, error.detail, ours=True))

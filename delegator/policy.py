@@ -146,6 +146,15 @@ def over_limits(policies: Sequence[Applied], places: Mapping[str, int], attempts
     return tuple(reasons)
 
 
+def capped(policies: Sequence[Applied]) -> tuple[tuple[str, int], ...]:
+    """The holders of which only so many devices may be served, each with how many; usually none."""
+    found: tuple[tuple[str, int], ...] = ()
+    for one in policies:
+        if one.policy.max_devices is not None:
+            found += ((one.holder, one.policy.max_devices),)
+    return found
+
+
 def paced(policies: Sequence[Applied]) -> tuple[str, ...]:
     """The holders whose claims are counted by the hour; usually none."""
     found: tuple[str, ...] = ()

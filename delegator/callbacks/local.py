@@ -118,8 +118,8 @@ class LocalCaller:
     def _order(self, settings: LocalCallback) -> tuple[str, ...]:
         """The words of `launch.Order`. Its own time limit is for the case that nobody is there to stop it."""
         allowed = self._allowance
-        user, group = allowed.user or ("", "")
-        words = (os.getpid(), allowed.seconds + 1, allowed.cpu, allowed.memory, user, group, settings.python or "",
+        user = "" if allowed.user is None else "{}:{}".format(*allowed.user)
+        words = (os.getpid(), allowed.seconds + 1, allowed.cpu, allowed.memory, user, settings.python or "",
                  settings.program, *settings.arguments)
         return tuple(map(str, words))
 

@@ -22,6 +22,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
 from delegator.store import Store, milliseconds
+from delegator.store.transfers import Side
 
 DAYS = 30
 """How long an offer stands, where nothing else is said: a month, in which the paperwork of a sale is done."""
@@ -85,8 +86,8 @@ async def _offer(store: Store, found: list[str], order: str | None, customer: st
                                  hint=f"see: delegator devices list --order {order}")
     progress = console.Progress(len(found), "devices")
     sign = owning.signed_by(key_file, signature_file, len(found))
-    made = await store.ownership.offer(((name, number(now)) for name in found), to, until, now, customer=customer,
-                                       sign=sign, because=because, told=progress.step)
+    made = await store.ownership.offer(((name, number(now)) for name in found), to, until, now,
+                                       Side(customer, sign, because), told=progress.step)
     progress.finish()
     return _told(made, f"offered to {to} until {shapes.at(until)}")
 
@@ -154,7 +155,7 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
                                  hint=f"see: delegator transfers list --order {order}")
     sign = owning.signed_by(key_file, signature_file, len(found))
     progress = console.Progress(len(found), "devices")
-    ended = await store.ownership.end(to, found, datetime.now(UTC), customer=customer, sign=sign, because=because,
+    ended = await store.ownership.end(to, found, datetime.now(UTC), Side(customer, sign, because),
                                       delegate=delegate, told=progress.step)
     progress.finish()
     return _told(ended, f"{to.value} by {customer}")

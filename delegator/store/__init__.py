@@ -19,7 +19,6 @@ from delegator import config
 from delegator.deadline import Within
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
-    CallbackKind,
     Claim,
     ClaimState,
     Customer,
@@ -36,7 +35,7 @@ from delegator.model.billed import Period, Statement
 from delegator.model.owned import By
 from delegator.routing import directory
 from delegator.sealing import SealingKey
-from delegator.store import administration, claims, confirming, devices, notices, outbox, registry, rows, stand_ins
+from delegator.store import administration, claims, confirming, devices, issuing, notices, registry, rows, stand_ins
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
 from delegator.store.changing import Changing
@@ -46,13 +45,13 @@ from delegator.store.copies import Copies, Tables
 from delegator.store.enrolled import Enrolments
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
+from delegator.store.issuing import Answered
 from delegator.store.migrate import migrate
 from delegator.store.moments import milliseconds, moment
 from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
-from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
@@ -64,8 +63,9 @@ from delegator.store.surveys import Surveys
 from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
 from delegator.store.usage import Usage
 
-__all__ = ["Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "Pacing", "StandIn", "Store", "Tables",
+__all__ = ["Answered", "Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "StandIn", "Store", "Tables",
            "milliseconds", "open_named", "open_store"]
+_AS_OPENED = Answered()
 
 
 class Candidates(msgspec.Struct, frozen=True):
@@ -192,17 +192,14 @@ class Store:
         claim's id."""
         def seal(claim_id: str) -> bytes:
             return self._key.seal(secret(claim_id), f"claims/{claim_id}")
-        return await opened(self._driver, ask, lambda: outbox.open_issue_and_tell(ask, seal, telling))
+        return await opened(self._driver, ask, lambda: issuing.open_issue_and_tell(ask, seal, telling))
 
-    async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
-                    telling: Telling | None = None, stand_in: StandIn | None = None,
-                    trail: Tell | None = None, callback: CallbackKind | None = None) -> Claim | None:
-        """Seal what `delegate` answered (None: the one the claim was opened for), reached by `callback`, and make it
-        durable, with who is to be told of it. Raises OverLimit when `stand_in`, its own limits, says no: then nothing
-        changed."""
-        sealed = self._key.seal(secret, f"claims/{claim_id}")
-        return await self._driver.run(lambda: outbox.issue_and_tell(
-            claim_id, sealed, milliseconds(now), delegate, telling, stand_in, trail, callback),
+    async def issue(self, claim_id: str, secret: str, now: datetime, answered: Answered = _AS_OPENED) -> Claim | None:
+        """Seal what a delegate answered and make it durable, with who is to be told of it. Raises OverLimit where it
+        stands in for another and its own limits say no: then nothing changed."""
+        sealed, stand_in = self._key.seal(secret, f"claims/{claim_id}"), answered.stand_in
+        return await self._driver.run(
+            lambda: issuing.issue_and_tell(claim_id, sealed, milliseconds(now), answered),
             rows_alone if stand_in is None else stand_in.scope, repeatable=True)
 
     async def must_fit(self, claim_id: str, stand_in: StandIn, now: datetime) -> None:

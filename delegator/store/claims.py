@@ -21,9 +21,9 @@ from delegator.model.audited import Act, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.model.word import Word
-from delegator.policy import Reason, Why
+from delegator.policy import Applied, Reason, Why, over_limits, paced
 from delegator.store import audit, boards, enrolled, paces
-from delegator.store.contention import Limits, contended
+from delegator.store.contention import contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Counted, Query, Row, Transaction, Value
@@ -61,10 +61,10 @@ _LONGEST_BUSY = 3_600_000
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
-    a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
-    there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer;
-    what was asked before `since` is not over yet, whatever `now` says (see clocks)."""
+    """What is needed to open a claim. `policies` are those that apply, whose limits are judged as the claim is opened;
+    `unnamed` is a registration without a service tag, which takes the tag of the first claim; `trail` is for the
+    audit; `owned` is the registration that led to the customer; what was asked before `since` is not over yet, whatever
+    `now` says (see clocks)."""
 
     claim_id: str
     identity: Identity
@@ -74,10 +74,9 @@ class Ask(msgspec.Struct, frozen=True):
     now: int
     busy_until: int
     lease_until: int
-    limits: Limits
+    policies: tuple[Applied, ...] = ()
     unnamed: int | None = None
     trail: Tell | None = None
-    pacing: paces.Pacing | None = None
     owned: int | None = None
     callback: CallbackKind | None = None
     since: int = 0
@@ -88,8 +87,7 @@ class Ask(msgspec.Struct, frozen=True):
 
     def scope(self) -> list[str | Counted]:
         """What this claim must have to itself: its tag, and holders of which only so many may be served."""
-        return [f"tag/{self.identity.service_tag}", *contended(self.holders, self.limits),
-                *(() if self.pacing is None else self.pacing.holders)]
+        return [f"tag/{self.identity.service_tag}", *contended(self.policies)]
 
 
 class Outcome(Word):
@@ -172,7 +170,7 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
 
 
 def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
-    attempts, reasons, repaired = yield from over_limits(ask)
+    attempts, reasons, repaired = yield from obstacles(ask)
     if not reasons and ask.unnamed is not None:
         reasons = yield from _name_registration(ask.unnamed, ask.identity.service_tag)
     if reasons:
@@ -189,8 +187,8 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
          ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
     yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
                 "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
-    if ask.pacing is not None:
-        yield from paces.note(ask.pacing.holders, ask.now)
+    if holders := paced(ask.policies):
+        yield from paces.note(holders, ask.now)
     yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
     if repaired:
         yield from boards.use(claim.service_tag)
@@ -227,9 +225,9 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
     return () if taken else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
-def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
-    """The attempts so far, what the limits say, and whether a repair does too; before a refusal, claims whose lease
-    is over give their places back."""
+def obstacles(ask: Ask, make_room: bool = True) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
+    """The attempts so far, why no claim may be opened, or (), and whether the main board was replaced. With `make_room`
+    claims whose lease is over give their places back before a refusal; without it nothing is written."""
     attempts, places, repaired, owned = yield from _counts(ask)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
@@ -237,12 +235,12 @@ def over_limits(ask: Ask) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
         reasons = yield from boards.obstacles(ask.identity.service_tag, ask.identity.binding, ask.now)
         if reasons:
             return attempts, reasons, True
-    reasons = ask.limits(places, attempts)
-    if reasons and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
+    reasons = over_limits(ask.policies, places, attempts)
+    if reasons and make_room and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
         attempts, places, *_ = yield from _counts(ask)
-        reasons = ask.limits(places, attempts)
-    if ask.pacing is not None:
-        reasons += yield from paces.obstacles(ask.pacing, ask.now)
+        reasons = over_limits(ask.policies, places, attempts)
+    if paced(ask.policies):
+        reasons += yield from paces.obstacles(ask.policies, ask.now)
     return attempts, reasons, bool(repaired)
 
 

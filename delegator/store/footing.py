@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from delegator.model import Claim, Identity
 from delegator.model.enrolled import Enrolled
@@ -36,7 +35,7 @@ class Footing(msgspec.Struct, frozen=True):
 def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
     """Stands for the ask of a request that was refused before it came to one, so that it costs the same."""
     return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
-               lease_until=now, limits=lambda places, attempts: (), since=since)
+               lease_until=now, since=since)
 
 
 def footing(ask: Ask) -> Transaction[Footing]:
@@ -47,23 +46,10 @@ def footing(ask: Ask) -> Transaction[Footing]:
     if live is not None and claims.lapsed(live, ask):
         live = None
     standing = yield from enrolled.standing(tag)
-    reasons = yield from _limits(ask)
+    _, reasons, _ = yield from claims.obstacles(ask, make_room=False)  # housekeeping makes room every few seconds
     if live is not None:  # a claim that stands has its place; limits are for a new one
         reasons = ()
     return Footing(live, standing, reasons)
-
-
-def _limits(ask: Ask) -> Transaction[tuple[Reason, ...]]:
-    """What limits say now, without making room first: housekeeping does that every few seconds."""
-    said: tuple[Reason, ...] = ()
-
-    def listen(places: dict[str, int], attempts: int) -> tuple[Reason, ...]:
-        nonlocal said
-        said = ask.limits(places, attempts)
-        return ()
-
-    found = yield from claims.over_limits(replace(ask, limits=listen))
-    return said + found[1]
 
 
 async def look(read: Callable[[Query], Awaitable[Sequence[Row]]], work: Transaction[T]) -> T:

@@ -15,7 +15,6 @@ import msgspec
 from msgspec.structs import replace
 
 from delegator.model import (
-    CallbackKind,
     Claim,
     IdentityKind,
     Notice,
@@ -27,10 +26,8 @@ from delegator.model import (
 from delegator.model.audited import Act, Entry
 from delegator.model.owned import By
 from delegator.store.audit import append
-from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
 from delegator.store.moments import milliseconds, moment
 from delegator.store.running import Running
-from delegator.store.stand_ins import StandIn, take_over
 from delegator.store.transaction import Query, Row, Transaction, rows_alone
 
 COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
@@ -71,25 +68,6 @@ def notification_of(row: Row) -> Notification:
         created_at=moment(row[9]), give_up_at=moment(row[10]), attempts=int(str(row[11])),
         state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]),
         notice=Notice(row[15]), identity=None if row[16] is None else IdentityKind(row[16]))
-
-
-def open_issue_and_tell(ask: Ask, seal: Seal, telling: Telling | None) -> Transaction[Opened]:
-    opened = yield from open_and_issue(ask, seal)
-    if opened.outcome is Outcome.ISSUED and opened.claim is not None:
-        yield from tell(opened.claim, telling)
-    return opened
-
-
-def issue_and_tell(claim_id: str, sealed: bytes, now: int, delegate: str | None,
-                   telling: Telling | None, stand_in: StandIn | None = None, trail: Tell | None = None,
-                   callback: CallbackKind | None = None) -> Transaction[Claim | None]:
-    """Raises OverLimit where the delegate stands in and may not."""
-    if stand_in is not None:
-        yield from take_over(claim_id, stand_in, now)
-    claim = yield from issue(claim_id, sealed, now, delegate, trail, callback)
-    if claim is not None:
-        yield from tell(claim, telling)
-    return claim
 
 
 def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:

@@ -191,7 +191,7 @@ async def test_a10_only_who_the_claim_was_not_opened_for_must_fit_anew(
         await must_fit(claim_id, stand_in, now)
 
     async def issuing(*said: Any) -> Any:
-        within.append(said[5])
+        within.append(said[3].stand_in)
         return await issue(*said)
     monkeypatch.setattr(lab.store, "must_fit", fitting)
     monkeypatch.setattr(lab.store, "issue", issuing)

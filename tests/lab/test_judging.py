@@ -77,10 +77,7 @@ async def test_a_stand_in_keeps_its_own_limits_and_lease_and_the_customers_are_k
     assert within is not None
     assert within.delegate == "acme-2"
     assert within.lease_until == milliseconds(START + timedelta(minutes=30)), "the claim's own lease is the customer's"
-    assert within.limits({"customer/acme": 99, "delegate/acme-2": 2}, 0) == ()
-    assert [one.why for one in within.limits({"delegate/acme-2": 3}, 0)] == [Why.DEVICES_TAKEN]
-    assert within.pacing is not None
-    assert within.pacing.holders == ("delegate/acme-2",)
+    assert [(one.policy.name, one.holder) for one in within.policies] == [("own", "delegate/acme-2")]
     assert stand_in(third, found, START) is None
 
 

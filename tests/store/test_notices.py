@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from delegator.model import CallbackKind, Result
+from delegator.store import Answered
 
 ACME = "acme-1"
 
@@ -45,7 +46,7 @@ async def test_A13_who_answered_counts_and_not_for_whom_a_claim_was_opened(store
     for tag, before, after in (("TAG0001", CallbackKind.HOSTED, CallbackKind.SOAP),
                                ("TAG0002", CallbackKind.SOAP, CallbackKind.SSH)):
         claim = (await store.open_claim(replace(ask(tag), callback=before))).claim
-        issued = await store.issue(claim.claim_id, "x", at(0.1), "acme-2", callback=after)
+        issued = await store.issue(claim.claim_id, "x", at(0.1), Answered("acme-2", after))
         await store.confirm(issued.claim_id, "key:one", Result.DEPLOYED, None, at(1))
     assert [one.service_tag for one in await store.unnotified("acme-2")] == ["TAG0001"]
 

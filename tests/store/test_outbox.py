@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from delegator.model import NotificationKind, NotificationState, Telling
+from delegator.store import Answered
 from delegator.store.outbox import PATIENCE
 
 MAIL, WEBHOOK = NotificationKind.MAIL, NotificationKind.WEBHOOK
@@ -59,8 +60,8 @@ async def test_A7c_a_claim_that_was_opened_before_is_told_when_it_is_issued(stor
     """A hosted delegate that stands in for another is issued in a transaction of its own."""
     claim = (await store.open_claim(ask("TAG0001"))).claim
     assert await store.outbox.list() == []
-    await store.issue(claim.claim_id, "x", at(0), None, BY_MAIL)
-    await store.issue(claim.claim_id, "x", at(0), None, BY_MAIL)
+    await store.issue(claim.claim_id, "x", at(0), Answered(telling=BY_MAIL))
+    await store.issue(claim.claim_id, "x", at(0), Answered(telling=BY_MAIL))
     assert len(await store.outbox.list()) == 1
 
 
