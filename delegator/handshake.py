@@ -33,7 +33,6 @@ from delegator.model import (
     Delegate,
     DelegateAddress,
     DelegateRequest,
-    HostedCallback,
     Identity,
     IdentityKind,
     PeerCertificate,
@@ -219,10 +218,9 @@ class Handshake:
                              retry_after=max(error.retry_after or 0 for error in failures) or None)
 
     def _telling(self, request: CredentialRequest, delegate: Delegate) -> Telling | None:
-        """What its administrator is to be told: only of what is kept here, a delegate of its own knows already."""
-        if not isinstance(delegate.callback, HostedCallback) or not delegate.callback.told_by:
-            return None
-        return Telling(delegate.callback.told_by, delegate.name, self._name, request.location.ip_address)
+        """What its administrator is to be told, if there is one to be told."""
+        told_by = delegate.callback.told_by
+        return Telling(told_by, delegate.name, self._name, request.location.ip_address) if told_by else None
 
     def _wake_for(self, telling: Telling | None) -> None:
         if telling is not None:

@@ -119,8 +119,8 @@ def contest(value: Contest) -> Shape:
 
 
 def notification(value: Notification) -> Shape:
-    names = ("claim_id", "service_tag", "customer", "delegate", "delegator", "attempts", "last_error", "peer")
-    times = ("created_at", "give_up_at", "ended_at")
-    return {"kind": value.kind.value, "notice": value.notice.value, "state": value.state.value,
-            **{name: getattr(value, name) for name in names},
-            **{name: at(getattr(value, name)) for name in times}}
+    facts = {name: value.body.get(name) for name in ("service_tag", "delegator", "peer")}
+    return {"kind": value.carrier.value, "notice": value.event, "state": value.state.value,
+            "claim_id": value.claim_id, "subject": value.subject, "customer": value.customer,
+            "delegate": value.recipient, **facts, "attempts": value.attempts, "last_error": value.last_error,
+            "created_at": at(value.at), "give_up_at": at(value.give_up_at), "ended_at": at(value.ended_at)}

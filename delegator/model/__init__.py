@@ -19,7 +19,15 @@ from delegator.model.messages import (
     Location,
     Result,
 )
-from delegator.model.notified import Notice, Notification, NotificationKind, NotificationState, Telling
+from delegator.model.notified import (
+    Message,
+    Notice,
+    Notification,
+    NotificationKind,
+    NotificationState,
+    Target,
+    Telling,
+)
 from delegator.model.placeholders import is_placeholder_mac, is_placeholder_serial
 from delegator.model.places import HOST_NAME
 from delegator.model.registered import (
@@ -83,6 +91,7 @@ __all__ = [
     "IdentityRule",
     "LocalCallback",
     "Location",
+    "Message",
     "Notice",
     "Notification",
     "NotificationKind",
@@ -97,6 +106,7 @@ __all__ = [
     "Secret",
     "SoapCallback",
     "SshCallback",
+    "Target",
     "Telling",
     "is_placeholder_mac",
     "is_placeholder_serial",

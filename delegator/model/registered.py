@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from delegator.model.hours import Opening
-from delegator.model.notified import NotificationKind
+from delegator.model.notified import NotificationKind, Target
 from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
 from delegator.model.secret import Secret
 from delegator.model.syntax import check_identifiers, must_match, normal_macs
@@ -59,7 +59,22 @@ class Customer(msgspec.Struct, frozen=True):
     policy: str | None = None
 
 
-class SoapCallback(msgspec.Struct, frozen=True):
+class Reached(msgspec.Struct, frozen=True):
+    """What every way to reach a delegate answers; what is not said is so of most."""
+
+    @property
+    def told_by(self) -> tuple[NotificationKind, ...]:
+        """By which carriers its administrator is told of each device: of what is kept here, a delegate of its own knows
+        already."""
+        return ()
+
+    @property
+    def target(self) -> Target | None:
+        """Where its administrator is told; None for nowhere."""
+        return None
+
+
+class SoapCallback(Reached, frozen=True):
     """The customer's own server. `host` must stand in its certificate; `address` overrides where to connect."""
 
     host: str
@@ -72,7 +87,7 @@ class SoapCallback(msgspec.Struct, frozen=True):
         _normalise(self, host=normal_host, address=normal_host)
 
 
-class SshCallback(msgspec.Struct, frozen=True):
+class SshCallback(Reached, frozen=True):
     """The customer's command over SSH. `host_key` is the pinned public key in OpenSSH's form; in `command` `{tag}`,
     `{ip}`, `{peer}` and `{claim}` are filled with checked values only."""
 
@@ -88,7 +103,7 @@ class SshCallback(msgspec.Struct, frozen=True):
         _normalise(self, host=normal_host, address=normal_host)
 
 
-class HostedCallback(msgspec.Struct, frozen=True):
+class HostedCallback(Reached, frozen=True):
     """Settings kept here: a fixed password or a pattern, in which `{tag}` and `{random}` are filled per device; and
     who is told, by signed mail or by a signed HTTPS call."""
 
@@ -101,14 +116,16 @@ class HostedCallback(msgspec.Struct, frozen=True):
 
     @property
     def told_by(self) -> tuple[NotificationKind, ...]:
-        """In which ways the administrator is told."""
         if self.mail_to is None and self.webhook_url is None:
             return ()
-        targets = {NotificationKind.MAIL: self.mail_to, NotificationKind.WEBHOOK: self.webhook_url}
-        return tuple(kind for kind, target in targets.items() if target is not None)
+        return self.target.told_by
+
+    @property
+    def target(self) -> Target:
+        return Target(self.mail_to, self.webhook_url, self.webhook_secret, self.webhook_anchor)
 
 
-class LocalCallback(msgspec.Struct, frozen=True):
+class LocalCallback(Reached, frozen=True):
     """The customer's own logic on the delegator's machine: an executable (absolute path) with its arguments, or
     with `python` a function named as `module:function`, found in the folder `program`."""
 

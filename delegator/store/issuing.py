@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from delegator.model import CallbackKind, Claim, Telling
+from delegator.model import CallbackKind, Claim, Message, Notice, Telling
 from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
-from delegator.store.outbox import tell
+from delegator.store.outbox import put
 from delegator.store.stand_ins import StandIn, take_over
 from delegator.store.transaction import Transaction
 
@@ -41,3 +41,14 @@ def issue_and_tell(claim_id: str, sealed: bytes, now: int, answered: Answered) -
     if claim is not None:
         yield from tell(claim, answered.telling)
     return claim
+
+
+def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
+    """Note what is to be told of a claim that was just issued: once for each claim and carrier."""
+    if telling is None:
+        return
+    body = {"service_tag": claim.service_tag, "peer": claim.peer, "claimed_address": telling.claimed_address,
+            "delegator": telling.delegator}
+    for kind in telling.kinds:
+        yield from put(Message(f"{claim.claim_id}.provisioned.{kind.value}", Notice.PROVISIONED.value, telling.delegate,
+                               kind, claim.claim_id, body, claim.issued_at or claim.asked_at, claim.customer))

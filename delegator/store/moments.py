@@ -5,7 +5,7 @@ The invariant: what is read is aware UTC. Must not live here: which moments ther
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def moment(value: object) -> datetime:
@@ -17,3 +17,7 @@ def moment(value: object) -> datetime:
 def milliseconds(moment: datetime) -> int:
     """As the database keeps it, rounded to the nearest."""
     return int(moment.timestamp() * 1000 + 0.5)
+
+
+def milliseconds_of(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)

@@ -1,10 +1,11 @@
-"""The outbox: what administrators are still to be told. At least once, never lost, never in a device's way.
+"""The outbox: what somebody is still to be told, and by which carrier. At least once, never lost, in nobody's way.
 
-A notification is written by the very transaction that issues its claim (`tell`, composed by `yield from`): a crash
-loses none, and a device that asks again adds none. For each kind and delegate there is a queue, a row that says
-when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
-The invariants: a claim is told once in each way; no secret is in any row.
-Must not live here: wording, sending, how long to wait (notify).
+Any room of the store writes a message with `put`, composed by `yield from` into the transaction that makes it true: a
+crash loses none, and whoever says the same again adds none. For each carrier and recipient there is a queue, a row that
+says when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
+The columns keep the names of the first event's: `notice` is the event, `delegate` the recipient, `kind` the carrier.
+The invariants: a message is told once, by its id; no secret is in any row.
+Must not live here: which events there are, wording, sending, how long to wait (notify).
 """
 
 from __future__ import annotations
@@ -14,24 +15,17 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from delegator.model import (
-    Claim,
-    IdentityKind,
-    Notice,
-    Notification,
-    NotificationKind,
-    NotificationState,
-    Telling,
-)
+from delegator.model import MAIL_ADDRESS, Message, Notification, NotificationKind, NotificationState, must_match
 from delegator.model.audited import Act, Entry
+from delegator.model.notified import MAIL_TO
 from delegator.model.owned import By
 from delegator.store.audit import append
-from delegator.store.moments import milliseconds, moment
+from delegator.store.moments import milliseconds, milliseconds_of, moment
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction, rows_alone
 
-COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
-           "give_up_at, attempts, state, last_error, ended_at, notice, identity")
+COLUMNS = ("number, message_id, notice, delegate, kind, subject, body, customer, created_at, give_up_at, attempts, "
+           "state, last_error, ended_at")
 PATIENCE = timedelta(days=3)
 """How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
 SHORT, LONG = timedelta(minutes=10), timedelta(minutes=61)
@@ -41,6 +35,8 @@ clocks of several delegators may be apart."""
 _AT_A_TIME = 500
 """Rows changed by one transaction of upkeep, so that no device waits for it."""
 _LONGEST_ERROR = 300
+DAY = 24 * 3600 * 1000
+"""Milliseconds."""
 
 
 class Queue(msgspec.Struct, frozen=True):
@@ -61,34 +57,35 @@ class Taken(msgspec.Struct, frozen=True):
 
 def notification_of(row: Row) -> Notification:
     """A row of COLUMNS as a value."""
-    text = [None if value is None else str(value) for value in row]
+    customer, why = (None if value is None else str(value) for value in (row[7], row[12]))
     return Notification(
-        number=int(str(row[0])), claim_id=str(row[1]), kind=NotificationKind(row[2]), customer=str(row[3]),
-        delegate=str(row[4]), delegator=str(row[5]), service_tag=str(row[6]), peer=text[7], claimed_address=text[8],
-        created_at=moment(row[9]), give_up_at=moment(row[10]), attempts=int(str(row[11])),
-        state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]),
-        notice=Notice(row[15]), identity=None if row[16] is None else IdentityKind(row[16]))
+        message_id=str(row[1]), event=str(row[2]), recipient=str(row[3]), carrier=NotificationKind(row[4]),
+        subject=str(row[5]), body=msgspec.json.decode(str(row[6]), type=dict[str, str | None]), customer=customer,
+        at=moment(row[8]), number=int(str(row[0])), give_up_at=moment(row[9]), attempts=int(str(row[10])),
+        state=NotificationState(row[11]), last_error=why, ended_at=None if row[13] is None else moment(row[13]))
 
 
-def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
-    """Note what is to be told of a claim that was just issued, and open the queues for it. A queue that is there
-    stays as it is: somebody works on it, or its target is down."""
-    if telling is None:
-        return
-    now = milliseconds(claim.issued_at or claim.asked_at)
-    for kind in telling.kinds:
-        yield Query(
-            "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, "
-            "created_at, give_up_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-            "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
-            (claim.claim_id, kind.value, claim.customer, telling.delegate, telling.delegator, claim.service_tag,
-             claim.peer, telling.claimed_address, now, now + milliseconds_of(PATIENCE)))
-        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (kind, delegate) DO NOTHING", (kind.value, telling.delegate, now))
+def put(message: Message) -> Transaction[None]:
+    """Note what is to be told, and open its queue. A queue that is there stays as it is: somebody works on it, or its
+    target is down. Raises ValueError for a recipient that is no address."""
+    if message.recipient.startswith(MAIL_TO):
+        must_match(MAIL_ADDRESS, message.recipient.removeprefix(MAIL_TO), "mail address")
+    at = milliseconds(message.at)
+    said = {name: value for name, value in message.body.items() if value is not None}
+    yield Query(
+        "INSERT INTO outbox (message_id, notice, delegate, kind, subject, body, customer, created_at, give_up_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING",
+        (message.message_id, message.event, message.recipient, message.carrier.value, message.subject,
+         msgspec.json.encode(said, order="sorted").decode(), message.customer, at, at + milliseconds_of(PATIENCE)))
+    yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
+                "ON CONFLICT (kind, delegate) DO NOTHING", (message.carrier.value, message.recipient, at))
 
 
-def milliseconds_of(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
+def told_since(event: str, recipient: str, carrier: NotificationKind, since: int) -> Query:
+    """How many messages of an event there are to a recipient by a carrier, of that time (ms) and the day after it: for
+    who promises that nobody is flooded."""
+    return Query("SELECT count(*) FROM outbox WHERE notice = $1 AND delegate = $2 AND kind = $3 AND "
+                 "created_at >= $4 AND created_at < $5", (event, recipient, carrier.value, since, since + DAY))
 
 
 def due(kind: NotificationKind, now: int, most: int) -> Query:
@@ -163,13 +160,13 @@ def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) 
     return [notification_of(row) for row in rows]
 
 
-def retry(now: int, claim_id: str | None, delegate: str | None) -> Transaction[int]:
+def retry(now: int, subject: str | None, recipient: str | None) -> Transaction[int]:
     """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
     being worked on may be worked on twice then: receivers drop duplicates by their id."""
     rows = yield Query(
         "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $2 WHERE state <> 'sent' "
-        "AND (CAST($1 AS TEXT) IS NULL OR claim_id = $1) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) "
-        "RETURNING kind, delegate", (claim_id, now + milliseconds_of(PATIENCE), delegate))
+        "AND (CAST($1 AS TEXT) IS NULL OR subject = $1) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) "
+        "RETURNING kind, delegate", (subject, now + milliseconds_of(PATIENCE), recipient))
     for kind, whose in sorted({(str(row[0]), str(row[1])) for row in rows}):
         yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
                     "ON CONFLICT (kind, delegate) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))

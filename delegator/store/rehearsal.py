@@ -17,7 +17,7 @@ import msgspec
 
 from delegator.sealing import SealingKey
 from delegator.store.audit import Ledger
-from delegator.store.migrate import APPLIED, schema_files, still_missing
+from delegator.store.migrate import APPLIED, still_missing
 from delegator.store.soundness import require_sound
 from delegator.store.sqlite import unusable
 from delegator.store.transaction import Query, Row
@@ -29,18 +29,17 @@ Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How many schema files a start would apply, of how many."""
+    """The number of the newest schema file that was applied, 0 for none; and of the newest that a start would apply,
+    None where it applies none."""
 
-    missing: int
-    files: int
+    at: int
+    to: int | None
 
     @property
     def words(self) -> str:
-        if self.missing == self.files:
+        if not self.at:
             return "holds no tables yet; made at first use"
-        if not self.missing:
-            return f"schema {self.files}"
-        return f"schema {self.files - self.missing}; a start brings it to {self.files}, for good"
+        return f"schema {self.at}" + ("" if self.to is None else f"; a start brings it to {self.to}, for good")
 
 
 async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Standing:
@@ -51,7 +50,7 @@ async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Stan
     missing = still_missing(applied, dialect)
     if sealing is not None and "audit_keys" in tables:
         await _audit_opens(read, sealing)
-    return Standing(len(missing), len(schema_files(dialect)))
+    return Standing(max((int(str(row[0])) for row in applied), default=0), missing[-1].number if missing else None)
 
 
 async def _audit_opens(read: Read, sealing: SealingKey) -> None:

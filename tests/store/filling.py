@@ -7,7 +7,7 @@ puts there. Tables that a store fills by being opened stand in OPENED.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -136,9 +136,10 @@ FILLED_BESIDE = {"statement_lines": "statements", "device_changes": "imports"}
 """Tables that are filled together with another one, and in no other way."""
 
 
-async def fill(filling: Filling) -> None:
-    for verb in VERBS.values():
-        await verb(filling)
+async def fill(filling: Filling, without: Collection[str] = ()) -> None:
+    for table, verb in VERBS.items():
+        if table not in without:
+            await verb(filling)
 
 
 async def contents(store: Store) -> dict[str, list[str]]:

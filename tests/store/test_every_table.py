@@ -24,9 +24,10 @@ from delegator.store.transaction import Query
 
 from .filling import FILLED_BESIDE, OPENED, VERBS, Filling, contents, fill
 
-NEWEST = len(schema_files("sqlite"))
+NEWEST = schema_files("sqlite")[-1].number
 FILLED_SINCE = 9
-"""The first schema that today's verbs can fill."""
+"""The first schema that today's verbs can fill, but for these tables, which they can fill since another one."""
+MESSAGES, TOLD = 12, ("outbox", "outbox_queues")
 Filler = Callable[[Store], Filling]
 
 
@@ -87,20 +88,21 @@ async def test_8_every_table_of_a_database_is_filled_by_a_public_verb(settings, 
         assert [table for table, rows in before.items() if not rows] == []
 
 
-@pytest.mark.parametrize("schema", range(FILLED_SINCE, NEWEST + 1))
+@pytest.mark.parametrize("schema", [
+    file.number for file in schema_files("sqlite") if file.number >= FILLED_SINCE])
 async def test_8_what_every_table_held_is_there_after_a_stop_and_a_start(
         nowhere, tmp_path, filler, as_of, schema) -> None:
     """Also of a database that an earlier release filled."""
     settings = settings_for(nowhere, tmp_path)
     with as_of(schema):
         async with opened(settings) as store:
-            await fill(filler(store))
+            await fill(filler(store), TOLD if schema < MESSAGES else ())
             before, approved = await contents(store), await store.approved("filled")
     assert (await in_order(settings)).startswith(f"schema {schema}")
     async with closing(await open_store_to_serve(settings)) as store:
         after = await contents(store)
         assert await store.approved("filled") == approved == ["ABC1234", "FILL001", "FILL002"]
-        assert len(after["schema_files"]) == NEWEST
+        assert len(after["schema_files"]) == len(schema_files("sqlite"))
     changed = {name for name in before if after[name] != before[name]} - {"approvals"}  # whose columns changed places
     assert changed == ({"schema_files"} if schema < NEWEST else set())
     assert await in_order(settings) == f"schema {NEWEST}"

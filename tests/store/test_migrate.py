@@ -16,7 +16,7 @@ from delegator.store.migrate import SchemaFile, migrate, schema_files
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
 
-NEXT = len(schema_files("sqlite")) + 1
+NEXT = schema_files("sqlite")[-1].number + 1
 
 
 @pytest.fixture
