@@ -37,11 +37,9 @@ from delegator.model import (
     IdentityKind,
     PeerCertificate,
     Secret,
-    SoapCallback,
     Telling,
 )
 from delegator.model.enrolled import Contest
-from delegator.model.places import url_elsewhere
 from delegator.net.reverse import Domains
 from delegator.policy import Decision
 from delegator.routing import Facts, Route
@@ -153,7 +151,7 @@ class Handshake:
             busy_until=milliseconds(now + self._busy_for * (1 + len(judgement.route.others))),
             lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
             policies=judgement.policies, trail=None if trail is None else trail.as_kept,
-            callback=judgement.route.delegate.kind, since=self._since(), owned=_owned(judgement.route))
+            callback=judgement.route.delegate.way, since=self._since(), owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> tuple[Opened, Credential | None]:
@@ -170,7 +168,7 @@ class Handshake:
         if opened.outcome is not Outcome.ISSUED:
             return opened, None
         self._wake_for(telling)
-        mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
+        mark(trail, Step.CALLED_BACK, f"callback {delegate.way.value}, set here by the customer")
         return opened, credential
 
     async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, peer: Peer,
@@ -196,11 +194,11 @@ class Handshake:
                 passed.append(_passed(trail, delegate, error.detail, isinstance(error, OverLimit)))
                 continue
             trail.facts["delegate"] = delegate.name  # who answered, where another was asked first
-            mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
+            mark(trail, Step.CALLED_BACK, f"callback {delegate.way.value} to {delegate.name}")
             try:
                 issued = await self._store.issue(
                     claim.claim_id, _sealable(credential), self._now(),
-                    Answered(delegate.name, delegate.kind, telling, within, trail.as_kept))
+                    Answered(delegate.name, delegate.way, telling, within, trail.as_kept))
             except OverLimit as error:  # another device was faster; what the delegate answered is not used
                 failures.append(error)
                 passed.append(_passed(trail, delegate, error.detail, ours=True))
@@ -239,10 +237,8 @@ class Handshake:
 
     def _address(self, delegate: Delegate) -> DelegateAddress | None:
         """Where the device goes next, and whom it shall trust there."""
-        callback, url, anchor = delegate.callback, delegate.url, delegate.trust_anchor
-        if isinstance(callback, SoapCallback):
-            url = url or url_elsewhere(callback.host, callback.port, "/provisioning")
-            anchor = anchor or callback.trust_anchor
+        url = delegate.url or delegate.callback.next_url
+        anchor = delegate.trust_anchor or delegate.callback.next_anchor
         return None if url is None else DelegateAddress(url, anchor or self._factory_anchor)
 
     def _obstacle(self, opened: Opened, identity: Identity, peer: Peer) -> DelegatorError:

@@ -205,8 +205,8 @@ def _custom_operations(policy: Policy, case: Case) -> _Found:
 
 
 def _callbacks(policy: Policy, case: Case) -> _Found:
-    if policy.callbacks is not None and case.delegate.kind not in policy.callbacks:
-        return Why.NOT_ALLOWED, f"callback {case.delegate.kind.value} is not allowed"
+    if policy.callbacks is not None and case.delegate.way not in policy.callbacks:
+        return Why.NOT_ALLOWED, f"callback {case.delegate.way.value} is not allowed"
     return None
 
 

@@ -195,7 +195,7 @@ def _route(explanation: Explanation) -> shapes.Shape | None:
         return None
     route = explanation.judgement.route
     return {"customer": route.delegate.customer, "delegate": route.delegate.name,
-            "callback": route.delegate.kind.value, "because": route.because}
+            "callback": route.delegate.way.value, "because": route.because}
 
 
 def _limits(explanation: Explanation) -> list[shapes.Shape]:
@@ -257,7 +257,7 @@ def _routed(explanation: Explanation) -> str:
     if judgement is None:
         return "none"
     route = judgement.route
-    return (f"customer {route.delegate.customer}, delegate {route.delegate.name} ({route.delegate.kind.value}), "
+    return (f"customer {route.delegate.customer}, delegate {route.delegate.name} ({route.delegate.way.value}), "
             f"because {route.because}")
 
 

@@ -18,7 +18,7 @@ from delegator.cli import changing, console, forms, listing
 from delegator.cli.console import Output, verb
 from delegator.cli.session import looking, settings, stored
 from delegator.cli.shapes import Shape
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.billed import MOST_INCLUDED, Month, Plan, amount
 from delegator.store import Store
 from delegator.store.plans import in_force
@@ -42,10 +42,10 @@ def fee(text: str) -> Decimal:
         raise click.BadParameter(str(error)) from None
 
 
-def price(text: str) -> tuple[CallbackKind | None, Decimal]:
+def price(text: str) -> tuple[CallbackWay | None, Decimal]:
     """An amount for all kinds of callback, or KIND=AMOUNT for one."""
     kind, parted, value = text.rpartition("=")
-    known = {one.value: one for one in CallbackKind}
+    known = {one.value: one for one in CallbackWay}
     if parted and kind not in known:
         raise click.BadParameter(f"{text[:64]!a} must be AMOUNT, or KIND=AMOUNT with one of {', '.join(known)}")
     return (known[kind] if parted else None), fee(value)
@@ -113,7 +113,7 @@ async def change(store: Store, name: str, since: Month | None, **said: Any) -> O
     return output.saying(*words)
 
 
-def _prices(said: Sequence[tuple[CallbackKind | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackKind, Decimal]]:
+def _prices(said: Sequence[tuple[CallbackWay | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackWay, Decimal]]:
     """The price for all kinds, and those of single kinds."""
     kinds = [kind for kind, _ in said]
     if len(set(kinds)) < len(kinds):

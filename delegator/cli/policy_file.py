@@ -16,7 +16,7 @@ import click
 
 from delegator.cli import forms
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, IdentityRule, Policy
+from delegator.model import CallbackWay, IdentityRule, Policy
 from pki.text import NotText, decoded
 from pki.twice import said_twice
 
@@ -67,7 +67,7 @@ def _identity(text: str) -> IdentityRule:
     return IdentityRule(text)
 
 
-def _callback(text: str) -> CallbackKind:
+def _callback(text: str) -> CallbackWay:
     (kind,) = forms.callbacks(text)
     return kind
 

@@ -7,18 +7,16 @@ Must not live here: which option says what (reaching), calling (callbacks), the 
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import click
 
 from delegator.cli import console, forms
 from delegator.cli.console import Output
 from delegator.cli.session import looking, settings
-from delegator.errors import DelegatorError, Kind
-from delegator.model import Callback, Delegate, HostedCallback, LocalCallback, SoapCallback, SshCallback
+from delegator.errors import DelegatorError
+from delegator.model import Callback, Delegate
 from delegator.store import Store
 
 _LOCAL = ("127.0.0.1", "::1")
@@ -42,41 +40,19 @@ async def test(store: Store, name: str) -> Output:
         words = await _reached(found)
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
-    return Output({"delegate": name, "callback": found.kind.value, "reached": True, "words": words},
+    return Output({"delegate": name, "callback": found.way.value, "reached": True, "words": words},
                   words=(f"delegate {name}: {words}",))
 
 
 async def _reached(delegate: Delegate) -> str:
     """In words. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
+    from delegator.callbacks.calling import Needs, way
     from delegator.parts import load_called_with, load_outbound, load_trust
 
-    said, callback = settings(), delegate.callback
-    match callback:
-        case SoapCallback():
-            from delegator.callbacks.soap import SoapCaller
-
-            soap = SoapCaller(load_called_with(said), load_trust(said), lambda: datetime.now(UTC),
-                              said.callbacks.budget, load_outbound(said))
-            try:
-                return await soap.reach(delegate)
-            finally:
-                soap.close()
-        case SshCallback():
-            from delegator.callbacks.ssh import SshCaller
-
-            try:
-                async with asyncio.timeout(said.callbacks.budget):
-                    return await SshCaller(load_outbound(said)).reach(delegate)
-            except TimeoutError:
-                why = f"delegate {delegate.name}: no answer within {said.callbacks.budget:g} s"
-                raise DelegatorError(Kind.UNREACHABLE, why) from None
-        case LocalCallback():
-            from delegator.cli.reaching import check
-
-            check(callback)
-            return f"{callback.program} is there; it is run only for a device"
-        case HostedCallback():
-            return "its settings are kept here, so there is nobody to reach"
+    said = settings()
+    needs = Needs(said.callbacks, lambda: load_called_with(said), lambda: load_trust(said), lambda: load_outbound(said),
+                  lambda: datetime.now(UTC))
+    return await way(delegate.way).reach(delegate, needs)
 
 
 _HINTS = (("[outbound] allow", "add its network to [outbound] allow, if that is where it shall be"),
@@ -94,10 +70,17 @@ def _hint(name: str, detail: str) -> str:
 # --- when it is registered ----------------------------------------------------------------------------------------
 
 
+def remarks(name: str, callback: Callback) -> tuple[str, ...]:
+    """What whoever registers a delegate should know of it."""
+    from delegator.callbacks.calling import way
+
+    return *way(callback.way).remarks(callback), *forbidden(name, callback)
+
+
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:
     """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand.
     Only of addresses and of this machine's own name: what another one resolves to is judged at each call."""
-    where = _where(callback)
+    where = callback.contact
     if where is None:
         return ()
     from delegator.parts import load_outbound
@@ -109,16 +92,6 @@ def forbidden(name: str, callback: Callback) -> tuple[str, ...]:
         return ()
     return (f"WARNING: no device will be served by it: {refusals[0]}\n"
             f"  next: set [outbound] allow, or name another address; then: delegator delegates test {name}",)
-
-
-def _where(callback: Callback) -> tuple[str, int] | None:
-    match callback:
-        case SoapCallback() | SshCallback():
-            return callback.address or callback.host, callback.port
-        case HostedCallback(webhook_url=str(url)):
-            parts = urlsplit(url)
-            return parts.hostname or "", parts.port or 443
-    return None
 
 
 def _addresses(host: str) -> tuple[str, ...]:

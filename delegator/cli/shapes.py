@@ -41,7 +41,7 @@ def customer(value: Customer) -> Shape:
 def callback(value: Delegate) -> Shape:
     """How the delegate is reached. Whatever the model calls a Secret is left out, also where there is none."""
     shown = [name for name, kind in type(value.callback).__annotations__.items() if "Secret" not in kind]
-    return {"kind": value.kind.value, **{name: getattr(value.callback, name) for name in shown}}
+    return {"kind": value.way.value, **{name: getattr(value.callback, name) for name in shown}}
 
 
 def delegate(value: Delegate) -> Shape:

@@ -31,20 +31,13 @@ from delegator.model.notified import (
 from delegator.model.placeholders import is_placeholder_mac, is_placeholder_serial
 from delegator.model.places import HOST_NAME
 from delegator.model.registered import (
-    CALLBACKS,
-    Callback,
-    CallbackKind,
     Customer,
     Delegate,
-    HostedCallback,
     IdentityRule,
-    LocalCallback,
     Order,
     Policy,
     Registration,
     Rule,
-    SoapCallback,
-    SshCallback,
 )
 from delegator.model.secret import Secret
 from delegator.model.syntax import (
@@ -59,9 +52,17 @@ from delegator.model.syntax import (
     normal_hint,
     normal_mac,
 )
+from delegator.model.ways import (
+    WAYS,
+    Callback,
+    CallbackWay,
+    HostedCallback,
+    LocalCallback,
+    SoapCallback,
+    SshCallback,
+)
 
 __all__ = [
-    "CALLBACKS",
     "CLAIM_ID",
     "HOST_NAME",
     "MAIL_ADDRESS",
@@ -70,10 +71,11 @@ __all__ = [
     "SERIAL_NUMBER",
     "SERVICE_TAG",
     "TRANSACTION_ID",
+    "WAYS",
     "AddressChange",
     "Answer",
     "Callback",
-    "CallbackKind",
+    "CallbackWay",
     "Claim",
     "ClaimState",
     "Confirmation",

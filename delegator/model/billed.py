@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from delegator.model.registered import CallbackKind
+from delegator.model.ways import CallbackWay
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
@@ -97,7 +97,7 @@ class Plan(msgspec.Struct, frozen=True):
     price: Decimal
     since: Month
     included: int = 0
-    prices: Mapping[CallbackKind, Decimal] = msgspec.field(default_factory=dict)
+    prices: Mapping[CallbackWay, Decimal] = msgspec.field(default_factory=dict)
     base_fee: Decimal = Decimal(0)
     version: int = 1
 
@@ -110,7 +110,7 @@ class Plan(msgspec.Struct, frozen=True):
             raise ValueError(f"a base fee in {self.currency} has at most {digits(self.currency)} digits behind the "
                              "point")
 
-    def price_of(self, kind: CallbackKind | None) -> Decimal:
+    def price_of(self, kind: CallbackWay | None) -> Decimal:
         """Of one event; None stands for the kind that nobody knows."""
         return self.price if kind is None else self.prices.get(kind, self.price)
 
@@ -120,7 +120,7 @@ class Count(msgspec.Struct, frozen=True):
     were confirmed by now."""
 
     customer: str
-    kind: CallbackKind | None
+    kind: CallbackWay | None
     issued: int
     confirmed: int
 

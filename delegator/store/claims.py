@@ -16,7 +16,7 @@ from datetime import datetime
 
 import msgspec
 
-from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
+from delegator.model import CallbackWay, Claim, ClaimState, Identity, IdentityKind, Result
 from delegator.model.audited import Act, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
@@ -50,7 +50,7 @@ def claim_of(row: Row) -> Claim:
         ended_at=None if row[10] is None else moment(row[10]),
         result=None if row[11] is None else Result(row[11]), detail=texts[12], peer=texts[13],
         binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None,
-        callback=None if row[16] is None else CallbackKind(row[16]))
+        callback=None if row[16] is None else CallbackWay(row[16]))
 
 
 Tell = Callable[[], Mapping[str, object]]
@@ -78,7 +78,7 @@ class Ask(msgspec.Struct, frozen=True):
     unnamed: int | None = None
     trail: Tell | None = None
     owned: int | None = None
-    callback: CallbackKind | None = None
+    callback: CallbackWay | None = None
     since: int = 0
 
     @property
@@ -266,7 +266,7 @@ _ISSUE_ELSEWHERE = (f"{_ANSWERED}, delegate = $5 WHERE claim_id = $1 AND {as_whe
 
 
 def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
-          trail: Tell | None = None, callback: CallbackKind | None = None) -> Transaction[Claim | None]:
+          trail: Tell | None = None, callback: CallbackWay | None = None) -> Transaction[Claim | None]:
     """asking -> issued, and from then on billable; `delegate` and `callback` say who answered and how, where it is
     not who the claim was opened for. None when the claim is no longer asking: somebody else ended it meanwhile."""
     answer = (claim_id, now, sealed, callback and callback.value, delegate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from delegator.model import CallbackKind, Claim, Message, Notice, Telling
+from delegator.model import CallbackWay, Claim, Message, Notice, Telling
 from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
 from delegator.store.outbox import put
 from delegator.store.stand_ins import StandIn, take_over
@@ -20,7 +20,7 @@ class Answered(msgspec.Struct, frozen=True):
     and the way it was called, who is to be told, its own limits where it stands in for another, the trail."""
 
     delegate: str | None = None
-    callback: CallbackKind | None = None
+    callback: CallbackWay | None = None
     telling: Telling | None = None
     stand_in: StandIn | None = None
     trail: Tell | None = None

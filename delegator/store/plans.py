@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.audited import Act, Entry
 from delegator.model.billed import Month, Plan
 from delegator.model.owned import By
@@ -45,7 +45,7 @@ def plan_of(row: Row) -> Plan:
     return Plan(
         name=str(row[0]), version=int(str(row[1])), since=Month.of(str(row[2])), currency=str(row[3]),
         included=int(str(row[4])), price=Decimal(str(row[5])), base_fee=Decimal(str(row[7])),
-        prices={CallbackKind(kind): Decimal(price) for kind, price in prices.items()})
+        prices={CallbackWay(kind): Decimal(price) for kind, price in prices.items()})
 
 
 def _row_of(plan: Plan) -> tuple[str | int, ...]:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from delegator.model import CallbackKind, Result
+from delegator.model import CallbackWay, Result
 from delegator.model.billed import Count, Period
 from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Row
@@ -118,7 +118,7 @@ class Usage:
                 issued, confirmed = found.get(key, (0, 0))
                 found[key] = issued + int(str(row[2])), confirmed + int(str(row[3]))
             step()
-        return [Count(name, None if kind is None else CallbackKind(kind), *found[name, kind])
+        return [Count(name, None if kind is None else CallbackWay(kind), *found[name, kind])
                 for name, kind in sorted(found, key=lambda key: (key[0], key[1] or ""))]
 
     async def events(self, period: Period, page: int = PAGE) -> AsyncIterator[list[Event]]:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec.structs import replace
 
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Claim,
     Customer,
     Delegate,
@@ -57,7 +57,7 @@ class Filling:
     at: Callable[[float], datetime]
 
     async def issued(self, tag: str, telling: Telling | None = None, **more: Any) -> Claim:
-        asked = replace(self.ask(tag, customer="filled", delegate="filled-1", **more), callback=CallbackKind.HOSTED)
+        asked = replace(self.ask(tag, customer="filled", delegate="filled-1", **more), callback=CallbackWay.HOSTED)
         return (await self.store.open_and_issue(asked, lambda claim: "user / password", telling)).claim
 
     async def enrolled(self) -> None:
@@ -97,7 +97,7 @@ def _public_key() -> str:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-PLAN = Plan("filled", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackKind.SSH: Decimal("0.40")}, Decimal("9.90"))
+PLAN = Plan("filled", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackWay.SSH: Decimal("0.40")}, Decimal("9.90"))
 BY_MAIL = Telling((NotificationKind.MAIL,), "filled-1", "delegator.example")
 Verb = Callable[[Filling], Awaitable[object]]
 VERBS: dict[str, Verb] = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, ClaimState, Result
+from delegator.model import CallbackWay, ClaimState, Result
 from delegator.model.audited import Act, Entry, Record
 from delegator.model.billed import Count, Month, Period
 from delegator.store import Answered, Outcome, audit, issuing, milliseconds
@@ -22,7 +22,7 @@ from delegator.store.reconciling import Reconciliation, Verdict, What
 from delegator.store.transaction import Query
 
 JANUARY = Month(2026, 1)
-SOAP, SSH, HOSTED = CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.HOSTED
+SOAP, SSH, HOSTED = CallbackWay.SOAP, CallbackWay.SSH, CallbackWay.HOSTED
 
 
 def period(begins: datetime, ends: datetime) -> Period:
@@ -255,14 +255,14 @@ class World:
         self.customer, self.minute = f"customer-{number}", 31.0 * 24 * 60 - 60
         self.prefix = f"N{number:04}"
         self.standing: dict[str, tuple[str, bool]] = {}
-        self.expected: Counter[tuple[Month, CallbackKind]] = Counter()
+        self.expected: Counter[tuple[Month, CallbackWay]] = Counter()
 
-    def note(self, claim, kind: CallbackKind) -> None:
+    def note(self, claim, kind: CallbackWay) -> None:
         now = self.at(self.minute)
         self.expected[Month(now.year, now.month), kind] += 1
         self.standing[claim.service_tag] = (claim.claim_id, True)
 
-    def asks(self, tag: str, kind: CallbackKind):
+    def asks(self, tag: str, kind: CallbackWay):
         return self.wants(self.prefix + tag, customer=self.customer, minute=self.minute, callback=kind, busy=0,
                           lease=600)
 
@@ -276,7 +276,7 @@ class World:
         elif (standing := self.standing.get(self.prefix + words[0])) is not None:
             await self.went_on(what, standing[0], *words)
 
-    async def asked(self, what: str, tag: str, kind: CallbackKind) -> None:
+    async def asked(self, what: str, tag: str, kind: CallbackWay) -> None:
         if what == "serve":
             opened = await self.store.open_and_issue(self.asks(tag, kind), lambda claim: "x")
             if opened.outcome is Outcome.ISSUED:
@@ -286,7 +286,7 @@ class World:
         if opened.claim is not None:
             self.standing[opened.claim.service_tag] = (opened.claim.claim_id, False)
 
-    async def went_on(self, what: str, claim_id: str, tag: str, kind: CallbackKind | None = None) -> None:
+    async def went_on(self, what: str, claim_id: str, tag: str, kind: CallbackWay | None = None) -> None:
         now = self.at(self.minute)
         if what in ("answer", "fail over"):
             other = "acme-2" if what == "fail over" else None
