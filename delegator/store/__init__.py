@@ -43,6 +43,7 @@ from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of
 from delegator.store.contested import Contests
 from delegator.store.copies import Copies, Tables
 from delegator.store.enrolled import Enrolments
+from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing, look
 from delegator.store.issuing import Answered
@@ -259,13 +260,10 @@ class Store:
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
-                  "state = {0}": None if state is None else state.value}
-        said = [(condition, value) for condition, value in wanted.items() if value is not None]
-        where = " AND ".join(condition.format(f"${number}") for number, (condition, _) in enumerate(said, 2)) or "1 = 1"
+        where, values = chosen({"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
+                                "state = {0}": None if state is None else state.value}, 2)
         query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"
-        return [claim_of(row) for row in
-                await self._driver.read(Query(query, (most, *(value for _, value in said))))]
+        return [claim_of(row) for row in await self._driver.read(Query(query, (most, *values)))]
 
     async def standing(self, service_tag: str) -> Claim | None:
         """The claim that holds a tag and its place."""

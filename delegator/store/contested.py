@@ -14,6 +14,7 @@ from delegator.model import IdentityKind, Message, Notice, Telling
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
 from delegator.store import audit
+from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, moment
 from delegator.store.outbox import DAY, put, told_since
 from delegator.store.running import Running
@@ -101,8 +102,8 @@ class Contests:
 
     async def list(self, *, customer: str | None = None, tag: str | None = None, most: int = 1000) -> list[Contest]:
         """The latest first: one for each tag, day and kind of identity, at the time and address last seen."""
+        where, values = chosen({"customer = {0}": customer, "service_tag = {0}": tag}, 2)
         rows = await self._driver.read(Query(
-            "SELECT service_tag, identity, claim_id, customer, delegate, peer, last_at, times FROM contested WHERE "
-            "(CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) IS NULL OR service_tag = $2) "
-            "ORDER BY last_at DESC, service_tag, identity LIMIT $3", (customer, tag, most)))
+            "SELECT service_tag, identity, claim_id, customer, delegate, peer, last_at, times FROM contested "
+            f"WHERE {where} ORDER BY last_at DESC, service_tag, identity LIMIT $1", (most, *values)))
         return [contest_of(row) for row in rows]

@@ -20,7 +20,8 @@ from delegator.model.audited import Act, Entry
 from delegator.model.notified import MAIL_TO
 from delegator.model.owned import By
 from delegator.store.audit import append
-from delegator.store.moments import milliseconds, milliseconds_of, moment
+from delegator.store.filters import chosen
+from delegator.store.moments import milliseconds, milliseconds_of, moment, moment_if_any
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction, rows_alone
 
@@ -62,7 +63,7 @@ def notification_of(row: Row) -> Notification:
         message_id=str(row[1]), event=str(row[2]), recipient=str(row[3]), carrier=NotificationKind(row[4]),
         subject=str(row[5]), body=msgspec.json.decode(str(row[6]), type=dict[str, str | None]), customer=customer,
         at=moment(row[8]), number=int(str(row[0])), give_up_at=moment(row[9]), attempts=int(str(row[10])),
-        state=NotificationState(row[11]), last_error=why, ended_at=None if row[13] is None else moment(row[13]))
+        state=NotificationState(row[11]), last_error=why, ended_at=moment_if_any(row[13]))
 
 
 def put(message: Message) -> Transaction[None]:
@@ -163,10 +164,10 @@ def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) 
 def retry(now: int, subject: str | None, recipient: str | None) -> Transaction[int]:
     """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
     being worked on may be worked on twice then: receivers drop duplicates by their id."""
+    where, values = chosen({"subject = {0}": subject, "delegate = {0}": recipient}, 2)
     rows = yield Query(
-        "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $2 WHERE state <> 'sent' "
-        "AND (CAST($1 AS TEXT) IS NULL OR subject = $1) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) "
-        "RETURNING kind, delegate", (subject, now + milliseconds_of(PATIENCE), recipient))
+        "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $1 WHERE state <> 'sent' "
+        f"AND {where} RETURNING kind, delegate", (now + milliseconds_of(PATIENCE), *values))
     for kind, whose in sorted({(str(row[0]), str(row[1])) for row in rows}):
         yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
                     "ON CONFLICT (kind, delegate) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
@@ -233,8 +234,8 @@ class Outbox:
     async def list(self, *, customer: str | None = None, state: NotificationState | None = None,
                    delegate: str | None = None, most: int = 1000) -> list[Notification]:
         """Notifications, newest first."""
+        where, values = chosen({"customer = {0}": customer, "state = {0}": None if state is None else state.value,
+                                "delegate = {0}": delegate}, 2)
         rows = await self._driver.read(Query(
-            f"SELECT {COLUMNS} FROM outbox WHERE (CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) "
-            "IS NULL OR state = $2) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) ORDER BY number DESC LIMIT $4",
-            (customer, None if state is None else state.value, delegate, most)))
+            f"SELECT {COLUMNS} FROM outbox WHERE {where} ORDER BY number DESC LIMIT $1", (most, *values)))
         return [notification_of(row) for row in rows]

@@ -22,6 +22,7 @@ from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Board, By, Transfer, TransferState
 from delegator.signing import fingerprint
 from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
+from delegator.store.filters import chosen
 from delegator.store.footing import look
 from delegator.store.inspection import Wanted
 from delegator.store.moments import milliseconds, moment
@@ -223,12 +224,12 @@ class Ownership:
     async def transfers(self, *, customer: str | None = None, state: TransferState | None = None,
                         device: str | None = None, order: str | None = None, most: int = 1000) -> list[Transfer]:
         """Transfers, newest first; of a customer, those it offers and those it is offered."""
+        where, values = chosen({
+            "offered_by = {0} OR offered_to = {0}": customer, "state = {0}": None if state is None else state.value,
+            "device = {0} OR service_tag = {0}": device, "order_number = {0}": order}, 2)
         rows = await self._driver.read(Query(
-            f"SELECT {transfers.COLUMNS} FROM transfers WHERE (CAST($1 AS TEXT) IS NULL OR offered_by = $1 OR "
-            "offered_to = $1) AND (CAST($2 AS TEXT) IS NULL OR state = $2) AND (CAST($3 AS TEXT) IS NULL OR device = $3"
-            " OR service_tag = $3) AND (CAST($4 AS TEXT) IS NULL OR order_number = $4) "
-            "ORDER BY offered_at DESC, transfer_id DESC LIMIT $5",
-            (customer, None if state is None else state.value, device, order, most)))
+            f"SELECT {transfers.COLUMNS} FROM transfers WHERE {where} ORDER BY offered_at DESC, transfer_id DESC "
+            "LIMIT $1", (most, *values)))
         return [transfers.transfer_of(row) for row in rows]
 
 

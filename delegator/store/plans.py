@@ -22,6 +22,7 @@ from delegator.model.audited import Act, Entry
 from delegator.model.billed import Month, Plan
 from delegator.model.owned import By
 from delegator.store.audit import append
+from delegator.store.filters import chosen
 from delegator.store.footing import look
 from delegator.store.registry import must_exist
 from delegator.store.running import Running
@@ -142,8 +143,9 @@ def _note(act: Act, now: datetime, by: By, detail: Mapping[str, object],
 
 def assignments(customer: str | None = None) -> Transaction[list[Assignment]]:
     """By customer and month; of all of them, or one."""
-    rows = yield Query("SELECT customer, since, plan FROM customer_plans WHERE CAST($1 AS TEXT) IS NULL "
-                       "OR customer = $1 ORDER BY customer, since", (customer,))
+    where, values = chosen({"customer = {0}": customer})
+    rows = yield Query(f"SELECT customer, since, plan FROM customer_plans WHERE {where} ORDER BY customer, since",
+                       values)
     return [Assignment(str(row[0]), Month.of(str(row[1])), None if row[2] is None else str(row[2])) for row in rows]
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from delegator.model import CallbackWay, Result
 from delegator.model.billed import Count, Period
+from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Row
 
@@ -35,7 +36,7 @@ _EVENT = "claim_id, customer, delegate, callback, issued_at"
 _COUNT = (f"SELECT customer, callback, count(*), count(CASE WHEN result = '{Result.DEPLOYED.value}' THEN 1 END) FROM "
           f"(SELECT customer, callback, result FROM claims WHERE {_NEAR} UNION ALL "
           f"SELECT customer, callback, result FROM claims WHERE {_FAR_ONES}) AS events "
-          "WHERE CAST($5 AS TEXT) IS NULL OR customer = $5 GROUP BY customer, callback")
+          "WHERE {0} GROUP BY customer, callback")
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -78,7 +79,8 @@ def slices(begins: datetime, ends: datetime) -> Iterator[tuple[datetime, datetim
 
 def counting(begins: datetime, ends: datetime, customer: str | None) -> Query:
     """Rows of customer, kind of callback, issued, confirmed."""
-    return Query(_COUNT, (*span(begins, ends), customer))
+    where, values = chosen({"customer = {0}": customer}, 5)
+    return Query(_COUNT.format(where), (*span(begins, ends), *values))
 
 
 def near(begins: datetime, ends: datetime, after: Event | None, most: int) -> Query:
