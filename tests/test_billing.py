@@ -73,10 +73,10 @@ def test_A11_included_events_are_spent_as_is_cheapest_for_the_customer(found: li
         for one in order:
             free = min(left, one.issued)
             left -= free
-            sum_ += (one.issued - free) * of.price_of(one.kind)
+            sum_ += (one.issued - free) * of.price_of(one.way)
         return sum_
     free = included(mine, of)
-    ours = sum(((one.issued - free[one.item]) * of.price_of(one.kind) for one in mine), Decimal(0))
+    ours = sum(((one.issued - free[one.item]) * of.price_of(one.way) for one in mine), Decimal(0))
     assert ours == min(map(price, permutations(mine)))
 
 

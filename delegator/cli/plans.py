@@ -43,12 +43,12 @@ def fee(text: str) -> Decimal:
 
 
 def price(text: str) -> tuple[CallbackWay | None, Decimal]:
-    """An amount for all kinds of callback, or KIND=AMOUNT for one."""
-    kind, parted, value = text.rpartition("=")
+    """An amount for all ways of callback, or WAY=AMOUNT for one."""
+    way, parted, value = text.rpartition("=")
     known = {one.value: one for one in CallbackWay}
-    if parted and kind not in known:
-        raise click.BadParameter(f"{text[:64]!a} must be AMOUNT, or KIND=AMOUNT with one of {', '.join(known)}")
-    return (known[kind] if parted else None), fee(value)
+    if parted and way not in known:
+        raise click.BadParameter(f"{text[:64]!a} must be AMOUNT, or WAY=AMOUNT with one of {', '.join(known)}")
+    return (known[way] if parted else None), fee(value)
 
 
 def plan_options(function: F) -> F:
@@ -56,8 +56,8 @@ def plan_options(function: F) -> F:
     for option in (
             click.option("--base-fee", type=fee, metavar="AMOUNT",
                          help="A month, however many events; none unless said."),
-            click.option("--price", "prices", type=price, multiple=True, metavar="[KIND=]AMOUNT",
-                         help="Of one event past the included ones; with KIND for those by this kind of callback."),
+            click.option("--price", "prices", type=price, multiple=True, metavar="[WAY=]AMOUNT",
+                         help="Of one event past the included ones; with WAY for those by this way of callback."),
             click.option("--included", type=click.IntRange(0, MOST_INCLUDED), metavar="NUMBER",
                          help="Events a month that cost nothing; 0 unless said."),
             click.option("--currency", metavar="CODE", help="Such as EUR.")):
@@ -80,10 +80,10 @@ async def add(store: Store, name: str, since: Month | None, **said: Any) -> Outp
     """Add the plan NAME, with a --currency and a --price."""
     if name == forms.NOBODY:
         raise click.UsageError(f"a plan cannot be named {name}: that stands for no plan")
-    general, by_kind = _prices(said["prices"])
+    general, by_way = _prices(said["prices"])
     if said["currency"] is None or general is None:
-        raise click.UsageError("a plan needs --currency and a --price without a kind, for the kinds that have none")
-    plan = _valid(lambda: Plan(name, said["currency"], general, since or this_month(), said["included"] or 0, by_kind,
+        raise click.UsageError("a plan needs --currency and a --price without a way, for the ways that have none")
+    plan = _valid(lambda: Plan(name, said["currency"], general, since or this_month(), said["included"] or 0, by_way,
                                said["base_fee"] or Decimal(0)))
     return _told(await store.plans.add(plan, datetime.now(UTC)), "is registered")
 
@@ -95,16 +95,16 @@ async def add(store: Store, name: str, since: Month | None, **said: Any) -> Outp
 @stored
 async def change(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Change the plan NAME from a month on: what is not said stays. What was billed before keeps its version."""
-    general, by_kind = _prices(said["prices"])
+    general, by_way = _prices(said["prices"])
     wanted = {"currency": said["currency"], "included": said["included"], "base_fee": said["base_fee"],
-              "price": general, "prices": by_kind or None}
+              "price": general, "prices": by_way or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change: --price, --included, --base-fee or --currency")
     begins = since or this_month().after(1)
 
     def how(last: Plan) -> Plan:
-        prices = {**last.prices, **by_kind}
+        prices = {**last.prices, **by_way}
         return _valid(lambda: replace(last, **{**changes, "since": begins, "prices": prices}))
     before, after = await store.plans.amend(name, how, datetime.now(UTC))
     fields = [one for one in changing.differences(shape(before), shape(after)) if one["field"] != "version"]
@@ -114,12 +114,12 @@ async def change(store: Store, name: str, since: Month | None, **said: Any) -> O
 
 
 def _prices(said: Sequence[tuple[CallbackWay | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackWay, Decimal]]:
-    """The price for all kinds, and those of single kinds."""
-    kinds = [kind for kind, _ in said]
-    if len(set(kinds)) < len(kinds):
-        raise click.UsageError("--price says the same kind twice")
+    """The price for all ways, and those of single ways."""
+    ways = [way for way, _ in said]
+    if len(set(ways)) < len(ways):
+        raise click.UsageError("--price says the same way twice")
     found = dict(said)
-    return found.get(None), {kind: value for kind, value in found.items() if kind is not None}
+    return found.get(None), {way: value for way, value in found.items() if way is not None}
 
 
 def _valid(made: Callable[[], Plan]) -> Plan:
@@ -208,10 +208,10 @@ def shape(plan: Plan) -> Shape:
     """Money as text, so that no reader makes a float of it."""
     return {"name": plan.name, "version": plan.version, "since": str(plan.since), "currency": plan.currency,
             "included": plan.included, "price": format(plan.price, "f"),
-            "prices": {kind.value: format(value, "f") for kind, value in plan.prices.items()},
+            "prices": {way.value: format(value, "f") for way, value in plan.prices.items()},
             "base_fee": format(plan.base_fee, "f")}
 
 
 def _cells(one: Mapping[str, Any]) -> list[object]:
-    return [", ".join(f"{kind}={value}" for kind, value in one["prices"].items()) if name == "prices" else one[name]
+    return [", ".join(f"{way}={value}" for way, value in one["prices"].items()) if name == "prices" else one[name]
             for name in _COLUMNS]

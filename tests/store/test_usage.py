@@ -311,7 +311,7 @@ def test_A11_any_walk_of_retries_failovers_and_releases_is_billed_as_a_model_cou
         world = World(store, wants, at, next(numbers))
         for step in walk:
             await world.step(*step)
-        found = Counter({(month, one.kind): one.issued for month in (JANUARY, JANUARY.after(1))
+        found = Counter({(month, one.way): one.issued for month in (JANUARY, JANUARY.after(1))
                          for one in await counts(store, month, customer=world.customer)})
         assert found == world.expected
         all_of.update(world.expected)
