@@ -74,6 +74,7 @@ pki: $(RUN_READY) ## make the factory's certificates in var/pki; what exists alr
 
 docs: $(RUN_READY) ## draw the parts of pages that come from the code
 	@$(BIN)/python -m scripts.claims_page
+	@$(BIN)/python -m scripts.schema_page
 	@$(BIN)/python scripts/security_page.py
 
 device: $(RUN_READY) ## pack the device client into dist/, one file for any Python

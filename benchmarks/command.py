@@ -14,7 +14,6 @@ import os
 import platform
 import random
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from benchmarks.fleet import Device, Fleet
 from benchmarks.servers import ROOT, Cores, Server
 from delegator import config
 from delegator.errors import DelegatorError
-from pki import PkiError
+from pki import PkiError, signals
 from tests import postgres
 
 TWO, SHARED = "delegator, 2 workers", "delegator, PostgreSQL"
@@ -91,13 +90,13 @@ def _count(text: str) -> int:
 def main(words: Sequence[str]) -> int:
     """Run the command; its exit code."""
     arguments = _arguments(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     busy = machine.refusal(machine.look())
     if busy and not arguments.anyway:
         _say(f"not measured: {busy}; or measure without ratios: --anyway")
         return machine.BUSY
     try:
-        report = _measure(arguments)
+        with signals.first(KeyboardInterrupt()):
+            report = _measure(arguments)
     except KeyboardInterrupt:
         _say("stopped")
         return 130

@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import os
-import signal
 import statistics
 import sys
 import time
@@ -31,7 +30,7 @@ from delegator.errors import DelegatorError
 from delegator.model import Customer, Delegate, Registration, SoapCallback
 from delegator.sealing import SealingKey, read_key_file
 from delegator.store import open_named
-from pki import PkiError
+from pki import PkiError, signals
 
 LOAD = 0.7
 SLICE = 0.5
@@ -90,9 +89,9 @@ class SoakFleet(Fleet):
 def main(words: Sequence[str]) -> int:
     """Run the command: 0 where everything stayed flat, 5 where something did not, 1 where it could not be measured."""
     arguments = _arguments(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        report = _soak(arguments)
+        with signals.first(KeyboardInterrupt()):
+            report = _soak(arguments)
     except KeyboardInterrupt:
         return 130
     except (load.LoadError, servers.ServerError, DelegatorError, PkiError, OSError) as error:

@@ -34,6 +34,7 @@ from delegator.handshake import Handshake
 from delegator.metrics import Metrics
 from delegator.model.places import authority
 from delegator.net.aside import aside
+from delegator.net.company import Company
 from delegator.net.listening import Place
 from delegator.net.serve import Listener
 from delegator.net.stamps import Stamp, require_answers, stamp_of
@@ -60,11 +61,12 @@ class App:
     workers."""
 
     def __init__(self, settings: Settings, reread: Reread | None = None,
-                 manager: systemd.Manager | None = None, duties: Duties | None = None) -> None:
+                 manager: systemd.Manager | None = None, duties: Duties | None = None,
+                 company: Company | None = None) -> None:
         self._settings = settings
         self._reread = reread or (lambda: self._parts.settings)
         self._manager = manager or systemd.Manager()
-        self._duties = duties or Duties()
+        self._duties, self._company = duties or Duties(), company
         self._clock = Clock()
         self._now = self._clock.now
         self._stopping = asyncio.Event()
@@ -97,7 +99,7 @@ class App:
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
                                 lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
-            self._listener = Listener(parts.context)
+            self._listener = Listener(parts.context, company=self._company)
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
                                      self._clock.doubt)
             self._finished = Finished(self._auditor.record, {"the metrics": self.metrics.handshake,

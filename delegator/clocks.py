@@ -57,11 +57,10 @@ class Clock:
     def _seconds(self) -> float:
         wall, at = self._wall(), self._steady()
         if self._doubted is not None or not -SMALL <= wall - at - self._believed.seconds <= SMALL:
-            wall = self._look(wall - at, at)
-        else:
-            self._agreed = at
-            if at - self._followed >= STOOD:  # a time service slews, by no more than SMALL in STOOD seconds
-                self._believed, self._followed = Offset(wall - at, self._believed.seen), at
+            return self._look(wall - at, at)
+        self._agreed = at
+        if at - self._followed >= STOOD:  # a time service slews, by no more than SMALL in STOOD seconds
+            self._believed, self._followed = Offset(wall - at, self._believed.seen), at
         return wall
 
     @property

@@ -54,10 +54,11 @@ class Hand:
         self.stopping = False
         self._hearing = asyncio.get_running_loop().create_task(channel.run())
 
-    async def start(self, settings: Settings, sockets: Sequence[int]) -> None:
-        """Tell it what it serves. Raises what it raises: DelegatorError (CONFIGURATION, UNAVAILABLE)."""
+    async def start(self, settings: Settings, sockets: Sequence[int], page: int) -> None:
+        """Tell it what it serves, and where it finds the others' numbers. Raises what it raises: DelegatorError
+        (CONFIGURATION, UNAVAILABLE)."""
         await self._channel.call("start", {"settings": msgspec.to_builtins(settings), "number": self.number,
-                                           "sockets": list(sockets)}, within=START)
+                                           "sockets": list(sockets), "page": page}, within=START)
 
     async def look(self, full: bool, within: float = ANSWERS) -> Said:
         """How it is now; what is wrong is asked only with `full`, and stays as it was told else. Raises DelegatorError
@@ -105,8 +106,9 @@ def _command() -> list[str]:
     return [sys.executable, *alone, "-m", "delegator.worker"]
 
 
-async def hired(number: int, sockets: Sequence[int], heard: Callable[[str], None]) -> Hand:
-    """A process that waits to be told what to do. Its terminal is not ours, so Ctrl-C is heard by the parent alone."""
+async def hired(number: int, given: Sequence[int], heard: Callable[[str], None]) -> Hand:
+    """A process that waits to be told what to do, and has the descriptors that are `given` it. Its terminal is not
+    ours, so Ctrl-C is heard by the parent alone."""
     ours, theirs = socket.socketpair()
 
     async def answer(verb: str, argument: Any) -> None:
@@ -114,5 +116,5 @@ async def hired(number: int, sockets: Sequence[int], heard: Callable[[str], None
     with theirs:
         process = await asyncio.create_subprocess_exec(
             *_command(), str(theirs.fileno()), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), *sockets), start_new_session=True)
+            pass_fds=(theirs.fileno(), *given), start_new_session=True)
     return Hand(number, process, await joined(ours, answer))

@@ -1,7 +1,8 @@
 """Which event loop turns: uvloop's where it is installed (extra `uvloop`), else asyncio's own.
 
 The environment's DELEGATOR_LOOP=asyncio keeps to asyncio's: no setting, as a process has its loop before it reads any.
-The invariants: nothing else depends on which it is; whatever keeps uvloop from being had, the program runs.
+The invariants: nothing else depends on which it is; whatever keeps uvloop from being had, the program runs; a program
+that heeded signals ends as it does on its own, whatever signals follow (pki.signals).
 Must not live here: what runs on it.
 """
 
@@ -10,8 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
+
+from pki import signals
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -20,8 +24,22 @@ VARIABLE = "DELEGATOR_LOOP"
 
 def run(main: Coroutine[None, None, T]) -> T:
     """As `asyncio.run`, for programs that serve."""
+    before = signals.handlers((*signals.ENDING, signal.SIGHUP))
     with asyncio.Runner(loop_factory=_factory()) as runner:
-        return runner.run(_told(main))
+        try:
+            return runner.run(_told(main))
+        finally:
+            heeded = {number: each for number, each in before.items() if signal.getsignal(number) is not each}
+            signals.over(heeded)
+
+
+class _Asyncio(asyncio.SelectorEventLoop):
+    """asyncio's own; but like uvloop it leaves it to `run` what becomes of signals once it is closed. Its own way is
+    the default, which kills, in the middle of an orderly end."""
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        signal.set_wakeup_fd(-1)  # what it was is closed next
+        return False
 
 
 async def _told(main: Coroutine[None, None, T]) -> T:
@@ -34,23 +52,22 @@ def tell() -> None:
     log.info("the event loop is %s", name())
 
 
-def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _factory() -> Callable[[], asyncio.AbstractEventLoop]:
     if os.environ.get(VARIABLE, "") == "asyncio":
-        return None
+        return _Asyncio
     try:
         import uvloop
 
         made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except Exception:  # not there, or made for another Python: an old one raises AttributeError there
-        return None
+        return _Asyncio
     return made
 
 
 def name() -> str:
     """Of the loop that turns."""
-    room = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    if room != "uvloop":
-        return room
+    if type(asyncio.get_running_loop()).__module__.partition(".")[0] != "uvloop":
+        return "asyncio"
     from importlib import metadata
 
     return f"uvloop {metadata.version('uvloop')}"

@@ -7,6 +7,7 @@ Must not live here: decisions, metrics' transport, when a trail is told (finishe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -20,7 +21,10 @@ import msgspec
 from delegator.trail import CONNECTION, Trail
 from pki.said import visible
 
-log = logging.getLogger("delegator.handshake")
+_NAME = "delegator.handshake"
+log = logging.getLogger(_NAME)
+EVENT = "handshake"
+"""What the line of a trail tells of."""
 
 
 def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
@@ -36,26 +40,34 @@ def configure(level: str, as_json: bool, stream: TextIO | None = None) -> None:
 def record(finished: Sequence[tuple[Trail, int]]) -> None:
     """Log finished trails, each at its level, with the time of its last step. `facts["outcome"]` says how it ended."""
     since = time.time() - time.monotonic()
-    ours = [handler for handler in logging.root.handlers if isinstance(handler, _Lines)]
-    for handler in ours:
-        handler.gather()
-    try:
-        for trail, level in finished:
-            if log.isEnabledFor(level):
-                log.handle(_made(trail, level, since))
-    finally:
-        for handler in ours:
-            handler.write()
+    told = [(trail, level) for trail, level in finished if log.isEnabledFor(level)]
+    for handler in _handlers(log):
+        if isinstance(handler, _Lines):
+            handler.tell(told, since)
+        else:
+            for made in [_made(trail, level, since) for trail, level in told if level >= handler.level]:
+                handler.handle(made)
+
+
+def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
+    """Whoever takes what this logger says, as logging itself would find them."""
+    found: list[logging.Handler] = []
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found or [handler for handler in (logging.lastResort,) if handler is not None]
+
+
+def _at(trail: Trail, since: float) -> float:
+    """When it took its last step. `since` is when the monotonic clock, by which a trail goes, began."""
+    return since + trail.marks[-1].at / 1e9 if trail.marks else time.time()
 
 
 def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
-    """By hand: the logger's own way looks for the calling line, which is always this one (9 µs to 5, measured).
-    `since` is when the monotonic clock, by which a trail goes, began."""
-    made = logging.LogRecord(log.name, level, "", 0, "handshake", (), None)
-    made.trail = trail
-    if trail.marks:
-        made.created = since + trail.marks[-1].at / 1e9
-        made.msecs = float(int(made.created % 1 * 1000))
+    """For handlers that are not ours. Ours make a line of a trail themselves (5 to 2 µs, measured)."""
+    made = logging.LogRecord(log.name, level, "", 0, EVENT, (), None)
+    made.created = _at(trail, since)
+    made.msecs = float(int(made.created % 1 * 1000))
     return made
 
 
@@ -74,36 +86,35 @@ def heed_no_more(before: Callable[[], None]) -> None:
 class _Lines(logging.StreamHandler[TextIO]):
     """Writes lines; those of trails that are told together by one write."""
 
-    _gathered: list[str] | None = None
-
     def emit(self, record: logging.LogRecord) -> None:
-        if _trail(record) is None:
-            for before in tuple(_heeded):
-                before()
-        if self._gathered is None:
-            super().emit(record)
-            return
-        try:
-            self._gathered.append(self.format(record) + self.terminator)
-        except Exception:
-            self.handleError(record)
+        for before in tuple(_heeded):
+            before()
+        super().emit(record)
 
-    def gather(self) -> None:
-        """What this thread logs from now on is kept, until `write`; other threads wait."""
-        self.acquire()
-        self._gathered = []
-
-    def write(self) -> None:
-        """By one write. What goes wrong is said as it would be of one line, and nobody else is troubled."""
-        lines, self._gathered = self._gathered, None
-        try:
-            if lines:
+    def tell(self, finished: Sequence[tuple[Trail, int]], since: float) -> None:
+        """Write a line for each. One of which no line can be made keeps no other from being told; what goes wrong is
+        said as it would be of one line."""
+        line = self.formatter.line if isinstance(self.formatter, (_Text, _JsonLines)) else _Text().line
+        lines = []
+        for trail, level in finished:
+            if level >= self.level:
+                try:
+                    lines.append(line(trail, level, _at(trail, since)) + self.terminator)
+                except Exception:
+                    self._failed(level)
+        with self._held():
+            try:
                 self.stream.write("".join(lines))
                 self.flush()
-        except Exception:
-            self.handleError(logging.LogRecord(log.name, logging.ERROR, "", 0, "lines of handshakes", (), None))
-        finally:
-            self.release()
+            except Exception:
+                self._failed(logging.ERROR)
+
+    def _held(self) -> contextlib.AbstractContextManager[object]:
+        """Lines of other threads wait."""
+        return self.lock or contextlib.nullcontext()
+
+    def _failed(self, level: int) -> None:
+        self.handleError(logging.LogRecord(log.name, level, "", 0, "lines of handshakes", (), None))
 
 
 @functools.lru_cache(maxsize=2)
@@ -111,12 +122,8 @@ def _second(moment: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
-def _when(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{record.msecs:03.0f}+00:00"
-
-
-def _trail(record: logging.LogRecord) -> Trail | None:
-    return getattr(record, "trail", None)
+def _when(moment: float) -> str:
+    return f"{_second(int(moment))}.{int(moment % 1 * 1000):03}+00:00"
 
 
 def _connection(record: logging.LogRecord) -> str:
@@ -127,29 +134,41 @@ def _connection(record: logging.LogRecord) -> str:
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {"time": _when(record), "level": record.levelname.lower(), "logger": record.name,
-                                   "event": record.getMessage()}
-        trail = _trail(record)
-        if trail is not None:
-            line |= trail.as_data()
-        elif connection := _connection(record):
+        line = self._begun(record.created, record.levelno, record.name, record.getMessage())
+        if connection := _connection(record):
             line["connection"] = connection
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
+        return self._written(line)
+
+    def line(self, trail: Trail, level: int, moment: float) -> str:
+        return self._written(self._begun(moment, level, _NAME, EVENT) | trail.as_data())
+
+    def _begun(self, moment: float, level: int, logger: str, event: str) -> dict[str, object]:
+        return {"time": _when(moment), "level": _level(level), "logger": logger, "event": event}
+
+    def _written(self, line: dict[str, object]) -> str:
         said = msgspec.json.encode(line)
         return said.decode() if said.isascii() else json.dumps(msgspec.json.decode(said))  # for any terminal
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{_when(record)} {record.levelname.lower()} {record.name} {ascii(record.getMessage())[1:-1]}"
-        trail = _trail(record)
-        if trail is not None:
-            said = {"connection": trail.connection, "peer": trail.peer, **trail.facts,
-                    "ms": f"{trail.milliseconds:.1f}", "reasons": "; ".join(trail.reasons)}
-            text += ascii("".join([f" {key}={value}" for key, value in said.items() if value]))[1:-1]
-        elif connection := _connection(record):
+        text = (f"{_when(record.created)} {_level(record.levelno)} {record.name} "
+                f"{ascii(record.getMessage())[1:-1]}")
+        if connection := _connection(record):
             text += f" connection={connection}"
         if record.exc_info:
             text += "".join([f"\n  {visible(line)}" for line in self.formatException(record.exc_info).split("\n")])
         return text
+
+    def line(self, trail: Trail, level: int, moment: float) -> str:
+        said = {"connection": trail.connection, "peer": trail.peer, **trail.facts,
+                "ms": f"{trail.milliseconds:.1f}", "reasons": "; ".join(trail.reasons)}
+        told = ascii("".join([f" {key}={value}" for key, value in said.items() if value]))[1:-1]
+        return f"{_when(moment)} {_level(level)} {_NAME} {EVENT}{told}"
+
+
+@functools.cache
+def _level(level: int) -> str:
+    return logging.getLevelName(level).lower()

@@ -75,11 +75,15 @@ class Trail:
     """Whether TLS refused a certificate that one of our authorities did sign."""
     shown: bytes = b""
     """What TLS refused where that is not known (DER)."""
+    _order: int = 0
+    """That of the last step."""
 
     def mark(self, step: Step, at: int, note: str = "") -> None:
         """Take a step. Raises ValueError when it would go back: a step out of order is a bug, not a record."""
-        if self.marks and step.order < self.marks[-1].step.order:
+        order = step.order
+        if order < self._order:
             raise ValueError(f"step {step.name} after {self.marks[-1].step.name}")
+        self._order = order
         self.marks.append(Mark(step, at, note))
 
     @property

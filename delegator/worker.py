@@ -45,13 +45,16 @@ class Worker:
         from delegator import loop, observe, systemd
         from delegator.app import App
         from delegator.duties import Duties
+        from delegator.net.company import Company
 
         settings = _settings(said["settings"])
         observe.configure(settings.log.level, settings.log.json)
         loop.tell()
         assert self.channel is not None
         channel = self.channel
-        self._app = App(settings, duties=Duties(said["number"], lambda: channel.tell("wake")))
+        company = Company(said["page"], said["number"])
+        os.close(said["page"])
+        self._app = App(settings, duties=Duties(said["number"], lambda: channel.tell("wake")), company=company)
         await self._app.start({systemd.DEVICES: [_own(number) for number in said["sockets"]]})
         self._running = asyncio.get_running_loop().create_task(self._app.run())
         self._running.add_done_callback(lambda _: self._ended.set())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import time
@@ -29,6 +30,7 @@ from delegator.crew import Hand, hired
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
+from delegator.net import company
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
@@ -107,6 +109,7 @@ class Workers:
     def __init__(self, settings: Settings, reread: Reread, manager: systemd.Manager) -> None:
         self._settings, self._reread, self._manager = settings, reread, manager
         self._many = settings.server.workers
+        self._page = company.page(self._many)
         self._hands: dict[int, Hand] = {}
         self._keeper = 0
         self._sockets: list[socket.socket] = []
@@ -171,9 +174,9 @@ class Workers:
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
         descriptors = [sock.fileno() for sock in self._sockets]
-        hand = await hired(number, descriptors, self._heard)
+        hand = await hired(number, [*descriptors, self._page], self._heard)
         try:
-            await hand.start(share(self._settings, self._many), descriptors)
+            await hand.start(share(self._settings, self._many), descriptors, self._page)
         except BaseException:
             hand.kill()
             await hand.gone()
@@ -376,6 +379,7 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._port.close()
+        os.close(self._page)
         self._manager.close()
 
 

@@ -24,7 +24,7 @@ import click
 from pki import disk
 from pki.errors import EXIT_CODES, Kind, PkiError, system_words
 from pki.folder import DEFAULT_PATH
-from pki.streams import Unwritten
+from pki.streams import INTERRUPTED, Unwritten
 from pki.text import NotText, secret_in
 
 PASSPHRASE_VARIABLE = "PKI_PASSPHRASE"  # noqa: S105 - the name of a variable
@@ -81,7 +81,7 @@ class Commands(click.Group):
             _fail(PkiError(Kind.USAGE, error.format_message(), f"see: {place} --help"), "--json" in words)
         except click.Abort:
             click.echo("error: stopped", err=True)
-            sys.exit(EXIT_CODES[Kind.FAILED])
+            sys.exit(INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 
 

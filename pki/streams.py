@@ -1,7 +1,7 @@
 """Standard input, output and error of a program, made so that writing to them may fail.
 
 Lives here: what a program does about an 8-bit terminal, a full disk, a pipe whose reader has left, a stream that was
-closed before it started. Used by `python -m pki`, by `delegator` and by the scripts of the repository.
+closed before it started; and about Ctrl-C. Used by `python -m pki`, by `delegator` and by the repository's scripts.
 Invariants: a letter that the terminal does not have is shown as an escape and stops nothing; what could not be written
 to standard output is said on standard error and the program does not end with 0; what could not be said on standard
 error changes nothing but what whoever said it makes of that (`unheard`); a file that the program opens never becomes
@@ -20,10 +20,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+from pki import signals
+
 FAILED: Final = 1
 """How a program ends whose result could not be written."""
 READER_LEFT: Final = 128 + 13
 """As a shell tells it of a program that SIGPIPE ended: the reader of standard output had enough, as `head` has."""
+INTERRUPTED: Final = 128 + 2
+"""As a shell tells it of a program that Ctrl-C ended."""
 _OUTPUT: Final = "standard output"
 _ERROR_LINES: Final = ("error: {}\n  next: write it elsewhere or free space there; what was done is not undone: look "
                        "before you run it again\n")
@@ -93,7 +97,7 @@ def _write(number: int, content: Any) -> int:
 
 def program(run: Callable[[], object]) -> NoReturn:
     """Runs a whole program: ends the process with the code that `run` returns or exits with, or with FAILED where its
-    result was lost."""
+    result was lost. Ctrl-C is a word and INTERRUPTED, and more of it changes neither."""
     output = _made_safe()
     code: Any
     try:
@@ -102,6 +106,12 @@ def program(run: Callable[[], object]) -> NoReturn:
         code = end.code
     except Unwritten:
         code = FAILED
+    except KeyboardInterrupt:
+        signals.over(signals.handlers())
+        sys.stderr.write("error: stopped\n")
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        signals.over(signals.handlers())
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.exit(_told(code, output.lost))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from delegator.store.connecting import server_of
-from delegator.store.migrate import migrate
+from delegator.store.migrate import bring_up_to_date
 from delegator.store.postgres import open_postgres
 
 OWNER = "delegator"
@@ -210,7 +210,7 @@ milliseconds where TRUNCATE or a new copy takes hundreds."""
 
 async def _migrated(url: str) -> None:
     driver = await open_postgres(server_of(url), 2)
-    await migrate(driver)
+    await bring_up_to_date(driver)
     await driver.close()
 
 

@@ -132,6 +132,14 @@ def test_two_workers_are_measured_beside_one(folder: Path, load: tuple[str, ...]
     assert with_word(str(folder / "scaling")) == []
 
 
+def test_two_workers_are_measured_with_as_many_devices_each(folder: Path) -> None:
+    report = run("crowds", *small(folder / "crowds"))
+    told = {f"{workers}, {many} in flight{what}" for workers, many in (
+        ("1 worker", 4), ("1 worker", 2), ("2 workers", 4), ("2 workers", 8)) for what in (", us", " ÷ first")}
+    assert report.keys() == told | {"load average"}
+    assert with_word(str(folder / "crowds")) == []
+
+
 def test_a_run_that_is_stopped_ends_its_servers(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "handshakes.py"), "--rounds", "50", "--handshakes", "20",
                "--dir", str(folder / "stopped"), "--alone", "--anyway"]

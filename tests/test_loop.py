@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,25 @@ import pytest
 
 from delegator import loop
 
+from .late import ran
+
 HERE = importlib.util.find_spec("uvloop") is not None
+
+
+SERVES = """
+import asyncio, os, signal, sys
+from delegator import loop
+async def serve():
+    stopping, turns = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        turns.add_signal_handler(number, stopping.set)
+    turns.add_signal_handler(signal.SIGHUP, print, "read again")
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), {number})
+    await stopping.wait()
+    return 5
+sys.exit(loop.run(serve()))
+"""
 
 
 async def turning() -> str:
@@ -64,3 +83,34 @@ def test_commands_that_serve_nobody_do_not_load_it() -> None:
     done = subprocess.run([sys.executable, "-c", "import sys, delegator.cli.serve, delegator.loop; "
                            "sys.exit('uvloop' in sys.modules)"], timeout=30, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("late", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("turns", ["asyncio", "uvloop"])
+def test_a_signal_that_comes_when_the_loop_is_over_changes_nothing(turns: str, number: int, late: int) -> None:
+    """asyncio's own gives a default back that kills, and Python itself does at its end."""
+    done = ran(late, SERVES.format(number=int(number)), **{loop.VARIABLE: turns})
+    assert (done.returncode, done.stdout, done.stderr) == (5, "read again\n", "")
+
+
+@pytest.mark.parametrize("turns", ["asyncio", "uvloop"])
+def test_signals_that_nobody_heeded_and_handlers_of_others_are_as_they_were(monkeypatch: pytest.MonkeyPatch,
+                                                                            turns: str) -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    kinds(monkeypatch, turns)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+    def theirs(number: int, _: object) -> None:
+        raise AssertionError(number)
+
+    async def heeding() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+    signal.signal(signal.SIGTERM, theirs)
+    try:
+        loop.run(heeding())
+        assert signal.getsignal(signal.SIGTERM) is theirs
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(signal.SIGTERM, before[0])

@@ -13,7 +13,6 @@ import hashlib
 import importlib.util
 import json
 import resource
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from benchmarks.isolation.modes import Mode
 from benchmarks.isolation.stage import LOOPS, Served, Size, Stage, minted, serving
 from benchmarks.isolation.window import MOST, RATE, Result, measured, of_data, warm
 from benchmarks.servers import ROOT, ServerError
+from pki import signals
 
 AT_ONCE = (1, 16)
 SECONDS = 0.9
@@ -47,10 +47,10 @@ def main(words: Sequence[str]) -> int:
         return 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, DESCRIPTORS), hard), hard))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run = Run(arguments)
     try:
-        results = run.run()
+        with signals.first(KeyboardInterrupt()):
+            results = run.run()
     except KeyboardInterrupt:
         return 130
     except (ServerError, OSError) as error:

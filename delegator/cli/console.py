@@ -24,7 +24,7 @@ import click
 from delegator.errors import APPEARANCES, DelegatorError, Kind, Missing
 from pki.errors import EXIT_CODES, PkiError, system_words
 from pki.said import visible
-from pki.streams import FAILED, Unwritten, unheard
+from pki.streams import FAILED, INTERRUPTED, Unwritten, unheard
 
 JSON_HELP = "Print one JSON document on standard output."
 
@@ -233,7 +233,7 @@ def problem_of(error: Exception) -> Problem | None:
     if isinstance(error, click.ClickException):
         return _usage(error)
     if isinstance(error, click.Abort):
-        return Problem("stopped", "stopped", "", 130)
+        return Problem("stopped", "stopped", "", INTERRUPTED)
     wrong = _UNFIT.get(type(error))
     if wrong is not None and wrong[0] in str(error):
         return Problem("usage", wrong[1], wrong[2], 2)

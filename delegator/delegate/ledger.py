@@ -19,7 +19,7 @@ from delegator.delegate.entries import COLUMNS, Entry, entry_of
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment, Result, Secret
 from delegator.sealing import SealingKey
-from delegator.store.migrate import migrate
+from delegator.store.migrate import bring_up_to_date
 from delegator.store.moments import milliseconds, moment
 from delegator.store.sqlite import SqliteDriver, open_sqlite
 from delegator.store.transaction import Query, Row, Transaction
@@ -152,7 +152,7 @@ class Ledger:
 async def _opened(path: Path) -> SqliteDriver:
     driver = await open_sqlite(path)
     try:
-        await migrate(driver, _SCHEMA)
+        await bring_up_to_date(driver, _SCHEMA)
     except BaseException:
         await driver.close()
         raise

@@ -10,33 +10,26 @@ import json
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from delegator.demo import show
 from delegator.demo.cast import ACTS, waiting
 from delegator.demo.stage import Stage, held, prepare
 from delegator.demo.world import Listening, register, servers
+from pki import signals
 
 
 class Ended(BaseException):
-    """SIGTERM: leaves through every `with`, so that nothing stays behind."""
+    """SIGTERM or Ctrl-C: leaves through every `with`, so that nothing stays behind. A second one changes nothing."""
 
 
 def play(root: Path, port: int, more: int, *, keep: bool, as_json: bool) -> int:
     """Run the demonstration; the exit code. Ctrl-C and SIGTERM end it and everything it started."""
-    previous = signal.signal(signal.SIGTERM, _end)
     try:
-        with held(root) as stage:
+        with signals.first(Ended()), held(root) as stage:
             return _play(stage, port, more, keep, as_json)
-    except (Ended, KeyboardInterrupt):
+    except Ended:
         print("ended.", file=sys.stderr)
         return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise Ended
 
 
 def _play(stage: Stage, port: int, more: int, keep: bool, as_json: bool) -> int:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from delegator.device import checking, options, reasons, retry, status, tls
 from delegator.device.flow import Result, World, activate
@@ -97,19 +97,31 @@ def _ran(argv: Sequence[str] | None, world: World | None) -> int:
 
 def _run(words: argparse.Namespace, world: World) -> Report:
     """A command, with every way to end turned into a report."""
-    with _logging(getattr(words, "verbose", False)), _signals():
+    ear = _Ear()
+    try:
         try:
-            return _COMMANDS[words.command](words, world)
-        except Misconfigured as error:
-            return _ended("failed", _CONFIGURATION, str(error))
-        except Busy as error:
-            return _ended("failed", _CONFLICT, str(error))
-        except Stopped as stop:
-            return _ended("stopped", _SIGNALLED + stop.number, "stopped; the next activation goes on from here")
-        except Failure as failure:
-            return _failed(failure)
-        except Exception as error:
-            return _failed(Failure(reasons.OWN_TROUBLE, reasons.system_words(error)))
+            with _logging(getattr(words, "verbose", False)):
+                ear.open()
+                return _done(words, world)
+        finally:
+            ear.raises = False  # a signal before this line is raised, once; one behind it finds the command done
+    except Stopped as stop:
+        return _ended("stopped", _SIGNALLED + stop.number, "stopped; the next activation goes on from here")
+    finally:
+        ear.close()
+
+
+def _done(words: argparse.Namespace, world: World) -> Report:
+    try:
+        return _COMMANDS[words.command](words, world)
+    except Misconfigured as error:
+        return _ended("failed", _CONFIGURATION, str(error))
+    except Busy as error:
+        return _ended("failed", _CONFLICT, str(error))
+    except Failure as failure:
+        return _failed(failure)
+    except Exception as error:
+        return _failed(Failure(reasons.OWN_TROUBLE, reasons.system_words(error)))
 
 
 def _failed(failure: Failure) -> Report:
@@ -291,21 +303,36 @@ def _logging(verbose: bool) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the command cleanly; elsewhere than in the main thread Python allows no handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class _Ear:
+    """Of SIGTERM and Ctrl-C the first raises Stopped, and none that follows changes anything, to the very end of the
+    process. Elsewhere than in the main thread Python allows no handlers.
 
+    When it is closed a caller's own handler is put back, but a default that kills only where no signal came: the next
+    one would decide the exit code instead, while the result is written, or while Python ends, which puts every handler
+    back to the default but leaves ignored what is ignored."""
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for other in (signal.SIGTERM, signal.SIGINT):  # once is enough, and a second one would cut off the first's end
-        signal.signal(other, signal.SIG_IGN)
-    raise Stopped(number)
+    def __init__(self) -> None:
+        self.raises, self.heard = False, False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def open(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {number: one for number, one in found.items() if one is not None}  # None: Python did not set it
+        self.raises = True
+        for number in self._before:
+            signal.signal(number, self._hear)
+
+    def close(self) -> None:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, self._before)  # of one just while it changes Python complains
+        for number, handler in self._before.items():
+            own = callable(handler) and handler is not signal.default_int_handler
+            signal.signal(number, signal.SIG_IGN if self.heard and not own else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        """Stays while anything is at work: what is ignored would be so in a hook, too."""
+        if self.raises:
+            self.raises, self.heard = False, True
+            raise Stopped(number)

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -53,23 +54,34 @@ def environment(facts: Facts) -> dict[str, str]:
 def apply(command: tuple[str, ...], facts: Facts, timeout: float, lock: int) -> None:
     """Runs the hook with the provisioning document on standard input; in the file of the lock stands which process it
     is, as long as it runs. Raises Failure with HOOK_FAILED."""
+    process = None
     try:
-        with _document(facts) as document:
+        with _document(facts) as document, _undisturbed() as before:
             process = subprocess.Popen(command, stdin=document, stdout=_STANDARD_ERROR, start_new_session=True,
                                        env=_whole(environment(facts)),
-                                       preexec_fn=partial(_note_itself, lock))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        _note(lock, "")
-        raise Failure(reasons.HOOK_FAILED, f"it cannot be started: {reasons.system_words(error)}") from None
-    try:
+                                       preexec_fn=partial(_note_itself, lock, before))
         process.wait(timeout)
     except subprocess.TimeoutExpired:
         raise Failure(reasons.HOOK_FAILED, f"it took longer than {timeout:g} s") from None
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise Failure(reasons.HOOK_FAILED, f"it cannot be started: {reasons.system_words(error)}") from None
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
         _note(lock, "")
     if process.returncode != 0:
         raise Failure(reasons.HOOK_FAILED, f"it ended with {process.returncode}")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[Iterable[int]]:
+    """A signal that ends the client counts when it knows whom it started, not between: nobody would end the hook.
+    Gives what was held back before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_left_over(lock: int) -> None:
@@ -85,9 +97,11 @@ def end_left_over(lock: int) -> None:
     _note(lock, "")
 
 
-def _note_itself(lock: int) -> None:
-    """By the child, before it becomes the hook: its parent may be killed at any moment after it is there."""
+def _note_itself(lock: int, held_back: Iterable[int]) -> None:
+    """By the child, before it becomes the hook: its parent may be killed at any moment after it is there. A hook is
+    one that signals reach."""
     _note(lock, f"{os.getpid()} {_started(os.getpid())}")
+    signal.pthread_sigmask(signal.SIG_SETMASK, held_back)
 
 
 def _note(lock: int, text: str) -> None:

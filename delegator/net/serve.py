@@ -23,6 +23,7 @@ from msgspec.structs import force_setattr
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
+from delegator.net.company import FULL, LOOK, Company
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.ebb import Ebb, give_back
@@ -67,6 +68,11 @@ class Deadlines(msgspec.Struct, frozen=True):
                       {phase: getattr(self, phase.value) for phase in Phase if phase is not Phase.CLOSED})
 
 
+SLOW = 3
+"""Answers that take longer than a sweep from which on the next worker is asked too: who waits for a slow delegate waits
+for its turn there, of which each worker has its share."""
+
+
 async def _nobody(request: Request, connection: Connection) -> Response:
     """Answers until `use` says who does."""
     return Response(503, {b"Content-Type": b"text/plain"}, b"not ready\n")
@@ -82,7 +88,7 @@ class Listener:
 
     def __init__(self, context: TlsContext, handler: Handler | None = None, *, deadlines: Deadlines | None = None,
                  on_refused: Callable[[Connection, Refused], None] | None = None, caps: Caps | None = None,
-                 requests_per_connection: int = 100) -> None:
+                 requests_per_connection: int = 100, company: Company | None = None) -> None:
         self.context = context
         self.deadlines = deadlines or Deadlines()
         self.requests_per_connection = requests_per_connection
@@ -101,6 +107,9 @@ class Listener:
         self._connections: set[Connection] = set()
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
+        self._company = company
+        self._answering = 0
+        self._is_slow = False
         self._failed = Seldom()
         self._ebb = Ebb()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
@@ -150,9 +159,18 @@ class Listener:
         return place_of(sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        admission = self._admissions[listening.fileno()]
-        room, refusals = admission.room(), REFUSALS
-        behind = admission.behind
+        """Somebody is in line: for us, or for another of several workers."""
+        company, admission = self._company, self._admissions[listening.fileno()]
+        if company is None:
+            self._take_in(listening, admission, admission.room())
+        elif company.is_ours:
+            self._take_in(listening, admission, company.room(admission.room()))
+        else:
+            admission.behind = False  # our turns say nothing of the line now
+            self._pause(listening, LOOK)
+
+    def _take_in(self, listening: socket.socket, admission: Admission, room: int) -> None:
+        behind, refusals = admission.behind, REFUSALS
         while room and refusals:
             try:
                 sock, address = listening.accept()
@@ -174,10 +192,10 @@ class Listener:
                 self._take(sock, seen(address[0]))
         admission.taken(False)
 
-    def _pause(self, listening: socket.socket) -> None:
+    def _pause(self, listening: socket.socket, seconds: float = BREATH) -> None:
         """Look away for a moment: the same accept would fail at once again, and again, and use up the core."""
         self.loop.remove_reader(listening.fileno())
-        self.loop.call_later(BREATH, self._look_again, listening)
+        self.loop.call_later(seconds, self._look_again, listening)
 
     def _look_again(self, listening: socket.socket) -> None:
         if listening in self._sockets:
@@ -199,6 +217,19 @@ class Listener:
         if oldest is not None:
             self.turned_away += 1
             oldest.abort()
+        if self._company is not None:
+            self._company.took()
+            self._count(connection)
+
+    def _count(self, connection: Connection) -> None:
+        """The other workers are told how many handshakes and answers are in hand: as many as we can have, where answers
+        are slow, or where half of our places are taken, of all, of its source or for half-open ones. The others have
+        their shares of all that too, and no worker can give away what it took."""
+        if self._company is None:
+            return
+        strangers = len(self._strangers)
+        full = self._is_slow or 2 * strangers > self._caps.half_open or self.is_tight(connection)
+        self._company.has(FULL if full else max(strangers, self._answering // 2))  # who is answered mostly waits
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
@@ -207,6 +238,7 @@ class Listener:
             self.turned_away += 1
             return False
         connection.source = source
+        self._count(connection)
         return True
 
     def is_tight(self, connection: Connection) -> bool:
@@ -219,14 +251,18 @@ class Listener:
     def known(self, connection: Connection) -> None:
         """It has shown who it is, and gives way to nobody any more."""
         self._strangers.leave(connection)
+        self._count(connection)
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """The handler's answer. What it does not handle is a bug of ours: logged, answered 500, never a hang."""
+        self._answering += 1
         try:
             return await self._handler(request, connection)
         except Exception:
             log.exception("unhandled in %s %s", request.method, said(request.target))
             return Response(500, {b"Content-Type": b"text/plain"}, b"internal error\n")
+        finally:
+            self._answering -= 1
 
     def refused(self, connection: Connection, refused: Refused) -> None:
         if self._on_refused is not None:
@@ -242,11 +278,16 @@ class Listener:
         self._strangers.leave(connection)
         if connection.source is not None:
             self._sources.leave(connection.source)
+        self._count(connection)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
+            if self._company is not None:
+                late = now + self.deadlines.answering - SWEEP
+                self._is_slow = sum(one.phase is Phase.ANSWERING and one.deadline < late
+                                    for one in self._connections) > SLOW
             for connection in [one for one in self._connections if one.deadline < now]:
                 self._overdue(connection)
             if self._ebb.is_out(len(self._connections)):

@@ -118,6 +118,7 @@ class Notifier:
 
     async def look(self) -> None:
         """Start work on every queue that is due, as far as there is room."""
+        await self._store.outbox.adopt(self._now())
         for kind in NotificationKind:
             room = AT_ONCE[kind] - sum(one is kind for one, _ in self._working)
             if kind not in self._carriers:
@@ -133,11 +134,11 @@ class Notifier:
                         kind.value)
 
     def _start(self, queue: Queue) -> None:
-        which = (queue.kind, queue.delegate)
+        which = (queue.carrier, queue.recipient)
         if which in self._working:
             return
         self._working[which] = task = asyncio.get_running_loop().create_task(
-            guarded(lambda: self._work(queue), f"notifications to {queue.delegate}"))
+            guarded(lambda: self._work(queue), f"notifications to {queue.recipient}"))
         task.add_done_callback(lambda _: self._done(which))
 
     def _done(self, which: tuple[NotificationKind, str]) -> None:

@@ -35,7 +35,18 @@ from delegator.model.billed import Period, Statement
 from delegator.model.owned import By
 from delegator.routing import directory
 from delegator.sealing import SealingKey
-from delegator.store import administration, claims, confirming, devices, issuing, notices, registry, rows, stand_ins
+from delegator.store import (
+    administration,
+    claims,
+    confirming,
+    devices,
+    holders,
+    issuing,
+    notices,
+    registry,
+    rows,
+    stand_ins,
+)
 from delegator.store.audit import Kept, kept
 from delegator.store.auditing import Auditing
 from delegator.store.changing import Changing
@@ -45,9 +56,9 @@ from delegator.store.copies import Copies, Tables
 from delegator.store.enrolled import Enrolments
 from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
-from delegator.store.footing import Footing, footing, look
+from delegator.store.footing import Footing, footing_of, look
 from delegator.store.issuing import Answered
-from delegator.store.migrate import migrate
+from delegator.store.migrate import bring_up_to_date
 from delegator.store.moments import milliseconds, moment
 from delegator.store.opening import opened
 from delegator.store.orders import Orders
@@ -183,7 +194,7 @@ class Store:
 
     async def footing(self, ask: Ask) -> Footing:
         """What stands between a shared certificate and this ask: always the same reads, whatever they find."""
-        return await look(self._driver.read, footing(ask))
+        return await look(self._driver.read, footing_of(ask))
 
     async def open_claim(self, ask: Ask) -> Opened:
         return await opened(self._driver, ask, lambda: claims.open_claim(ask))
@@ -276,9 +287,7 @@ class Store:
 
     async def taken(self, customer: str, delegate: str) -> dict[str, int]:
         """Places taken now, for `explain`; what counts is judged inside the claim's own transaction."""
-        found = await self._driver.read(Query(
-            "SELECT holder, sum(taken) FROM places WHERE holder IN ($1, $2) GROUP BY holder",
-            (f"customer/{customer}", f"delegate/{delegate}")))
+        found = await self._driver.read(holders.taken_by_each((f"customer/{customer}", f"delegate/{delegate}")))
         return {str(row[0]): int(str(row[1])) for row in found}
 
     async def customers(self) -> list[Customer]:
@@ -371,7 +380,7 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
 
 async def _opened(driver: Driver, key: SealingKey, by: By) -> Store:
     try:
-        await migrate(driver)
+        await bring_up_to_date(driver)
         return Store(await kept(driver, key), key, by)
     except BaseException:
         await driver.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -56,6 +56,8 @@ class Ledger:
         self._key: bytes | None = None
         self._end: tuple[int, Head] | None = None
         """The newest row, and the commit it is part of."""
+        self._beginning = 0
+        """The turn in which a transaction of a group began the chain."""
         self.known: Head | None = None
         """The newest row that we know to be durable."""
 
@@ -73,37 +75,68 @@ class Ledger:
         """The end of another chain, for another connection of this process."""
         return Ledger(chain, self._sealing, self._sealed)
 
-    def kept(self, work: Transaction[T], turn: int, wrote: list[tuple[Ledger, Head]] | None = None
-             ) -> Transaction[T]:
-        """A transaction with the rows it appends written for it. `turn` is the driver's; `wrote` is told the end of
-        the chain where it appended any: once that is durable it is to be `known`."""
+    def kept(self, work: Transaction[T], turn: int, wrote: list[tuple[Ledger, Head]] | None = None,
+             together: bool = False) -> Transaction[T]:
+        """A transaction with the rows it appends written for it. `turn` and `together` are the driver's; `wrote` is
+        told the end of the chain where it appended any: once that is durable it is to be `known`."""
         wrote = [] if wrote is None else wrote
         wrote.clear()
-        head = self._end[1] if self._end is not None and self._end[0] == turn else None
+        if together and self._newest(turn) is None:
+            rows = yield Query(_LAST, (self.chain,))  # for all in step, before any of them adds a row
+            self._take_in(turn, rows)
+        head = None if together else self._newest(turn)
         try:
             query = next(work)
             while True:
                 if type(query) is Appending:
-                    head = yield from self._append(query.entry, head)
+                    head = yield from self._append(query.entry, head, turn if together else None)
                     query = work.send(())
                 else:
                     query = work.send((yield query))
         except StopIteration as end:
             if head is not None:  # one that fails is undone, and leaves the end where it was
-                self._end = turn, head
+                if not together:
+                    self._end = turn, head
                 wrote.append((self, head))
             return cast(T, end.value)
 
-    def _append(self, entry: Entry, head: Head | None) -> Transaction[Head]:
-        """The new head of the chain, after this one, which is read where it is not known."""
-        if head is None:
-            rows = yield Query(_LAST, (self.chain,))
-            require_onward(self.chain, self.known, head_of(rows[0]) if rows else None)
-            head = head_of(rows[0]) if rows else (yield from self.begin(entry.at))
+    def _newest(self, turn: int | None) -> Head | None:
+        """The end of the chain, where it is part of this very turn."""
+        return self._end[1] if self._end is not None and self._end[0] == turn else None
+
+    def _take_in(self, turn: int, rows: Sequence[Row]) -> None:
+        if rows and self._newest(turn) is None:
+            require_onward(self.chain, self.known, head_of(rows[0]))
+            self._end = turn, head_of(rows[0])
+
+    def _append(self, entry: Entry, head: Head | None, shared: int | None) -> Transaction[Head]:
+        """The new head of the chain, after this one, which is read where it is not known. `shared` is the turn of
+        transactions that go in step: another of them may have appended since this one did, so the end counts that all
+        of them know, and moves as soon as it is asked for."""
+        if head is None and self._newest(shared) is None:
+            head = yield from self._read(entry.at, shared)
+        head = self._newest(shared) or head
+        assert head is not None
         row = link(self.chain, head.number + 1, entry)
         head = Head(row.number, hash_of(self.key, head.hash, row))
+        if shared is not None:
+            self._end = shared, head
         yield Query(_INSERT, (*row, head.hash))
         return head
+
+    def _read(self, at: datetime, shared: int | None) -> Transaction[Head]:
+        """The end of the chain as it stands there. Where it has not begun, one of those that go in step begins it, and
+        the others look until it has."""
+        rows = yield Query(_LAST, (self.chain,))
+        require_onward(self.chain, self.known, head_of(rows[0]) if rows else None)
+        while shared is not None and shared == self._beginning and not rows and self._newest(shared) is None:
+            rows = yield Query(_LAST, (self.chain,))
+        known = self._newest(shared) or (head_of(rows[0]) if rows else None)
+        if known is not None:
+            return known
+        if shared is not None:
+            self._beginning = shared
+        return (yield from self.begin(at))
 
     def begin(self, now: datetime) -> Transaction[Head]:
         """The first row of a chain says how far the others have come, so that none of them can vanish unseen; that of
@@ -155,8 +188,8 @@ class Kept:
         wrote: list[tuple[Ledger, Head]] = []
         era = self.witness.era
         try:
-            outcome = await self.driver.run(lambda: self._of_chain().kept(work(), self.driver.turn, wrote), scope,
-                                            repeatable=repeatable)
+            outcome = await self.driver.run(lambda: self._of_chain().kept(
+                work(), self.driver.turn, wrote, self.driver.together), scope, repeatable=repeatable)
         except Receded as error:
             if self.driver.era != era:  # another server took over meanwhile, and what we know is of the one before
                 return await self.run(work, scope, repeatable=repeatable)

@@ -182,7 +182,7 @@ def _schema(path: Path, connection: sqlite3.Connection) -> int:
     except DelegatorError as error:
         raise DelegatorError(error.kind, f"{path}: {error.detail}", hint="use the release that wrote it, or a newer one"
                              ) from None
-    return max((int(number) for number, _ in rows), default=0)
+    return max((int(row[0]) for row in rows), default=0)
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:

@@ -22,11 +22,11 @@ from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.owned import By
 from delegator.model.word import Word
 from delegator.policy import Applied, Reason, Why, over_limits, paced
-from delegator.store import audit, boards, enrolled, paces
+from delegator.store import audit, boards, enrolled, holders, paces
 from delegator.store.contention import contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
-from delegator.store.transaction import Counted, Query, Row, Transaction, Value
+from delegator.store.transaction import Counted, Query, Row, Transaction, Twin, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
            "ended_at, result, detail, peer, binding, sealed, callback")
@@ -120,9 +120,12 @@ Seal = Callable[[str], bytes]
 def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
     """Open a claim, resume the one that a crash left asking, or say who stands in the way. With `seal` it is issued
     in the same commit: nothing leaves in between, so one fsync is as safe as two."""
-    tag = ask.identity.service_tag
-    rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE service_tag = $1 AND {LIVE}", (tag,))
-    if rows:
+    (row,) = yield _look(ask)
+    *counts, held = row
+    if held is None:
+        return (yield from _fresh(ask, seal, counts))
+    rows = yield Query(f"SELECT {COLUMNS}, busy_until FROM claims WHERE claim_id = $1 AND {LIVE}", (held,))
+    if rows:  # else housekeeping ended it between the two looks
         live, busy_until = claim_of(rows[0]), int(str(rows[0][17]))
         opened = None if lapsed(live, ask) else (yield from _standing(live, busy_until, ask))
         if opened is not None:
@@ -169,8 +172,10 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
     return Opened(Outcome.RESUMED, live)
 
 
-def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
-    attempts, reasons, repaired = yield from obstacles(ask)
+def _fresh(ask: Ask, seal: Seal | None, counts: Row | None = None) -> Transaction[Opened]:
+    """A new claim, unless a limit is in the way. `counts` are those of this very transaction, where nothing has
+    changed them since."""
+    attempts, reasons, repaired = yield from obstacles(ask, counts)
     if not reasons and ask.unnamed is not None:
         reasons = yield from _name_registration(ask.unnamed, ask.identity.service_tag)
     if reasons:
@@ -185,10 +190,9 @@ def _fresh(ask: Ask, seal: Seal | None) -> Transaction[Opened]:
         (claim.claim_id, claim.service_tag, claim.customer, claim.delegate, claim.state.value, claim.identity.value,
          claim.binding, claim.attempt, claim.peer, ask.now, 0 if sealed else ask.busy_until, ask.lease_until,
          ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ask.holders)
-    if holders := paced(ask.policies):
-        yield from paces.note(holders, ask.now)
+    yield holders.take(ask.holders)
+    if hourly := paced(ask.policies):
+        yield from paces.note(hourly, ask.now)
     yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
     if repaired:
         yield from boards.use(claim.service_tag)
@@ -225,10 +229,12 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
     return () if taken else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
-def obstacles(ask: Ask, make_room: bool = True) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
+def obstacles(ask: Ask, counts: Row | None = None, *,
+              make_room: bool = True) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
     """The attempts so far, why no claim may be opened, or (), and whether the main board was replaced. With `make_room`
-    claims whose lease is over give their places back before a refusal; without it nothing is written."""
-    attempts, places, repaired, owned = yield from _counts(ask)
+    claims whose lease is over give their places back before a refusal; without it nothing is written. `counts` as
+    `_COUNTS` gave them, None where they are still to be read."""
+    attempts, places, repaired, owned = _read(ask, (yield from _counts(ask)) if counts is None else counts)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
     if repaired:
@@ -237,24 +243,51 @@ def obstacles(ask: Ask, make_room: bool = True) -> Transaction[tuple[int, tuple[
             return attempts, reasons, True
     reasons = over_limits(ask.policies, places, attempts)
     if reasons and make_room and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
-        attempts, places, *_ = yield from _counts(ask)
+        attempts, places, *_ = _read(ask, (yield from _counts(ask)))
         reasons = over_limits(ask.policies, places, attempts)
     if paced(ask.policies):
         reasons += yield from paces.obstacles(ask.policies, ask.now)
     return attempts, reasons, bool(repaired)
 
 
-def _counts(ask: Ask) -> Transaction[tuple[int, dict[str, int], int, int]]:
+_COUNTS, _COUNTS_OF_LANES = holders.beside(
+    f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
+    "(SELECT count(*) FROM boards WHERE service_tag = $1), "
+    "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5)", 2, 3)
+_HOLDS = f"(SELECT claim_id FROM claims WHERE service_tag = $1 AND {LIVE})"
+"""Who holds the tag is looked up with the counts, as each statement costs 5-10 µs, and a round trip where the database
+is elsewhere. The whole claim is read where there is one; joined to the counts it would make SQLite open a table of its
+own."""
+_LOOK, _LOOK_AT_LANES = f"{_COUNTS}, {_HOLDS}", f"{_COUNTS_OF_LANES}, {_HOLDS}"
+
+
+def _look(ask: Ask) -> Query:
+    """The counts, and behind them who holds the tag."""
+    return Twin(_LOOK, _counted(ask), _LOOK_AT_LANES)
+
+
+def _counts(ask: Ask) -> Transaction[Row]:
+    rows = yield Twin(_COUNTS, _counted(ask), _COUNTS_OF_LANES)
+    return rows[0]
+
+
+def _counted(ask: Ask) -> tuple[Value, ...]:
+    """What `_COUNTS` is asked with."""
+    return (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer)
+
+
+def _read(ask: Ask, counts: Row) -> tuple[int, dict[str, int], Value, Value]:
     """Expired claims of the tag, places taken by holder, what is kept of a main board replaced, and whether the
-    device's own row names the customer, in one statement: each costs 5-10 µs."""
-    rows = yield Query(
-        f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
-        "(SELECT count(*) FROM boards WHERE service_tag = $1), "
-        "(SELECT count(*) FROM devices WHERE device_id = $4 AND customer = $5), "
-        "(SELECT taken FROM places WHERE holder = $2), (SELECT taken FROM places WHERE holder = $3)",
-        (ask.identity.service_tag, *ask.holders, ask.owned, ask.customer))
-    attempts, repaired, owned, *taken = (int(str(value or 0)) for value in rows[0])
-    return attempts, dict(zip(ask.holders, taken, strict=True)), repaired, owned
+    device's own row names the customer."""
+    attempts, repaired, owned, of_customer, of_delegate = counts
+    customer, delegate = ask.holders
+    return _number(attempts), {customer: _number(of_customer), delegate: _number(of_delegate)}, repaired, owned
+
+
+def _number(value: Value) -> int:
+    """A count, none where there is no row."""
+    assert value is None or isinstance(value, int)
+    return value or 0
 
 
 _ANSWERED = (f"UPDATE claims SET {as_set(Event.ANSWERED)}, issued_at = $2, sealed = $3, busy_until = 0, "
@@ -287,14 +320,9 @@ def _issue_elsewhere(answer: tuple[Value, ...], delegate: str) -> Transaction[Se
                          "AND delegate <> $2", (answer[0], delegate))
     rows = (yield Query(_ISSUE_ELSEWHERE, (*answer, before[0][0]))) if before else ()
     if rows:
-        yield Query("UPDATE places SET taken = taken - 1 WHERE holder = $1", (f"delegate/{before[0][0]!s}",))
-        yield from _take_place(f"delegate/{delegate}")
+        yield holders.give_back_one(f"delegate/{before[0][0]!s}")
+        yield holders.take_one(f"delegate/{delegate}")
     return rows
-
-
-def _take_place(holder: str) -> Transaction[None]:
-    yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1) "
-                "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", (holder,))
 
 
 def open_and_issue(ask: Ask, seal: Seal) -> Transaction[Opened]:
@@ -331,8 +359,7 @@ def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | No
     if not rows:
         return None
     claim = claim_of(rows[0])
-    yield Query("UPDATE places SET taken = taken - 1 WHERE holder IN ($1, $2)",
-                (f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
+    yield holders.give_back((f"customer/{claim.customer}", f"delegate/{claim.delegate}"))
     yield from note(event, claim, moment(now), by)
     return claim
 

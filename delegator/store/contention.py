@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from delegator.policy import Applied, capped, paced
-from delegator.store.transaction import Counted, Query
+from delegator.store.holders import taken_by
+from delegator.store.transaction import Counted
 
 
 def contended(policies: Sequence[Applied]) -> list[str | Counted]:
@@ -19,5 +20,4 @@ def contended(policies: Sequence[Applied]) -> list[str | Counted]:
 
 
 def _counted(holder: str, most: int) -> Counted:
-    return Counted(holder, Query("SELECT sum(taken) FROM places WHERE holder = $1", (holder,)),
-                   lambda taken: taken >= most)
+    return Counted(holder, taken_by(holder), lambda taken: taken >= most)

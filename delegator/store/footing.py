@@ -38,7 +38,7 @@ def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
                lease_until=now, since=since)
 
 
-def footing(ask: Ask) -> Transaction[Footing]:
+def footing_of(ask: Ask) -> Transaction[Footing]:
     """Everything that the claim's transaction will look at."""
     tag = ask.identity.service_tag
     rows = yield Query(f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (tag,))

@@ -20,6 +20,14 @@ EVERYTHING = 0x64656C6567617465
 MIGRATING = EVERYTHING + 1
 
 
+class Near(Exception):
+    """The number of a name that was shared is near its limit: the transaction must have that name alone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 class Needs(msgspec.Struct, frozen=True):
     """Names to have alone, None for everything, and names to share."""
 
@@ -37,10 +45,15 @@ class Needs(msgspec.Struct, frozen=True):
         COMMITTED each looks at the time it begins."""
         if self.names is None:
             return f"BEGIN; SELECT pg_advisory_xact_lock({EVERYTHING})"
-        locks = sorted([(_key(name), "") for name in self.names]
-                       + [(_key(one.name), "_shared") for one in self.counted])
         return "; ".join(["BEGIN", f"SELECT pg_advisory_xact_lock_shared({EVERYTHING})",
-                          *(f"SELECT pg_advisory_xact_lock{how}({key})" for key, how in locks)])
+                          *(f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}({key})"
+                            for key, shared in self.locks)])
+
+    @property
+    def locks(self) -> list[tuple[int, bool]]:
+        """The locks of names, in order, and whether each is shared."""
+        return sorted([(_key(name), False) for name in self.names or ()]
+                      + [(_key(one.name), True) for one in self.counted])
 
 
 def needs_of(scope: Scope | None) -> Needs:

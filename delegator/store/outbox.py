@@ -3,7 +3,7 @@
 Any room of the store writes a message with `put`, composed by `yield from` into the transaction that makes it true: a
 crash loses none, and whoever says the same again adds none. For each carrier and recipient there is a queue, a row that
 says when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
-The columns keep the names of the first event's: `notice` is the event, `delegate` the recipient, `kind` the carrier.
+A program of the release before has tables of its own, `outbox` and `outbox_queues`; what it leaves in them is moved.
 The invariants: a message is told once, by its id; no secret is in any row.
 Must not live here: which events there are, wording, sending, how long to wait (notify).
 """
@@ -19,13 +19,14 @@ from delegator.model import MAIL_ADDRESS, Message, Notification, NotificationKin
 from delegator.model.audited import Act, Entry
 from delegator.model.notified import MAIL_TO
 from delegator.model.owned import By
+from delegator.store import outbox_before
 from delegator.store.audit import append
 from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, milliseconds_of, moment, moment_if_any
 from delegator.store.running import Running
-from delegator.store.transaction import Query, Row, Transaction, rows_alone
+from delegator.store.transaction import Query, Row, Transaction, Twin, rows_alone
 
-COLUMNS = ("number, message_id, notice, delegate, kind, subject, body, customer, created_at, give_up_at, attempts, "
+COLUMNS = ("number, message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, attempts, "
            "state, last_error, ended_at")
 PATIENCE = timedelta(days=3)
 """How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
@@ -43,8 +44,8 @@ DAY = 24 * 3600 * 1000
 class Queue(msgspec.Struct, frozen=True):
     """One queue as it was seen. Whoever changes `due_at` from that first has it."""
 
-    kind: NotificationKind
-    delegate: str
+    carrier: NotificationKind
+    recipient: str
     due_at: int
     failures: int = 0
 
@@ -74,28 +75,37 @@ def put(message: Message) -> Transaction[None]:
     at = milliseconds(message.at)
     said = {name: value for name, value in message.body.items() if value is not None}
     yield Query(
-        "INSERT INTO outbox (message_id, notice, delegate, kind, subject, body, customer, created_at, give_up_at) "
+        "INSERT INTO messages (message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at) "
         "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING",
         (message.message_id, message.event, message.recipient, message.carrier.value, message.subject,
          msgspec.json.encode(said, order="sorted").decode(), message.customer, at, at + milliseconds_of(PATIENCE)))
-    yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                "ON CONFLICT (kind, delegate) DO NOTHING", (message.carrier.value, message.recipient, at))
+    yield Twin(_OPEN, (message.carrier.value, message.recipient, at), _OPEN_AND_HOLD)
+
+
+_OPEN = ("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+         "ON CONFLICT (carrier, recipient) DO NOTHING")
+_OPEN_AND_HOLD = ("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+                  "ON CONFLICT (carrier, recipient) DO UPDATE SET carrier = excluded.carrier")
+"""Where transactions run side by side whoever puts something into a queue holds the queue until it is committed: else a
+worker that finds the queue empty at that moment would remove it."""
 
 
 def told_since(event: str, recipient: str, carrier: NotificationKind, since: int) -> Query:
     """How many messages of an event there are to a recipient by a carrier, of that time (ms) and the day after it: for
     who promises that nobody is flooded."""
-    return Query("SELECT count(*) FROM outbox WHERE notice = $1 AND delegate = $2 AND kind = $3 AND "
-                 "created_at >= $4 AND created_at < $5", (event, recipient, carrier.value, since, since + DAY))
+    return Query("SELECT (SELECT count(*) FROM messages WHERE event = $1 AND recipient = $2 AND carrier = $3 AND "
+                 "created_at >= $4 AND created_at < $5) + (SELECT count(*) FROM outbox WHERE notice = $1 AND "
+                 "delegate = $2 AND kind = $3 AND created_at >= $4 AND created_at < $5)",
+                 (event, recipient, carrier.value, since, since + DAY))
 
 
-def due(kind: NotificationKind, now: int, most: int) -> Query:
+def due(carrier: NotificationKind, now: int, most: int) -> Query:
     """Queues that may be worked on now, the longest waiting first. One that is due further away than any pause is
     long was put off by a wrong clock."""
-    return Query("SELECT kind, delegate, due_at, failures FROM outbox_queues WHERE kind = $1 AND (due_at <= $2 "
+    return Query("SELECT carrier, recipient, due_at, failures FROM message_queues WHERE carrier = $1 AND (due_at <= $2 "
                  "OR due_at > CASE WHEN failures < 5 THEN CAST($4 AS BIGINT) "
                  "ELSE CAST($5 AS BIGINT) END) ORDER BY due_at LIMIT $3",
-                 (kind.value, now, most, now + milliseconds_of(SHORT), now + milliseconds_of(LONG)))
+                 (carrier.value, now, most, now + milliseconds_of(SHORT), now + milliseconds_of(LONG)))
 
 
 def queue_of(row: Row) -> Queue:
@@ -105,8 +115,8 @@ def queue_of(row: Row) -> Queue:
 def _swap(queue: Queue, due_at: int, failures: int) -> Transaction[Queue | None]:
     """Push the queue's time from what it was seen as; None when somebody else has it."""
     rows = yield Query(
-        "UPDATE outbox_queues SET due_at = $4, failures = $5 WHERE kind = $1 AND delegate = $2 AND due_at = $3 "
-        "RETURNING due_at", (queue.kind.value, queue.delegate, queue.due_at, due_at, failures))
+        "UPDATE message_queues SET due_at = $4, failures = $5 WHERE carrier = $1 AND recipient = $2 AND due_at = $3 "
+        "RETURNING due_at", (queue.carrier.value, queue.recipient, queue.due_at, due_at, failures))
     return replace(queue, due_at=due_at, failures=failures) if rows else None
 
 
@@ -118,13 +128,13 @@ def take(queue: Queue, until: int) -> Transaction[Taken | None]:
     held = yield from _swap(queue, until if put_off else max(until, queue.due_at + 1), queue.failures)
     if held is None:
         return None
-    which = (queue.kind.value, queue.delegate)
+    which = (queue.carrier.value, queue.recipient)
     rows = yield Query(
-        "UPDATE outbox SET attempts = attempts + 1 WHERE number = (SELECT number FROM outbox WHERE kind = $1 AND "
-        f"delegate = $2 AND state = 'waiting' ORDER BY attempts, number LIMIT 1) RETURNING {COLUMNS}", which)
+        "UPDATE messages SET attempts = attempts + 1 WHERE number = (SELECT number FROM messages WHERE carrier = $1 "
+        f"AND recipient = $2 AND state = 'waiting' ORDER BY attempts, number LIMIT 1) RETURNING {COLUMNS}", which)
     if rows:
         return Taken(notification_of(rows[0]), held)
-    yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2", which)
+    yield Query("DELETE FROM message_queues WHERE carrier = $1 AND recipient = $2", which)
     return None
 
 
@@ -141,43 +151,46 @@ def given_up(taken: Taken, why: str, now: int) -> Transaction[Queue | None]:
 
 
 def _end(number: int, state: str, why: str | None, now: int) -> Transaction[None]:
-    yield Query("UPDATE outbox SET state = $2, last_error = $3, ended_at = $4 WHERE number = $1",
+    yield Query("UPDATE messages SET state = $2, last_error = $3, ended_at = $4 WHERE number = $1",
                 (number, state, why and why[:_LONGEST_ERROR], now))
 
 
 def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) -> Transaction[list[Notification]]:
     """It could not be delivered; the whole queue waits until `due_at`. The ones whose time is over are given up,
     and returned, where `give_up` says that `now` can be believed."""
-    yield Query("UPDATE outbox SET last_error = $2 WHERE number = $1",
+    yield Query("UPDATE messages SET last_error = $2 WHERE number = $1",
                 (taken.notification.number, why[:_LONGEST_ERROR]))
     yield from _swap(taken.queue, due_at, taken.queue.failures + 1)
     if not give_up:
         return []
     rows = yield Query(
-        "UPDATE outbox SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
-        "outbox WHERE kind = $1 AND delegate = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
+        "UPDATE messages SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
+        "messages WHERE carrier = $1 AND recipient = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
         f"number LIMIT {_AT_A_TIME}) RETURNING {COLUMNS}",
-        (taken.queue.kind.value, taken.queue.delegate, now, why[:_LONGEST_ERROR]))
+        (taken.queue.carrier.value, taken.queue.recipient, now, why[:_LONGEST_ERROR]))
     return [notification_of(row) for row in rows]
 
 
 def retry(now: int, subject: str | None, recipient: str | None) -> Transaction[int]:
     """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
     being worked on may be worked on twice then: receivers drop duplicates by their id."""
-    where, values = chosen({"subject = {0}": subject, "delegate = {0}": recipient}, 2)
+    while (yield from outbox_before.moved(now, now, _AT_A_TIME, held=True)):
+        pass
+    where, values = chosen({"subject = {0}": subject, "recipient = {0}": recipient}, 2)
     rows = yield Query(
-        "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $1 WHERE state <> 'sent' "
-        f"AND {where} RETURNING kind, delegate", (now + milliseconds_of(PATIENCE), *values))
+        "UPDATE messages SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $1 WHERE state <> 'sent' "
+        f"AND {where} RETURNING carrier, recipient", (now + milliseconds_of(PATIENCE), *values))
     for kind, whose in sorted({(str(row[0]), str(row[1])) for row in rows}):
-        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (kind, delegate) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
+        yield Query("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+                    "ON CONFLICT (carrier, recipient) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
     return len(rows)
 
 
-def waiting(kind: NotificationKind, most: int) -> Query:
-    """How many of a kind are still to be sent, counted up to `most`."""
-    return Query("SELECT count(*) FROM (SELECT number FROM outbox WHERE state = 'waiting' AND kind = $1 LIMIT $2) "
-                 "AS some", (kind.value, most))
+def waiting(carrier: NotificationKind, most: int) -> Query:
+    """How many are still to be sent by a carrier, counted up to `most`."""
+    return Query("SELECT count(*) FROM (SELECT number FROM messages WHERE state = 'waiting' AND carrier = $1 UNION ALL "
+                 "SELECT number FROM outbox WHERE state = 'waiting' AND kind = $1 LIMIT $2) AS waiting",
+                 (carrier.value, most))
 
 
 def _noted(work: Transaction[int], by: By, now: datetime, claim_id: str | None,
@@ -192,7 +205,7 @@ def _noted(work: Transaction[int], by: By, now: datetime, claim_id: str | None,
 
 def forget(before: int) -> Transaction[int]:
     """Drop what ended before then: a log of who was told what is not ours to keep for ever."""
-    rows = yield Query("DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE ended_at < $1 "
+    rows = yield Query("DELETE FROM messages WHERE number IN (SELECT number FROM messages WHERE ended_at < $1 "
                        f"LIMIT {_AT_A_TIME}) RETURNING number", (before,))
     return len(rows)
 
@@ -228,6 +241,15 @@ class Outbox:
     async def waiting(self, kind: NotificationKind, most: int) -> int:
         return int(str((await self._driver.read(waiting(kind, most)))[0][0]))
 
+    async def adopt(self, now: datetime) -> int:
+        """Move what a program of the release before left in its own outbox. A look that finds nothing writes
+        nothing."""
+        if not await self._driver.read(outbox_before.ANY):
+            return 0
+        at = milliseconds(now)
+        return await self._driver.run(
+            lambda: outbox_before.moved(at, at + milliseconds_of(LONG), _AT_A_TIME), rows_alone)
+
     async def forget(self, before: datetime) -> int:
         return await self._driver.run(lambda: forget(milliseconds(before)), rows_alone)
 
@@ -235,7 +257,9 @@ class Outbox:
                    delegate: str | None = None, most: int = 1000) -> list[Notification]:
         """Notifications, newest first."""
         where, values = chosen({"customer = {0}": customer, "state = {0}": None if state is None else state.value,
-                                "delegate = {0}": delegate}, 2)
+                                "recipient = {0}": delegate}, 2)
         rows = await self._driver.read(Query(
-            f"SELECT {COLUMNS} FROM outbox WHERE {where} ORDER BY number DESC LIMIT $1", (most, *values)))
-        return [notification_of(row) for row in rows]
+            f"SELECT {COLUMNS} FROM messages WHERE {where} ORDER BY number DESC LIMIT $1", (most, *values)))
+        before = await self._driver.read(outbox_before.rows_of(
+            customer, None if state is None else state.value, delegate, most))
+        return [*(notification_of(row) for row in rows), *map(outbox_before.message_of, before)][:most]

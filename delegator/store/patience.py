@@ -35,6 +35,14 @@ class Late(DelegatorError):
     """The deadline of a request passed; its transaction is undone beside it."""
 
 
+class Doubt(Exception):
+    """The connection was lost while committing: it was done, or not."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Patience:
     """See the module."""
 

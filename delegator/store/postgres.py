@@ -13,31 +13,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from delegator.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect, reach, writer_at
 from delegator.store.fencing import Fence
-from delegator.store.needs import MIGRATING, Needs, needs_of
-from delegator.store.patience import FOREIGN, Late, Patience
-from delegator.store.phrases import in_postgres
+from delegator.store.grouping import Groups
+from delegator.store.needs import EVERYTHING, MIGRATING, Near, Needs, needs_of
+from delegator.store.patience import FOREIGN, Doubt, Late, Patience
 from delegator.store.pool import Lane, Pool
 from delegator.store.running import BRISK
 from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
-from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work
-from delegator.store.troubles import Trouble, told, trouble_of
+from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work, in_postgres
+from delegator.store.troubles import Trouble, told, trouble_of, words_of
 from delegator.store.turns import TooMany, Turns, sent_away
 from delegator.store.watching import Watch
 from delegator.store.window import Window
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 TRIES = {Trouble.RACE: 20, Trouble.REFUSED: 3, Trouble.LOST: 8}
 """How often a transaction is run in all, by what went wrong, while patience lasts. A constraint that still refuses it
@@ -46,22 +48,12 @@ STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
 NEAR = 1.0
 """Seconds for which a name that was near its limit is taken alone at once."""
+LET_GO, COMES_AGAIN = 1000, 30
+"""Milliseconds that a schema file waits for a lock, and between two tries, and how often it comes: within a minute
+whoever holds that lock has ended, or is not one of ours."""
+HELD = ("55P03", "40P01")
+"""What it is told when it waited for too long, or in a ring with others."""
 REVISION = "SELECT number FROM revision"
-
-class _Doubt(Exception):
-    """The connection was lost while committing: it was done, or not."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class _Near(Exception):
-    """The number of a name that was shared is near its limit: the transaction must have that name alone."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
 
 
 class PostgresDriver:
@@ -77,7 +69,9 @@ class PostgresDriver:
         self.chain = "main"
         """Of the audit: one for each lane. Right while `run` makes a transaction."""
         self.turn = 0
-        """Another number for each transaction: here no two share a commit."""
+        """Another number for each transaction, or for each group of them that share a commit."""
+        self.together = False
+        """Whether those of this turn are done or undone as one. Right while `run` makes a transaction."""
         self._server, self._pool = server, pool
         self.timeout = server.timeout
         self._slowness = Slowness(server.name, time.monotonic)
@@ -90,6 +84,7 @@ class PostgresDriver:
         self._scout: Scout | None = None
         self._loop = asyncio.get_running_loop()
         self.commits = Commits()
+        self._groups = Groups(pool, fence, self._patience, self.commits, self._made, self._let_go)
 
     def request(self) -> Within:
         return self._window.request(self.timeout)
@@ -148,10 +143,14 @@ class PostgresDriver:
         if needs.counted:
             needs = needs.alone_with(name for name, until in self._near.items() if until > self._loop.time())
         try:
-            return await self._in_turn(work, needs, repeatable)
-        except _Near as near:
+            outcome = await self._in_turn(work, needs, repeatable)
+        except Near as near:
             self._near[near.name] = self._loop.time() + NEAR
-            return await self._in_turn(work, needs.alone_with(one.name for one in needs.counted), repeatable)
+            outcome = await self._in_turn(work, needs.alone_with(one.name for one in needs.counted), repeatable)
+        self._slowness.done()
+        if deadline() is not None:
+            self._window.done()
+        return outcome
 
     async def _in_turn(self, work: Work[T], needs: Needs, repeatable: bool) -> T:
         names = sorted(needs.names or ())
@@ -168,8 +167,10 @@ class PostgresDriver:
         until = self._patience.until
         while True:
             try:
+                if repeatable and not tries:
+                    return await self._groups.of(work, needs, lambda: self._once(work, needs))
                 return await self._once(work, needs)
-            except _Doubt as doubt:
+            except Doubt as doubt:
                 error = doubt.error
                 if not repeatable:
                     raise DelegatorError(
@@ -192,8 +193,7 @@ class PostgresDriver:
         try:
             await self._patience.of(lane, lane.connection.execute, needs.begin)
             await self._must_be_far(lane, needs.counted)
-            self.chain, self.turn = str(lane.number), self.turn + 1
-            outcome = await self._drive(lane, work())
+            outcome = await self._drive(lane, *self._made(lane, [work], together=False))
             self._fence.require(lane.connection)
             self._patience.must_last()
             committing = True
@@ -203,23 +203,25 @@ class PostgresDriver:
             self.commits.failed += committing
             await self._let_go(lane, error)
             if committing and isinstance(error, Exception) and trouble_of(error) is Trouble.LOST:
-                raise _Doubt(error) from error
+                raise Doubt(error) from error
             raise
         self.commits.done += 1
         self.commits.transactions += 1
-        self._slowness.done()
-        if deadline() is not None:
-            self._window.done()
         self._pool.give(lane)
         return outcome
 
+    def _made(self, lane: Lane, works: Sequence[Work[T]], *, together: bool = True) -> list[Transaction[T]]:
+        """Transactions for one turn of a lane."""
+        self.chain, self.turn, self.together = str(lane.number), self.turn + 1, together
+        return [work() for work in works]
+
     async def _must_be_far(self, lane: Lane, counted: Sequence[Counted]) -> None:
         """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
-        waits for all of them. So what is far by more than there are connections is not reached. Raises _Near."""
+        waits for all of them. So what is far by more than there are connections is not reached. Raises Near."""
         for one in counted:
-            rows = await self._patience.of(lane, lane.connection.fetch, one.question.sql, *one.question.parameters)
+            rows = await self._patience.of(lane, lane.connection.fetch, in_postgres(one.question), *one.question.parameters)
             if one.near(int(rows[0][0] or 0) + lane.most):
-                raise _Near(one.name)
+                raise Near(one.name)
 
     async def _drive(self, lane: Lane, transaction: Transaction[T]) -> T:
         fetch = lane.connection.fetch
@@ -229,7 +231,7 @@ class PostgresDriver:
                 if type(query) is Rows:
                     rows = await self._patience.of(lane, _copy, lane, query)
                 else:
-                    rows = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                    rows = await self._patience.of(lane, fetch, in_postgres(query), *query.parameters)
                 query = transaction.send(rows)
         except StopIteration as end:
             outcome: T = end.value
@@ -258,7 +260,7 @@ class PostgresDriver:
 
     async def read(self, query: Query) -> list[Row]:
         """Rows of one read outside any transaction. Raises DelegatorError (TRY_LATER, UNAVAILABLE)."""
-        sql, until = in_postgres(query.sql), self._patience.until
+        sql, until = in_postgres(query), self._patience.until
         for tries in itertools.count(1):
             self._fence.require_whole()  # what a device has is told by reading, too
             lane = await self._pool.take()
@@ -285,7 +287,7 @@ class PostgresDriver:
 
         async def read(query: Query) -> list[Row]:
             try:
-                rows: list[Row] = await self._patience.of(lane, fetch, in_postgres(query.sql), *query.parameters)
+                rows: list[Row] = await self._patience.of(lane, fetch, in_postgres(query), *query.parameters)
             except FOREIGN as error:
                 raise told(error, self.name) from error
             return rows
@@ -300,14 +302,15 @@ class PostgresDriver:
         self._pool.give(lane)
 
     async def script(self, sql: str) -> None:
-        """Run a schema file that brings its own transaction, one process at a time and for as long as it takes.
-        Raises DelegatorError (CONFIGURATION), and nothing of it remains."""
+        """Run a schema file that brings its own transaction, one process at a time, with the database to itself and for
+        as long as it takes. Others go on serving meanwhile: it never waits for a lock for long, as they would all wait
+        behind it, but lets go and comes again. Raises DelegatorError (CONFIGURATION), and nothing of it remains."""
         lane = await self._pool.take()
         execute = lane.connection.execute
         try:
             await execute(f"SET statement_timeout = 0; SELECT pg_advisory_lock({MIGRATING})")
             try:
-                await execute(sql)
+                await self._amid_others(execute, sql)
             finally:
                 await execute(f"ROLLBACK; SELECT pg_advisory_unlock({MIGRATING}); RESET statement_timeout")
         except FOREIGN as error:
@@ -321,9 +324,25 @@ class PostgresDriver:
             raise
         self._pool.give(lane)
 
+    async def _amid_others(self, execute: Callable[[str], Awaitable[Any]], sql: str) -> None:
+        for tries in itertools.count(1):
+            try:
+                await execute(f"SET lock_timeout = {LET_GO}; SELECT pg_advisory_lock({EVERYTHING})")
+                await execute(sql)
+            except FOREIGN as error:
+                if getattr(error, "sqlstate", "") not in HELD or tries >= COMES_AGAIN:
+                    raise
+                log.warning("database %s: its schema waits for somebody: %s", self.name, words_of(error))
+            else:
+                return
+            finally:
+                await execute(f"ROLLBACK; RESET lock_timeout; SELECT pg_advisory_unlock({EVERYTHING})")
+            await asyncio.sleep(LET_GO / 1000)
+
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
+        await self._groups.close()
         await self._patience.close()
         if self._scout is not None:
             await self._scout.close()

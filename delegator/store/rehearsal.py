@@ -17,7 +17,7 @@ import msgspec
 
 from delegator.sealing import SealingKey
 from delegator.store.audit import Ledger
-from delegator.store.migrate import APPLIED, still_missing
+from delegator.store.migrate import APPLIED, schema_files, still_missing
 from delegator.store.soundness import require_sound
 from delegator.store.sqlite import unusable
 from delegator.store.transaction import Query, Row
@@ -29,16 +29,19 @@ Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """The number of the newest schema file that was applied, 0 for none; and of the newest that a start would apply,
-    None where it applies none."""
+    """The number of the newest schema file that was applied, 0 for none; of the newest that a start would apply, None
+    where it applies none; and of the newest that this program knows."""
 
     at: int
     to: int | None
+    known: int
 
     @property
     def words(self) -> str:
         if not self.at:
             return "holds no tables yet; made at first use"
+        if self.at > self.known:
+            return f"schema {self.at}, of a newer release; this one knows {self.known} and works beside it"
         return f"schema {self.at}" + ("" if self.to is None else f"; a start brings it to {self.to}, for good")
 
 
@@ -50,7 +53,8 @@ async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Stan
     missing = still_missing(applied, dialect)
     if sealing is not None and "audit_keys" in tables:
         await _audit_opens(read, sealing)
-    return Standing(max((int(str(row[0])) for row in applied), default=0), missing[-1].number if missing else None)
+    newest = max((int(str(row[0])) for row in applied), default=0)
+    return Standing(newest, missing[-1].number if missing else None, schema_files(dialect)[-1].number)
 
 
 async def _audit_opens(read: Read, sealing: SealingKey) -> None:

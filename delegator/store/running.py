@@ -39,7 +39,7 @@ class Driver(Running, Protocol):
     """What a database engine must offer; the contract suite in tests/store says it in full. With
     `reads_beside` reading goes on where transactions wait. `era` is another number when another server is written to.
     `age` is that of their line, which `moves` as it should or does not; it `is_full` while no `request` more is let
-    in."""
+    in. Transactions of one `turn` share a commit; with `together` none of them is undone by itself."""
 
     dialect: str
     commits: Commits
@@ -51,6 +51,8 @@ class Driver(Running, Protocol):
     def chain(self) -> str: ...
     @property
     def turn(self) -> int: ...
+    @property
+    def together(self) -> bool: ...
     @property
     def heard(self) -> int | None: ...
     @property

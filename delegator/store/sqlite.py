@@ -60,6 +60,8 @@ class SqliteDriver:
     dialect = "sqlite"
     chain = "main"
     """Of the audit: one for all, as transactions run one after the other."""
+    together = False
+    """Of those that share a commit each can be undone by itself."""
     shared = False
     reads_beside = True
     """Reading waits for nobody who writes."""

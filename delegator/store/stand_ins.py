@@ -12,10 +12,10 @@ import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.policy import Applied, Reason, over_limits, paced
-from delegator.store import paces
+from delegator.store import holders, paces
 from delegator.store.claims import PAST, expire_lapsed
 from delegator.store.contention import contended
-from delegator.store.transaction import Counted, Query, Transaction
+from delegator.store.transaction import Counted, Query, Transaction, Twin
 
 
 class StandIn(msgspec.Struct, frozen=True):
@@ -75,10 +75,12 @@ def _must_fit(stand_in: StandIn, tag: str, customer: str, now: int) -> Transacti
                         reasons=texts, retry_after=max(later, default=None))
 
 
+_COUNTS, _COUNTS_OF_LANES = holders.beside(
+    f"(SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired')", 2)
+
+
 def _obstacles(stand_in: StandIn, tag: str, now: int) -> Transaction[tuple[Reason, ...]]:
-    rows = yield Query(
-        f"SELECT (SELECT count(*) FROM claims WHERE service_tag = $1 AND {PAST} AND state = 'expired'), "
-        "(SELECT taken FROM places WHERE holder = $2)", (tag, stand_in.holder))
+    rows = yield Twin(_COUNTS, (tag, stand_in.holder), _COUNTS_OF_LANES)
     attempts, taken = (int(str(value or 0)) for value in rows[0])
     reasons = over_limits(stand_in.policies, {stand_in.holder: taken}, attempts)
     return reasons + (yield from paces.obstacles(stand_in.policies, now))

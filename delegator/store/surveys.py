@@ -16,6 +16,7 @@ from delegator.model import Claim
 from delegator.policy import Pace
 from delegator.store.claims import COLUMNS, LIVE, PAST, claim_of
 from delegator.store.fleet import View
+from delegator.store.holders import ALL
 from delegator.store.moments import milliseconds
 from delegator.store.paces import pace_of, window
 from delegator.store.transaction import Query, Row
@@ -52,8 +53,7 @@ class Surveys:
     async def places(self, at: datetime) -> dict[str, int]:
         """Devices that hold a claim, by holder, as a limit judged at that time would find them: without those whose
         lease is over, as far as claims end by themselves."""
-        taken = {str(row[0]): int(str(row[1])) for row in await self._driver.read(
-            Query("SELECT holder, sum(taken) FROM places GROUP BY holder HAVING sum(taken) <> 0"))}
+        taken = {str(row[0]): int(str(row[1])) for row in await self._driver.read(ALL)}
         for row in await self._driver.read(Query(
                 "SELECT customer, delegate, count(*) FROM claims WHERE state IN ('asking', 'issued') "
                 "AND lease_until <= $1 GROUP BY customer, delegate", (milliseconds(at),))):

@@ -31,6 +31,18 @@ class Rows(Query, frozen=True):
     (device_id, customer)", and `parameters` are the values of all rows, one row after the other."""
 
 
+class Twin(Query, frozen=True):
+    """One statement that engines word differently: `sql` is SQLite's, `postgres` PostgreSQL's. Both mean the same, or
+    the second is stricter, where transactions run side by side."""
+
+    postgres: str = ""
+
+
+def in_postgres(query: Query) -> str:
+    """As PostgreSQL is told it."""
+    return query.postgres if type(query) is Twin else query.sql
+
+
 T = TypeVar("T")
 Transaction = Generator[Query, Sequence[Row], T]
 Work = Callable[[], Transaction[T]]

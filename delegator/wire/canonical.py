@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,8 +31,8 @@ _IN = "(?(n)(?P=n):)"
 """The prefix of an element of ours: the one its operation declared, or none."""
 
 
-class _Take(msgspec.Struct, frozen=True):
-    """Which group of the match holds a part. A record's own group says only whether it is there."""
+class _Take(NamedTuple):
+    """Which group of the match holds a part, to be unpacked. A record's own group says only whether it is there."""
 
     field: str
     group: int
@@ -125,17 +125,17 @@ def read(body: bytes, service: Service) -> tuple[Version, Element, Request] | No
 
 def _fields(takes: tuple[_Take, ...], groups: tuple[Any, ...], most: int) -> dict[str, Any]:
     found = {}
-    for take in takes:
-        text = groups[take.group - 1]
-        if not text and (text is None or take.many is not None):
+    for field, group, read_one, inner, many in takes:
+        text = groups[group - 1]
+        if not text and (text is None or many is not None):
             continue
-        if take.takes:
-            found[take.field] = take.read(**_fields(take.takes, groups, most))
-        elif take.many is None:
-            found[take.field] = take.read(text)
+        if inner:
+            found[field] = read_one(**_fields(inner, groups, most))
+        elif many is None:
+            found[field] = read_one(text)
         else:
-            values = take.many.findall(text)
+            values = many.findall(text)
             if len(values) > most:
                 raise ValueError("more than the table allows")
-            found[take.field] = tuple([take.read(value) for value in values])
+            found[field] = tuple([read_one(value) for value in values])
     return found

@@ -10,6 +10,7 @@ Must not live here: verification (pki.trust, wire.tls), the comparison with a se
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 
 from cryptography import x509
@@ -79,17 +80,17 @@ def _text(der: bytes, at: int) -> str:
 
 
 def _serial(der: bytes) -> tuple[int, int]:
-    """The serial number, and where it ends."""
+    """Where the serial number's content begins and ends."""
     at = _element(der, _element(der, 0, _SEQUENCE)[0], _SEQUENCE)[0]
     if der[at:at + 1] == bytes([_VERSION]):
         at = _end(der, at)
-    start, end = _element(der, at, _INTEGER)
-    return int.from_bytes(der[start:end], "big", signed=True), end
+    return _element(der, at, _INTEGER)
 
 
 def serial_of(der: bytes) -> int:
     """The serial number of a certificate. Raises ValueError."""
-    return _serial(der)[0]
+    start, end = _serial(der)
+    return int.from_bytes(der[start:end], "big", signed=True)
 
 
 def read_certificate(der: bytes) -> PeerCertificate:
@@ -99,12 +100,66 @@ def read_certificate(der: bytes) -> PeerCertificate:
 
 def read_leaf(der: bytes) -> tuple[PeerCertificate, int]:
     """The same, and where the public key begins. Raises ValueError."""
-    serial, at = _serial(der)
+    serial_at, signature_at, subject_at, key_at, end = _plain(der) or _walked(der)
+    serial = int.from_bytes(der[serial_at:signature_at], "big", signed=True)
+    fingerprint = hashlib.sha256(der[key_at:end]).hexdigest()
+    names = _only_name(der[subject_at:key_at]) or _common_names(der, subject_at, key_at)
+    return PeerCertificate(names, serial, fingerprint), key_at
+
+
+Places = tuple[int, int, int, int, int]
+"""Where in a certificate the serial number's content begins and ends, the subject's content begins and ends, which is
+where the public key's element begins, and where that ends."""
+
+
+def _walked(der: bytes) -> Places:
+    """Element by element. Raises ValueError."""
+    serial_at, at = _serial(der)
+    signature_at = at
     for _ in ("signature", "issuer", "validity"):
         at = _end(der, at)
-    subject, key_at = _element(der, at, _SEQUENCE)
-    key = der[key_at:_end(der, key_at)]
-    return PeerCertificate(_common_names(der, subject, key_at), serial, hashlib.sha256(key).hexdigest()), key_at
+    subject_at, key_at = _element(der, at, _SEQUENCE)
+    return serial_at, signature_at, subject_at, key_at, _end(der, key_at)
+
+
+def _plain(der: bytes) -> Places | None:
+    """The same of a certificate of a device: of 256 bytes and more, of version 3, with names and a key of 127 bytes at
+    most, as those on curves are. A third of the walk's cost, as a length is one octet wherever it is needed (measured).
+    None for any other one, whatever is the matter."""
+    size = len(der)
+    if _HEAD.match(der) is None or (der[2] << 8 | der[3]) + 4 != size or (der[6] << 8 | der[7]) + 8 > size:
+        return None
+    try:
+        signature_at = _HEAD_SIZE + der[_HEAD_SIZE - 1]
+        issuer_at = signature_at + 2 + der[signature_at + 1]
+        validity_at = issuer_at + 2 + der[issuer_at + 1]
+        subject_at = validity_at + 2 + der[validity_at + 1]
+        key_at = subject_at + 2 + der[subject_at + 1]
+        end = key_at + 2 + der[key_at + 1]
+        long = der[signature_at + 1] | der[issuer_at + 1] | der[validity_at + 1] | der[subject_at + 1] | der[key_at + 1]
+    except IndexError:
+        return None
+    if long >= 0x80 or der[subject_at] != _SEQUENCE or end > (der[6] << 8 | der[7]) + 8:
+        return None
+    return _HEAD_SIZE, signature_at, subject_at + 2, key_at, end
+
+
+def _only_name(subject: bytes) -> tuple[str, ...] | None:
+    """The common name, where a subject is that and nothing else. None for any other one."""
+    size = len(subject)
+    if not 12 <= size < 0x80 or subject[:11] != _ONLY_NAME % (size - 2, size - 4, size - 11):
+        return None
+    try:
+        return (subject[11:].decode("utf-8"),)
+    except UnicodeDecodeError:
+        return None
+
+
+_HEAD = re.compile(rb"\x30\x82..\x30\x82..\xa0\x03\x02\x01\x02\x02[\x01-\x7f]", re.DOTALL)
+"""Certificate, what is signed of it, version 3, serial number."""
+_HEAD_SIZE = 15
+_ONLY_NAME = b"\x31%c\x30%c\x06\x03\x55\x04\x03\x0c%c"
+"""A set of one attribute, common name, in UTF-8."""
 
 
 def host_of(certificate: x509.Certificate) -> str | None:

@@ -12,7 +12,7 @@ Must not live here: SOAP's own elements (wire.soap), what to do with a value (ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -291,19 +291,24 @@ def render_answer(asked: Element, reply: Reply) -> str:
 
 def _render_parts(record: Record, value: Any) -> str:
     return "".join([f"<{part.name}>{_render_part(record, part, one)}</{part.name}>"
-                    for part, many in _said(record, value) for one in many])
+                    for part, one in _said(record, value)])
 
 
-def _said(record: Record, value: Any) -> Iterator[tuple[Part, Sequence[Any]]]:
-    """The parts that a value has something to say in, and what. Raises DelegatorError (UNAVAILABLE)."""
+def _said(record: Record, value: Any) -> list[tuple[Part, Any]]:
+    """The parts that a value has something to say in, and what: one that is there many times comes as often. Raises
+    DelegatorError (UNAVAILABLE)."""
+    said: list[tuple[Part, Any]] = []
     for part in record.parts:
         inner = getattr(value, part.field) if part.of is None else part.of(value)
         if inner == part.absent and not part.least:
             continue
-        many = inner if part.most > 1 else (inner,)
-        if len(many) > part.most:
+        if part.most == 1:
+            said.append((part, inner))
+        elif len(inner) > part.most:
             raise DelegatorError(Kind.UNAVAILABLE, f"{record.name}: more than {part.most} times {part.name}")
-        yield part, many
+        else:
+            said += [(part, one) for one in inner]
+    return said
 
 
 def _render_part(record: Record, part: Part, value: Any) -> str:
@@ -322,7 +327,7 @@ def action(asked: Element) -> str:
 
 
 def _write_record(record: Record, value: Any, namespace: str, name: str = "") -> Element:
-    children = tuple(_write_part(record, part, one, namespace) for part, many in _said(record, value) for one in many)
+    children = tuple(_write_part(record, part, one, namespace) for part, one in _said(record, value))
     return Element(namespace, name or record.name, "", children)
 
 

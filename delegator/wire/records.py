@@ -11,7 +11,7 @@ Must not live here: OpenSSL (wire.tls), what a message is (wire.http), deadlines
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 AT_ONCE = 32
 """Records that OpenSSL is given in one go. A request, an answer and each half of a handshake come in fewer."""
@@ -50,10 +50,20 @@ class Records:
         self._barren = self._overhead = 0
         self._shaking = True
 
-    def cut(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+    def cut(self, data: bytes) -> Iterable[tuple[bytes, int]]:
         """The same bytes in pieces, each with the number of records that end in it, AT_ONCE at most, and in a handshake
         hardly more than PIECE bytes: what has begun behind its last record is a piece of its own, as it may be data.
         Bytes that are no TLS come out too: what they are is OpenSSL's to say."""
+        if not self._left and not self._header and len(data) <= PIECE:
+            position, end, ended = 0, len(data), 0
+            while position + _HEADER <= end:
+                position += _HEADER + (data[position + 3] << 8 | data[position + 4])
+                ended += 1
+            if position == end and ended <= AT_ONCE:  # a few whole records, as nearly always
+                return ((data, ended),)
+        return self._pieces(data)
+
+    def _pieces(self, data: bytes) -> Iterator[tuple[bytes, int]]:
         start, position, end, ended, whole = 0, 0, len(data), 0, 0
         while position < end:
             if not self._left:
@@ -84,7 +94,8 @@ class Records:
     def gave(self, size: int, ended: int, carrying: int, plaintext: int) -> str:
         """A piece of `size` bytes in which `ended` records ended was digested; `carrying` records had data,
         `plaintext` bytes in all. Says what was too much, "" if nothing was."""
-        self._barren = max(0, self._barren + ended - carrying)
+        barren = self._barren + ended - carrying
+        self._barren = barren if barren > 0 else 0
         self._overhead += size - plaintext
         most, size = (HANDSHAKE, self._most) if self._shaking else (BARREN, OVERHEAD)
         if self._barren > most:

@@ -268,7 +268,8 @@ class Session:
                 self._handshake()
             if self.handshaken:
                 self._read_into(parts)
-            too_much = self._records.gave(len(piece), ended, len(parts) - before, sum(map(len, parts[before:])))
+            came = parts[before:]
+            too_much = self._records.gave(len(piece), ended, len(came), sum(map(len, came)) if came else 0)
             if too_much and self.refused is None:
                 self.closed, self.refused = True, Refused(None, too_much)
             if self.closed:

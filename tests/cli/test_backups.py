@@ -165,7 +165,7 @@ class TestRefusals:
     def test_a_copy_of_a_newer_release(self, acme: Console) -> None:
         acme.ok("backup", COPY)
         with sqlite3.connect(COPY) as newer:
-            newer.execute("INSERT INTO schema_files VALUES (9999, 'later', 'x')")
+            newer.execute("INSERT INTO schema_files (number, name, checksum) VALUES (9999, 'later', 'x')")
         newer.close()
         assert "newer than this program" in acme.refused(3, "restore", COPY, "--replace")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from scripts import build_device
 
+from ..late import ran
 from ..thorough import crossed
 from .conftest import ROOT
 
@@ -39,6 +41,27 @@ def _shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 def _own(cwd: Path, body: str, how: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     (cwd / "program.py").write_text(PROGRAM.format(body=body))
     return _shell(f"$PY program.py {how}", cwd, **environment)
+
+
+INTERRUPTED = """
+import click, os, sys
+from pki.streams import program
+from {module} import main
+@click.command()
+def wait():
+    os.kill(os.getpid(), 2)
+type(main).get_command = lambda *_: wait
+sys.argv[1:] = ["completion"]
+program(main)
+"""
+
+
+@pytest.mark.parametrize("body", [
+    PROGRAM.format(body="raise KeyboardInterrupt"), INTERRUPTED.format(module="pki.__main__"),
+    INTERRUPTED.format(module="delegator.cli")], ids=["a script", "pki", "delegator"])
+def test_ctrl_c_is_a_word_and_130_and_more_of_it_changes_neither(body: str) -> None:
+    done = ran(signal.SIGINT, body)
+    assert (done.returncode, done.stdout, done.stderr.lstrip()) == (130, "", "error: stopped\n")
 
 
 @pytest.mark.parametrize("how", LOST)

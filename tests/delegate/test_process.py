@@ -18,6 +18,7 @@ from delegator.model import Result
 from pki import Reason
 
 from ..hostility import NO_HTTP
+from ..late import until_gone
 
 pytestmark = pytest.mark.slow
 
@@ -179,4 +180,11 @@ async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(she
         assert answer.count(b"HTTP/1.1 ") == 1
         assert b"<d:Code>MalformedRequest</d:Code>" in answer
     assert running.stop() == 0
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_that_comes_again_and_again_ends_it_no_other_way(shell, number):
+    running = shell.serve()
+    assert await asyncio.to_thread(until_gone, running.child, number) == 0
     assert "Traceback" not in running.log.read_text()

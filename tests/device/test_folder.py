@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from delegator.device import asking, channel, enrolling, main, reasons, retry, status
+from delegator.device import asking, channel, command, enrolling, main, reasons, retry, status
 from delegator.device.addresses import MOST, Address
 from delegator.device.certificate import facts
 from delegator.device.reasons import Failure, Misconfigured
 from delegator.device.settings import Own
 from delegator.device.state import Folder
+
+from ..late import ran, until_gone
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,12 +92,107 @@ def test_a_signal_may_come_twice(lab, say, number):
     while not marks.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    for _ in range(5):
-        process.send_signal(number)
+    until_gone(process, number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number, err
     assert json.loads(out)["outcome"] == "stopped"
     assert "Traceback" not in err
+    assert "ignored" not in err
+
+
+STOPPED = """
+import os, sys
+from delegator.device import command, main
+def work(*_):
+    os.kill(os.getpid(), {number})
+command._COMMANDS["activate"] = work
+said = command._written
+def saying(stream, text):
+    os.kill(os.getpid(), {number})
+    return said(stream, text)
+command._written = saying
+sys.exit(main({words!r}))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("late", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_the_result_is_said_or_python_ends_changes_nothing(lab, number, late):
+    done = ran(late, STOPPED.format(number=int(number), words=lab.words("delegator.example", "--json")))
+    assert (done.returncode, json.loads(done.stdout)["outcome"]) == (128 + number, "stopped"), done.stderr
+    assert done.stderr == "delegator device: stopped; the next activation goes on from here\n"
+
+
+@pytest.fixture
+def theirs():
+    """Handlers of somebody who embeds us: they hear nothing meanwhile, and stand again afterwards."""
+    seen = []
+    kept = {number: signal.signal(number, lambda number, _: seen.append(number))
+            for number in (signal.SIGTERM, signal.SIGINT)}
+    mine = {number: signal.getsignal(number) for number in kept}
+    yield
+    try:
+        assert {number: signal.getsignal(number) for number in kept} == mine
+        assert seen == []
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_signal_just_as_the_hook_was_started_leaves_none_behind(lab, say, monkeypatch):
+    """A hook that nobody knows of yet would go on by itself."""
+    class Started(subprocess.Popen):
+        def __init__(self, *given, **named):
+            super().__init__(*given, **named)
+            pids.append(self.pid)
+            signal.raise_signal(signal.SIGTERM)
+    pids = []
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    mark = lab.folder / "mark"
+    hook = lab.hook(f"import signal, time\nopen({str(mark)!r}, 'w').write(str(signal.pthread_sigmask(0, ())))\n"
+                    "time.sleep(0 if 'again' in __import__('os').listdir('.') else 60)")
+    monkeypatch.chdir(lab.folder)
+    delegator = lab.delegator(lab.issued(lab.delegate()), say.CONFIRMED)
+    assert lab.run(delegator, "--hook", hook)["exit_code"] == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+    monkeypatch.undo()
+    monkeypatch.chdir(lab.folder)
+    (lab.folder / "again").touch()
+    assert lab.run(delegator, "--hook", hook)["outcome"] == "ready"
+    held_back = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert mark.read_text() == str(held_back), "the hook itself is reached by signals"
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("place", ["_logging", "_done", "close"])
+def test_a_signal_at_the_edge_of_a_command_is_raised_into_nobodys_face(lab, capsys, monkeypatch, place):
+    """While its log is put away, when its result is there, when handlers are put back: told or too late, no traceback.
+    """
+    put, done, close = command._logging, command._done, command._Ear.close
+
+    @contextlib.contextmanager
+    def logging(verbose):
+        with put(verbose):
+            yield
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+    def finished(*given):
+        try:
+            return done(*given)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    def closing(ear):
+        signal.raise_signal(signal.SIGTERM)
+        close(ear)
+    monkeypatch.setattr(*{"_logging": (command, "_logging", logging), "_done": (command, "_done", finished),
+                          "close": (command._Ear, "close", closing)}[place])
+    code = main(["status", "--state", str(lab.state)])
+    facts = capsys.readouterr().out
+    assert (code, "stopped" in facts) == ((3, False) if place == "close" else (143, True)), facts
 
 
 def test_a_folder_without_devices_is_started_in(monkeypatch, capsys):
@@ -191,8 +289,14 @@ def test_a_common_name_in_another_writing_keeps_no_server(lab, say, monkeypatch)
 @pytest.mark.slow
 def test_two_at_once_are_one_and_a_sentence(lab, say):
     delegator = lab.delegator(lab.issued(lab.delegate()), say.CONFIRMED)
-    hook = lab.hook("import time\ntime.sleep(2)")
+    go = lab.folder / "go"
+    hook = lab.hook(f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.02)")
     both = [lab.start(delegator, "--hook", hook, "--once") for _ in range(2)]
+    deadline = time.monotonic() + 30
+    while all(process.poll() is None for process in both):  # the other one works as long as this one needs
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    go.touch()
     ends = sorted((process.wait(30), process.communicate()[1]) for process in both)
     assert [code for code, _ in ends] == [0, 6], ends
     assert "another activation is at work" in ends[1][1]

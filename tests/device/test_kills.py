@@ -1,6 +1,7 @@
 """Killed at any call to the system: the next power-on becomes ready, with the same transaction id and nothing half.
 
-strace kills at the n-th call of a kind. A tenth of them by a fixed seed; with THOROUGH in the environment, all.
+strace kills at the n-th call of a kind. A tenth of them by a fixed seed, another in the place of one that this run does
+not come to; with THOROUGH in the environment, all.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ..thorough import THOROUGH
 ROOT = Path(__file__).parents[2]
 CALLS = ("fsync", "rename", "openat", "write", "pwrite64", "ftruncate", "connect", "sendto", "recvfrom", "mkdir",
          "unlink", "flock", "close", "vfork", "clone", "clone3", "wait4")
+BY_SPEED = ("wait4", "recvfrom")
+"""Called the more often the longer a child or a server takes, so that another run need not come to the last of them."""
 pytestmark = [pytest.mark.slow, pytest.mark.counterpart("strace"), pytest.mark.timeout(1800)]
 
 
@@ -71,9 +74,15 @@ def test_a_kill_at_any_call_leaves_no_scar(lab, say, tmp_path):
                 moments.append((found[1], called[found[1]]))
     kinds = {call for call, _ in moments}
     assert kinds >= {"fsync", "rename", "openat", "connect", "sendto", "recvfrom", "mkdir", "flock", "wait4"}, kinds
-    if not THOROUGH:
-        moments = random.Random(14).sample(moments, len(moments) // 10)
-    killed = sum(Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment)
-                 for number, moment in enumerate(moments))
-    print(f"\n{killed} kills")
-    assert killed > len(moments) * 0.9
+    wanted = len(moments) if THOROUGH else len(moments) // 10
+    killed, missed = 0, []
+    for number, moment in enumerate(random.Random(14).sample(moments, len(moments))):
+        if killed == wanted:
+            break
+        if Device(lab, say, tmp_path / str(number)).killed_and_started_again(*moment):
+            killed += 1
+        else:
+            missed.append(moment)
+    print(f"\n{killed} kills; not come to: {missed}")
+    assert killed == wanted or THOROUGH
+    assert sum(call not in BY_SPEED for call, _ in missed) < 0.1 * len(moments), missed

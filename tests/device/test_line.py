@@ -4,6 +4,7 @@ Whatever becomes of it meanwhile, the confirmation is said to a server that hear
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -144,24 +145,45 @@ def test_where_the_server_does_not_keep_it_the_device_does_not_either(lab, say, 
     assert "still connected" not in lab.err
 
 
+def meanwhile(lab, act):
+    """What the server does with its connection once, and the hook in whose time it does so: each waits for the other,
+    so the answer was read before and nothing was said yet afterwards, however busy the machine is."""
+    begun, done = lab.folder / "begun", lab.folder / "done"
+
+    def then(secured):
+        if done.exists():
+            return
+        ends = time.monotonic() + 20
+        while not begun.exists() and time.monotonic() < ends:
+            time.sleep(0.005)
+        act(secured)
+        done.touch()
+    return then, lab.hook(f"import os, time\nopen({str(begun)!r}, 'w').close()\n"
+                          f"while not os.path.exists({str(done)!r}):\n    time.sleep(0.005)")
+
+
 def cut(secured):
     """As a middlebox does, once the answer has gone by."""
-    time.sleep(0.15)
     secured.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     socket.socket(fileno=socket.dup(secured.fileno())).close()
     secured.close()
 
 
-ENDS = {"half-closed": lambda secured: secured.shutdown(socket.SHUT_WR), "cut": cut,
-        "close_notify": lambda secured: secured.unwrap()}
+def farewell(secured):
+    """close_notify, without waiting for the other's."""
+    secured.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        secured.unwrap()
+    secured.settimeout(5)
+
+
+ENDS = {"half-closed": lambda secured: secured.shutdown(socket.SHUT_WR), "cut": cut, "close_notify": farewell}
 
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a13_a_connection_that_ended_meanwhile_is_not_used(lab, say, end):
-    first = [ENDS[end]]
-    delegator = lab.delegator(say.answer(), say.CONFIRMED, keeps=2,
-                              then=lambda secured: first.pop()(secured) if first else None)
-    hook = lab.hook("import time\ntime.sleep(0.4)")
+    then, hook = meanwhile(lab, ENDS[end])
+    delegator = lab.delegator(say.answer(), say.CONFIRMED, keeps=2, then=then)
     assert lab.run(delegator, "--hook", hook, "-v", "--once")["outcome"] == "ready"
     assert (delegator.connections, confirmations(delegator)) == (2, ["Deployed"])
     assert "still connected" not in lab.err
@@ -211,10 +233,9 @@ def test_what_comes_with_an_answer_and_is_not_of_it_is_never_one(lab, say):
 
 
 def test_what_comes_later_and_unasked_is_never_an_answer(lab, say):
-    delegator = lab.delegator(say.answer(), say.CONFIRMED, keeps=5)
-    delegator.then = lambda secured: (time.sleep(0.1), secured.sendall(say.CONFIRMED)) if len(
-        delegator.heard) == 1 else None
-    assert lab.run(delegator, "--hook", lab.hook("import time\ntime.sleep(0.5)"), "-v")["outcome"] == "ready"
+    then, hook = meanwhile(lab, lambda secured: secured.sendall(say.CONFIRMED))
+    delegator = lab.delegator(say.answer(), say.CONFIRMED, keeps=5, then=then)
+    assert lab.run(delegator, "--hook", hook, "-v")["outcome"] == "ready"
     assert (delegator.connections, confirmations(delegator)) == (2, ["Deployed"])
     assert "still connected" not in lab.err
 

@@ -245,7 +245,8 @@ def test_two_hooks_never_run_at_once_not_even_after_a_kill(lab, say):
     left_over = int(marks.read_text())
     assert lab.run(delegator, "--hook", words)["outcome"] == "ready"
     assert "it is ended" in lab.err
-    assert not Path(f"/proc/{left_over}").exists() or "Z" in Path(f"/proc/{left_over}/stat").read_text().split()[2]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # whoever inherited it may clear it away any time
+        assert Path(f"/proc/{left_over}/stat").read_text().split()[2] == "Z"
     assert (lab.state / "lock").read_bytes() == b""
 
 

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ..late import until_gone
 from .conftest import NS, ROOT, Reply
 
 DEMO = [sys.executable, "-m", "delegator", "demo"]
@@ -151,6 +152,17 @@ def test_the_scene_is_whole_and_a_signal_ends_it_and_the_next_run_uses_the_same_
     assert seen[0] == seen[1]
     assert len(seen[0]) > 10
     assert {path.name for path in tmp_path.iterdir()} == {"demo", "demo.words"}, "everything lies under --dir"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_again_and_again_leaves_no_process(tmp_path: Path, number: int) -> None:
+    """The second one is not allowed to cut off the clearing away that the first began."""
+    root = tmp_path / "demo"
+    with kept(root) as (process, _):
+        assert len(processes_with(str(root))) >= 2
+        assert until_gone(process, number) == 0
+        assert not processes_with(str(root))
+    assert "Traceback" not in (tmp_path / "demo.words").read_text()
 
 
 def test_a_port_in_use_is_3_with_a_hint(tmp_path: Path) -> None:

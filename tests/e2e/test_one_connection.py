@@ -16,6 +16,7 @@ from delegator.model import ClaimState
 from delegator.store.inspection import Wanted
 
 from .conftest import World, confirmation
+from .operating import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,5 +84,6 @@ def test_a13_a_confirmation_that_is_said_again_on_another_connection_changes_not
     assert world.store(lambda store: store.claims()) == [first]
     rows = world.store(lambda store: store.audit.list(Wanted(service_tag="LINE003"), 100))
     assert sum(row.entry.act.value in ("claim.confirmed", "claim.failed") for row in rows) == 1
-    time.sleep(0.5)
+    assert wait_for(lambda: world.delegate.deployed)
+    time.sleep(0.5)  # in which it would hear of it again
     assert world.delegate.deployed == [(claim, result)]

@@ -19,6 +19,7 @@ from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy
 from pki import Folder, Reason
 
 from .conftest import TRANSACTION, World, envelope
+from .operating import hang_up
 
 
 def test_a3_a7a_the_delegates_credential_reaches_the_device(world: World) -> None:
@@ -201,9 +202,7 @@ class TestTls:
         world.start()
         assert world.ask("REVOKE1").status == 200
         factory.revoke([world.device("REVOKE1").serial], Reason.KEY_COMPROMISE, factory.authority())
-        assert world.process is not None
-        world.process.send_signal(1)
-        time.sleep(0.3)
+        hang_up(world)
         with pytest.raises(ssl.SSLError, match="revoked"):
             world.ask("REVOKE1")
         assert world.ask("REVOKE2").status == 200

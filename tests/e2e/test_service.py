@@ -19,6 +19,7 @@ import pytest
 
 from delegator.model import Delegate, LocalCallback, Registration
 
+from ..late import until_gone
 from .conftest import ROOT, World
 from .operating import Heard, change, hang_up, metrics, readyz, start_with, wait_for
 
@@ -42,6 +43,22 @@ def test_the_manager_hears_of_start_reload_life_and_end(world: World, heard: Hea
     assert heard.first("STOPPING")["STATUS"].startswith("requests under way have ")
     assert [key for one in heard.said for key in one if key in ("READY", "RELOADING", "STOPPING")] == [
         "READY", "RELOADING", "READY", "STOPPING"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("turns", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("many", [1, 2])
+def test_an_impatient_manager_or_operator_ends_it_no_other_way(world: World, monkeypatch: pytest.MonkeyPatch, many: int,
+                                                               turns: str, number: int) -> None:
+    """Each signal after the first one changes nothing: 0, and no traceback, with workers that hear it too."""
+    monkeypatch.setenv("DELEGATOR_LOOP", turns)
+    monkeypatch.setenv("DELEGATOR_SERVER__WORKERS", str(many))
+    said = world.start()
+    assert world.process is not None
+    assert until_gone(world.process, number, said["workers"] or ()) == 0
+    world.stop()
+    assert "Traceback" not in world.log
+    assert "ended with" not in world.log
 
 
 def test_a_loop_that_hangs_is_not_said_to_live(world: World, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,8 @@ def with_another_key(world: World) -> None:
 
 
 HARMS: dict[str, tuple[Callable[[World], object], str]] = {
-    "newer": (statement("INSERT INTO schema_files VALUES (9999, 'later', 'x')"), "newer than this program"),
+    "newer": (statement("INSERT INTO schema_files (number, name, checksum) VALUES (9999, 'later', 'x')"),
+              "newer than this program"),
     "another key": (with_another_key, "unknown key"),
 }
 

@@ -43,6 +43,8 @@ from delegator.store.transaction import Query
 SHARED = "secret:mine"
 OPENED = frozenset({"schema_files", "audit_keys"})
 """Filled by opening a store for the first time."""
+EARLIER = frozenset({"outbox", "outbox_queues"})
+"""Written by programs of the release before, and by nobody else."""
 JANUARY = Month(2026, 1)
 TABLES = {"sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
           "postgres": "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"}
@@ -120,8 +122,8 @@ VERBS: dict[str, Verb] = {
     "claims": lambda f: f.issued("FILL000"),
     "places": lambda f: f.issued("FILL001"),
     "paces": lambda f: f.issued("FILL004", policy=Policy("filled", claims_per_hour=9)),
-    "outbox": lambda f: f.issued("FILL005", BY_MAIL),
-    "outbox_queues": lambda f: f.issued("FILL006", replace(BY_MAIL, kinds=(NotificationKind.WEBHOOK,))),
+    "messages": lambda f: f.issued("FILL005", BY_MAIL),
+    "message_queues": lambda f: f.issued("FILL006", replace(BY_MAIL, kinds=(NotificationKind.WEBHOOK,))),
     "enrolled": Filling.enrolled,
     "contested": Filling.contested,
     "boards": lambda f: f.store.ownership.repair("FILL001", "1b" * 32, f.at(5), None, "ticket 1"),

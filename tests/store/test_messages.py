@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from delegator.model import Message, NotificationKind, NotificationState, Telling
+from delegator.model import Message, NotificationKind, NotificationState
 from delegator.store import Store
 from delegator.store.outbox import PATIENCE, put
 from delegator.store.transaction import Query
 
 MAIL, WEBHOOK = NotificationKind.MAIL, NotificationKind.WEBHOOK
-BEFORE = 11
+BEFORE = 12
 """The newest schema without messages."""
 CLAIM, OTHER = "a" * 32, "b" * 32
 AT = int(datetime(2026, 3, 1, 23, 59, 59, 999_000, UTC).timestamp() * 1000)
@@ -57,12 +57,23 @@ def invitation(number: int = 1, recipient: str = "mailto:ann@acme.example", at: 
 # --- from the release before --------------------------------------------------------------------------------------
 
 
-async def test_A7c_what_waited_in_the_release_before_is_told_as_it_would_have_been(opening_empty, as_of, ask) -> None:
+def queue(due_at: int, failures: int = 0) -> Query:
+    return Query("INSERT INTO outbox_queues (kind, delegate, due_at, failures) VALUES ('mail', 'acme-1', $1, $2)",
+                 (due_at, failures))
+
+
+def after(seconds: float) -> datetime:
+    return datetime.fromtimestamp(AT / 1000 + seconds, UTC)
+
+
+async def test_A7c_what_waited_in_the_release_before_is_told_as_it_would_have_been(opening_empty, as_of) -> None:
     with as_of(BEFORE):
-        old = await opening_empty()
-        await run(old, *map(inserted, ROWS), Query("INSERT INTO outbox_queues (kind, delegate, due_at, failures) "
-                                                   "VALUES ('mail', 'acme-1', $1, 4)", (AT,)))
+        await run(await opening_empty(), *map(inserted, ROWS), queue(AT, 4))
     store = await opening_empty()
+    assert len(await store.outbox.list()) == 3, "what was not moved yet is shown too"
+    assert await store.outbox.waiting(MAIL, 9) == 2
+    assert await store.outbox.adopt(after(60)) == 3
+    assert await store.outbox.adopt(after(60)) == 0
     newest = {one.message_id: one for one in await store.outbox.list()}
     assert list(newest) == [f"{CLAIM}.contested-20260301.mail", f"{CLAIM}.provisioned.webhook",
                             f"{CLAIM}.provisioned.mail"]
@@ -73,42 +84,45 @@ async def test_A7c_what_waited_in_the_release_before_is_told_as_it_would_have_be
     assert (first.state, first.attempts, first.body.get("claimed_address")) == (NotificationState.WAITING, 3, None)
     assert (hook.state, hook.carrier, hook.body["claimed_address"]) == (NotificationState.SENT, WEBHOOK, "10.0.0.5")
     assert (second.event, second.body["identity"], second.body["peer"]) == ("second claimant", "shared", "203.0.113.9")
-    now = datetime.fromtimestamp(AT / 1000 + 60, UTC)
-    (queue,) = await store.outbox.due(MAIL, now, 9)
-    assert queue.failures == 4, "whoever is down stays down"
-    taken = await store.outbox.take(queue, now)
+    (due,) = await store.outbox.due(MAIL, after(60), 9)
+    assert due.failures == 4, "whoever is down stays down"
+    taken = await store.outbox.take(due, after(180))
     assert taken.notification.message_id == second.message_id, "the least tried first"
-    assert await store.outbox.retry(now, claim_id=CLAIM) == 2
-    assert await store.outbox.retry(now, claim_id=OTHER) == 0
+    assert await store.outbox.retry(after(60), claim_id=CLAIM) == 2
+    assert await store.outbox.retry(after(60), claim_id=OTHER) == 0
 
 
-async def test_A7c_what_the_release_before_told_is_not_told_again(opening_empty, as_of) -> None:
-    with as_of(BEFORE):
-        await run(await opening_empty(), *map(inserted, ROWS))
-    store = await opening_empty()
-    for kind in (MAIL, WEBHOOK):
-        await told(store, Message(f"{CLAIM}.provisioned.{kind.value}", "provisioned", "acme-1", kind, CLAIM, {},
-                                  datetime(2026, 3, 2, tzinfo=UTC), "acme"))
-    assert len(await store.outbox.list()) == len(ROWS)
+async def test_A7c_what_a_server_of_the_release_before_is_at_is_left_to_it(store) -> None:
+    """It goes on beside this one, in its own tables: what it holds, or lets rest, is not told by two."""
+    await run(store, inserted(ROWS[0]), queue(AT + 120_000))
+    assert await store.outbox.adopt(after(60)) == 0
+    assert [one.message_id for one in await store.outbox.list()] == [f"{CLAIM}.provisioned.mail"]
+    assert await store.outbox.due(MAIL, after(60), 9) == []
+    assert await store.outbox.adopt(after(121)) == 1
+    assert [one.recipient for one in await store.outbox.due(MAIL, after(121), 9)] == ["acme-1"]
+    assert (await run(store, Query("SELECT count(*) FROM outbox")))[0][0][0] == 0
 
 
-async def test_A7c_beside_the_release_before_both_tell_what_either_wrote(store, ask, at) -> None:
-    """On PostgreSQL servers are upgraded one by one: each writes and reads the outbox in its own way."""
-    if store._driver.driver.dialect != "postgres":
-        pytest.skip("a file is served by one release at a time")
-    older = "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING"
-    await run(store, *(inserted(row, older) for row in ROWS), *(inserted(row, older) for row in ROWS))
-    assert sorted(one.message_id for one in await store.outbox.list()) == [
-        f"{CLAIM}.contested-20260301.mail", f"{CLAIM}.provisioned.mail", f"{CLAIM}.provisioned.webhook"]
-    claim = (await store.open_and_issue(ask("TAG0009"), lambda claim: "x",
-                                        Telling((MAIL,), "acme-1", "d.example", "10.0.0.9"))).claim
-    again = (claim.claim_id, "mail", "acme", "acme-1", "d.example", "TAG0009", "192.0.2.7", None, AT, AT + 9, 0,
-             "waiting", "provisioned", 0, None)
-    await run(store, inserted(again, older))
-    (row,) = (await run(store, Query(f"SELECT {_COLUMNS} FROM outbox WHERE claim_id = $1", (claim.claim_id,))))[0]
-    now = int(at(0).timestamp() * 1000)
-    assert tuple(row) == (claim.claim_id, "mail", "acme", "acme-1", "d.example", "TAG0009", "192.0.2.7", "10.0.0.9",
-                          now, now + PATIENCE // timedelta(milliseconds=1), 0, "waiting", "provisioned", 0, None)
+async def test_A7c_what_an_operator_wants_tried_now_is_tried_wherever_it_waits(store) -> None:
+    await run(store, *map(inserted, ROWS), queue(AT + 3_600_000, 9))
+    assert await store.outbox.retry(after(0)) == 2
+    (due,) = await store.outbox.due(MAIL, after(1), 9)
+    assert due.failures == 0
+
+
+async def test_A7c_what_was_told_already_is_not_told_again_by_being_moved(store) -> None:
+    await told(store, Message(f"{CLAIM}.provisioned.mail", "provisioned", "acme-1", MAIL, CLAIM, {}, after(0), "acme"))
+    await run(store, inserted(ROWS[0]))
+    assert await store.outbox.adopt(after(1)) == 1
+    (one,) = await store.outbox.list()
+    assert one.attempts == 0
+
+
+async def test_A7c_servers_that_move_the_same_move_it_once(opening) -> None:
+    servers = await opening(), await opening()
+    await run(servers[0], *map(inserted, ROWS), queue(AT))
+    await asyncio.gather(*(servers[number % 2].outbox.adopt(after(1)) for number in range(8)))
+    assert len(await servers[0].outbox.list()) == 3
 
 
 # --- by any room --------------------------------------------------------------------------------------------------
@@ -124,10 +138,10 @@ async def test_a_message_of_any_event_waits_in_the_queue_of_its_recipient_until_
     assert one.body == {"title": "Your device waits", "text": "Come and get it."}
     assert (one.give_up_at, one.state) == (one.at + PATIENCE, NotificationState.WAITING)
     queues = await store.outbox.due(MAIL, one.at, 9)
-    assert {queue.delegate for queue in queues} == {"mailto:ann@acme.example", "acme-1"}
-    for queue in queues:
-        taken = await store.outbox.take(queue, one.at + timedelta(minutes=2))
-        assert taken.notification.recipient == queue.delegate
+    assert {each.recipient for each in queues} == {"mailto:ann@acme.example", "acme-1"}
+    for each in queues:
+        taken = await store.outbox.take(each, one.at + timedelta(minutes=2))
+        assert taken.notification.recipient == each.recipient
         await store.outbox.sent(taken, one.at)
     assert {each.state for each in await store.outbox.list()} == {NotificationState.SENT}
     assert other.message_id == "i2.invited.mail"

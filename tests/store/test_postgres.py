@@ -292,11 +292,17 @@ async def test_A6_pruning_and_noting_who_asked_for_anothers_tag_wait_for_no_devi
     await waiting
 
 
+def alone(store):
+    """Its transactions go in no group, so that it uses all its connections."""
+    store._driver.driver._groups._rests_until = float("inf")
+    return store
+
+
 # --- lanes --------------------------------------------------------------------------------------------------------
 
 
 async def test_A11_each_connection_has_a_lane_and_a_chain_of_the_audit_to_itself(opening, ask):
-    here, there = await opening(connections=3), await opening(connections=3)
+    here, there = alone(await opening(connections=3)), alone(await opening(connections=3))
     await asyncio.gather(*(one.open_and_issue(ask(f"TAG{number:02}{place}"), lambda claim: "x")
                            for place, one in enumerate((here, there)) for number in range(20)))
     rows = await here._driver.read(Query("SELECT lane, sum(taken) FROM places WHERE holder = 'customer/acme' "
@@ -328,7 +334,7 @@ async def test_A6_places_are_added_up_over_lanes(store, at):
 
 async def test_A11_only_the_first_chain_counts_what_was_there_before_the_audit(opening, ask):
     """A device waits while a later one begins."""
-    store = await opening()
+    store = alone(await opening())
     await asyncio.gather(*(store.open_and_issue(ask(f"TAG{number:04}"), lambda claim: "x") for number in range(20)))
     begun = [one.entry.detail for one in await store.audit.list(Wanted(act=Act.AUDIT_BEGAN.value), 100)]
     assert len(begun) > 1
@@ -379,3 +385,27 @@ async def test_8_when_it_is_not_told_it_asks(opening, postgres, url):
     assert set((await there.tables()).customers) == {"acme"}
     await heard(there, lambda number: number is not None and number != before)
     assert set((await there.tables()).customers) == {"acme"}
+
+
+async def test_8_a_schema_file_that_waits_for_somebody_makes_nobody_wait_behind_it(postgres, key, caplog):
+    """A lock that is asked for stands in the way of whoever comes later, though nobody has it yet."""
+    store = await open_named(config.Store(url=postgres.url(postgres.database()), connections=4), key)
+    driver = store._driver.driver
+    await store.add_customer(Customer("acme", "Acme"))
+    async with driver.snapshot() as read:  # as an export of a large table does
+        await read(Query("SELECT count(*) FROM claims"))
+        began = time.monotonic()
+        work = asyncio.create_task(driver.script("BEGIN; ALTER TABLE claims ADD COLUMN more TEXT; COMMIT"))
+        waits = []
+        while time.monotonic() - began < 3.2:
+            asked = time.monotonic()
+            assert await store.claims() == []
+            waits.append(time.monotonic() - asked)
+            await asyncio.sleep(0.02)
+        assert not work.done()
+    await work
+    assert await store.claims() == []
+    assert 0.3 < max(waits) < 1.6, "the schema file did not wait, or let others wait"
+    assert sum(one > 0.3 for one in waits) <= 3
+    assert "its schema waits for somebody" in caplog.text
+    await store.close()

@@ -17,7 +17,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Policy
 from delegator.store import backup, soundness
-from delegator.store.migrate import schema_files
+from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.soundness import ENOUGH, require_sound, troubles
 
@@ -53,6 +53,7 @@ def test_8_no_sound_table_of_any_shape_is_taken_for_broken(check: str) -> None:
 def test_8_tables_have_the_columns_of_their_key_first_and_in_its_order(package: str) -> None:
     """So SQLite stores them where there is no rowid, and so all its releases check them rightly."""
     with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(MADE_FIRST)
         for file in schema_files("sqlite", package):
             connection.executescript(file.sql)
         assert soundness.misread(connection) == {}

@@ -1,0 +1,2 @@
+-- Here is nobody but the delegator, and no row-level security: what the file beside this one changes is not there.
+-- Programs from schema 11 on work with this.
