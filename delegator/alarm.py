@@ -31,8 +31,8 @@ MOST = 1000
 
 
 class Alarm:
-    """`told` is called when there is something to tell; `name` is this delegator's in what is told. Nothing is
-    forgotten before `settled` says that two looks at the clock agree."""
+    """`told` is called when there is something to tell administrators, who read there that it comes from `name`, this
+    delegator. Nothing is forgotten until `settled` says that two looks at the clock agree."""
 
     def __init__(self, store: Store, metrics: Metrics, told: Callable[[], None], name: str,
                  settled: Callable[[], bool] = lambda: True) -> None:
@@ -49,7 +49,7 @@ class Alarm:
         self._metrics.second_claimant(contest.identity.value)
         self._add(contest)
         if self._noting is None:
-            # Of many connections: what it logs is none of the first one's.
+            # It works for many connections: an empty context, so that its log lines carry no connection's id.
             self._noting = asyncio.get_running_loop().create_task(
                 guarded(self._soon, "second claimants"), context=contextvars.Context())
 
@@ -72,7 +72,7 @@ class Alarm:
             self._noting = None
 
     async def _note(self) -> None:
-        """A store that is away makes them wait; what comes meanwhile is added up."""
+        """While the store cannot be reached they wait, and those that come meanwhile are added up."""
         batch, self._pending = self._pending, {}
         try:
             tables = await self._store.tables()

@@ -1,6 +1,6 @@
 """What a running delegator does for the audit: its own acts, the recorder, and every hour marks and pruning.
 
-The invariant: of a stop the audit is told after the last device.
+The invariant: the row that says we stopped comes after the last device's row.
 Must not live here: chaining and pruning (store), which trails get rows (recorder).
 """
 
@@ -27,7 +27,8 @@ from pki.revocation import LIST_LIMIT
 
 log = logging.getLogger(__name__)
 EVERY = timedelta(hours=1)
-"""Between marks: the newest rows whose removal the database alone would not show are those of an hour."""
+"""Time between marks. Rows that were cut off the end are missed up to the last mark, so at most an hour of them can go
+unnoticed."""
 
 
 class Auditor:
@@ -68,7 +69,7 @@ class Auditor:
     async def upkeep(self) -> None:
         """Once an hour: marks, and rows that are older than wanted go."""
         now = self._now()
-        if self._next is None or not now < self._next <= now + EVERY:  # further off, it was set by a wrong clock
+        if self._next is None or not now < self._next <= now + EVERY:  # if it is further off, a wrong clock set it
             self._next, self._to_prune = now + EVERY, True
             await self._mark()
         if self._to_prune and self._settled():

@@ -1,4 +1,4 @@
-"""Domain association: what an address and its names in the DNS may lead to. The patent's column 7; A5, B4.
+"""Domain association: what an address and its names in the DNS may lead to. The patent's column 7; A5, T-B4.
 
 Pure: which addresses are asked about, which names count, which domains a host can stand in, and the customer and
 delegate that stand for a domain nobody registered. RFC 1912 2.1 asks that PTR and address agree; RFC 8601 3 says how

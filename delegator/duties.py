@@ -1,7 +1,8 @@
-"""Which work that is done once for all processes of a delegator is this process's: housekeeping, notifications.
+"""Whether this process does the work that one process does for all of them: housekeeping, notifications.
 
-One process alone does all of it. Of several workers one keeps house; the others tell it when there is something to do.
-The invariant: who keeps house keeps it to the end; that no two do is the parent's part, and would only be wasteful.
+A process that is alone does all of it. Of several workers one keeps house, and the others tell it when there is work.
+The invariant: a worker that keeps house does so until it exits. The parent appoints one only; two would be wasteful,
+and not wrong.
 Must not live here: the work, who is appointed (workers).
 """
 

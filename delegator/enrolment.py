@@ -1,4 +1,4 @@
-"""A device that came with the shared certificate gets one of its own: DESIGN 6.2.
+"""A device that came with the shared certificate gets one of its own: R-enrolled.
 
 The authority that signs online is the factory's, or better one beside it (docs/enrolment.md); it signs the same
 profile by the same draft, lint and one-use token as `python -m pki`. Its ledger is the store's table `enrolled`.

@@ -1,7 +1,7 @@
 """Finished handshakes, told a moment later and all of that moment together: the log line, the metrics, readiness.
 
-No device waits for any of it, and of a handshake it is the code that is found coldest: told together, all but the first
-find it warm, and their lines leave by one write.
+No device waits for any of it. This code runs rarely between two handshakes and is then cold in the processor's caches:
+told together, all but the first run it warm, and their lines leave by one write.
 The invariants: what the audit holds is noted at once, never later; all are told in the order in which they finished,
 before whatever is logged next, before metrics are read, and before the end; a line has the time of its handshake, not
 of its telling; whoever fails to take one is said, and the others are told all the same. A kill loses a moment of lines.
@@ -47,7 +47,7 @@ class Finished:
             self.tell()
         elif not self._due:
             self._due = True
-            # For all connections: what is logged by it is none of the first one's.
+            # It serves all connections: in an empty context its log lines carry no connection's id.
             asyncio.get_running_loop().call_later(MOMENT, self._now_due, context=contextvars.Context())
 
     def _now_due(self) -> None:

@@ -59,32 +59,50 @@ class Peer(msgspec.Struct, frozen=True):
     certificate: PeerCertificate | None
 
 
-class Handshake:
-    """The use case over a store and callbacks. `now` gives aware UTC; `busy_for` is seconds a callback may take;
-    `confirmed` is called when there is something to tell delegates (see telling); `alternates` are other
-    delegators that serve the same devices, told with every answer; `domains` finds owners by reverse DNS; `name` is
-    this delegator's in what administrators are told, and `issued` is called when there is something to tell them;
-    `enroller` gives devices certificates of their own, and `contested` hears of second claimants; what began before
-    `since` (milliseconds) is not over yet, see clocks."""
+class Own(msgspec.Struct, frozen=True):
+    """What a delegator knows of itself."""
 
-    def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], *, busy_for: float,
-                 factory_anchor: str, confirmed: Callable[[], None], alternates: tuple[str, ...] = (),
-                 domains: Domains | None = None,
-                 name: str = "localhost", issued: Callable[[], None] = lambda: None,
-                 enroller: Enroller | None = None, contested: Callable[[Contest], None] = lambda _: None,
-                 since: Callable[[], int] = lambda: 0) -> None:
+    busy_for: float
+    """Seconds that one callback may take."""
+    factory_anchor: str
+    """Whom a device trusts at a delegate that has no anchor of its own, as PEM."""
+    name: str = "localhost"
+    """This delegator's, in what administrators are told."""
+    alternates: tuple[str, ...] = ()
+    """Other delegators that serve the same devices: every answer names them."""
+    since: Callable[[], int] = lambda: 0
+    """In milliseconds: what began before is not over yet, see clocks."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """Who hears what came of a handshake. Each is called in passing and must not wait for anything."""
+
+    confirmed: Callable[[], None] = lambda: None
+    """There is something to tell delegates, see telling."""
+    issued: Callable[[], None] = lambda: None
+    """There is something to tell administrators, see notify."""
+    contested: Callable[[Contest], None] = lambda _: None
+    """A second device asked for a tag that another one holds, see alarm."""
+
+
+class Handshake:
+    """The use case over a store and callbacks. `now` gives aware UTC; `domains` finds owners by reverse DNS, and
+    `enroller` gives devices certificates of their own: each is None where the settings switch it off."""
+
+    def __init__(self, store: Store, callbacks: Callbacks, now: Callable[[], datetime], own: Own, heard: Heard,
+                 domains: Domains | None = None, enroller: Enroller | None = None) -> None:
         self._store = store
-        self._since = since
+        self._since = own.since
         self._callbacks = callbacks
         self._now = now
-        self._busy_for = timedelta(seconds=busy_for)
-        self._factory_anchor = factory_anchor
-        self._confirmed = confirmed
-        self._alternates = alternates
-        self._name, self._issued = name, issued
+        self._busy_for = timedelta(seconds=own.busy_for)
+        self._factory_anchor = own.factory_anchor
+        self._confirmed = heard.confirmed
+        self._alternates = own.alternates
+        self._name, self._issued = own.name, heard.issued
         self._domains = domains
-        self._enroller, self._contested = enroller, contested
-        self._door = SharedDoor(store, domains, contested)
+        self._enroller, self._contested = enroller, heard.contested
+        self._door = SharedDoor(store, domains, heard.contested)
 
     async def provision(self, request: CredentialRequest, peer: Peer, trail: Trail) -> Answer:
         """Answer one GetProvisioningCredential. Raises DelegatorError."""
@@ -103,7 +121,7 @@ class Handshake:
         wanted, footing = None, None
         if identity.kind is IdentityKind.OWN:
             judgement = await self._judged(facts, identity, trail)
-        else:  # whatever refuses it, it is told the same after the same work
+        else:  # a shared certificate: every refusal must look and cost the same (R-alike, ADR 11)
             self._must_move()
             wanted = None if self._enroller is None else self._enroller.wanted(request.certificate_request)
             judgement, footing = await self._door.passed(
@@ -127,8 +145,9 @@ class Handshake:
         return replace(answer, handshake_certificate=certificate)
 
     def _must_move(self, may_read: bool = False) -> None:
-        """Nobody joins a line that does not move: else all wait until none of them is there any more. With `may_read`
-        only a claim would, so that whoever asks again for what it has gets it. Raises DelegatorError (TRY_LATER)."""
+        """Refuse at once while the store's line does not move: otherwise devices queue behind a commit until every one
+        of them has timed out. With `may_read` let it pass, since a device that asks again for what it has is answered
+        by reading; only a new claim would have to join the line. Raises DelegatorError (TRY_LATER)."""
         if not may_read and self._store.stalled:
             raise self._store.crowded()
 
@@ -140,7 +159,7 @@ class Handshake:
         return judgement
 
     def _ask(self, identity: Identity, judgement: Judgement | None, peer: Peer, trail: Trail | None = None) -> Ask:
-        """What is asked of the store; of nobody's places where no judgement was come to."""
+        """The request to the store. Where there is no judgement it names no customer and takes no place."""
         now = self._now()
         if judgement is None:
             return no_ask(identity, milliseconds(now), self._since())

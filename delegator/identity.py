@@ -1,4 +1,4 @@
-"""Identity before anything: what a certificate proves about the device that shows it. DESIGN 6.1.
+"""Identity before anything: what a certificate proves about the device that shows it. R-identity.
 
 A handshake certificate has exactly one common name, byte for byte the claimed service tag. A shared certificate's
 common name cannot be a tag, and proves "one of ours", never which one.

@@ -93,7 +93,8 @@ async def judge(store: Knowing, facts: Facts, identity: IdentityKind, at: dateti
 
 
 def _is_its_own(route: Route, facts: Facts) -> bool:
-    """Whether the registration of this very tag led to the customer: everything else a device only says."""
+    """Whether a registration of this very tag led to the customer. Serial number and MAC address are only what a device
+    says of itself."""
     return route.registration is not None and route.registration.service_tag == facts.device.service_tag
 
 
@@ -109,7 +110,7 @@ async def _by_domain(facts: Facts, route: NoRoute, domains: Domains, trail: Trai
 
 
 async def _hosts(peer: str, domains: Domains | None, trail: Trail) -> Hosts:
-    """For a policy that names domains: the names of the address that the device was seen at."""
+    """The names that reverse DNS gives for the address the device calls from, for a policy that names domains."""
     if domains is None:
         return Hosts((), "reverse DNS is off, [domains] enabled")
     finding = await domains.find(peer)

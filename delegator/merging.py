@@ -38,6 +38,8 @@ _GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "delegator_reload_successful": min,
     "delegator_reload_last_success_timestamp_seconds": min,
     "delegator_settings_waiting_for_restart": max,
+    "delegator_chore_last_run_timestamp_seconds": min,  # one worker that does not look for revocations is enough
+    "delegator_chore_last_run_duration_seconds": max,
     "process_virtual_memory_bytes": sum,
     "process_resident_memory_bytes": sum,
     "process_open_fds": sum,

@@ -66,6 +66,7 @@ class Metrics:
             "delegator_second_claimants", "Requests for a tag that another holds, by the identity that was shown.",
             ("identity",), registry=self.registry))
         self._reloads = _Reloads(self.registry)
+        self.chores = Chores(self.registry)
         self.vitals = Vitals(self.registry)
         ProcessCollector(registry=self.registry)
         Info("delegator_build", "What is running.", registry=self.registry).info(
@@ -198,6 +199,24 @@ class _Reloads:
     def refused(self) -> None:
         self._count.labels("refused").inc()
         self._good.set(0)
+
+
+class Chores:
+    """Whether what the clock drives is being done. A chore is shown from its first time on, so that of several workers
+    only the one that keeps house shows what is done once for all."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._at = Gauge("delegator_chore_last_run_timestamp_seconds", "When a chore was last done, well or not.",
+                         ("chore",), registry=registry)
+        self._took = Gauge("delegator_chore_last_run_duration_seconds", "How long that took.", ("chore",),
+                           registry=registry)
+        self._failed = Counter("delegator_chore_failures", "Times that a chore could not be done.", ("chore",),
+                               registry=registry)
+
+    def done(self, name: str, at: datetime, seconds: float, well: bool) -> None:
+        self._at.labels(name).set(at.timestamp())
+        self._took.labels(name).set(seconds)
+        self._failed.labels(name).inc(0 if well else 1)
 
 
 def openssl_version() -> str:

@@ -127,7 +127,8 @@ def _when(moment: float) -> str:
 
 
 def _connection(record: logging.LogRecord) -> str:
-    """The connection that was worked for; whoever works for many at once says which one, or that it is none."""
+    """The id of the connection that was worked for. Code that serves several connections sets it explicitly, or sets
+    "" for none."""
     said: str | None = getattr(record, "connection", None)
     return CONNECTION.get() if said is None else said
 

@@ -50,8 +50,8 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of it. `ends` says when what we serve with ends, by its name in metrics and readiness; `shown` is the pair
-    that devices see, `called_with` the one that delegates see, or what is wrong with it."""
+    """All of it. `shown` is the pair that devices see; `called_with` is the one that delegates see, or what is wrong
+    with it; `ends` says when each of the files that we serve with ends, by its name in metrics and readiness."""
 
     settings: Settings
     trust: TrustStore
@@ -189,8 +189,9 @@ _MINTED = {"server": "server", "callbacks": "delegate --client"}
 
 
 def load_called_with(settings: Settings, before: Parts | None = None) -> Pair | DelegatorError:
-    """What delegates are shown: not there, or not in order, is told where a delegate is called, and keeps nobody else.
-    A pair that served is not given up for one that does not: there it is raised (CONFIGURATION)."""
+    """Our client certificate and key for delegates. If they are missing or not in order, the error is returned: each
+    call to a delegate reports it, and devices that need no such call are served. A reload does not give up a pair that
+    works for one that does not: there the error is raised (CONFIGURATION)."""
     said = settings.callbacks
     try:
         return presented(Path(said.certificate), Path(said.key),

@@ -104,7 +104,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def applied(customer: Customer, delegate: Delegate, policies: Mapping[str, Policy]) -> tuple[Applied, ...]:
-    """The policies that speak: the customer's and the delegate's; the safe default where there is neither."""
+    """The policies that apply: the customer's and the delegate's, or the safe default if neither has one."""
     pairs = ((customer.policy, f"customer/{customer.name}"), (delegate.policy, f"delegate/{delegate.name}"))
     found = tuple(Applied(policies[name], holder) for name, holder in pairs if name is not None)
     return found or (Applied(_SAFE, f"customer/{customer.name}"),)
@@ -177,14 +177,15 @@ def over_pace(policies: Sequence[Applied], paces: Mapping[str, Pace], now: datet
 
 
 def _until_room(pace: Pace, too_many: int, now: datetime) -> int:
-    """Seconds until so many of the earliest, and one more, count no longer. There are more: a limit is 1 at least."""
+    """Seconds until there is room again: until the earliest `too_many` claims and one more have left the window. There
+    are that many, since a limit is at least 1."""
     gone = accumulate(many for _, many in pace)
     minute = next(minute for (minute, _), so_far in zip(pace, gone, strict=True) if so_far > too_many)
     return max(1, (minute + WINDOW + 1) * 60 - int(now.timestamp()))
 
 
 def _standing(case: Case) -> list[Reason]:
-    """What holds whatever any policy says."""
+    """Reasons that count whatever any policy says."""
     reasons = []
     if not case.customer.enabled:
         reasons.append(Reason(Why.DISABLED, f"customer {case.customer.name} is disabled"))
@@ -224,7 +225,7 @@ def _closing(policy: Policy, case: Case) -> _Found:
 
 
 def _hours(policy: Policy, case: Case) -> _Found:
-    """Open when any opening is; a zone that is not known here opens nothing."""
+    """Hours allow it if any of the openings is open. A time zone that this machine does not know never is."""
     if not policy.hours:
         return None
     unknown = set()
@@ -261,7 +262,7 @@ _UNASKED = Hosts((), "reverse DNS was not asked")
 
 
 def _binds(policy: Policy, case: Case) -> bool:
-    """Whether networks and domains bind this device at all."""
+    """Whether the policy's networks and domains apply to this device."""
     return case.identity is IdentityKind.SHARED or not policy.own_anywhere
 
 

@@ -20,14 +20,14 @@ SOON = {"revocation list": timedelta(days=7)}
 _SOON = timedelta(days=30)
 """How long before its end something is to be renewed: a list is made daily and lives for 30 days."""
 AGAIN = timedelta(days=1)
-"""How often the log says what is to be renewed: whoever watches nothing else still reads it in time."""
+"""How often the log says what is to be renewed, so that somebody who watches only the log reads it in time."""
 STORE, DRAINING, SERVING = "store", "draining", "serving"
 NAMES = {"server": "the server's certificate", "factory": "an anchor of the factory",
          "revocation list": "the revocation list", "callbacks": "the certificate shown to delegates"}
 RENEW = {"server": "python -m pki server NAME --renew", "factory": "see CA rollover in docs/operators.md",
          "revocation list": "python -m pki crl", "callbacks": "python -m pki delegate --client NAME --renew"}
 NEEDED = ("server", "factory", "revocation list")
-"""Without these no device is served; without the certificate for delegates hosted ones still are."""
+"""Without these no device is served. Without the certificate for delegates, devices of hosted delegates still are."""
 PARTS = (STORE, *NEEDED, DRAINING, SERVING)
 
 

@@ -158,7 +158,7 @@ class Recorder:
         if trail.on_record and trail.facts.get("outcome") == "Answered":
             return
         if self._task is None:
-            # For all connections: what it logs is none of the first one's.
+            # It serves all connections: in an empty context its log lines carry no connection's id.
             self._task = asyncio.get_running_loop().create_task(
                 kept(self._run, "audit of handshakes"), context=contextvars.Context())
         now, kind = self._now(), _kind(trail)

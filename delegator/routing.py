@@ -108,7 +108,7 @@ def by_preference(delegates: Sequence[Delegate], service_tag: str) -> tuple[Dele
 
 
 NOBODY = "not registered, and no rule matches"
-"""Why there is no way for a device that nobody here knows."""
+"""The reason given where a device is neither registered nor matched by a rule."""
 _IDENTIFIERS = ("service tag", "serial number", "MAC address")
 """Strongest first."""
 
@@ -128,7 +128,8 @@ def identified_by(registration: Registration, device: Device) -> str | None:
 
 
 def _nobodys(device: Device) -> str:
-    """What a device says that could have found a registration, were it not what thousands say."""
+    """The serial number and addresses that are placeholders (thousands of machines say the same), in words for the
+    refusal: they were not looked up."""
     serial = device.serial_number
     said = [] if serial is None or not is_placeholder_serial(serial) else [serial]
     said += filter(is_placeholder_mac, device.mac_addresses)
@@ -169,7 +170,7 @@ def choose(facts: Facts, candidates: Sequence[Registration], tables: Directory) 
 
 
 def _in_stock(registration: Registration, by: str, facts: Facts, tables: Directory) -> NoRoute:
-    """Nobody owns it yet, so nobody answers for it; which other delegator to ask it is told as if it were unknown."""
+    """The answer for a device in stock: nobody owns it yet. Other delegators are named as for an unknown device."""
     order = "" if registration.order is None else f": order {registration.order} belongs to no customer yet"
     sold = (f"orders add {registration.order}" if registration.order is not None else
             f"devices change {registration.service_tag or 'DEVICE'}")
@@ -221,19 +222,19 @@ _CONDITIONS: dict[str, _Condition] = {
 
 
 def catches_all(rule: Rule) -> bool:
-    """Whether a rule leads any device whatsoever to a delegate: nothing it asks keeps anybody out, as a network that
-    is wider than anybody's does not."""
+    """Whether a rule leads every device to a delegate. That is so if it has no condition, and also if its only one is a
+    network so wide that it keeps nobody out."""
     return rule.delegate is not None and not any(
         name != "network" or not _everywhere(wanted) for name, wanted in _conditions(rule) if wanted != "")
 
 
 def _everywhere(wanted: str) -> bool:
-    """A network that holds more than anybody's own: 10.0.0.0/8 is the widest that a company has, and no provider has a
-    /16 of IPv6."""
+    """Whether a network is wider than any that one owner has: 10.0.0.0/8 is the widest of a company, and no provider
+    has a /16 of IPv6."""
     try:
         held = network(wanted, strict=False)
     except ValueError:
-        return False  # what is no network holds nobody
+        return False  # an invalid network contains no device
     return held.prefixlen < (8 if held.version == 4 else 16)
 
 

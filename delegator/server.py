@@ -1,9 +1,9 @@
 """Port 4433: a request becomes a value, the use case answers, the answer becomes bytes. Blocks 212 and 216.
 
-The only place where faults are rendered. Whatever goes wrong, a device is told the kind's fault and its one public
-sentence; the reasons go to the trail.
+Whatever goes wrong, a device is told the kind's fault and its one public sentence; the reasons go to the trail.
 The invariant: every call and every refused connection ends as exactly one recorded trail.
-Must not live here: what to answer (handshake), element names (wire.messages), sockets (net).
+Must not live here: which use case answers what (the composition), faults as bytes (doors.calls), element names
+(wire.messages), sockets (net).
 """
 
 from __future__ import annotations
@@ -12,29 +12,26 @@ import logging
 import time
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
+from delegator.doors.calls import Call, Operations, Refusal
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Handshake, Peer
-from delegator.model import AddressChange, Answer, Confirmation, CredentialRequest
+from delegator.handshake import Peer
 from delegator.net.connection import Connection
 from delegator.trail import LEFT_OUT, Step, Trail
-from delegator.wire import canonical, messages, soap, wsdl
-from delegator.wire.http import HttpError, Request, Response, check_media
+from delegator.wire import messages, wsdl
+from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.refused import Refused
 
-log = logging.getLogger(__name__)
 Recorder = Callable[[Trail, int], None]
 
 
 class Server:
-    """The handler of the device port. `url` is the address in the WSDL, "" for the one the caller used; `here` tells
-    HOST:PORT where a caller did not say it, or in no form that could be told to anybody; `begun` hears of each call
-    before it is answered, and `record` after."""
+    """The handler of the device port. `operations` says which use case answers what; `url` is the address in the WSDL,
+    "" for the one that the caller used; `here` gives HOST:PORT where the caller's Host header is missing or of no use.
+    `begun` is called before each call is answered, `record` after it."""
 
-    def __init__(self, handshake: Handshake, record: Recorder, url: str,
+    def __init__(self, operations: Operations[[Peer, Trail]], record: Recorder, url: str,
                  here: Callable[[], str], begun: Callable[[Trail, float], None] = lambda *_: None) -> None:
-        self._handshake = handshake
+        self._operations = operations
         self._begun = begun
         self._record = record
         self._url = url
@@ -71,7 +68,7 @@ class Server:
         trail = Trail(connection.id, connection.peer_address)
         trail.mark(Step.CONNECTED, connection.connected_at)
         trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
-        return replace(self._refuse(soap.Version.V11, error, trail), status=error.status)
+        return self._refused(Call().refuse(error), trail)
 
     async def _call(self, request: Request, connection: Connection) -> Response:
         trail = Trail(connection.id, connection.peer_address)
@@ -79,66 +76,35 @@ class Server:
         trail.mark(Step.AUTHENTICATED, connection.authenticated_at)
         asked_at = time.monotonic_ns()
         self._begun(trail, asked_at / 1e9)
-        version = soap.Version.V11
+        call = Call()
         try:
-            check_media(request)
-            said = canonical.read(request.body, messages.Service.DELEGATOR)
-            if said is None:
-                envelope = soap.parse(request.body)
-                version = envelope.version
-                said = version, envelope.operation, _read(envelope.operation, trail)
-            version, asked, value = said
-            trail.facts["operation"] = asked.name
-            trail.mark(Step.ASKED, asked_at, asked.name)
-            reply = await self._answered(value, _peer(connection), trail)
-            answer = soap.frame(version, messages.render_answer(asked, reply))
-            response = Response(200, {b"Content-Type": version.content_type}, answer)
-        except soap.SoapError as error:
-            response = self._refuse(error.version, error, trail)
-        except HttpError as error:
-            response = replace(self._refuse(version, error, trail), status=error.status)
-        except DelegatorError as error:
-            response = self._refuse(version, error, trail)
-        except Exception:
-            log.exception("a fault of ours")
-            response = self._refuse(version, DelegatorError(Kind.UNAVAILABLE, "unhandled, see the log"), trail)
-        else:
-            trail.facts["outcome"] = "Answered"
-            trail.mark(Step.ANSWERED, time.monotonic_ns())
-            self._record(trail, logging.INFO)
+            value = _read(call, request, trail)
+            trail.facts["operation"] = call.asked.name
+            trail.mark(Step.ASKED, asked_at, call.asked.name)
+            response = call.answer(await self._operations[type(value)](value, _peer(connection), trail))
+        except Exception as error:
+            return self._refused(call.refuse(error), trail)
+        trail.facts["outcome"] = "Answered"
+        trail.mark(Step.ANSWERED, time.monotonic_ns())
+        self._record(trail, logging.INFO)
         return response
 
-    def _refuse(self, version: soap.Version, error: DelegatorError, trail: Trail) -> Response:
-        """The kind's fault, and nothing of the detail."""
-        fault = soap.fault_of(error)
-        trail.facts["outcome"] = fault.code
-        trail.reasons = error.reasons
-        trail.mark(Step.REFUSED, time.monotonic_ns(), fault.code)
-        self._record(trail, error.appearance.log_level)
-        headers = {b"Content-Type": version.content_type}
-        if fault.retry_after is not None:
-            headers[b"Retry-After"] = b"%d" % fault.retry_after
-        return Response(soap.http_status(version, fault), headers, soap.render_fault(version, fault))
-
-    async def _answered(self, value: messages.Request, peer: Peer, trail: Trail) -> Answer | None:
-        """The reply to a request; None says that it was heard."""
-        if isinstance(value, CredentialRequest):
-            return await self._handshake.provision(value, peer, trail)
-        if isinstance(value, Confirmation):
-            await self._handshake.confirm(value, peer, trail)
-        elif isinstance(value, AddressChange):
-            await self._handshake.note_address(value, peer, trail)
-        return None
+    def _refused(self, refusal: Refusal, trail: Trail) -> Response:
+        """The device gets the fault, the trail gets the reasons."""
+        trail.facts["outcome"] = refusal.code
+        trail.reasons = refusal.error.reasons
+        trail.mark(Step.REFUSED, time.monotonic_ns(), refusal.code)
+        self._record(trail, refusal.error.appearance.log_level)
+        return refusal.response
 
 
-def _read(asked: soap.Element, trail: Trail) -> messages.Request:
+def _read(call: Call, request: Request, trail: Trail) -> messages.Request:
     """The value of a call. Hints that were left out of it are told to operators, and never to the device."""
-    left_out: list[str] = []
     try:
-        return messages.read(asked, messages.Service.DELEGATOR, left_out)
+        return call.read(request, messages.Service.DELEGATOR)
     finally:
-        if left_out:
-            trail.facts[LEFT_OUT] = "; ".join(left_out)
+        if call.left_out:
+            trail.facts[LEFT_OUT] = "; ".join(call.left_out)
 
 
 def _path(request: Request) -> str:

@@ -1,4 +1,5 @@
-"""The shared certificate: "one of ours", never which one. What it may have, and that it learns nothing. DESIGN 6.1.
+"""The shared certificate: "one of ours", never which one. What it may have, and that it learns nothing. R-shared,
+R-alike.
 
 A thief may hold it and know every service tag. So whatever refuses such a request, the answer is the same to the
 byte and the same work went before it: the same statements, all of them reads, the same questions to the DNS
@@ -33,7 +34,8 @@ SOONEST = 0.005
 takes up to 200 µs more to read and to judge than one that is not (measured): this hides them, and costs nothing but
 the patience of who is refused."""
 _VEILED = (Kind.NOT_ENTITLED, Kind.IDENTITY, Kind.TRY_LATER, Kind.CONFIGURATION)
-"""Kinds that can depend on a tag. A store that is down is down for every tag."""
+"""Kinds of refusal that can depend on the tag, and so must all look alike. Others may be told as they are: a store that
+is down is down for every tag."""
 
 
 def veiled(error: DelegatorError, alternates: tuple[str, ...] = ()) -> DelegatorError:
@@ -56,8 +58,10 @@ class SharedDoor:
 
     async def passed(self, identity: Identity, facts: Facts, key: str | None, at: datetime,
                      judging: Callable[[], Awaitable[J]], ask_of: Callable[[J | None], Ask]) -> tuple[J, Footing]:
-        """What was judged, once nothing stands in the way; `key` is the one to be certified. Raises DelegatorError
-        (NOT_ENTITLED), always the same to who asks."""
+        """The judgement and the footing, if nothing stands in the way. `judging` works the judgement out; `ask_of`
+        makes the request to the store from it, or from None where judging refused, so that the store is asked in
+        either case. `key` is the key to be certified. Raises DelegatorError (NOT_ENTITLED), which looks the same for
+        every cause."""
         judgement, refused, began = None, None, time.monotonic()
         try:
             judgement = await judging()

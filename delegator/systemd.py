@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from delegator.errors import DelegatorError, Kind
@@ -21,8 +21,11 @@ from delegator.errors import DelegatorError, Kind
 log = logging.getLogger(__name__)
 FIRST = 3
 """SD_LISTEN_FDS_START: after standard input, output and error."""
-DEVICES, OPS = "devices", "ops"
-"""Names of sockets (FileDescriptorName=); one without a name that we know is for devices."""
+DEVICES, DELEGATE, OPS = "devices", "delegate", "ops"
+"""The doors, by the names that their sockets have (FileDescriptorName=): a new door is a name here."""
+DOORS = frozenset((DEVICES, DELEGATE, OPS))
+Sockets = dict[str, list[socket.socket]]
+"""By the door that they are for."""
 
 
 @dataclass(slots=True)
@@ -90,16 +93,21 @@ def manager(environment: MutableMapping[str, str] = os.environ) -> Manager:
     return Manager(address if address.startswith(("/", "@")) else "", int(every) / 1e6 if mine else None)
 
 
-def sockets(environment: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """Sockets handed over to this process, by what they are for; none where there is no such manager. Raises
-    DelegatorError (CONFIGURATION) for one that is no listening stream."""
+def sockets(doors: Sequence[str], environment: MutableMapping[str, str] = os.environ) -> Sockets:
+    """Sockets handed over to this process, by which of its `doors` they are for; none where there is no such manager.
+    One that has no door's name is for the first (the manager gives it its unit's name, unless told another).
+    Raises DelegatorError (CONFIGURATION) for one of a door that this process has not, which would otherwise show one
+    door's answers at another's port, and for one that is no listening stream."""
     count, whom = environment.pop("LISTEN_FDS", ""), environment.pop("LISTEN_PID", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    found: dict[str, list[socket.socket]] = {DEVICES: [], OPS: []}
+    found: Sockets = {door: [] for door in doors}
     if whom == str(os.getpid()) and count.isdecimal():
         for number in range(int(count)):
             name = names[number] if number < len(names) else ""
-            found[OPS if name == OPS else DEVICES].append(_adopted(FIRST + number, name))
+            door = name if name in DOORS else doors[0]
+            if door not in found:
+                raise _unfit(FIRST + number, name, f"this process has no such door, only {' and '.join(doors)}")
+            found[door].append(_adopted(FIRST + number, name))
     return found
 
 
@@ -118,4 +126,5 @@ def _adopted(descriptor: int, name: str) -> socket.socket:
 
 def _unfit(descriptor: int, name: str, why: str) -> DelegatorError:
     return DelegatorError(Kind.CONFIGURATION, f"descriptor {descriptor} ({name or 'no name'}) of the service manager: "
-                          f"{why}", hint="a socket unit for us has ListenStream= and Accept=no")
+                          f"{why}", hint="a socket unit for us has ListenStream= and Accept=no, and in "
+                                         "FileDescriptorName= the name of one of our doors")

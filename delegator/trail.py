@@ -20,7 +20,7 @@ CALLBACK_FAILED = "callback failed: "
 LEFT_OUT = "left_out"
 """The fact that holds hints of the device that were not of their form (wire.reading), in words."""
 CONNECTION: ContextVar[str] = ContextVar("connection", default="")
-"""The id of the connection that is worked for, for every line that is logged meanwhile."""
+"""The id of the connection that the running code serves; every line logged meanwhile carries it."""
 
 
 class Step(enum.Enum):
@@ -68,13 +68,13 @@ class Trail:
     on_record: bool = False
     """Whether a row of audit, that of a claim's change, holds it already."""
     unanswered: list[str] = field(default_factory=list)
-    """Delegates that were to give the credential and did not, as often as they did not."""
+    """Delegates that were asked for the credential and gave none, once for each time."""
     registered: bool = False
     """Whether the device's own registration, by its tag, says whose it is."""
     genuine: bool = False
     """Whether TLS refused a certificate that one of our authorities did sign."""
     shown: bytes = b""
-    """What TLS refused where that is not known (DER)."""
+    """The refused certificate (DER) where it is not known who signed it."""
     _order: int = 0
     """That of the last step."""
 

@@ -22,7 +22,6 @@ from delegator.model import NotificationKind
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
 from delegator.readiness import PARTS, STORE, Readiness
-from delegator.rounds import guarded
 from delegator.serving import UNKNOWN, Answers, Teller
 from delegator.signers import Signers
 from delegator.store import Store
@@ -77,12 +76,6 @@ class Watching:
 
     def unserved(self) -> dict[str, str]:
         return self.teller.unserved(time.monotonic())
-
-    async def run(self, alone: bool) -> None:
-        """Look until cancelled."""
-        while True:
-            await guarded(lambda: self.look_on(alone), "looking at what devices are told")
-            await asyncio.sleep(LOOK)
 
     async def look_on(self, alone: bool) -> None:
         """Look at what devices were told, and say what has changed; of several workers the parent says it."""

@@ -1,7 +1,7 @@
 """One of several workers: `python -m delegator.worker FD`, started by the parent, which it hears at that descriptor.
 
-It is told its settings and which sockets it serves; from then on it is a delegator like any other, but for its
-operators' port (the parent has the one of all) and the work that is done once for all.
+It is told its settings and which sockets it serves. From then on it is a delegator like any other, but for two things:
+it has no operators' port, as the parent has one for all, and it keeps house only when it is appointed.
 The invariant: a worker whose parent is gone drains and ends.
 Must not live here: what several workers make together (workers).
 """
@@ -88,7 +88,7 @@ class Worker:
         self._app.wake()
 
     async def _stop(self, _: Any) -> None:
-        if self._app is None or self._running is None:  # none that runs: what is being started ends with the process
+        if self._app is None or self._running is None:  # nothing runs yet: what is being started ends with the process
             self._ended.set()
         else:
             self._app.stop()
@@ -109,7 +109,7 @@ class Worker:
 
 
 def _own(descriptor: int) -> socket.socket:
-    """A socket that we were given, and that no program we start shall have."""
+    """A socket that we were given. No program that we start inherits it."""
     os.set_inheritable(descriptor, False)
     return socket.socket(fileno=descriptor)
 

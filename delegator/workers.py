@@ -1,7 +1,8 @@
 """Several processes on one port: started, watched, reloaded one after the other, seen as one, ended together.
 
-They share one listening socket, so a connection in the line belongs to nobody until somebody takes it: a worker that
-ends loses none, and one that is busy leaves it to the next. What must be exact across them is the store's business.
+They share one listening socket, so a connection that waits there belongs to no worker until one accepts it: a worker
+that dies loses none of them, and a busy one leaves them to the next. What must be exact across workers is the
+store's business.
 The invariants: a reload that is not in order changes nothing, and a reload keeps every worker accepting; one worker at
 a time keeps house; after the end no worker is left.
 Must not live here: how a worker serves (app), how one is spoken to (crew), adding up (merging).
@@ -12,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import ClassVar
@@ -24,9 +24,10 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
 from delegator import observe, ops, systemd
-from delegator.app import Listening, Reread, Sockets
+from delegator.app import READING, Listening, Reread
 from delegator.config import Settings
 from delegator.crew import Hand, hired
+from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
@@ -36,15 +37,17 @@ from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
 from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
-from delegator.rounds import kept
+from delegator.rounds import Chore, Rota, Work, kept
 from delegator.serving import Teller, together
+from delegator.systemd import Sockets
 from delegator.watching import say
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
-"""Seconds between looks at a worker: what it counted since is lost with it, and one that hangs is found."""
+"""Seconds between looks at a worker. When it dies, what it counted since the last look is lost; one that hangs is found
+by a look that is not answered."""
 HUNG = 30.0
-"""Seconds without an answer until a worker is taken for hung: a full disk may hold it up for some."""
+"""Seconds without an answer until we take a worker for hung: a full disk may hold one up for a while."""
 GLANCE = 3.0
 """Seconds for an answer to operators: readiness gives up on the store after two, and the port on itself after five."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -57,7 +60,7 @@ def now() -> datetime:
 
 
 def share(settings: Settings, many: int) -> Settings:
-    """What one of so many workers serves with: its share of the limits of a process, and no operators' port."""
+    """The settings for one of so many workers: its share of each limit, and no operators' port."""
     callbacks, limits = settings.callbacks, settings.limits
     return replace(
         settings, ops=replace(settings.ops, enabled=False),
@@ -80,7 +83,7 @@ class Board:
         self.restarts = 0
 
     def show(self, all_of: list[list[Family]], teller: Teller) -> None:
-        """What the parent alone can tell, from all answers together, stands in place of what each worker says of it."""
+        """What only the parent can judge, since it sees all answers, replaces what each worker says about it."""
         unready = int(bool(teller.wrong(time.monotonic())))
         self._whole.families = [
             *merged([*(_said_here(one, int(teller.verdict.serving), unready) for one in all_of), self.departed]),
@@ -108,6 +111,7 @@ class Workers:
 
     def __init__(self, settings: Settings, reread: Reread, manager: systemd.Manager) -> None:
         self._settings, self._reread, self._manager = settings, reread, manager
+        self._life = Life(manager, self.reload)
         self._many = settings.server.workers
         self._page = company.page(self._many)
         self._hands: dict[int, Hand] = {}
@@ -117,23 +121,20 @@ class Workers:
         self._port = ops.Port(ops.Ops(self._board, self._wrong, self._soon, self._read, self._unserved))
         self._teller = Teller()
         self._refuser: Hand | None = None
-        self._stopping = asyncio.Event()
-        self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rereading: set[asyncio.Task[None]] = set()
 
     # --- start ---
 
     async def start(self, sockets: Sockets) -> Listening:
         """Check everything, listen, start all workers. Raises DelegatorError (CONFIGURATION)."""
-        await aside(partial(prepare, self._settings, now), "reading the settings' files")
+        await aside(partial(prepare, self._settings, now), READING)
         await self._free_claims()
         server = self._settings.server
         self._sockets = sockets.get(systemd.DEVICES) or opened(server.host, server.port)
         await self._port.open(self._settings.ops, sockets.get(systemd.OPS, []))
-        self._heed_signals()
+        self._life.heed()
         try:
-            async with self._reloading, asyncio.TaskGroup() as group:
+            async with self._life.exchanging, asyncio.TaskGroup() as group:
                 for number in range(1, self._many + 1):
                     group.create_task(self._hire(number))
         except* DelegatorError as errors:
@@ -153,23 +154,12 @@ class Workers:
         finally:
             await store.close()
 
-    def _heed_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload)
-
     def reload(self) -> None:
-        if not self._stopping.is_set():
-            self._in_background(self._reload, "reload", self._rereading)
+        self._life.begin(self._reload)
 
-    def _in_background(self, work: Callable[[], Awaitable[None]], what: str,
-                       also: set[asyncio.Task[None]] | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(kept(work, what))
-        for among in (self._tasks, also):
-            if among is not None:
-                among.add(task)
-                task.add_done_callback(among.discard)
+    def _in_background(self, work: Work, what: str) -> None:
+        self._tasks.add(task := asyncio.get_running_loop().create_task(kept(work, what)))
+        task.add_done_callback(self._tasks.discard)
 
     async def _hire(self, number: int) -> None:
         """A worker that serves. Raises DelegatorError."""
@@ -185,23 +175,23 @@ class Workers:
         self._appoint()
 
     def _appoint(self) -> None:
-        """Somebody keeps house: who did so last, else the first there is."""
+        """One worker keeps house: the one that did so already, or else the first that runs."""
         if self._hands and self._keeper not in self._hands:
             self._keeper = min(self._hands)
             self._hands[self._keeper].tell("keep")
 
     def _heard(self, verb: str) -> None:
-        """A worker has something for the one that keeps house."""
+        """A worker has something to do for the one that keeps house."""
         if verb == "wake" and self._keeper in self._hands:
             self._hands[self._keeper].tell("wake")
 
     # --- watch ---
 
     async def _watch(self, number: int) -> None:
-        """One place among the workers: whoever dies there is followed by another."""
+        """Look after one place among the workers: when the process there dies, start another."""
         pause = FIRST_PAUSE
-        while not self._stopping.is_set():
-            if number not in self._hands:  # this very watch broke off as one was to follow
+        while not self._life.is_stopping:
+            if number not in self._hands:  # this watch failed while it started the next one, and was begun anew
                 await self._follow(number, pause)
                 continue
             began, hand = time.monotonic(), self._hands[number]
@@ -210,10 +200,10 @@ class Workers:
             code = await hand.gone()
             looking.cancel()
             del self._hands[number]
-            if self._keeper == number:  # who follows under this number has not been told to keep house
+            if self._keeper == number:  # the next process with this number does not know that it keeps house
                 self._keeper = 0
             self._board.depart(hand.last.families)
-            if hand.stopping or self._stopping.is_set():
+            if hand.stopping or self._life.is_stopping:
                 return
             log.error("worker %d (process %d) ended with code %d", number, hand.process.pid, code)
             self._appoint()
@@ -221,10 +211,10 @@ class Workers:
             await self._follow(number, pause)
 
     async def _follow(self, number: int, pause: float) -> None:
-        """Start another in its place, as often as that takes."""
-        while not await self._paused(pause):
+        """Start another process in its place, and try again until one serves."""
+        while not await self._life.pause(pause):
             try:
-                async with self._reloading:  # else it would begin with settings that are just being exchanged
+                async with self._life.exchanging:  # it must not start with settings that are being exchanged now
                     await self._hire(number)
                 self._board.restarts += 1
                 log.warning("worker %d was started anew as process %d", number, self._hands[number].process.pid)
@@ -232,14 +222,6 @@ class Workers:
             except (DelegatorError, OSError) as error:
                 log.error("worker %d could not be started: %s", number, words_of(error))
                 pause = min(LONGEST_PAUSE, pause * 2)
-
-    async def _paused(self, seconds: float) -> bool:
-        """Wait; whether the end came meanwhile."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
 
     async def _look_after(self, hand: Hand) -> None:
         heard = time.monotonic()
@@ -256,13 +238,13 @@ class Workers:
     # --- seen as one ---
 
     async def _read(self) -> None:
-        """Ask all of them at once. One that does not answer is shown as it last was."""
+        """Ask all workers at once. One that does not answer is shown as it was when it last did."""
         hands = list(self._hands.values())
         await asyncio.gather(*(hand.look(True, GLANCE) for hand in hands), return_exceptions=True)
         self._board.show([hand.last.families for hand in hands], self._teller)
 
     async def _wrong(self) -> dict[str, str]:
-        """What keeps any of them from serving; which one, unless all say so. Without a worker nobody serves."""
+        """What keeps any worker from serving, and which, unless it is all of them. Without a worker nobody serves."""
         await self._read()
         hands = list(self._hands.values())
         wrong: dict[str, str] = {} if hands else {"workers": "no worker runs; next: look into the log"}
@@ -271,7 +253,7 @@ class Workers:
             which = "" if len(whose) == len(hands) else f"worker {', '.join(str(one.number) for one in whose)}: "
             wrong[part] = which + whose[0].last.wrong[part]
         wrong |= self._teller.wrong(time.monotonic())
-        if self._stopping.is_set():
+        if self._life.is_stopping:
             wrong["draining"] = "stopping: requests under way are answered, new connections are not taken"
         return wrong
 
@@ -280,11 +262,9 @@ class Workers:
 
     async def _look_on(self) -> None:
         """What devices were told by all of them, and what has changed in that."""
-        while True:
-            hands, now = list(self._hands.values()), time.monotonic()
-            why = {told: words for hand in hands for told, words in hand.last.why.items()}
-            say(self._teller.look(together(hand.last.answers for hand in hands), now, why))
-            await asyncio.sleep(LOOK)
+        hands, now = list(self._hands.values()), time.monotonic()
+        why = {told: words for hand in hands for told, words in hand.last.why.items()}
+        say(self._teller.look(together(hand.last.answers for hand in hands), now, why))
 
     def _soon(self) -> dict[str, str]:
         soon = {part: words for hand in self._hands.values() for part, words in hand.last.soon.items()}
@@ -295,34 +275,23 @@ class Workers:
     # --- reload ---
 
     async def _reload(self) -> None:
-        """Everything is made here first, so that what is not in order never reaches a worker; then one after the
-        other, and each goes on accepting meanwhile."""
-        async with self._reloading:
-            self._manager.reloading()
+        """The parent makes all parts first, so that settings which are not in order never reach a worker. Then the
+        workers exchange theirs one after the other, and each goes on accepting connections meanwhile."""
+        async def exchange() -> None:
             self._refuser = None
-            try:
-                await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
-            except DelegatorError as error:
-                self._tell_refused()
-                log.error("reload refused, serving on with what was loaded: %s; next: %s", error.detail,
-                          error.hint or "see: delegator config check")
-            except Exception:
-                self._tell_refused()
-                log.exception("reload refused, serving on with what was loaded: a fault of ours")
-            finally:
-                if not self._stopping.is_set():
-                    self._manager.ready("serving devices")
+            await self._exchange(await aside(self._reread, "reading the settings", late=self.reload))
+        await self._life.exchanged(exchange, self._tell_refused)
 
-    def _tell_refused(self) -> None:
-        """All but who refused it: that one has counted it."""
+    async def _tell_refused(self) -> None:
+        """Have every worker count it, except the one that refused: it has counted it already."""
         for hand in self._hands.values():
             if hand is not self._refuser:
                 hand.tell("refused")
 
     async def _exchange(self, wanted: Settings) -> None:
         before = self._settings
-        settings, _ = in_effect(before, wanted)  # what waits for a new start, each worker says
-        await aside(partial(prepare, settings, now), "reading the settings' files", late=self.reload)
+        settings, _ = in_effect(before, wanted)  # each worker says which settings wait for a new start
+        await aside(partial(prepare, settings, now), READING, late=self.reload)
         await self._port.move(settings.ops)
         done: list[Hand] = []
         for hand in [self._hands[number] for number in sorted(self._hands)]:
@@ -330,7 +299,7 @@ class Workers:
                 why = await hand.reload(share(wanted, self._many))
             except DelegatorError as error:
                 if hand.process.returncode is not None:
-                    continue  # it ended meanwhile; who follows it begins with what is loaded then
+                    continue  # it died meanwhile; its replacement starts with the settings loaded by then
                 why = error.detail
             if why:
                 self._refuser = hand
@@ -344,11 +313,11 @@ class Workers:
                  ", ".join(changed(before, settings)) or "none")
 
     async def _go_back(self, done: list[Hand], before: Settings) -> None:
-        """All with the same settings, which are then the old ones."""
+        """Give the workers that have the new settings the old ones again: all serve with the same."""
         for hand in done:
             try:
                 await hand.reload(share(before, self._many))
-            except DelegatorError as error:  # the others are taken back all the same
+            except DelegatorError as error:  # go on: the others are to have the old settings all the same
                 log.error("worker %d was not taken back: %s", hand.number, error.detail)
         await self._port.move(before.ops)
 
@@ -356,24 +325,17 @@ class Workers:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP reloads. Then let all workers drain, and end."""
-        self._in_background(self._watchdog, "telling the service manager that we live")
-        self._in_background(self._look_on, "looking at what devices are told")
-        await self._stopping.wait()
-        self._manager.stopping(f"requests under way have {self._settings.limits.drain:g} s")
+        rota = Rota((Chore("answers", LOOK, self._look_on),))
+        async with self._life.upkeep({"looking at what devices are told": rota.run}):
+            await self._life.ended(lambda: self._settings.limits.drain)
         await self._end()
 
-    async def _watchdog(self) -> None:
-        while self._manager.watchdog is not None:
-            self._manager.alive()
-            await asyncio.sleep(self._manager.watchdog / 3)
-
     async def _end(self) -> None:
-        self._stopping.set()
-        for task in list(self._rereading):  # one may wait for a disk that does not answer
-            task.cancel()
-        for sock in self._sockets:  # each worker lets go of it at once too, and nobody waits in vain
+        self._life.stop()
+        await self._life.cease()
+        for sock in self._sockets:  # the workers close it at once too, so no device waits in a line that nobody serves
             sock.close()
-        async with self._reloading:  # whoever is just being started is among the hands then
+        async with self._life.exchanging:  # a worker that is being started is among the hands once this is ours
             await asyncio.gather(*(hand.stop(self._settings.limits.drain) for hand in list(self._hands.values())))
         for task in list(self._tasks):
             task.cancel()
@@ -392,6 +354,6 @@ async def serve(settings: Settings, ready: Callable[[Listening], None], reread: 
     """Run a delegator of several workers; `ready` is told the addresses once all listen."""
     manager = systemd.manager()
     workers = Workers(settings, reread, manager)
-    ready(await workers.start(systemd.sockets()))
-    manager.ready("serving devices")
+    ready(await workers.start(systemd.sockets((systemd.DEVICES, systemd.OPS))))
+    manager.ready(STATUS)
     await workers.run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,7 @@ from pki.profiles import (
     SHARED_DEVICE,
     Profile,
 )
-from pki.request import REQUEST_LIMIT
+from pki.request import REQUEST_LIMIT, requested
 from pki.revocation import DEFAULT_DAYS, Reason
 
 _key_type = click.option(
@@ -80,7 +81,7 @@ def init(place: Path, name: str, organization: str | None, key_type: str, passph
 @_issuing
 def server(name: str, **options: Any) -> Values:
     """Issue a delegator's server certificate for a host NAME or address."""
-    return _issue(DELEGATOR_SERVER, name, **options)
+    return _issue(DELEGATOR_SERVER, name, _Asked(**options))
 
 
 @main.command()
@@ -90,7 +91,7 @@ def server(name: str, **options: Any) -> Values:
 @_issuing
 def delegate(name: str, client: bool, **options: Any) -> Values:
     """Issue a delegate's server certificate, or with --client the one a delegator shows to it."""
-    return _issue(DELEGATE_CLIENT if client else DELEGATE_SERVER, name, **options)
+    return _issue(DELEGATE_CLIENT if client else DELEGATE_SERVER, name, _Asked(**options))
 
 
 @main.command()
@@ -98,7 +99,7 @@ def delegate(name: str, client: bool, **options: Any) -> Values:
 @_issuing
 def shared(batch: str | None, **options: Any) -> Values:
     """Issue a shared device certificate, the same in every device of a batch."""
-    return _issue(SHARED_DEVICE, SHARED_NAME if batch is None else f"{SHARED_NAME}-{batch}", **options)
+    return _issue(SHARED_DEVICE, SHARED_NAME if batch is None else f"{SHARED_NAME}-{batch}", _Asked(**options))
 
 
 @main.command()
@@ -106,7 +107,7 @@ def shared(batch: str | None, **options: Any) -> Values:
 @_issuing
 def mail(address: str, **options: Any) -> Values:
     """Issue a certificate that signs the delegator's mail from ADDRESS."""
-    return _issue(MAIL_SIGNER, address, **options)
+    return _issue(MAIL_SIGNER, address, _Asked(**options))
 
 
 @main.command()
@@ -121,7 +122,7 @@ def device(tag: str | None, source: IO[bytes] | None, out: Path | None, **option
         raise PkiError(Kind.USAGE, "give either a TAG, or --from FILE (and --out DIR)",
                        "see: python -m pki device --help")
     if tag is not None:
-        return _issue(DEVICE, tag, **options)
+        return _issue(DEVICE, tag, _Asked(**options))
     return minting.mint(source or sys.stdin.buffer, out, **options)
 
 
@@ -205,15 +206,25 @@ def check(place: Path, days: int, passphrase: Passphrase) -> Values:
             "acted": False}
 
 
-def _issue(
-    profile: Profile, name: str, *, place: Path, key_type: str, csr: Path | None, days: int | None,
-    renew: bool, passphrase: Passphrase, names: Sequence[str] = (),
-) -> Values:  # fmt: skip
-    request = None if csr is None else _request(csr)
-    folder = Folder.open(place)
-    before = folder.hosts(profile, name) if renew and names else ()
-    made = folder.issue(profile, name, names=names, key_type=key_type, csr=request, days=days, renew=renew,
-                        passphrase=passphrase.read())  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What all issuing commands are told, by the names of their options."""
+
+    place: Path
+    key_type: str
+    csr: Path | None
+    days: int | None
+    renew: bool
+    passphrase: Passphrase
+    names: Sequence[str] = ()
+
+
+def _issue(profile: Profile, name: str, asked: _Asked) -> Values:
+    key = asked.key_type if asked.csr is None else requested(_request(asked.csr))
+    folder = Folder.open(asked.place)
+    before = folder.hosts(profile, name) if asked.renew and asked.names else ()
+    made = folder.issue(profile, name, names=asked.names, key=key, days=asked.days, renew=asked.renew,
+                        passphrase=asked.passphrase.read())  # fmt: skip
     ended = [one for one in before if one not in folder.hosts(profile, name)]
     if ended:
         click.echo(f"it is no longer for {', '.join(ended)}: say --alt for each that shall stay", err=True)

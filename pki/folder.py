@@ -28,7 +28,7 @@ from pki.authority import Authority
 from pki.errors import Kind, PkiError
 from pki.ledger import LEDGER, Entry, Event, Ledger, issued, serial_text, stamp
 from pki.profiles import FACTORY_CA, AltNames, Profile, profile_named
-from pki.request import Requested, requested
+from pki.request import Requested
 from pki.revocation import Reason
 
 DEFAULT_PATH: Final = Path("var/pki")
@@ -149,28 +149,26 @@ class Folder:
         name: str,
         *,
         names: Sequence[str] = (),
-        key_type: keys.KeyType | str = keys.KeyType.EC,
-        csr: bytes | None = None,
+        key: keys.KeyType | str | Requested = keys.KeyType.EC,
         passphrase: bytes | None = None,
         days: int | None = None,
         renew: bool = False,
-        authority: Authority | None = None,
         now: datetime | None = None,
     ) -> Issued:
-        """One certificate under its fixed path; `csr` is a PKCS#10 request whose key is certified.
+        """One certificate under its fixed path; `key` is the type of a new one, or the request of whoever holds it.
 
         With `renew` and no `names` it is for the hosts that the one before was for.
         CONFLICT if the name has a certificate already and `renew` is not set; REFUSED for bad names, weak
-        or unproven keys and lint findings; `authority` saves unlocking the key again.
+        keys and lint findings.
         """
         row = _leaf(profile)
         place = disk.make_folder(self.directory(row))
         stem = row.stem(name)
         if not renew:
-            _require_free(place, stem, csr is not None)
+            _require_free(place, stem, isinstance(key, Requested))
         names = names or (self.hosts(row, name) if renew else ())
-        wanted, key_pem = _key_for(place / f"{stem}.key", key_type, csr, renew)
-        signer = authority or self.authority(passphrase)
+        wanted, key_pem = _key_for(place / f"{stem}.key", key, renew)
+        signer = self.authority(passphrase)
         token = signer.prepare(row, name, wanted, names=names, days=days, now=now)
         minted = Minted(row, token.name, signer.issue(token), key_pem)
         with disk.Staging(place) as staging:
@@ -300,15 +298,15 @@ def _require_free(place: Path, stem: str, with_request: bool) -> None:
 
 
 def _key_for(
-    path: Path, key_type: keys.KeyType | str, csr: bytes | None, renew: bool
+    path: Path, key: keys.KeyType | str | Requested, renew: bool
 ) -> tuple[keys.PublicKey | Requested, bytes | None]:
     """The key to certify, and its PEM if it still has to be written."""
-    if csr is not None:
-        return requested(csr), None
+    if isinstance(key, Requested):
+        return key, None
     if path.exists() and not renew:
         return keys.from_pem(disk.read_private(path)).public_key(), None
-    key = keys.generate(key_type)
-    return key.public_key(), keys.to_pem(key)
+    made = keys.generate(key)
+    return made.public_key(), keys.to_pem(made)
 
 
 def _reveal(staging: disk.Staging, minted: Minted, retire: bool) -> Issued:

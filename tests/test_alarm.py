@@ -87,8 +87,8 @@ async def settled(sounding: Alarm) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_6_1_a_thousand_requests_are_one_entry_in_one_batch(sounding: Alarm, store: Pretend,
-                                                                  told: list[bool]) -> None:
+async def test_R_contested_a_thousand_requests_are_one_entry_in_one_batch(sounding: Alarm, store: Pretend,
+                                                                          told: list[bool]) -> None:
     for _ in range(1000):
         sounding.contested(contest())
     sounding.contested(contest(kind=IdentityKind.OWN))
@@ -99,14 +99,14 @@ async def test_6_1_a_thousand_requests_are_one_entry_in_one_batch(sounding: Alar
     assert told == [True]
 
 
-async def test_6_1_what_is_pending_is_bounded(sounding: Alarm, store: Pretend) -> None:
+async def test_R_contested_what_is_pending_is_bounded(sounding: Alarm, store: Pretend) -> None:
     for number in range(alarm.MOST + 500):
         sounding.contested(contest(f"TAG{number:05}"))
     await sounding.close()
     assert len(store.batches[0]) == alarm.MOST
 
 
-async def test_6_1_a_store_that_is_away_loses_none_and_the_end_writes_them_down(
+async def test_R_contested_a_store_that_is_away_loses_none_and_the_end_writes_them_down(
         sounding: Alarm, store: Pretend, caplog: pytest.LogCaptureFixture) -> None:
     store.down = True
     sounding.contested(contest())
@@ -126,7 +126,8 @@ async def test_6_1_a_store_that_is_away_loses_none_and_the_end_writes_them_down(
 @pytest.mark.parametrize(("delegate", "customer", "whom"), [
     ("zeta", "acme", "zeta"), ("soap", "acme", "alpha"), (None, "acme", "alpha"), ("gone", "acme", "alpha"),
     ("first", "globex", "first"), ("ssh", "umbra", None), (None, None, None)])
-async def test_6_1_the_owner_is_told_where_it_has_an_address(sounding: Alarm, store: Pretend, delegate: str | None,
+async def test_R_contested_the_owner_is_told_where_it_has_an_address(
+        sounding: Alarm, store: Pretend, delegate: str | None,
                                                              customer: str | None, whom: str | None) -> None:
     """At the delegate that serves the device, else at the first of the same customer; never at anybody else's."""
     sounding.contested(Contest("ABC1234", IdentityKind.SHARED, "c" * 32, customer, delegate, "203.0.113.9", AT))
@@ -135,7 +136,8 @@ async def test_6_1_the_owner_is_told_where_it_has_an_address(sounding: Alarm, st
     assert telling == (None if whom is None else Telling((NotificationKind.MAIL,), whom, "delegator.example"))
 
 
-async def test_6_1_the_log_warns_and_the_metric_knows_no_tag(sounding: Alarm, caplog: pytest.LogCaptureFixture) -> None:
+async def test_R_contested_the_log_warns_and_the_metric_knows_no_tag(
+        sounding: Alarm, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         sounding.contested(contest())
         await settled(sounding)
@@ -151,7 +153,7 @@ async def test_6_1_the_log_warns_and_the_metric_knows_no_tag(sounding: Alarm, ca
     assert "ABC1234" not in text
 
 
-async def test_6_1_a_fault_of_ours_is_logged_and_the_next_one_is_noted_all_the_same(
+async def test_R_contested_a_fault_of_ours_is_logged_and_the_next_one_is_noted_all_the_same(
         sounding: Alarm, store: Pretend, told: list[bool], caplog: pytest.LogCaptureFixture) -> None:
     store.down = ZeroDivisionError("inside")
     sounding.contested(contest())
@@ -165,7 +167,8 @@ async def test_6_1_a_fault_of_ours_is_logged_and_the_next_one_is_noted_all_the_s
     assert [one.service_tag for one, _ in store.batches[0]] == ["ABC9999"], "and not what no store takes, again"
 
 
-async def test_6_1_noting_is_of_many_connections_and_logs_as_none_of_them(sounding: Alarm, store: Pretend) -> None:
+async def test_R_contested_noting_is_of_many_connections_and_logs_as_none_of_them(
+        sounding: Alarm, store: Pretend) -> None:
     token = CONNECTION.set("1f-7")
     try:
         sounding.contested(contest())
@@ -176,7 +179,7 @@ async def test_6_1_noting_is_of_many_connections_and_logs_as_none_of_them(soundi
     assert store.connections != ["1f-7"]
 
 
-async def test_6_1_an_end_waits_for_no_pause_and_for_what_is_being_written(
+async def test_R_contested_an_end_waits_for_no_pause_and_for_what_is_being_written(
         sounding: Alarm, store: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarm, "PAUSE", 3600)
     store.open.clear()
@@ -192,7 +195,7 @@ async def test_6_1_an_end_waits_for_no_pause_and_for_what_is_being_written(
     assert len(store.batches) == 1
 
 
-async def test_6_1_a_store_that_stays_away_holds_up_no_end(
+async def test_R_contested_a_store_that_stays_away_holds_up_no_end(
         sounding: Alarm, store: Pretend, caplog: pytest.LogCaptureFixture) -> None:
     store.down = True
     sounding.contested(contest())
@@ -201,7 +204,7 @@ async def test_6_1_a_store_that_stays_away_holds_up_no_end(
     assert set(caplog.messages) == {"second claimants: disk full"}
 
 
-async def test_6_1_a_delegate_that_names_nobody_to_tell_is_passed_over(sounding: Alarm, store: Pretend) -> None:
+async def test_R_contested_a_delegate_that_names_nobody_to_tell_is_passed_over(sounding: Alarm, store: Pretend) -> None:
     store.directory.delegates["acme-0"] = Delegate("acme-0", "acme", HostedCallback("root", Secret("x")))
     sounding.contested(contest(delegate="acme-0"))
     await sounding.close()

@@ -39,7 +39,7 @@ def half_up(value: Fraction, places: int) -> Fraction:
 
 @given(counts, st.dictionaries(st.sampled_from(["acme", "globex"]), plans))
 def test_A11_lines_add_up_to_what_was_issued_and_totals_to_what_the_lines_say(found: list[Count],
-                                                                             of: dict[str, Plan]) -> None:
+                                                                              of: dict[str, Plan]) -> None:
     lines = lines_of(NOVEMBER, found, of, {})
     events = [line for line in lines if line.item != BASE_FEE]
     assert {line.key: line.quantity for line in events} == {(one.customer, one.item): one.issued for one in found}

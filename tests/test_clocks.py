@@ -1,4 +1,4 @@
-"""What time it is: one look at a wall clock decides nothing for good (T7; A10)."""
+"""What time it is: one look at a wall clock decides nothing for good (T-A10)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def settled_machine() -> Machine:
 
 @pytest.mark.parametrize("off", [40 * DAYS, 3650 * DAYS, 2 * HOURS, -2 * HOURS, -20_000 * DAYS, SMALL + 0.1])
 @pytest.mark.parametrize("seconds", [0.01, 8.0, STOOD - 6])
-def test_T7_a_clock_that_is_wrong_for_a_while_was_never_looked_at(off: float, seconds: float) -> None:
+def test_TA10_a_clock_that_is_wrong_for_a_while_was_never_looked_at(off: float, seconds: float) -> None:
     machine = settled_machine()
     machine.off = off
     assert machine.error() == pytest.approx(0, abs=0.001)
@@ -62,7 +62,7 @@ def test_T7_a_clock_that_is_wrong_for_a_while_was_never_looked_at(off: float, se
 
 
 @pytest.mark.parametrize("off", [40 * DAYS, -2 * HOURS])
-def test_T7_a_clock_that_was_set_for_good_is_followed_in_a_minute(off: float) -> None:
+def test_TA10_a_clock_that_was_set_for_good_is_followed_in_a_minute(off: float) -> None:
     machine = settled_machine()
     machine.off = off
     machine.wait(STOOD - 1)
@@ -72,7 +72,7 @@ def test_T7_a_clock_that_was_set_for_good_is_followed_in_a_minute(off: float) ->
     assert machine.clock.settled
 
 
-def test_T7_a_clock_that_goes_back_to_what_it_showed_for_longer_counts_at_once() -> None:
+def test_TA10_a_clock_that_goes_back_to_what_it_showed_for_longer_counts_at_once() -> None:
     machine = settled_machine()
     machine.wait(STOOD * 5)
     machine.off = 40 * DAYS
@@ -83,7 +83,7 @@ def test_T7_a_clock_that_goes_back_to_what_it_showed_for_longer_counts_at_once()
     assert machine.clock.settled
 
 
-def test_T7_a_wrong_clock_that_was_believed_for_a_short_time_once_is_not_at_once_again() -> None:
+def test_TA10_a_wrong_clock_that_was_believed_for_a_short_time_once_is_not_at_once_again() -> None:
     """Else whoever can set it for a minute could come back a week later for a second."""
     machine = settled_machine()
     machine.off = 40 * DAYS
@@ -94,7 +94,7 @@ def test_T7_a_wrong_clock_that_was_believed_for_a_short_time_once_is_not_at_once
     assert machine.error() == pytest.approx(0, abs=0.001)
 
 
-def test_T7_a_clock_that_jumps_about_is_not_believed_until_it_stands() -> None:
+def test_TA10_a_clock_that_jumps_about_is_not_believed_until_it_stands() -> None:
     machine = settled_machine()
     for jump in range(20):
         machine.off = (jump % 3 + 1) * DAYS
@@ -102,7 +102,8 @@ def test_T7_a_clock_that_jumps_about_is_not_believed_until_it_stands() -> None:
         assert machine.error() == pytest.approx(0, abs=0.001)
 
 
-async def test_T7_what_was_revoked_is_refused_also_where_a_start_is_years_ahead_and_set_right_a_moment_later() -> None:
+async def test_TA10_what_was_revoked_is_refused_also_where_a_start_is_years_ahead_and_set_right_a_moment_later(
+        ) -> None:
     """It has ended by the clock of the start, and that is all it has: set back, the clock counts at once."""
     machine, ends = Machine(off=3650 * DAYS), START + timedelta(days=300)
 
@@ -122,7 +123,7 @@ async def test_T7_what_was_revoked_is_refused_also_where_a_start_is_years_ahead_
     assert app._withdrawn == frozenset(), "settled: then they need not be carried along"
 
 
-def test_T7_after_a_start_nothing_is_settled_before_two_looks_agree() -> None:
+def test_TA10_after_a_start_nothing_is_settled_before_two_looks_agree() -> None:
     machine = Machine(off=40 * DAYS)
     machine.wait(STOOD - 1)
     assert not machine.clock.settled
@@ -132,7 +133,7 @@ def test_T7_after_a_start_nothing_is_settled_before_two_looks_agree() -> None:
     assert machine.clock.since() == 0
 
 
-def test_T7_a_long_sleep_between_two_looks_that_do_not_agree_settles_nothing() -> None:
+def test_TA10_a_long_sleep_between_two_looks_that_do_not_agree_settles_nothing() -> None:
     machine = Machine(off=40 * DAYS)
     machine.up, machine.off = STOOD * 10, 0
     assert not machine.clock.settled
@@ -142,7 +143,7 @@ def test_T7_a_long_sleep_between_two_looks_that_do_not_agree_settles_nothing() -
 
 
 @pytest.mark.parametrize(("off", "later"), [(-20_000 * DAYS, 10), (-2 * HOURS, 10), (2 * HOURS, 0)])
-def test_T7_a_machine_that_starts_with_a_wrong_clock_comes_right_soon_and_is_settled_in_a_minute(
+def test_TA10_a_machine_that_starts_with_a_wrong_clock_comes_right_soon_and_is_settled_in_a_minute(
         off: float, later: float) -> None:
     """1970 without a battery, local time as UTC: the time service sets it ten seconds later. Nothing is over by a clock
     that is set back, so that is believed at once."""
@@ -157,7 +158,7 @@ def test_T7_a_machine_that_starts_with_a_wrong_clock_comes_right_soon_and_is_set
     assert machine.clock.settled
 
 
-def test_T7_soon_after_a_start_a_clock_that_was_set_back_for_a_while_is_right_again_at_once() -> None:
+def test_TA10_soon_after_a_start_a_clock_that_was_set_back_for_a_while_is_right_again_at_once() -> None:
     machine = Machine()
     machine.wait(5)
     machine.off = -2 * HOURS
@@ -167,7 +168,7 @@ def test_T7_soon_after_a_start_a_clock_that_was_set_back_for_a_while_is_right_ag
     assert not machine.clock.settled
 
 
-def test_T7_soon_after_a_start_too_a_clock_that_is_wrong_for_a_shorter_while_was_never_looked_at() -> None:
+def test_TA10_soon_after_a_start_too_a_clock_that_is_wrong_for_a_shorter_while_was_never_looked_at() -> None:
     machine = Machine()
     machine.wait(20)
     machine.off = 40 * DAYS
@@ -179,7 +180,7 @@ def test_T7_soon_after_a_start_too_a_clock_that_is_wrong_for_a_shorter_while_was
     assert machine.clock.settled
 
 
-def test_T7_a_time_service_that_slews_is_followed_and_never_doubted(caplog: pytest.LogCaptureFixture) -> None:
+def test_TA10_a_time_service_that_slews_is_followed_and_never_doubted(caplog: pytest.LogCaptureFixture) -> None:
     machine = settled_machine()
     for _ in range(24 * 60):
         machine.off += 0.03
@@ -188,7 +189,7 @@ def test_T7_a_time_service_that_slews_is_followed_and_never_doubted(caplog: pyte
     assert not caplog.records
 
 
-def test_T7_a_clock_that_runs_away_in_small_steps_is_followed_no_faster_than_a_second_a_minute() -> None:
+def test_TA10_a_clock_that_runs_away_in_small_steps_is_followed_no_faster_than_a_second_a_minute() -> None:
     """Between two looks of a busy delegator a wild clock moves little: it is measured from where it stood a minute
     before."""
     machine = settled_machine()
@@ -198,7 +199,7 @@ def test_T7_a_clock_that_runs_away_in_small_steps_is_followed_no_faster_than_a_s
     assert abs(machine.error()) <= SMALL
 
 
-def test_T7_the_log_says_that_the_clock_jumped_and_by_how_much(caplog: pytest.LogCaptureFixture) -> None:
+def test_TA10_the_log_says_that_the_clock_jumped_and_by_how_much(caplog: pytest.LogCaptureFixture) -> None:
     machine = settled_machine()
     machine.off = 40 * DAYS + 8
     machine.wait(8)
@@ -224,7 +225,7 @@ def _looks(path: Path) -> int:
     return found
 
 
-def test_T7_every_use_of_the_wall_clock_is_listed_with_what_a_wrong_look_costs() -> None:
+def test_TA10_every_use_of_the_wall_clock_is_listed_with_what_a_wrong_look_costs() -> None:
     """Whoever adds one writes down how it mends itself, or takes the time from delegator.clocks."""
     page = (ROOT / "docs" / "clocks.md").read_text()
     listed = dict(re.findall(r"^\| `(delegator/[\w/]+\.py)` \| (.+) \|$", page, re.M))
@@ -234,7 +235,7 @@ def test_T7_every_use_of_the_wall_clock_is_listed_with_what_a_wrong_look_costs()
     assert all(len(words.split("|")) == 2 for words in listed.values()), "what a wrong look costs, and why it mends"
 
 
-def test_T7_the_law_sees_a_look(tmp_path: Path) -> None:
+def test_TA10_the_law_sees_a_look(tmp_path: Path) -> None:
     for source in ("datetime.now(UTC)", "call(datetime.now)", "time.time()", "f(clock=time.time)"):
         (tmp_path / "one.py").write_text(source)
         assert _looks(tmp_path / "one.py") == 1, source
@@ -242,7 +243,7 @@ def test_T7_the_law_sees_a_look(tmp_path: Path) -> None:
     assert _looks(tmp_path / "one.py") == 0
 
 
-def test_T7_what_a_look_costs_is_nothing_to_a_handshake() -> None:
+def test_TA10_what_a_look_costs_is_nothing_to_a_handshake() -> None:
     """Two readings and a comparison: as many calls as that, counted."""
     calls: list[str] = []
     clock = Clock(lambda: calls.append("wall") or 1e9, lambda: calls.append("steady") or 5.0)  # type: ignore[func-returns-value]

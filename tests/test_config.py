@@ -1,4 +1,4 @@
-"""Settings: one tree, every key with a default, every mistake told with the path to it (DESIGN 8)."""
+"""Settings: one tree, every key with a default, every mistake told with the path to it (R-settings)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def refusal(path, environment=()) -> DelegatorError:
     return error.value
 
 
-def test_8_everything_has_a_default(tmp_path):
+def test_R_settings_everything_has_a_default(tmp_path):
     assert load(None, {}) == load(written(tmp_path, ""), {}) == Settings()
     assert Settings().server.port == 4433
 
 
-def test_8_the_file_overrides_defaults_and_the_environment_the_file(tmp_path):
+def test_R_settings_the_file_overrides_defaults_and_the_environment_the_file(tmp_path):
     path = written(tmp_path, "[server]\nport = 1\nhost = '::1'\n[log]\njson = false\n")
     settings = load(path, {"DELEGATOR_SERVER__PORT": "2", "DELEGATOR_LOG__JSON": "true",
                            "DELEGATOR_LIMITS__HANDSHAKE": "2.5"})
@@ -40,7 +40,7 @@ def test_8_the_file_overrides_defaults_and_the_environment_the_file(tmp_path):
     assert settings.server.key == Server().key
 
 
-def test_8_variables_that_are_not_ours_change_nothing():
+def test_R_settings_variables_that_are_not_ours_change_nothing():
     ours = {"DELEGATOR_HOME": "/x", "SERVER__PORT": "1", "XDELEGATOR_SERVER__PORT": "1", "PATH": "__"}
     assert load(None, ours) == Settings()
 
@@ -59,7 +59,7 @@ def test_8_variables_that_are_not_ours_change_nothing():
     ("[sealing]\nolder_key_files = [1]", ("$.sealing.older_key_files[0]",)),
     ("server = 4433", ("$.server",)),
     ("[server.tls]\nport = 1", ("tls", "$.server"))])
-def test_8_a_mistake_is_told_with_the_file_and_the_path_to_the_key(tmp_path, text, named):
+def test_R_settings_a_mistake_is_told_with_the_file_and_the_path_to_the_key(tmp_path, text, named):
     path = written(tmp_path, text)
     error = refusal(path)
     assert [word for word in (str(path), *named) if word not in error.detail] == []
@@ -71,23 +71,23 @@ def test_8_a_mistake_is_told_with_the_file_and_the_path_to_the_key(tmp_path, tex
     ("DELEGATOR_SERVER__PORT", "many", "$.server.port"), ("DELEGATOR_SERVER__PORT", "", "$.server.port"),
     ("DELEGATOR_LOG__JSON", "perhaps", "$.log.json"), ("DELEGATOR_LOG__LEVEL", "verbose", "$.log.level"),
     ("DELEGATOR_SERVER__TLS__PORT", "1", "tls__port")])
-def test_8_a_mistake_in_the_environment_is_told_too(variable, value, named):
+def test_R_settings_a_mistake_in_the_environment_is_told_too(variable, value, named):
     assert named in refusal(None, {variable: value}).detail
 
 
-def test_8_a_variable_does_not_hide_that_a_section_is_no_table(tmp_path):
+def test_R_settings_a_variable_does_not_hide_that_a_section_is_no_table(tmp_path):
     assert "$.server" in refusal(written(tmp_path, "server = 4433"), {"DELEGATOR_SERVER__PORT": "1"}).detail
 
 
 @pytest.mark.parametrize("text", ["[server", "port == 1", "[log]\nlevel = 'x", b"\xff\xfe", "[log]\n[log]\n"])
-def test_8_a_broken_file_is_named(tmp_path, text):
+def test_R_settings_a_broken_file_is_named(tmp_path, text):
     path = written(tmp_path, text)
     error = refusal(path)
     assert error.detail.startswith(f"configuration {path}")
     assert error.hint
 
 
-def test_8_a_missing_file_is_named_with_the_way_to_write_one(tmp_path):
+def test_R_settings_a_missing_file_is_named_with_the_way_to_write_one(tmp_path):
     error = refusal(tmp_path / "nowhere.toml")
     assert error.detail == f"configuration {tmp_path / 'nowhere.toml'}: No such file or directory"
     assert error.hint.startswith("write one with: delegator config write ")
@@ -107,13 +107,13 @@ trees = st.builds(
 
 
 @given(trees)
-def test_8_what_is_shown_is_read_back_the_same(tmp_path_factory, settings):
+def test_R_settings_what_is_shown_is_read_back_the_same(tmp_path_factory, settings):
     path = written(tmp_path_factory.getbasetemp(), as_toml(settings))
     assert load(path, {}) == settings
 
 
 @pytest.mark.parametrize("section", Settings.__struct_fields__)
-def test_8_every_key_can_be_set_by_its_variable(section):
+def test_R_settings_every_key_can_be_set_by_its_variable(section):
     """For each key of each section: set to its own default in words, nothing changes."""
     values = msgspec.to_builtins(getattr(Settings(), section))
     for key, value in values.items():

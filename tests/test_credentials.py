@@ -1,4 +1,4 @@
-"""S6: one rule for credentials, wherever they come from. Each source is listed, and a new one is missed here."""
+"""T-C10: one rule for credentials, wherever they come from. Each source is listed, and a new one is missed here."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ NO = (ValueError, DelegatorError, click.UsageError, NotXml)
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("odd", ODD, ids=ascii)
-def test_s6_what_nobody_means_in_a_credential_comes_from_nowhere(source: Source, odd: str) -> None:
+def test_TC10_what_nobody_means_in_a_credential_comes_from_nowhere(source: Source, odd: str) -> None:
     for user, password in ((f"ro{odd}ot", "Plant3d"), ("root", f"Pla{odd}nt3d")):
         with pytest.raises(NO) as refusal:
             source(user, password)
@@ -88,14 +88,14 @@ def test_s6_what_nobody_means_in_a_credential_comes_from_nowhere(source: Source,
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_s6_what_people_type_comes_from_everywhere(source: Source) -> None:
+def test_TC10_what_people_type_comes_from_everywhere(source: Source) -> None:
     for user, password in (("root", "a b\u00a0c"), ("Jürgen", "пароль-密码-🔑"), ("a:b", " 'x' <&> ")):
         made = source(user, password)
         assert (made.user_name, made.password.reveal()) == (user, password)
 
 
 @given(st.characters())
-def test_s6_the_device_has_the_same_rule(one: str) -> None:
+def test_TC10_the_device_has_the_same_rule(one: str) -> None:
     def fits() -> bool:
         try:
             check_credential(Shown("root", f"a{one}b"), Limits(), basic=True)
@@ -105,7 +105,7 @@ def test_s6_the_device_has_the_same_rule(one: str) -> None:
     assert fits() is not is_harmful(one) or unicodedata.category(one) == "Cn"
 
 
-def test_s6_what_is_minted_is_fit() -> None:
+def test_TC10_what_is_minted_is_fit() -> None:
     made = credentials.compose(UNTIL)
     assert not is_harmful(made.user_name + made.password.reveal())
 
@@ -115,7 +115,7 @@ MAKERS = {"handshake.py", "callbacks/hosted.py", "callbacks/answers.py", "model/
 """Who makes one by hand. The ledger gives what `compose` made; the device has a class of its own."""
 
 
-def test_s6_every_source_is_listed_here() -> None:
+def test_TC10_every_source_is_listed_here() -> None:
     root = Path(credentials.__file__).parent.parent
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") for node in ast.walk(
         ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Credential"}

@@ -1,4 +1,4 @@
-"""One deadline for all that a request asks of the store (T1). The clock is pretended, see pretending."""
+"""One deadline for all that a request asks of the store (T-C19). The clock is pretended, see pretending."""
 
 from __future__ import annotations
 

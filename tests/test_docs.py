@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from delegator.cli import NOUNS
 from delegator.cli import main as command
+from delegator.config import Settings
 from delegator.errors import APPEARANCES, DelegatorError, Kind
+from delegator.metrics import Metrics
 from delegator.wire import messages, soap
 
 ROOT = Path(__file__).parents[1]
@@ -276,6 +279,25 @@ def test_the_dependencies_are_those_of_setup_cfg() -> None:
     pinned = {re.sub("[-_]+", "-", line.split("==")[0].lower())
               for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")}
     assert set().union(*wanted.values()) <= pinned
+
+
+def test_the_manual_has_every_setting_in_its_section() -> None:
+    """In the table of keys, whose rows name the section where it begins; and no key that there is not."""
+    table = TEXT["docs/operators.md"].split("| key | built in | meaning |\n|---|---|---|\n")[1].split("\n\n")[0]
+    said, section = [], ""
+    for line in table.splitlines():
+        words = re.findall(r"`([^`]+)`", line.split("|")[1])
+        section = words.pop(0).strip("[]") if words[0].startswith("[") else section
+        said += [(section, key) for key in words]
+    assert sorted(said) == sorted((name, key) for name, keys in msgspec.to_builtins(Settings()).items() for key in keys)
+
+
+def test_the_page_of_watching_has_every_metric() -> None:
+    page = TEXT["docs/watching.md"].split("\n## Metrics\n")[1].split("\n## ")[0]
+    ours = [one for one in Metrics().registry.collect() if one.name.startswith("delegator_")]
+    names = {one.name + {"counter": "_total", "info": "_info"}.get(one.type, "") for one in ours}
+    assert len(names) > 20
+    assert sorted(name for name in names if f"| `{name}` |" not in page) == []
 
 
 def functions(path: Path) -> set[str]:

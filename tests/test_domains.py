@@ -1,4 +1,5 @@
-"""Laws of domain association: names prove little, labels are never cut, a shared certificate is not enough (A5, B4)."""
+"""Laws of domain association: names prove little, labels are never cut, a shared certificate is not enough (A5,
+T-B4)."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ addresses = st.ip_addresses()
 @example([b"192", b"0", b"2", b"7"])
 @example([b"\xc3\xa9", b"example"])
 @example([b"Ab", b"EXAMPLE"])
-def test_b4_what_is_taken_for_a_host_name_is_one_and_nothing_was_cut(found: list[bytes]) -> None:
+def test_TB4_what_is_taken_for_a_host_name_is_one_and_nothing_was_cut(found: list[bytes]) -> None:
     name = host_name(found)
     if name is not None:
         assert HOST_NAME.fullmatch(name)
@@ -60,7 +61,7 @@ def test_b4_what_is_taken_for_a_host_name_is_one_and_nothing_was_cut(found: list
 
 @pytest.mark.slow
 @given(st.lists(hosts.map(lambda host: tuple(host.encode().split(b"."))), max_size=20))
-def test_b4_names_are_taken_in_a_fixed_order_each_once_and_not_too_many(found: list[tuple[bytes, ...]]) -> None:
+def test_TB4_names_are_taken_in_a_fixed_order_each_once_and_not_too_many(found: list[tuple[bytes, ...]]) -> None:
     names = host_names(found)
     assert names == host_names(reversed(found)) == tuple(sorted(set(names)))
     assert len(names) <= MOST_NAMES
@@ -90,7 +91,7 @@ def test_a5_candidates_are_parents_from_the_longest_to_the_registrable_one(host:
     ("customer.example.evil.test", "example.evil.test", "evil.test")), ("customer.example", ()), ("com", ()),
     ("www.co.uk", ()), ("h.bbc.co.uk", ("bbc.co.uk",)), ("someone.github.io", ()), ("h.someone.github.io",
     ("someone.github.io",)), ("localhost", ())])
-def test_b4_what_looks_like_a_customers_domain_is_not_inside_it(host: str, found: tuple[str, ...]) -> None:
+def test_TB4_what_looks_like_a_customers_domain_is_not_inside_it(host: str, found: tuple[str, ...]) -> None:
     assert candidates(host, SUFFIXES(host)) == found
 
 
@@ -98,7 +99,7 @@ def test_b4_what_looks_like_a_customers_domain_is_not_inside_it(host: str, found
 
 
 @given(addresses, st.booleans())
-def test_b4_no_private_address_is_asked_about_however_it_is_wrapped(
+def test_TB4_no_private_address_is_asked_about_however_it_is_wrapped(
         address: ipaddress.IPv4Address | ipaddress.IPv6Address, mapped: bool) -> None:
     text = f"::ffff:{address}" if mapped and address.version == 4 else str(address)
     asked, refusal = asked_about(text, ())
@@ -107,7 +108,7 @@ def test_b4_no_private_address_is_asked_about_however_it_is_wrapped(
     assert asked in (None, address) or getattr(address, "ipv4_mapped", None) == asked
 
 
-def test_b4_an_operator_can_allow_a_private_network_and_only_that() -> None:
+def test_TB4_an_operator_can_allow_a_private_network_and_only_that() -> None:
     lab = networks(("10.1.0.0/16", "fd00:1::/32"))
     for text, allowed in (("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("fd00:1::7", True), ("10.2.0.1", False),
                           ("fd00:2::7", False), ("2002:a01:203::1", False)):
@@ -143,7 +144,7 @@ def test_a5_an_operator_names_such_a_customer_as_claims_do() -> None:
             forms.owner(wrong)
 
 
-def test_b4_strangers_domains_make_no_metrics_of_their_own() -> None:
+def test_TB4_strangers_domains_make_no_metrics_of_their_own() -> None:
     metrics = Metrics()
     for number in range(3):
         metrics.breaker_changed(f"domain:d{number}.example", "open")
@@ -166,7 +167,7 @@ def test_a5_an_own_certificate_and_reverse_dns_are_enough_by_the_safe_default() 
     assert _decided(None, IdentityKind.OWN).allowed
 
 
-def test_b4_a_shared_certificate_and_reverse_dns_are_not_enough_unless_policy_says_so() -> None:
+def test_TB4_a_shared_certificate_and_reverse_dns_are_not_enough_unless_policy_says_so() -> None:
     """The safe default has two reasons against; accepting shared certificates alone leaves one."""
     assert [reason.why for reason in _decided(None, IdentityKind.SHARED).reasons] == [Why.IDENTITY, Why.DOMAIN_ALONE]
     either = Policy("dns", identity=IdentityRule.EITHER)
@@ -177,7 +178,7 @@ def test_b4_a_shared_certificate_and_reverse_dns_are_not_enough_unless_policy_sa
     assert _decided(both, IdentityKind.SHARED).allowed
 
 
-def test_b4_what_is_allowed_by_domain_opens_nothing_for_devices_that_a_rule_found() -> None:
+def test_TB4_what_is_allowed_by_domain_opens_nothing_for_devices_that_a_rule_found() -> None:
     both = Policy("dns", identity=IdentityRule.EITHER, shared_by_domain=True)
     reasons = _decided(both, IdentityKind.SHARED, by_domain=False).reasons
     assert [reason.why for reason in reasons] == [Why.UNREGISTERED]

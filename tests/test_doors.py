@@ -1,4 +1,4 @@
-"""S5: nothing a peer sends reaches the last `except` of a door. Each is asked with any method, target, head, body."""
+"""T-C1: nothing a peer sends reaches the last `except` of a door. Each is asked with any method, target, head, body."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delegator import ops, server
+from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
 from delegator.handshake import Handshake
@@ -23,6 +24,7 @@ from delegator.metrics import Metrics
 from delegator.model import Answer, Credential, Device, Secret
 from delegator.net.connection import Connection
 from delegator.net.lobby import Guest
+from delegator.wire import messages
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 from pki import Folder
 
@@ -69,7 +71,7 @@ def told() -> list[object]:
 @pytest.fixture(params=["devices", "delegate", "operators"])
 def door(request: pytest.FixtureRequest, tmp_path: Path, told: list[object]) -> Door:
     if request.param == "devices":
-        return server.Server(cast(Handshake, None), lambda trail, _: told.append(trail), "", lambda: "here:1").answer
+        return server.Server({}, lambda trail, _: told.append(trail), "", lambda: "here:1").answer
     if request.param == "delegate":
         return delegate.Server(cast(Ledger, NoLedger()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                lifetime=timedelta(hours=1)).answer
@@ -212,7 +214,8 @@ def told_bytes(request: pytest.FixtureRequest, factory: Folder, tmp_path: Path) 
     known = cast(Connection, SimpleNamespace(id="1", peer_address="192.0.2.7", certificate=None, certificate_der=der,
                                              connected_at=1, authenticated_at=2, vouch=lambda: None))
     (tmp_path / "default.xml").write_text(f'<Provisioning xmlns="{NS}"/>')
-    door = (server.Server(cast(Handshake, Knows()), lambda *_: None, "", lambda: "here:1") if request.param == "devices"
+    asked_here = operations(cast(Handshake, Knows()))
+    door = (server.Server(asked_here, lambda *_: None, "", lambda: "here:1") if request.param == "devices"
             else delegate.Server(cast(Ledger, Knows()), frozenset({"delegator.test"}), tmp_path, lambda: NOW,
                                  lifetime=timedelta(hours=1)))
 
@@ -230,14 +233,14 @@ def told_bytes(request: pytest.FixtureRequest, factory: Folder, tmp_path: Path) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120, deadline=None)
 @given(said=requests())
-async def test_s5_whatever_bytes_come_from_whom_a_door_knows_they_end_in_an_answer(
+async def test_TC1_whatever_bytes_come_from_whom_a_door_knows_they_end_in_an_answer(
         told_bytes: Told, faults: list[str], caplog: pytest.LogCaptureFixture, said: bytes) -> None:
     for status in await told_bytes(said):
         assert status in (200, 400, 401, 403, 404, 405, 413, 414, 415, 417, 429, 431, 500, 501, 505)
     assert not [one for one in caplog.records if one.exc_info], said
 
 
-async def test_s5_the_bytes_of_a_plain_call_get_through(told_bytes: Told) -> None:
+async def test_TC1_the_bytes_of_a_plain_call_get_through(told_bytes: Told) -> None:
     """Else the test above would look at nothing but refusals."""
     statuses = []
     for name, inner in CALLS.items():
@@ -246,7 +249,10 @@ async def test_s5_the_bytes_of_a_plain_call_get_through(told_bytes: Told) -> Non
         statuses += await told_bytes(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     statuses += await told_bytes(b"GET /provisioning HTTP/1.1\r\nHost: x\r\nAuthorization: Basic YTpi\r\n\r\n")
     statuses += await told_bytes(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert statuses.count(200) in (1, 3), "the operators' port has one page of these, the others three each"
+    assert set(CALLS) == {one.name for one in messages.OWN.operations}
+    called = {service: len(messages.OWN.serving(service)) for service in messages.Service}
+    assert statuses.count(200) in (called[messages.Service.DELEGATOR], called[messages.Service.DELEGATE] + 1, 1), (
+        "a door answers its own operations; a delegate and the operators' port have one of these pages each")
 
 
 def test_faults_are_seen_here(caplog: pytest.LogCaptureFixture) -> None:
@@ -254,5 +260,5 @@ def test_faults_are_seen_here(caplog: pytest.LogCaptureFixture) -> None:
     try:
         raise RuntimeError
     except RuntimeError:
-        logging.getLogger("delegator.server").exception("a fault of ours")
+        logging.getLogger("delegator.doors.calls").exception("a fault of ours")
     assert any(one.exc_info for one in caplog.records)

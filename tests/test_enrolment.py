@@ -34,17 +34,17 @@ def written(path: Path, content: bytes, mode: int = 0o600) -> None:
     path.chmod(mode)
 
 
-def test_6_2_it_is_its_certificate_and_key(settings: config.Enrolment) -> None:
+def test_R_enrolled_it_is_its_certificate_and_key(settings: config.Enrolment) -> None:
     authority = load_authority(settings, [AUTHORITY.certificate])
     assert authority is not None
     assert authority.certificate == AUTHORITY.certificate
 
 
-def test_6_2_while_enrolment_is_off_no_file_is_even_looked_at() -> None:
+def test_R_enrolled_while_enrolment_is_off_no_file_is_even_looked_at() -> None:
     assert load_authority(config.Enrolment(certificate="nowhere", key="nowhere"), []) is None
 
 
-def test_6_2_a_passphrase_opens_the_key(settings: config.Enrolment, tmp_path: Path) -> None:
+def test_R_enrolled_a_passphrase_opens_the_key(settings: config.Enrolment, tmp_path: Path) -> None:
     written(tmp_path / "ca.key", to_pem(KEY, b"correct horse"))
     written(tmp_path / "words", b"correct horse\n")
     locked = config.Enrolment(True, settings.certificate, settings.key, str(tmp_path / "words"))
@@ -69,7 +69,7 @@ FAULTS: dict[str, tuple[Break, str, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_6_2_what_is_not_in_order_is_said_with_the_file_and_what_to_do(
+def test_R_enrolled_what_is_not_in_order_is_said_with_the_file_and_what_to_do(
         fault: str, settings: config.Enrolment, tmp_path: Path) -> None:
     cause, detail, hint = FAULTS[fault]
     cause(tmp_path)
@@ -81,7 +81,7 @@ def test_6_2_what_is_not_in_order_is_said_with_the_file_and_what_to_do(
     assert error.hint == hint.format(tmp_path) if hint else error.hint not in (None, "", NAME)
 
 
-def test_6_2_a_wrong_passphrase_names_the_setting_that_holds_the_right_one(
+def test_R_enrolled_a_wrong_passphrase_names_the_setting_that_holds_the_right_one(
         settings: config.Enrolment, tmp_path: Path) -> None:
     written(tmp_path / "ca.key", to_pem(KEY, b"correct horse"))
     written(tmp_path / "words", b"wrong horse")
@@ -97,7 +97,7 @@ def test_6_2_a_wrong_passphrase_names_the_setting_that_holds_the_right_one(
         f"[enrolment] passphrase_file {tmp_path}/words: No such file or directory", "name a file that holds it")
 
 
-def test_6_2_an_authority_whose_devices_would_be_refused_is_refused(settings: config.Enrolment) -> None:
+def test_R_enrolled_an_authority_whose_devices_would_be_refused_is_refused(settings: config.Enrolment) -> None:
     with pytest.raises(DelegatorError) as raised:
         load_authority(settings, [Authority.found("Another", None, OTHER).certificate])
     assert (raised.value.kind, raised.value.detail, raised.value.hint) == (

@@ -1,4 +1,4 @@
-"""A reload that is not in order as a whole: each file that is in order by itself counts, the others stay. B, A10."""
+"""A reload that is not in order as a whole: each file that is in order by itself counts, the others stay. A10."""
 
 from __future__ import annotations
 
@@ -342,7 +342,7 @@ async def test_b_a_revocation_counts_whatever_other_file_hangs_and_however_long(
         await asyncio.sleep(0.75)
         assert threading.active_count() - threads <= 6, "one for each work that needs the file, however often"
         disk.well.set()
-        await until(lambda: app._stamp is not None and HANGS not in app._stamp.values())
+        await until(lambda: app._files.stamp is not None and HANGS not in app._files.stamp.values())
         await until(lambda: "delegator_reload_successful 1.0" in app.metrics.text().decode())
 
 

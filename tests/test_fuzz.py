@@ -28,7 +28,7 @@ READERS = {
 }
 
 
-def test_c1_every_reader_of_bytes_that_others_write_has_a_fuzzer_and_a_law() -> None:
+def test_TC1_every_reader_of_bytes_that_others_write_has_a_fuzzer_and_a_law() -> None:
     assert TARGETS.keys() == READERS.keys()
     assert all((ROOT / path).exists() for path in READERS.values())
     for target in TARGETS.values():
@@ -37,13 +37,13 @@ def test_c1_every_reader_of_bytes_that_others_write_has_a_fuzzer_and_a_law() -> 
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_c1_the_seeds_keep_the_law(name: str) -> None:
+def test_TC1_the_seeds_keep_the_law(name: str) -> None:
     for data in TARGETS[name].seeds:
         TARGETS[name].check(data)
 
 
 @pytest.mark.parametrize(("name", "path"), KEPT, ids=[f"{name}-{path.name}" for name, path in KEPT])
-def test_c1_what_once_led_somewhere_new_keeps_the_law(name: str, path: Path) -> None:
+def test_TC1_what_once_led_somewhere_new_keeps_the_law(name: str, path: Path) -> None:
     data = path.read_bytes()
     assert len(data) <= MOST
     TARGETS[name].check(data)

@@ -1,4 +1,4 @@
-"""Hours of the week: the wall clock of the zone decides, on the two nights it is set too (DESIGN 7, A6)."""
+"""Hours of the week: the wall clock of the zone decides, on the two nights it is set too (A6)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,14 @@
-"""What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us."""
+"""What is done once for all processes, and by what it is driven: chores by the clock, telling by whoever wakes us.
+
+Each chore is seen in metrics, by the name that the page for operators has.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,7 @@ from delegator import app as module
 from delegator.app import App
 from delegator.config import Settings
 from delegator.duties import Duties
+from delegator.errors import DelegatorError, Kind
 
 CHORES = ["lapsed claims", "offers", "imports", "audit"]
 
@@ -37,6 +43,9 @@ class Pretended:
     async def upkeep(self) -> None:
         self.done.append("audit")
 
+    async def run(self) -> None:
+        """Telling: whoever wakes it."""
+
     def wake(self) -> None:
         self.woken += 1
 
@@ -44,7 +53,7 @@ class Pretended:
 def furnished(duties: Duties | None = None) -> tuple[Any, Pretended]:
     app: Any = App(Settings(), duties=duties)
     there = Pretended()
-    app._store = app._auditor = app._teller = app._notifier = there
+    app._store = app._auditor = app._teller = app._notifier = app.watching = there
     return app, there
 
 
@@ -64,7 +73,7 @@ async def some_turns() -> None:
 
 async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Task[None]]) -> None:
     app, there = furnished()
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     await some_turns()
     first = [*there.done]
     assert first[0] == CHORES[0]
@@ -77,7 +86,7 @@ async def test_confirmations_drive_no_chores_however_many(begun: list[asyncio.Ta
 async def test_the_clock_drives_every_chore(begun: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HOUSEKEEPING", 0.01)
     app, there = furnished()
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     async with asyncio.timeout(5):
         while there.done.count("audit") < 3:
             await asyncio.sleep(0.01)
@@ -87,9 +96,44 @@ async def test_the_clock_drives_every_chore(begun: list[asyncio.Task[None]], mon
 
 async def test_a_worker_that_is_appointed_begins_at_once(begun: list[asyncio.Task[None]]) -> None:
     app, there = furnished(Duties(2))
-    begun.append(asyncio.ensure_future(app._once_for_all(app._housekeeping)))
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
     await some_turns()
     assert not there.done
     app.keep_house()
     await some_turns()
     assert there.done[:1] == ["lapsed claims"]
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "watching.md"
+
+
+def shown(app: App) -> dict[str, float]:
+    return {f"{sample.name}/{sample.labels['chore']}": sample.value for family in app.metrics.registry.collect()
+            for sample in family.samples if "chore" in sample.labels and not sample.name.endswith("_created")}
+
+
+async def test_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_often_it_failed(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    app, there = furnished()
+
+    async def away(*_: object) -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the database is away")
+    monkeypatch.setattr(there, "lapse", away)
+    app._clock = type("Settled", (), {"settled": True, "since": staticmethod(lambda: 0)})()
+    assert shown(app) == {}, "what was never done has no time at which it was"
+    before = app._now().timestamp()
+    await app.rotas()["housekeeping"].round()
+    found = shown(app)
+    assert {name: found[f"delegator_chore_failures_total/{name}"] for name in CHORES} == {
+        "lapsed claims": 0, "offers": 1, "imports": 0, "audit": 0}
+    for name in CHORES:
+        assert before <= found[f"delegator_chore_last_run_timestamp_seconds/{name}"] <= app._now().timestamp()
+        assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 30
+
+
+def test_the_page_for_operators_names_every_chore_and_its_interval() -> None:
+    app, _ = furnished()
+    chores = {chore.name: chore for rota in app.rotas().values() for chore in rota.chores}
+    said = dict(re.findall(r"^\| `([a-z ]+)` \| (\d+) s \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert said == {name: f"{one.every:g}" for name, one in chores.items()}
+    assert len(chores) == sum(len(rota.chores) for rota in app.rotas().values()), "a name is one chore's"

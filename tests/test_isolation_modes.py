@@ -140,7 +140,7 @@ def test_a_run_is_written_into_the_page_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loop", "layers"), [("asyncio", list(LAYERS)[::2]), ("uvloop", list(LAYERS)[1::2])])
-def test_s1_one_hostile_peer_of_each_layer_and_other_customers_devices_beside_it(
+def test_TB10_one_hostile_peer_of_each_layer_and_other_customers_devices_beside_it(
         tmp_path_factory: pytest.TempPathFactory, loop: str, layers: list[str]) -> None:
     """None fails, calls end with their budgets, memory stays; time and CPU within what a busy machine makes of them."""
     place = tmp_path_factory.getbasetemp() / "isolation"  # certificates are minted once for both

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from delegator import merging
@@ -45,6 +47,19 @@ def test_a_gauge_is_what_it_means() -> None:
     assert whole["process_resident_memory_bytes"] == 40
     assert whole["delegator_reload_successful"] == 0, "as bad as the worst"
     assert whole['delegator_certificate_not_after_timestamp_seconds{file="server"}'] == 1010, "the first that ends"
+
+
+def test_a_chore_that_one_worker_does_not_do_any_more_is_seen() -> None:
+    from delegator.metrics import Chores
+
+    def worker(at: int, seconds: float, well: bool) -> list[Family]:
+        chores = Chores(registry := CollectorRegistry())
+        chores.done("revocations", datetime.fromtimestamp(at, UTC), seconds, well)
+        return families(registry)
+    whole = samples(merged([worker(2000, 0.5, False), worker(1000, 0.1, True)]))
+    assert whole['delegator_chore_last_run_timestamp_seconds{chore="revocations"}'] == 1000, "longest ago"
+    assert whole['delegator_chore_last_run_duration_seconds{chore="revocations"}'] == 0.5
+    assert whole['delegator_chore_failures_total{chore="revocations"}'] == 1
 
 
 def test_what_all_do_together_counts_once() -> None:

@@ -1,4 +1,5 @@
-"""Values: one that exists is valid, and a secret never shows (DESIGN 3, 6.5; look-alikes stop before any look-up)."""
+"""Values: one that exists is valid, and a secret never shows (R-valid, R-secret; look-alikes stop before any
+look-up)."""
 
 from __future__ import annotations
 
@@ -109,19 +110,19 @@ def test_A3_a_changed_address_is_an_address():
 
 
 @pytest.mark.parametrize("text", ["x" * 15, "x" * 129, "x" * 16 + "\n", "х" * 16, "x" * 15 + " ", ""])
-def test_6_3_a_transaction_id_is_long_plain_and_not_repeated_in_the_refusal(text):
+def test_R_bound_a_transaction_id_is_long_plain_and_not_repeated_in_the_refusal(text):
     with pytest.raises(ValueError) as refusal:
         CredentialRequest(Device("ABC1234"), Secret(text))
     assert not text or text not in str(refusal.value)
 
 
-def test_6_3_sixteen_characters_are_enough_for_a_transaction_id():
+def test_R_bound_sixteen_characters_are_enough_for_a_transaction_id():
     CredentialRequest(Device("ABC1234"), Secret("x" * 16))
     CredentialRequest(Device("ABC1234"), Secret("aZ0._:-" * 18))
 
 
 @pytest.mark.parametrize("claim_id", ["", CLAIM_ID.upper(), CLAIM_ID[:-1], CLAIM_ID + "0", CLAIM_ID + "\n"])
-def test_6_3_a_claim_id_is_32_lower_case_hexadecimal_digits(claim_id):
+def test_R_bound_a_claim_id_is_32_lower_case_hexadecimal_digits(claim_id):
     with pytest.raises(ValueError, match="claim id"):
         Confirmation(claim_id, Result.DEPLOYED)
 
@@ -176,7 +177,7 @@ HOLDERS = [
 
 
 @pytest.mark.parametrize("holder", HOLDERS, ids=lambda holder: type(holder).__name__)
-def test_6_5_a_secret_never_shows_however_its_holder_is_printed(holder, caplog):
+def test_R_secret_a_secret_never_shows_however_its_holder_is_printed(holder, caplog):
     logging.getLogger("test").warning("%s %r %a", holder, holder, [holder])
     shown = [repr(holder), str(holder), f"{holder}", f"{holder!r:>80}", "{}".format(holder), "%s" % (holder,),  # noqa: UP031, UP032
              pprint.pformat(holder), str({"key": [holder]}), caplog.text, repr(copy.deepcopy(holder))]
@@ -184,7 +185,7 @@ def test_6_5_a_secret_never_shows_however_its_holder_is_printed(holder, caplog):
 
 
 @pytest.mark.parametrize("holder", HOLDERS[:-1], ids=lambda holder: type(holder).__name__)
-def test_6_5_a_secret_is_not_written_by_accident(holder):
+def test_R_secret_a_secret_is_not_written_by_accident(holder):
     """A format width, JSON by either library and a dictionary of fields all refuse, or show nothing."""
     for attempt in (lambda: f"{holder:>40}", lambda: json.dumps(holder), lambda: msgspec.json.encode(holder),
                     lambda: str(msgspec.structs.asdict(holder))):
@@ -195,7 +196,7 @@ def test_6_5_a_secret_is_not_written_by_accident(holder):
         assert HIDDEN not in shown
 
 
-def test_6_5_secrets_compare_by_what_they_hold_and_give_it_out_only_when_asked():
+def test_R_secret_secrets_compare_by_what_they_hold_and_give_it_out_only_when_asked():
     assert Secret("a") == Secret("a") != Secret("b")
     assert Secret("a") != "a"
     assert len({Secret("a"), Secret("a")}) == 1

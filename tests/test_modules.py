@@ -40,11 +40,11 @@ def modules_in(room: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda path: str(path.parent.relative_to(ROOT)))
-def test_3_no_module_is_hidden_by_a_name_of_its_room(room: Path) -> None:
+def test_no_module_is_hidden_by_a_name_of_its_room(room: Path) -> None:
     assert not names_in(room.read_text(encoding="utf-8")) & modules_in(room)
 
 
-def test_3_no_module_that_is_loaded_is_hidden() -> None:
+def test_no_module_that_is_loaded_is_hidden() -> None:
     """As the interpreter has it, for all that these tests have loaded so far."""
     import delegator.store.footing
     import delegator.store.migrate  # noqa: F401
@@ -55,5 +55,5 @@ def test_3_no_module_that_is_loaded_is_hidden() -> None:
     assert hidden == []
 
 
-def test_3_a_hidden_module_would_be_found() -> None:
+def test_a_hidden_module_would_be_found() -> None:
     assert names_in("from delegator.store.migrate import migrate\nfrom delegator.store import claims\n") == {"migrate"}

@@ -261,7 +261,7 @@ def test_a_survivor_needs_a_reason_and_a_reason_its_survivor(monkeypatch: pytest
 
 @pytest.mark.parametrize(("survivors", "good"), [(1, True), (2, False)])
 @pytest.mark.usefixtures("project")
-def test_95_in_100_must_be_seen(survivors: int, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_100_faults_95_must_be_seen(survivors: int, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = sites.mutations("toy", {})
     results = [(faults[at % 4], Result(SURVIVED if at < survivors else KILLED, "", 0, 1, "")) for at in range(20)]
     reasons = {one.key: Reason(one.key, "", True, "why") for one, result in results if not result.red}

@@ -1,4 +1,4 @@
-"""Outbound safety (B5): which addresses a customer can make the delegator connect to."""
+"""Outbound safety (T-B5): which addresses a customer can make the delegator connect to."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def shaped(outer: str, address: ipaddress.IPv4Address, at: tuple[int, ...], turn
 
 
 @given(st.ip_addresses(v=4).filter(lambda one: int(one) > 1), st.sampled_from([4433, 443]))
-def test_s7_whatever_ends_at_an_ipv4_address_is_judged_by_it_even_where_its_outside_is_allowed(
+def test_TB5_whatever_ends_at_an_ipv4_address_is_judged_by_it_even_where_its_outside_is_allowed(
         address: ipaddress.IPv4Address, port: int) -> None:
     rule = Outbound(networks(("64:ff9b:1::/48", "2000::/3")), frozenset({4433}))
     bare = rule.refusal(str(address), port)
@@ -77,7 +77,7 @@ def test_s7_whatever_ends_at_an_ipv4_address_is_judged_by_it_even_where_its_outs
 
 
 @given(st.ip_addresses(v=6))
-def test_s7_an_address_always_ends_somewhere(address: ipaddress.IPv6Address) -> None:
+def test_TB5_an_address_always_ends_somewhere(address: ipaddress.IPv6Address) -> None:
     assert reached(str(address))
 
 

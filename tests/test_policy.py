@@ -1,4 +1,4 @@
-"""Laws of policy: a decision lists every reason, and what is not said is safe (DESIGN 7, A6; block 214)."""
+"""Laws of policy: a decision lists every reason, and what is not said is safe (R-because, R-shared, A6; block 214)."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_A6_a_window_that_closes_before_it_opens_gives_both_reasons():
 # --- what is not said ---------------------------------------------------------------------------------------------
 
 
-def test_6_1_without_any_policy_the_own_certificate_is_asked_for():
+def test_R_shared_without_any_policy_the_own_certificate_is_asked_for():
     """A stolen shared certificate alone releases nothing by default (CVE-2024-47575)."""
     (one,) = said = applied(CUSTOMER, DELEGATE, {})
     assert one == Applied(Policy(), "customer/acme")
@@ -181,7 +181,7 @@ def test_6_1_without_any_policy_the_own_certificate_is_asked_for():
 
 
 @given(cases)
-def test_6_1_a_shared_certificate_opens_nothing_for_a_device_that_is_not_registered(case):
+def test_R_shared_a_shared_certificate_opens_nothing_for_a_device_that_is_not_registered(case):
     case = replace(case, identity=IdentityKind.SHARED, registered=False, by_domain=False)
     either = Applied(Policy(identity=IdentityRule.EITHER), "h")
     assert Why.UNREGISTERED in [reason.why for reason in decide([either], case).reasons]
@@ -249,7 +249,7 @@ def test_A6_the_address_that_counts_is_the_one_the_device_was_seen_at():
         "policy p: an unknown address is in none of its networks, 192.0.2.0/24"]
 
 
-def test_6_1_a_known_network_or_a_forward_confirmed_domain_is_enough():
+def test_R_shared_a_known_network_or_a_forward_confirmed_domain_is_enough():
     policy = Policy("p", identity=IdentityRule.EITHER, networks=("192.0.2.0/24",), domains=("acme.example",))
     at_home = Hosts(("host.acme.example",), "confirmed")
     shared = {"identity": IdentityKind.SHARED, "peer": "198.51.100.7"}
@@ -261,7 +261,7 @@ def test_6_1_a_known_network_or_a_forward_confirmed_domain_is_enough():
                                          "acme.example: reverse DNS was not asked"]
 
 
-def test_6_1_a_domain_that_the_dns_did_not_answer_for_is_no_verdict_on_the_device():
+def test_R_shared_a_domain_that_the_dns_did_not_answer_for_is_no_verdict_on_the_device():
     late = Hosts((), "no answer within 2 s", late=True)
     assert whys(Policy(domains=("acme.example",)), hosts=late) == [Why.LOCATION_UNKNOWN]
 
@@ -274,7 +274,7 @@ def test_A6_the_dns_is_asked_only_where_it_can_make_a_difference(policy, case):
     assert asks_hosts(said, case) is (len(found) > 1)
 
 
-def test_6_1_networks_can_bind_shared_certificates_alone():
+def test_R_shared_networks_can_bind_shared_certificates_alone():
     policy = Policy(identity=IdentityRule.EITHER, networks=("192.0.2.0/24",), own_anywhere=True)
     assert whys(policy, peer="198.51.100.7") == []
     assert whys(policy, peer="198.51.100.7", identity=IdentityKind.SHARED) == [Why.LOCATION]

@@ -1,4 +1,4 @@
-"""What policy tells a person: each reason in whole words, with the numbers that it judged by (DESIGN 7, A6)."""
+"""What policy tells a person: each reason in whole words, with the numbers that it judged by (R-because, A6)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_it_leads_nowhere_else(tmp_path: Path, name: str) -> None:
         config.load(None, {"DELEGATOR_SEALING__KEY_FILE": name, "CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
-def test_C11_a_crash_writes_no_memory_anywhere_and_a_child_may_do_as_it_likes(tmp_path: Path) -> None:
+def test_TC11_a_crash_writes_no_memory_anywhere_and_a_child_may_do_as_it_likes(tmp_path: Path) -> None:
     """prctl(PR_GET_DUMPABLE) is what the kernel goes by, whatever a core would go to."""
     asks = "ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)"
     program = (f"import ctypes, os, resource, subprocess, sys; from delegator.private import keep_memory_private; "

@@ -1,4 +1,4 @@
-"""What ends is told long before it does, again and again, and what has ended is told apart (A5, DESIGN 4)."""
+"""What ends is told long before it does, again and again, and what has ended is told apart (T-A5, R-notice)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def readiness(**ends: timedelta) -> tuple[Readiness, Clock]:
     return Readiness(made, clock, {name.replace("_", " "): START + left for name, left in ends.items()}), clock
 
 
-def test_a5_a_list_that_is_not_refreshed_is_alarmed_every_day_for_a_week_before_it_bites() -> None:
+def test_TA5_a_list_that_is_not_refreshed_is_alarmed_every_day_for_a_week_before_it_bites() -> None:
     """A list lives 30 days and is made daily: from the 24th day on something is wrong with the timer."""
     ready, clock = readiness(revocation_list=30 * DAY, server=300 * DAY)
     said: list[int] = []
@@ -42,7 +42,7 @@ def test_a5_a_list_that_is_not_refreshed_is_alarmed_every_day_for_a_week_before_
     assert "python -m pki crl" in ready.soon()["revocation list"]
 
 
-async def test_a5_a_list_that_has_ended_makes_the_delegator_unready() -> None:
+async def test_TA5_a_list_that_has_ended_makes_the_delegator_unready() -> None:
     ready, clock = readiness(revocation_list=DAY)
     assert await ready.wrong() == {}
     clock.now = START + DAY

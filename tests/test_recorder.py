@@ -192,7 +192,7 @@ async def test_A4_a_clock_set_back_neither_stops_rows_nor_opens_the_flood(desk):
     assert len(await desk.round()) == STRANGERS.burst
 
 
-async def test_T1_how_long_somebody_waited_makes_no_new_kind(desk):
+async def test_TC19_how_long_somebody_waited_makes_no_new_kind(desk):
     """While a store is slow each device is told why in other figures each time: its retries are one row all the same,
     and the store that is slow is not given a row for each of them."""
     for tenths in range(10):

@@ -19,6 +19,7 @@ from delegator import rounds
 from delegator.delegate import app as delegate
 from delegator.errors import DelegatorError, Kind
 from delegator.net import stamps
+from delegator.systemd import Manager
 
 ROOT = Path(__file__).parents[1]
 BEGIN = {"create_task", "ensure_future"}
@@ -34,6 +35,7 @@ AWAITED = {
     "delegator/crew.py": "its end is an end of all answers, so the worker is found to hang",
     "delegator/workers.py": "group: a worker that cannot be started fails the start",
     "delegator/store/sqlite.py": "each transaction waits for its outcome",
+    "delegator/store/grouping.py": "each member waits for its outcome, and is told to go alone where there is none",
     "delegator/store/keeping.py": "waited for to its end, by whoever is cancelled too",
     "delegator/store/connecting.py": "all are waited for on the spot"}
 """Tasks that somebody waits for, or whose end somebody notices: why nobody has to keep them."""
@@ -99,7 +101,7 @@ async def test_an_end_that_was_asked_for_is_one() -> None:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
+async def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
     monkeypatch.setattr(delegate, "HOUSEKEEPING", 0.02)
     for name in "ckal":
         (tmp_path / name).write_text("1")
@@ -107,10 +109,10 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> delegate.Keeper:
                                  crl=f"{tmp_path}/l")
     listener: Any = SimpleNamespace(context=None)
     loaded: Any = SimpleNamespace(context="before")
-    return delegate.Keeper(listener, files, loaded)
+    return delegate.Keeper(listener, files, loaded, await stamps.stamp_of(delegate._watched(files)), Manager())
 
 
-async def until(holds: Any) -> None:
+async def until(holds: Callable[[], Any]) -> None:
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.01)
@@ -135,9 +137,9 @@ async def test_a_delegate_reads_again_after_whatever_error(keeper: delegate.Keep
         read += 1
         return SimpleNamespace(context="after"), ()
     monkeypatch.setattr(delegate, "_reloaded", reloaded)
-    life = asyncio.ensure_future(rounds.kept(keeper.run, "reload"))
+    life = asyncio.ensure_future(rounds.kept(keeper.rota.run, "reload"))
     if where == "reading":
-        await until(lambda: keeper._stamp)
+        await until(lambda: keeper.files.stamp)
         monkeypatch.setattr(Path, "stat", stat)
         (tmp_path / "l").write_text("another")
     else:
@@ -147,7 +149,7 @@ async def test_a_delegate_reads_again_after_whatever_error(keeper: delegate.Keep
     await until(lambda: read > 0 and keeper._listener.context == "after")
     assert not life.done()
     life.cancel()
-    assert where == "looking" or "reload: a fault of ours" in caplog.text
+    assert where == "looking" or "with what was loaded: a fault of ours" in caplog.text
 
 
 async def test_a_delegate_sees_a_new_list_while_another_file_hangs(keeper: delegate.Keeper, tmp_path: Path,
@@ -167,10 +169,10 @@ async def test_a_delegate_sees_a_new_list_while_another_file_hangs(keeper: deleg
         return SimpleNamespace(context="after"), ()
     monkeypatch.setattr(delegate, "_reloaded", reloaded)
     monkeypatch.setattr(Path, "stat", stat)
-    life = asyncio.ensure_future(keeper.run())
-    await until(lambda: keeper._stamp)
+    life = asyncio.ensure_future(keeper.rota.run())
+    await until(lambda: keeper.files.stamp)
     hangs = True
-    await until(lambda: stamps.HANGS in (keeper._stamp or {}).values())
+    await until(lambda: stamps.HANGS in (keeper.files.stamp or {}).values())
     before = read
     (tmp_path / "l").write_text("another")
     await until(lambda: read > before)
@@ -188,13 +190,13 @@ async def test_one_trouble_of_several_works_is_told_once_until_it_changes(caplog
             if why[name]:
                 raise DelegatorError(Kind.UNAVAILABLE, why[name])
         return one
-    house = rounds.Round("housekeeping")
+    house = rounds.Rota(rounds.Chore(name, 0, work(name)) for name in why)
     for now, told in (("the database is away", 1), ("the database is away", 0), ("the disk is full", 1), ("", 0),
                       ("the disk is full", 1)):
         why["first"] = why["second"] = now
         caplog.clear()
-        await house.of(*map(work, why))
-        assert [record.getMessage() for record in caplog.records] == [f"housekeeping: {now}"] * told
+        await house.round()
+        assert [record.getMessage() for record in caplog.records] == [f"first: {now}"] * told
     assert done == ["first", "second", "third"] * 5
 
 
@@ -207,9 +209,77 @@ async def test_two_troubles_are_two_and_a_fault_of_ours_is_told_each_time(caplog
 
     async def wrong() -> None:
         raise RuntimeError("a bug")
-    house = rounds.Round("housekeeping")
+    house = rounds.Rota(rounds.Chore(str(number), 0, work) for number, work in enumerate((away, full, wrong, away)))
     for told in (3, 1):
         caplog.clear()
-        await house.of(away, full, wrong, away)
+        await house.round()
         assert len(caplog.records) == told
     assert "a fault of ours" in caplog.text
+
+
+# --- chores ---
+
+
+def chore(name: str, every: float, done: list[str]) -> rounds.Chore:
+    async def work() -> None:
+        done.append(name)
+    return rounds.Chore(name, every, work)
+
+
+async def test_each_chore_of_a_rota_has_an_interval_of_its_own() -> None:
+    done: list[str] = []
+    life = asyncio.ensure_future(rounds.Rota((chore("often", 0.01, done), chore("seldom", 60, done))).run())
+    await until(lambda: done.count("often") > 3)
+    life.cancel()
+    assert done[:2] == ["often", "seldom"], "each of them is done at the start, in the order of the list"
+    assert done.count("seldom") == 1
+
+
+async def test_an_interval_begins_when_all_that_was_due_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chores with one interval stay together: a database that is gone is told of once and not by each in its turn."""
+    clock, done = [100.0], [""]
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    async def slow() -> None:
+        clock[0] += 4
+        done.append("slow")
+    rota = rounds.Rota((rounds.Chore("slow", 5, slow), chore("quick", 5, done)))
+    for moment, more in ((100, ["slow", "quick"]), (108.9, []), (109, ["slow", "quick"])):
+        clock[0], before = moment, len(done)
+        await rota.round()
+        assert done[before:] == more
+
+
+async def test_whoever_wakes_a_rota_has_all_of_it_done_at_once() -> None:
+    done: list[str] = []
+    woken = asyncio.Event()
+    life = asyncio.ensure_future(rounds.Rota((chore("one", 60, done), chore("other", 90, done)), woken=woken).run())
+    await until(lambda: len(done) == 2)
+    woken.set()
+    await until(lambda: len(done) == 4)
+    life.cancel()
+    assert (done, woken.is_set()) == (["one", "other"] * 2, False)
+
+
+async def test_of_each_time_it_is_noted_how_long_it_took_and_whether_it_went_well() -> None:
+    noted: list[tuple[str, float, bool]] = []
+
+    async def slow() -> None:
+        await asyncio.sleep(0.02)
+
+    async def away() -> None:
+        raise DelegatorError(Kind.UNAVAILABLE, "the database is away")
+
+    async def wrong() -> None:
+        raise RuntimeError("a bug")
+
+    async def ended() -> None:
+        raise asyncio.CancelledError
+    chores = [rounds.Chore(work.__name__, 0, work) for work in (slow, away, wrong)]
+    await rounds.Rota(chores, lambda *said: noted.append(said)).round()
+    assert [(name, well) for name, _, well in noted] == [("slow", True), ("away", False), ("wrong", False)]
+    assert noted[0][1] >= 0.02
+    assert noted[0][1] != noted[1][1]
+    with pytest.raises(asyncio.CancelledError):
+        await rounds.Rota([rounds.Chore("ended", 0, ended)], lambda *said: noted.append(said)).round()
+    assert len(noted) == 3, "who ends a chore on purpose has not made it fail"

@@ -1,4 +1,4 @@
-"""Laws of routing: facts and registrations lead to one delegate, for a reason (DESIGN 7, A4, A9, A10; block 213)."""
+"""Laws of routing: facts and registrations lead to one delegate, for a reason (R-because, A4, A9, A10; block 213)."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_A4_another_customers_rule_never_touches_a_registered_device(pair, table
 
 
 @given(facts, candidates, tables)
-def test_7_every_answer_says_because(seen, known, table):
+def test_R_because_every_answer_says_because(seen, known, table):
     found = choose(seen, known, table)
     assert found.because.strip()
     if isinstance(found, Route) and found.registration is not None:
@@ -167,7 +167,7 @@ odd_rules = st.builds(Rule, st.text(), st.sampled_from([one.name for one in DELE
 
 @given(devices, st.builds(Location, ip_address=maybe(PEERS), host_name=maybe(DOMAINS)), st.text() | st.ip_addresses(),
        candidates, st.lists(rules | odd_rules | st.builds(Rule, st.text(), st.just("acme-1"), network=st.text())))
-def test_7_choosing_never_fails_whatever_the_facts(device, location, peer, known, said):
+def test_R_because_choosing_never_fails_whatever_the_facts(device, location, peer, known, said):
     """Not even for a peer without an IP address, or for a rule that somebody wrote into the database by hand."""
     found = choose(Facts(device, location, str(peer)), known, directory(DELEGATES, said))
     assert isinstance(found, Route | NoRoute)

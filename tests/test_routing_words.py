@@ -1,4 +1,4 @@
-"""What routing tells a person, and what it must decide the same way on every machine (DESIGN 7, A4, A10)."""
+"""What routing tells a person, and what it must decide the same way on every machine (R-because, A4, A10)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def because(seen: Facts, known: list[Registration], *said: Rule) -> str:
     (Registration(None, "ABC1234"), "its service tag is registered, in stock"),
     (Registration(None, "ABC1234", order="O1"),
      "its service tag is registered, in stock: order O1 belongs to no customer yet")])
-def test_7_what_is_registered_is_told_with_what_found_it(known, text):
+def test_R_because_what_is_registered_is_told_with_what_found_it(known, text):
     seen = Facts(Device("ABC1234", "S1", (MACS[0],)), Location(), "192.0.2.1")
     assert because(seen, [known]) == text
 
@@ -38,12 +38,12 @@ def test_7_what_is_registered_is_told_with_what_found_it(known, text):
     (Registration(None, "ABC1234"), "devices change ABC1234"),
     (Registration(None, None, "S1"), "devices change DEVICE"),
     (Registration(None, "ABC1234", order="O1"), "orders add O1")])
-def test_7_what_is_in_stock_comes_with_the_command_that_sells_it(known, sold):
+def test_R_because_what_is_in_stock_comes_with_the_command_that_sells_it(known, sold):
     seen = Facts(Device("ABC1234", "S1", (MACS[0],)), Location(), "192.0.2.1")
     assert choose(seen, [known], world()).hint == f"say whose it is with: delegator {sold} --customer NAME"
 
 
-def test_7_an_orders_customer_is_told_without_what_joins_the_sentence():
+def test_R_because_an_orders_customer_is_told_without_what_joins_the_sentence():
     seen = Facts(Device("ABC1234"), Location(), "192.0.2.1")
     row = Registration("acme", "ABC1234", order="O1", by_order=True)
     assert because(seen, [row]) == "its service tag is registered in order O1, which belongs to acme"
@@ -56,7 +56,7 @@ def test_7_an_orders_customer_is_told_without_what_joins_the_sentence():
     ({"mac_prefix": "00:1a"}, "mac prefix 00:1A"), ({"network": "192.0.2.0/24"}, "network 192.0.2.0/24"),
     ({"domain": "example.com"}, "domain example.com"),
     ({"model": "R740", "network": "192.0.2.0/24"}, "model R740, network 192.0.2.0/24")])
-def test_7_a_rule_is_told_with_everything_it_asked(said, text):
+def test_R_because_a_rule_is_told_with_everything_it_asked(said, text):
     seen = Facts(Device("ABC1234", "S1", (MACS[0],), "R740"), Location(domain="a.example.com"), "192.0.2.1")
     assert because(seen, [], Rule("r", "acme-1", **said)) == f"rule r ({text})"
     assert because(seen, [], Rule("r", delegator=ELSEWHERE, **said)) == (
@@ -70,7 +70,7 @@ def test_7_a_rule_is_told_with_everything_it_asked(said, text):
     ("S1", ("00:00:00:00:00:00",), " (00:00:00:00:00:00: a placeholder, which finds nobody)"),
     ("Default", ("00:00:00:00:00:00", MACS[0]),
      " (Default, 00:00:00:00:00:00: a placeholder, which finds nobody)")])
-def test_4_what_thousands_of_machines_say_finds_nobody_and_is_told(serial, macs, said):
+def test_A4_what_thousands_of_machines_say_finds_nobody_and_is_told(serial, macs, said):
     """Wherever it is registered: a row that was written down like that is nobody's."""
     seen = Facts(Device("ABC1234", serial, macs), Location(), "192.0.2.1")
     rows = [Registration("acme", None, "Default", device_id=1),
@@ -98,7 +98,7 @@ def test_A10_the_order_of_delegates_is_the_same_on_every_machine_and_for_ever():
 @pytest.mark.parametrize(("network", "everywhere"), [
     ("0.0.0.0/2", True), ("0.0.0.0/7", True), ("10.0.0.0/8", False), ("::/4", True), ("2000::/15", True),
     ("2001::/16", False), ("192.0.2.1/2", True), ("x", False)])
-def test_3_a_network_that_is_wider_than_anybodys_is_as_good_as_all(network, everywhere):
+def test_A4_a_network_that_is_wider_than_anybodys_is_as_good_as_all(network, everywhere):
     assert catches_all(Rule("r", "acme-1", network=network)) is everywhere
     assert not catches_all(Rule("r", delegator=ELSEWHERE, network=network))
     assert not catches_all(Rule("r", "acme-1", network=network, model="R740"))

@@ -1,4 +1,4 @@
-"""S9: what peers say is one line of bounded length without anything that moves or turns it, wherever it comes in.
+"""T-C10: what peers say is one line of bounded length without anything that moves or turns it, wherever it comes in.
 
 Each place where a peer's words enter is listed, as what a program on the other side makes of it.
 """
@@ -47,7 +47,7 @@ def harmless(text: str) -> bool:
 
 
 @given(st.one_of(st.text(st.characters()), st.binary()), st.integers(10, 300))
-def test_s9_whatever_is_said_is_one_bounded_line_and_stays_it(words: str | bytes, most: int) -> None:
+def test_TC10_whatever_is_said_is_one_bounded_line_and_stays_it(words: str | bytes, most: int) -> None:
     once = said(words, most)
     assert once.isprintable()
     assert len(once) <= most
@@ -55,7 +55,7 @@ def test_s9_whatever_is_said_is_one_bounded_line_and_stays_it(words: str | bytes
     once.encode("utf-8")
 
 
-def test_s9_plain_words_stay_as_they_are() -> None:
+def test_TC10_plain_words_stay_as_they_are() -> None:
     assert said("550 no such mailbox: Grüße, 密码") == "550 no such mailbox: Grüße, 密码"
     assert said(b"550\r\n no \xff") == r"550 no \xff"
 
@@ -89,7 +89,7 @@ NO = b"550-\xff\xfe\xe4\r\n550 \x1b[2J\xe2\x80\xae" + b"y" * 600 + b"\r\n"
 
 
 @pytest.mark.parametrize("step", range(5), ids=["greeting", "ehlo", "mail", "rcpt", "data"])
-async def test_s9_a_relay_that_refuses_in_words_that_are_no_utf_8_is_told_of(step: int) -> None:
+async def test_TC10_a_relay_that_refuses_in_words_that_are_no_utf_8_is_told_of(step: int) -> None:
     async with relay([*OK[:step], *[NO] * 4]) as one:
         with pytest.raises(DelegatorError) as refusal:
             await mail.send(one, "a@d.example", "b@d.example", b"Subject: x\r\n\r\nx\r\n")
@@ -98,7 +98,7 @@ async def test_s9_a_relay_that_refuses_in_words_that_are_no_utf_8_is_told_of(ste
     assert r"\xff\xfe\xe4" in refusal.value.detail, "as far as it can be read, it says why"
 
 
-async def test_s9_a_relay_that_takes_it_in_such_words_is_quoted_so_too() -> None:
+async def test_TC10_a_relay_that_takes_it_in_such_words_is_quoted_so_too() -> None:
     async with relay([*OK, b"250 \xff\x1b[2J" + b"y" * 500 + b"\r\n"]) as one:
         reply = await mail.send(one, "a@d.example", "b@d.example", b"Subject: x\r\n\r\nx\r\n")
     assert harmless(reply)
@@ -107,7 +107,7 @@ async def test_s9_a_relay_that_takes_it_in_such_words_is_quoted_so_too() -> None
 
 @pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, EVIL), RuntimeError(EVIL),
                                    KeyError(EVIL), AttributeError(EVIL)], ids=lambda one: type(one).__name__)
-async def test_s9_whatever_the_library_of_mail_raises_the_relay_failed(
+async def test_TC10_whatever_the_library_of_mail_raises_the_relay_failed(
         monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def send(*_: object) -> str:
         raise error
@@ -121,7 +121,7 @@ async def test_s9_whatever_the_library_of_mail_raises_the_relay_failed(
 @pytest.mark.parametrize("error", [asyncssh.DisconnectError(2, EVIL), asyncssh.ProtocolError(EVIL), OSError(EVIL),
                                    IndexError(EVIL), UnicodeDecodeError("utf-8", b"\xff", 0, 1, EVIL)],
                          ids=lambda one: type(one).__name__)
-async def test_s9_ssh_whatever_the_library_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+async def test_TC10_ssh_whatever_the_library_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     near, far = socket.socketpair()
     near.setblocking(False)
 
@@ -147,7 +147,7 @@ async def test_s9_ssh_whatever_the_library_raises(monkeypatch: pytest.MonkeyPatc
     Response(200, {}, ('<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>'
                        f'<e\u0301{"é" * 300} xmlns="{"u" * 300}\u202e"/></s:Body></s:Envelope>').encode())],
     ids=["no xml", "a page", "odd status", "fault", "another element"])
-async def test_s9_soap_whatever_a_delegate_answers(monkeypatch: pytest.MonkeyPatch, answer: Response) -> None:
+async def test_TC10_soap_whatever_a_delegate_answers(monkeypatch: pytest.MonkeyPatch, answer: Response) -> None:
     async def called(*_: object) -> Response:
         return answer
     monkeypatch.setattr(soap, "call", called)
@@ -161,7 +161,7 @@ async def test_s9_soap_whatever_a_delegate_answers(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("error", [OSError(EVIL), HttpError(502, EVIL), DelegatorError(Kind.UNREACHABLE, EVIL[:90])],
                          ids=["os", "http", "tls"])
-async def test_s9_https_whatever_breaks_a_call(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+async def test_TC10_https_whatever_breaks_a_call(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     async def called(*_: object) -> Response:
         raise error
     monkeypatch.setattr(client, "_call", called)
@@ -170,7 +170,7 @@ async def test_s9_https_whatever_breaks_a_call(monkeypatch: pytest.MonkeyPatch, 
     assert harmless(refusal.value.detail)
 
 
-def test_s9_a_certificate_for_others_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_TC10_a_certificate_for_others_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from delegator.wire import tls
     def verify(*_: object) -> None:
         raise service_identity.CertificateError(EVIL)
@@ -181,7 +181,7 @@ def test_s9_a_certificate_for_others_is_told_in_one_line(monkeypatch: pytest.Mon
     assert harmless(refusal.value.detail)
 
 
-async def test_s9_dns_whatever_a_name_server_makes_of_it() -> None:
+async def test_TC10_dns_whatever_a_name_server_makes_of_it() -> None:
     async def exchange(*_: object) -> Said:
         raise ValueError(EVIL)
     with pytest.raises(DnsTrouble) as refusal:
@@ -192,11 +192,11 @@ async def test_s9_dns_whatever_a_name_server_makes_of_it() -> None:
 @pytest.mark.parametrize("error", [asyncpg.PostgresError(EVIL), asyncpg.InterfaceError(EVIL), OSError(EVIL),
                                    asyncpg.InvalidPasswordError(EVIL), asyncpg.UndefinedTableError(EVIL)],
                          ids=lambda one: type(one).__name__)
-def test_s9_postgresql_whatever_it_complains_of(error: Exception) -> None:
+def test_TC10_postgresql_whatever_it_complains_of(error: Exception) -> None:
     assert harmless(troubles.told(error, "base").detail)
 
 
-def test_s9_programs_whatever_they_write() -> None:
+def test_TC10_programs_whatever_they_write() -> None:
     assert harmless(answers.first_line(EVIL_BYTES))
     for output in (EVIL_BYTES, b"{" + EVIL_BYTES, b"<" + EVIL_BYTES):
         with pytest.raises(answers.NotAnAnswer) as refusal:
@@ -204,7 +204,7 @@ def test_s9_programs_whatever_they_write() -> None:
         assert harmless(str(refusal.value))
 
 
-def test_s9_errors_are_one_line_whoever_forgot_to_look() -> None:
+def test_TC10_errors_are_one_line_whoever_forgot_to_look() -> None:
     error = DelegatorError(Kind.UNREACHABLE, EVIL[:90], reasons=(EVIL[:90],))
     assert error.detail == visible(EVIL[:90])
     assert all(one.isprintable() for one in (*error.reasons, str(error)))
@@ -212,7 +212,7 @@ def test_s9_errors_are_one_line_whoever_forgot_to_look() -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_s9_no_words_of_an_error_forge_a_line_of_log(as_json: bool) -> None:
+def test_TC10_no_words_of_an_error_forge_a_line_of_log(as_json: bool) -> None:
     stream, before = io.StringIO(), logging.getLogger().handlers[:]
     try:
         observe.configure("info", as_json, stream)

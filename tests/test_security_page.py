@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 THREATS = [one for group in security_page.groups() for one in group["threat"]]
-WANTED = ([f"A{n}" for n in range(1, 13)] + [f"B{n}" for n in range(1, 13)] + [f"C{n}" for n in range(1, 19)] + ["T1"]
-          + ["S1", "S2"])
+LAST = {"A": 12, "B": 12, "C": 19, "S": 2}
+WANTED = [f"T-{group}{number}" for group, last in LAST.items() for number in range(1, last + 1)]
 
 
 def named_in(path: Path) -> set[str]:

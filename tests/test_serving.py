@@ -1,4 +1,4 @@
-"""Whether devices are served, by what they were told: the rule, the words, the bounds (T8)."""
+"""Whether devices are served, by what they were told: the rule, the words, the bounds (T-C15)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def each(what: Told, many: int, at: float = NOW) -> list[Answer]:
 
 
 @pytest.mark.parametrize("what", [one for one in Told if one is not SERVED], ids=lambda one: one.name)
-def test_T8_more_than_half_of_twenty_devices_is_told_whatever_the_cause(what: Told) -> None:
+def test_TC15_more_than_half_of_twenty_devices_is_told_whatever_the_cause(what: Told) -> None:
     verdict = judge(each(what, 11) + each(SERVED, 9), NOW)
     assert (verdict.serving, verdict.most, verdict.devices, verdict.unserved_devices) == (False, what, 20, 11)
     assert WORDS[what] in verdict.words()
@@ -81,14 +81,14 @@ def test_T8_more_than_half_of_twenty_devices_is_told_whatever_the_cause(what: To
     assert judge(each(what, ENOUGH - 1), NOW).serving, "nineteen are not twenty"
 
 
-def test_T8_what_most_were_told_is_the_most_frequent_of_what_was_not_served() -> None:
+def test_TC15_what_most_were_told_is_the_most_frequent_of_what_was_not_served() -> None:
     assert judge(each(SERVED, 9) + each(DELEGATE, 4) + each(HELD_UP, 7), NOW).most is HELD_UP
 
 
 @pytest.mark.parametrize("others", [[], told(("globex", SERVED, 30)), told(("globex", SERVED, 1)),
                                     told(("globex", DELEGATE, 1)), told(("globex", DELEGATE, 4))])
 @pytest.mark.parametrize("what", [one for one in Told if one not in (SERVED, *OURS)], ids=lambda one: one.name)
-def test_T8_no_single_customer_speaks_for_all(what: Told, others: list[Answer]) -> None:
+def test_TC15_no_single_customer_speaks_for_all(what: Told, others: list[Answer]) -> None:
     """A thousand devices of one customer whose delegate is dead: its own words, and everything else as before."""
     verdict = judge(told(("acme", what, 1000)) + others, NOW)
     assert verdict.serving
@@ -96,27 +96,27 @@ def test_T8_no_single_customer_speaks_for_all(what: Told, others: list[Answer]) 
 
 
 @pytest.mark.parametrize("what", OURS, ids=lambda one: one.name)
-def test_T8_a_cause_of_ours_is_told_also_where_one_customers_devices_alone_ask(what: Told) -> None:
+def test_TC15_a_cause_of_ours_is_told_also_where_one_customers_devices_alone_ask(what: Told) -> None:
     assert judge(told(("acme", what, 20)), NOW).most is what
     assert judge(told(("acme", what, 30), ("globex", what, 1)), NOW).most is what
     assert judge(told((UNKNOWN, what, 20)), NOW).most is what, "the store cannot even say whose they are"
     assert judge(told(("acme", what, 1000), ("globex", SERVED, 30)), NOW).serving, "others are served"
 
 
-def test_T8_two_customers_are_not_one() -> None:
+def test_TC15_two_customers_are_not_one() -> None:
     assert not judge(told(("acme", DELEGATE, 1000), ("globex", DELEGATE, 5)), NOW).serving
     assert not judge(told(("acme", DELEGATE, 8), ("globex", DELEGATE, 8), ("umbra", SERVED, 8)), NOW).serving
     few = ("globex", DELEGATE, 5), ("globex", SERVED, 6)
     assert judge(told(("acme", DELEGATE, 1000), *few), NOW).serving, "who has its own trouble speaks for nobody"
 
 
-def test_T8_a_minute_is_looked_back() -> None:
+def test_TC15_a_minute_is_looked_back() -> None:
     old = told(("acme", AWAY, 20), at=NOW - WINDOW)
     assert judge(old, NOW) == judge([], NOW)
     assert not judge(told(("acme", AWAY, 20), at=NOW - WINDOW + 0.1), NOW).serving
 
 
-def test_T8_only_this_machines_clock_and_files_make_it_unready_and_no_one_customer() -> None:
+def test_TC15_only_this_machines_clock_and_files_make_it_unready_and_no_one_customer() -> None:
     """A load balancer takes an instance out that another one would do better than; where all would do as badly, devices
     are told when to come again."""
     for what in Told:
@@ -130,7 +130,7 @@ def test_T8_only_this_machines_clock_and_files_make_it_unready_and_no_one_custom
 # --- the words ----------------------------------------------------------------------------------------------------
 
 
-def test_T8_it_is_said_once_since_when_and_again_how_long_it_took() -> None:
+def test_TC15_it_is_said_once_since_when_and_again_how_long_it_took() -> None:
     teller = Teller()
     assert teller.look(each(SERVED, 30), NOW, {}) == []
     first = teller.look(each(AWAY, 30), NOW + 2, {AWAY: "the database is away"})
@@ -144,14 +144,14 @@ def test_T8_it_is_said_once_since_when_and_again_how_long_it_took() -> None:
     assert teller.unserved(NOW + 132) == {}
 
 
-def test_T8_another_cause_is_said_too() -> None:
+def test_TC15_another_cause_is_said_too() -> None:
     teller = Teller()
     teller.look(each(AWAY, 30, NOW), NOW, {})
     (line,) = teller.look(each(HELD_UP, 30, NOW + 40), NOW + 40, {})
     assert line.startswith("devices are not being served, for 40 s: ")
 
 
-def test_T8_a_customer_has_words_of_its_own() -> None:
+def test_TC15_a_customer_has_words_of_its_own() -> None:
     teller = Teller()
     dead = told(("acme", DELEGATE, 100), ("globex", SERVED, 30))
     (line,) = teller.look(dead, NOW, {DELEGATE: "delegate acme-1: no answer"})
@@ -167,7 +167,8 @@ def test_T8_a_customer_has_words_of_its_own() -> None:
     (told(("acme", AWAY, 15), ("globex", AWAY, 15)), []), (told(("acme", AWAY, 30)), told(("acme", AWAY, 19))),
     (told(("acme", DELEGATE, 30), ("globex", SERVED, 40)), told(("globex", SERVED, 40)))],
     ids=["nobody asks any more", "too few ask", "one customer's ask no more"])
-def test_T8_where_too_few_ask_to_tell_nobody_is_said_to_be_served_again(bad: list[Answer], left: list[Answer]) -> None:
+def test_TC15_where_too_few_ask_to_tell_nobody_is_said_to_be_served_again(
+        bad: list[Answer], left: list[Answer]) -> None:
     """Devices that were told to come later come later: that is no sign that it is over."""
     teller = Teller()
     assert len(teller.look(bad, NOW, {})) == 1
@@ -176,7 +177,7 @@ def test_T8_where_too_few_ask_to_tell_nobody_is_said_to_be_served_again(bad: lis
     assert "served again" not in line
 
 
-def test_T8_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_come_back() -> None:
+def test_TC15_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_come_back() -> None:
     teller = Teller()
     bad = [one._replace(customer=f"other-{number}") for number, one in enumerate(each(AWAY, 200, NOW))]
     teller.look(bad, NOW, {})
@@ -198,14 +199,14 @@ def test_T8_it_is_over_when_enough_devices_are_served_lately_whoever_has_not_com
     (trail(outcome="TryLater", reasons=sent_away("database d", "customer/acme", is_slow=False).reasons), Told.CROWDED),
     (trail(outcome="TryLater", reasons=sent_away("database d", "customer/acme", is_slow=True).reasons), HELD_UP),
     (trail(outcome="TryLater", note=Outcome.UNSURE.value), HELD_UP)])
-def test_T8_what_counts_as_what(made: Trail, counted: Told) -> None:
+def test_TC15_what_counts_as_what(made: Trail, counted: Told) -> None:
     answers = Answers()
     answers.note(made)
     (answer,) = answers.seen(NOW).values()
     assert (answer.told, answer.customer) == (counted, "acme")
 
 
-def test_T8_a_crowd_of_one_owners_says_nothing_of_the_delegator() -> None:
+def test_TC15_a_crowd_of_one_owners_says_nothing_of_the_delegator() -> None:
     """No customer can make an instance look as if it served nobody; a store that is slow for all does."""
     assert judge(told(("acme", Told.CROWDED, 30)), NOW).most is None
     assert judge(told(("acme", HELD_UP, 30)), NOW).most is HELD_UP
@@ -224,7 +225,7 @@ NOBODY = {
 
 
 @pytest.mark.parametrize("who", NOBODY)
-def test_T8_nobody_else_counts(who: str) -> None:
+def test_TC15_nobody_else_counts(who: str) -> None:
     answers = Answers()
     answers.note(NOBODY[who])
     assert answers.seen(NOW) == {}
@@ -234,7 +235,7 @@ def test_T8_nobody_else_counts(who: str) -> None:
 @pytest.mark.parametrize("made", [
     trail(outcome="Unavailable", customer=None), trail(outcome="TryLater", registered=False),
     *(refused("TAG0001", refusal) for refusal in Refusal)])
-def test_T8_whoever_was_turned_away_before_anybody_looked_is_looked_up(made: Trail) -> None:
+def test_TC15_whoever_was_turned_away_before_anybody_looked_is_looked_up(made: Trail) -> None:
     answers = Answers()
     answers.note(made)
     assert answers.seen(NOW) == {}, "until it is known"
@@ -246,7 +247,7 @@ def test_T8_whoever_was_turned_away_before_anybody_looked_is_looked_up(made: Tra
     assert [one.customer for one in answers.seen(NOW).values()] == ["acme"]
 
 
-def test_T8_what_cannot_be_looked_up_counts_until_it_can() -> None:
+def test_TC15_what_cannot_be_looked_up_counts_until_it_can() -> None:
     answers = Answers()
     answers.note(trail(outcome="Unavailable", customer=None))
     answers.learn({"TAG0001": UNKNOWN})
@@ -255,7 +256,7 @@ def test_T8_what_cannot_be_looked_up_counts_until_it_can() -> None:
     assert (answers.seen(NOW), answers.unknown(1)) == ({}, ["TAG0001"])
 
 
-def test_T8_a_device_counts_once_by_its_last_answer() -> None:
+def test_TC15_a_device_counts_once_by_its_last_answer() -> None:
     answers = Answers()
     for second, outcome in enumerate(["TryLater"] * 50 + ["Answered"]):
         answers.note(trail(outcome=outcome, at=NOW - 51 + second))
@@ -264,7 +265,7 @@ def test_T8_a_device_counts_once_by_its_last_answer() -> None:
     assert [one.told for one in answers.seen(NOW).values()] == [SERVED], "a thief that only says the tag says nothing"
 
 
-def test_T8_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
+def test_TC15_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
     """Each device asks once and leaves after half a minute; a store that hangs has told nobody anything."""
     answers = Answers()
     slow = [trail(f"SLOW{number:03}", "", at=NOW - 40) for number in range(24)]
@@ -283,7 +284,7 @@ def test_T8_an_answer_that_comes_when_its_device_has_left_is_none() -> None:
 
 @pytest.mark.parametrize("step", [Step.CLAIMED, Step.PASSED_OVER], ids=["the first one", "who stands in"])
 @pytest.mark.parametrize("ends", [False, True], ids=["still asked", "answered after all"])
-def test_T8_an_answer_that_is_late_by_a_customers_delegates_is_its_own(step: Step, ends: bool) -> None:
+def test_TC15_an_answer_that_is_late_by_a_customers_delegates_is_its_own(step: Step, ends: bool) -> None:
     """Four silent delegates, ten seconds each: else that customer's devices would speak for all."""
     answers = Answers()
     for number in range(ENOUGH):
@@ -305,11 +306,11 @@ def test_T8_an_answer_that_is_late_by_a_customers_delegates_is_its_own(step: Ste
     assert judge(seen.values(), NOW).serving
 
 
-def test_T8_what_is_waited_for_at_a_delegate_is_named_as_the_store_names_it() -> None:
+def test_TC15_what_is_waited_for_at_a_delegate_is_named_as_the_store_names_it() -> None:
     assert set(_AT_A_DELEGATE) == {one.value for one in _TO_ASK}
 
 
-def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
+def test_TC15_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
     answers, made = Answers(), trail(at=NOW)
     made.marks.insert(0, replace(made.marks[0], step=Step.CONNECTED, at=1))
     answers.begun(made, NOW - 1)
@@ -317,7 +318,7 @@ def test_T8_a_connection_that_was_kept_for_long_makes_no_answer_late() -> None:
     assert [one.told for one in answers.seen(NOW).values()] == [SERVED]
 
 
-def test_T8_memory_is_bounded_whoever_asks() -> None:
+def test_TC15_memory_is_bounded_whoever_asks() -> None:
     answers = Answers()
     for number in range(MOST * 3):
         answers.note(trail(f"TAG{number:05}", "Unavailable", customer=None))
@@ -331,7 +332,7 @@ def test_T8_memory_is_bounded_whoever_asks() -> None:
 # --- several workers ----------------------------------------------------------------------------------------------
 
 
-def test_T8_twenty_devices_over_four_workers_are_twenty_and_five_that_ask_at_each_are_five() -> None:
+def test_TC15_twenty_devices_over_four_workers_are_twenty_and_five_that_ask_at_each_are_five() -> None:
     def at_workers(asked: Iterable[tuple[int, str]]) -> list[Answer]:
         workers = [Answers() for _ in range(4)]
         for worker, tag in asked:
@@ -343,7 +344,7 @@ def test_T8_twenty_devices_over_four_workers_are_twenty_and_five_that_ask_at_eac
     assert judge(few, NOW).devices == 5
 
 
-def test_T8_the_last_answer_counts_whichever_worker_gave_it() -> None:
+def test_TC15_the_last_answer_counts_whichever_worker_gave_it() -> None:
     early, late = Answers(), Answers()
     early.note(trail(outcome="Unavailable", at=NOW - 5))
     late.note(trail(at=NOW - 1))
@@ -352,15 +353,15 @@ def test_T8_the_last_answer_counts_whichever_worker_gave_it() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (130, "2 min 10 s"), (600, "10 min 0 s")])
-def test_T8_how_long_in_words(seconds: float, words: str) -> None:
+def test_TC15_how_long_in_words(seconds: float, words: str) -> None:
     assert lasted(seconds) == words
 
 
-def test_T8_every_answer_has_its_words() -> None:
+def test_TC15_every_answer_has_its_words() -> None:
     assert set(WORDS) == set(Told)
 
 
 @pytest.mark.parametrize("what", [one for one in Told if one is not Told.SERVED])
-def test_T8_the_page_says_what_to_do_about_each(what: Told) -> None:
+def test_TC15_the_page_says_what_to_do_about_each(what: Told) -> None:
     page = Path(__file__).parents[1].joinpath("docs/watching.md").read_text(encoding="utf-8")
     assert f"| `{WORDS[what]}` | " in page

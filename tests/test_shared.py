@@ -88,7 +88,7 @@ REFUSED = [DelegatorError(Kind.NOT_ENTITLED, "not registered", alternates=("asia
            DelegatorError(Kind.CONFIGURATION, "no such policy")]
 
 
-async def test_6_1_every_refusal_is_seen_as_the_same_and_costs_the_same() -> None:
+async def test_R_alike_every_refusal_is_seen_as_the_same_and_costs_the_same() -> None:
     told, cost = set(), set()
     for error in REFUSED:
         world = World()
@@ -104,7 +104,7 @@ async def test_6_1_every_refusal_is_seen_as_the_same_and_costs_the_same() -> Non
     assert cost == {("judged", "footing", "dns 192.0.2.7", "tables")}
 
 
-async def test_6_1_no_refusal_leaves_sooner_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_R_alike_no_refusal_leaves_sooner_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "SOONEST", 0.05)
     for world, judged in ((World(), REFUSED[0]), (World(FOOTINGS["confirmed"]), "judged")):
         began = time.monotonic()
@@ -112,14 +112,14 @@ async def test_6_1_no_refusal_leaves_sooner_than_another(monkeypatch: pytest.Mon
         assert time.monotonic() - began >= 0.05
 
 
-async def test_6_1_a_store_that_is_down_is_down_for_every_tag() -> None:
+async def test_R_alike_a_store_that_is_down_is_down_for_every_tag() -> None:
     world = World()
     refused = await world.refused(DelegatorError(Kind.UNAVAILABLE, "disk full"))
     assert refused.kind is Kind.UNAVAILABLE
 
 
 @pytest.mark.parametrize("kind", [Kind.TRY_LATER, Kind.UNAVAILABLE, Kind.CONFIGURATION])
-async def test_6_1_a_store_that_is_slow_is_slow_for_every_tag_and_no_refusal(kind: Kind) -> None:
+async def test_R_alike_a_store_that_is_slow_is_slow_for_every_tag_and_no_refusal(kind: Kind) -> None:
     """The first look-up came to nothing, the next ones do not: a device that may have it would be told it may not."""
     async def about(device: Device) -> object:
         raise DelegatorError(kind, "the small tables are being read for somebody else", retry_after=7)
@@ -132,7 +132,7 @@ async def test_6_1_a_store_that_is_slow_is_slow_for_every_tag_and_no_refusal(kin
 
 @pytest.mark.parametrize("why", FOOTINGS)
 @pytest.mark.parametrize("judged", ["allowed", REFUSED[2]], ids=["allowed", "refused by policy"])
-async def test_6_1_a_second_claimant_is_noted_whatever_the_policy_says(why: str, judged: object) -> None:
+async def test_R_contested_a_second_claimant_is_noted_whatever_the_policy_says(why: str, judged: object) -> None:
     world = World(FOOTINGS[why])
     await world.refused(judged)
     assert bool(world.contests) is (why in SECOND)
@@ -144,7 +144,7 @@ async def test_6_1_a_second_claimant_is_noted_whatever_the_policy_says(why: str,
     FREE, replace(FREE, claim=CLAIM), replace(FREE, claim=CLAIM, enrolled=ENROLLED), replace(FREE, enrolled=ENROLLED),
     replace(FREE, claim=replace(CLAIM, state=ClaimState.ASKING))])
 @pytest.mark.parametrize("key", ["aa", None])
-async def test_6_2_who_is_entitled_comes_through_at_once(footing: Footing, key: str | None) -> None:
+async def test_R_shared_who_is_entitled_comes_through_at_once(footing: Footing, key: str | None) -> None:
     """The first one, and the same device again: by its secret, with or without a request for its key."""
     world = World(footing)
     assert await world.passed("judged", key) == ("judged", footing)

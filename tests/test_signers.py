@@ -1,4 +1,4 @@
-"""Who signed a certificate that TLS refused before it looked (T8)."""
+"""Who signed a certificate that TLS refused before it looked (T-C15)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def forged(theirs: Folder) -> bytes:
     return read(theirs.issue("device", "TAG0001").certificate_path).public_bytes(Encoding.DER)
 
 
-def test_T8_a_name_is_given_for_a_signature_and_for_nothing_else(ours: Folder, leaf: bytes, forged: bytes) -> None:
+def test_TC15_a_name_is_given_for_a_signature_and_for_nothing_else(ours: Folder, leaf: bytes, forged: bytes) -> None:
     signers = Signers()
     signers.add([read(ours.ca_path)], 0)
     assert signers.name_in(leaf, 1) == "TAG0001"
@@ -48,8 +48,8 @@ def test_T8_a_name_is_given_for_a_signature_and_for_nothing_else(ours: Folder, l
         assert signers.name_in(cut, 1) is None
 
 
-def test_T8_who_was_taken_off_the_anchors_counts_for_an_hour_and_apart(ours: Folder, theirs: Folder, leaf: bytes,
-                                                                       forged: bytes) -> None:
+def test_TC15_who_was_taken_off_the_anchors_counts_for_an_hour_and_apart(ours: Folder, theirs: Folder, leaf: bytes,
+                                                                         forged: bytes) -> None:
     signers = Signers()
     signers.add([read(ours.ca_path)], 0)
     assert signers.name_in(leaf, 1, former=True) is None, "as long as it is in force, a chain without it proves nothing"
@@ -62,7 +62,7 @@ def test_T8_who_was_taken_off_the_anchors_counts_for_an_hour_and_apart(ours: Fol
     assert signers.name_in(forged, 21, former=True) == "TAG0001"
 
 
-def test_T8_reloads_without_end_take_no_memory(ours: Folder) -> None:
+def test_TC15_reloads_without_end_take_no_memory(ours: Folder) -> None:
     signers = Signers()
     for number in range(MOST * 2):
         signers.add([read(ours.ca_path)], number)
@@ -79,7 +79,7 @@ def refused(shown: bytes, refusal: str) -> Trail:
 @pytest.mark.parametrize(("refusal", "told"), [
     ("unknown authority", Told.FOREIGN), ("chain too long", Told.FOREIGN), ("expired", Told.EXPIRED),
     ("not yet valid", Told.EARLY)])
-def test_T8_what_tls_refused_before_it_knew_counts_once_it_is_proved(
+def test_TC15_what_tls_refused_before_it_knew_counts_once_it_is_proved(
         ours: Folder, theirs: Folder, leaf: bytes, forged: bytes, refusal: str, told: Told) -> None:
     signers, answers = Signers(), Answers()
     signers.add([read(ours.ca_path)], 0)
@@ -97,7 +97,7 @@ def test_T8_what_tls_refused_before_it_knew_counts_once_it_is_proved(
     assert other.unknown(9) == [], "what anybody can make"
 
 
-def test_T8_strangers_cost_no_more_than_so_many_signatures(forged: bytes) -> None:
+def test_TC15_strangers_cost_no_more_than_so_many_signatures(forged: bytes) -> None:
     answers, asked = Answers(), []
     for _ in range(1000):
         answers.note(refused(forged, "unknown authority"))

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.systemd import DEVICES, FIRST, OPS, Manager, manager, sockets
+from delegator.systemd import DELEGATE, DEVICES, DOORS, FIRST, OPS, Manager, manager, sockets
+
+OURS = (DEVICES, OPS)
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ class TestNotify:
         environment = {"NOTIFY_SOCKET": heard.getsockname(), "WATCHDOG_USEC": "9000000", "LISTEN_PID": "1",
                        "WATCHDOG_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "HOME": "/"}
         assert manager(environment).watchdog == 9.0
-        sockets(environment)
+        sockets(OURS, environment)
         assert environment == {"HOME": "/"}
 
     @pytest.mark.parametrize("environment", [
@@ -67,7 +69,7 @@ class TestNotify:
         assert manager(environment).watchdog is None
 
     def test_a_manager_that_is_gone_is_said_once_and_costs_nothing(self, tmp_path: Path,
-                                                                    caplog: pytest.LogCaptureFixture) -> None:
+                                                                   caplog: pytest.LogCaptureFixture) -> None:
         one = Manager(str(tmp_path / "nobody"))
         one.ready("x")
         one.alive()
@@ -88,7 +90,8 @@ class TestSockets:
     """Descriptors from 3 on, as sd_listen_fds(3) says. Each runs in a child, whose descriptor 3 is free to be had."""
 
     @staticmethod
-    def given(made: list[socket.socket], names: str | None, pid: str | None = None) -> tuple[int, str]:
+    def given(made: list[socket.socket], names: str | None, pid: str | None = None,
+              doors: tuple[str, ...] = OURS) -> tuple[int, str]:
         """What `sockets` finds in a child that has these at 3, 4, ...: exit code and words."""
         reading, writing = os.pipe()
         child = os.fork()
@@ -100,7 +103,7 @@ class TestSockets:
                 for number in range(len(made)):
                     os.dup2(40 + number, FIRST + number)
                 said = {"LISTEN_FDS": str(len(made)), "LISTEN_PID": pid or str(os.getpid())}
-                found = sockets({**said, **({} if names is None else {"LISTEN_FDNAMES": names})})
+                found = sockets(doors, {**said, **({} if names is None else {"LISTEN_FDNAMES": names})})
                 text = " ".join(f"{name}={[one.getsockname()[1] for one in ones]}" for name, ones in found.items())
                 kept = all(not os.get_inheritable(one.fileno()) for ones in found.values() for one in ones)
                 os.write(60, f"{text} {kept}".encode())
@@ -120,6 +123,20 @@ class TestSockets:
             ports = one.getsockname()[1], two.getsockname()[1]
             assert self.given([one, two], "devices:ops") == (0, f"{DEVICES}=[{ports[0]}] {OPS}=[{ports[1]}] True")
             assert self.given([one, two], None) == (0, f"{DEVICES}=[{ports[0]}, {ports[1]}] {OPS}=[] True")
+
+    def test_a_process_with_another_door_takes_what_is_for_that_one(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+            ports = one.getsockname()[1], two.getsockname()[1]
+            assert self.given([one, two], "delegate:delegator.socket", doors=(DELEGATE,)) == (
+                0, f"{DELEGATE}=[{ports[0]}, {ports[1]}] True"), "a unit's name is no door's, so it is for the first"
+
+    @pytest.mark.parametrize("door", sorted(DOORS - {DEVICES}))
+    def test_the_port_of_another_door_is_not_served_as_if_it_were_ours(self, door: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            code, words = self.given([one], door, doors=(DEVICES,))
+        assert (code, words.startswith(Kind.CONFIGURATION.value)) == (3, True)
+        assert f"({door})" in words
+        assert "no such door, only devices" in words
 
     def test_those_of_another_process_are_left_alone(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as one:

@@ -1,4 +1,4 @@
-"""The trail: steps in the order of the patent's figure 2, as data and in plain words (DESIGN 2, 3)."""
+"""The trail: steps in the order of the patent's figure 2, as data and in plain words (R-trail)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Looking at how we are ends in time, also where the store does not answer: else the parent of several workers would
-show what it was told before (T8)."""
+show what it was told before (T-C15)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Slow:
 
 @pytest.mark.parametrize(("write", "look", "wrong"), [(60, 60, [STORE]), (0, 60, []), (PATIENCE / 2, PATIENCE / 2, [])],
                          ids=["a store that does nothing", "an outbox that is locked", "a slow one"])
-def test_T8_a_full_look_ends_while_somebody_still_waits_for_it(write: float, look: float, wrong: list[str]) -> None:
+def test_TC15_a_full_look_ends_while_somebody_still_waits_for_it(write: float, look: float, wrong: list[str]) -> None:
     async def read() -> None:
         store = Slow(write, look)
         listener, notifier = SimpleNamespace(phases=dict, most=1, turned_away=0), SimpleNamespace(told=Counter())
@@ -51,7 +51,7 @@ def test_T8_a_full_look_ends_while_somebody_still_waits_for_it(write: float, loo
     pretend(read())
 
 
-async def test_T8_what_a_worker_says_is_wrong_is_not_forgotten_by_a_look_that_does_not_ask_for_it() -> None:
+async def test_TC15_what_a_worker_says_is_wrong_is_not_forgotten_by_a_look_that_does_not_ask_for_it() -> None:
     """Such a look comes every two seconds, and another worker may take two to say how it is."""
     async def call(verb: str, full: bool, *, within: float) -> dict[str, object]:
         return {"families": [], "wrong": {STORE: "slow"} if full else {}, "soon": {}, "answers": [], "why": {}}

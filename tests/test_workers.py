@@ -37,7 +37,7 @@ async def test_A11_who_follows_the_last_keeper_under_its_number_keeps_house(monk
     async def follow(number: int, pause: float) -> None:
         workers._hands[number] = second
         workers._appoint()
-        workers._stopping.set()
+        workers._life.stop()
     monkeypatch.setattr(workers, "_follow", follow)
     workers._hands[1] = first
     workers._appoint()

@@ -3,8 +3,8 @@
 The invariants: the peer shows the pinned host key or is told nothing, no user name, no signature; only our one key is
 offered; no file of the user we run as is read, no agent, no forwarding, no terminal, no environment; the socket goes
 to the address that the outbound rule judged; output is bounded while it comes in, and so is everything else that the
-peer sends (S2): asyncssh gets it through a valve, and what one exchange of keys may cost is bounded by what is offered.
-One connection for each call: 10 ms of CPU here. A kept one would save 8 of them, and hold a login open at the
+peer sends (T-B11): asyncssh gets it through a valve, and what one exchange of keys may cost is bounded by what is
+offered. One connection for each call: 10 ms of CPU here. A kept one would save 8 of them, and hold a login open at the
 customer's for credentials that are asked for once in a device's life.
 Must not live here: what the output means (answers), what a delegate is (ssh).
 """

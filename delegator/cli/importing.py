@@ -35,7 +35,7 @@ _ONE = 17
 _REMEMBERED = 10_000
 """Combinations of model, order, delegate and customer that are kept: most rows repeat one."""
 UNPROVEN = ("any genuine device that says such a serial number or MAC address gets the credential, as nothing but the "
-            "service tag is proven by a certificate; docs/security.md, A12")
+            "service tag is proven by a certificate; docs/security.md, T-A12")
 """What is told of registrations without a service tag (docs/adr/0007)."""
 _said = Said._make
 _Owned = tuple[str | None, str | None, str | None, str | None]

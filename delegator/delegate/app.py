@@ -8,31 +8,31 @@ Must not live here: decisions, formats.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from delegator import systemd
 from delegator.clocks import Clock
 from delegator.delegate import provisioning
 from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
 from delegator.delegate.settings import Delegate, Settings
+from delegator.doors.listening import STATUS, Files, Life
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
 from delegator.net import descriptors
 from delegator.net.aside import aside
 from delegator.net.crowds import Caps
-from delegator.net.listening import Place
+from delegator.net.listening import Place, opened
 from delegator.net.serve import Deadlines, Listener
 from delegator.net.stamps import Stamp, stamp_of
-from delegator.rounds import guarded, kept
+from delegator.rounds import Chore, Rota
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
@@ -132,6 +132,9 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
     """Serve until SIGTERM or SIGINT; SIGHUP reads certificates, anchors and lists anew. `ready` is told the addresses.
     Raises DelegatorError (CONFIGURATION)."""
     mine = settings.delegate
+    manager = systemd.manager()
+    given = systemd.sockets((systemd.DELEGATE,))[systemd.DELEGATE]
+    stamp = await stamp_of(_watched(mine))
     await aside(partial(_check, mine), "looking at the provisioning data")
     loaded = await aside(partial(_load, mine), "reading certificate, key and anchors")
     key = await aside(partial(_sealing_key, mine), "reading the sealing key")
@@ -144,63 +147,49 @@ async def serve(settings: Settings, ready: Callable[[tuple[Place, ...]], None]) 
         caps = descriptors.fitted(Caps(), descriptors.limit(), LEDGER)
         listener = Listener(loaded.context, server.answer, deadlines=DEADLINES, on_refused=server.refused, caps=caps)
         listener.unreadable = server.unreadable
-        await _listen(mine, listener, Keeper(listener, mine, loaded),
-                      partial(_keep_house, ledger), ready)
+        keeper = Keeper(listener, mine, loaded, stamp, manager)
+        life, wiping = keeper.life, Rota((Chore("wiping", HOUSEKEEPING, partial(_wipe, ledger)),))
+        async with life.upkeep({"reload": keeper.rota.run, "wiping": wiping.run}):
+            try:
+                life.heed()
+                for one in given or opened(mine.host, mine.port):
+                    listener.serve(one)
+                ready(listener.places)
+                manager.ready(STATUS)
+                await life.ended(lambda: mine.drain)
+            finally:
+                await listener.close(mine.drain)
     finally:
         await ledger.close()
-
-
-async def _listen(settings: Delegate, listener: Listener, keeper: Keeper, keep_house: Callable[[], Awaitable[None]],
-                  ready: Callable[[tuple[Place, ...]], None]) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, keeper.wake)
-    keeping = [asyncio.create_task(kept(keeper.run, "reload")),
-               asyncio.create_task(kept(keep_house, "wiping"))]
-    try:
-        listener.listen(settings.host, settings.port)
-        ready(listener.places)
-        await stopping.wait()
-        log.info("stopping: requests in hand have %g s", settings.drain)
-    finally:
-        await listener.close(settings.drain)
-        for task in keeping:
-            task.cancel()
-        await asyncio.gather(*keeping, return_exceptions=True)
 
 
 class Keeper:
     """Reads certificates, anchors and lists anew when one of them changed, or when told to; each counts that is in
     order, without anybody sending a signal."""
 
-    def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded) -> None:
+    def __init__(self, listener: Listener, settings: Delegate, loaded: Loaded, stamp: Stamp,
+                 manager: systemd.Manager) -> None:
+        """`stamp` is how the files looked before they were loaded."""
         self._listener, self._settings, self._loaded = listener, settings, loaded
         self._told = asyncio.Event()
-        self._stamp: Stamp | None = None
+        self.life = Life(manager, self.wake)
+        self.files = Files(lambda: _watched(settings))
+        self.files.stamp = stamp
+        self.rota = Rota((Chore("reload", HOUSEKEEPING, lambda: self.files.look(self._reload)),), woken=self._told)
 
     def wake(self) -> None:
+        """Read all of them, whether they have changed or not."""
+        self.files.anew()
         self._told.set()
 
-    async def run(self) -> None:
-        """A look that fails is told in the log, and the next one comes all the same."""
-        while True:
-            await guarded(self._look, "reload")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HOUSEKEEPING):  # wait_for may swallow a cancellation (gh-86296)
-                    await self._told.wait()
-
-    async def _look(self) -> None:
-        seen = await stamp_of(_watched(self._settings))
-        due = self._told.is_set() or self._stamp not in (None, seen)
-        self._told.clear()
-        if due:
-            self._stamp = {}  # where reading breaks off, the next round reads again
-            await self._reload()
-        self._stamp = seen
-
     async def _reload(self) -> None:
+        await self.life.exchanged(self._exchange, self._read_again)
+
+    async def _read_again(self) -> None:
+        """Reading broke off by a fault of ours: the next look begins anew."""
+        self.files.anew()
+
+    async def _exchange(self) -> None:
         self._loaded, wrong = await _reloaded(self._loaded, self._settings, self.wake)
         self._listener.context = self._loaded.context
         for error in wrong:
@@ -211,12 +200,6 @@ class Keeper:
 
 def _watched(settings: Delegate) -> tuple[str, ...]:
     return settings.certificate, settings.key, settings.ca, settings.crl
-
-
-async def _keep_house(ledger: Ledger) -> None:
-    while True:
-        await asyncio.sleep(HOUSEKEEPING)
-        await guarded(lambda: _wipe(ledger), "wiping")
 
 
 async def _wipe(ledger: Ledger) -> None:

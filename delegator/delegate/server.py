@@ -17,20 +17,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from delegator.attempts import Attempts
 from delegator.delegate import provisioning
 from delegator.delegate.access import REMEMBERED, WINDOW, Shown, allowed, check_delegator, read_basic
 from delegator.delegate.credentials import compose
 from delegator.delegate.ledger import Ledger
+from delegator.doors.calls import Call, Operations, operation
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment, Device
 from delegator.model.places import normal_name
 from delegator.net.aside import aside
 from delegator.net.connection import Connection
 from delegator.wire import messages, soap, wsdl
-from delegator.wire.http import HttpError, Request, Response, check_media
+from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.refused import Refused
 
 log = logging.getLogger(__name__)
@@ -68,6 +67,8 @@ class Server:
         self._url = url
         self._here = here
         self._attempts = Attempts(time.monotonic, WINDOW, REMEMBERED)
+        self._operations: Operations[[str]] = {**operation(DelegateRequest, self._credential),
+                                               **operation(Deployment, self._deployed)}
 
     async def answer(self, request: Request, connection: Connection) -> Response:
         """Answer one HTTP request. Never raises for anything a peer can send."""
@@ -89,40 +90,21 @@ class Server:
 
     def unreadable(self, error: HttpError, connection: Connection) -> Response:
         """Bytes that are no request: HTTP's status for it, and a fault that any SOAP client reads."""
-        return replace(_fault(soap.Version.V11, error, connection), status=error.status)
+        return _refused(Call(), error, connection)
 
     # --- from delegators ---
 
     async def _call(self, request: Request, connection: Connection) -> Response:
-        version = _version_of(request)
+        call = Call(_version_of(request))
         try:
             caller = check_delegator(connection.certificate_der, self._delegators)
-            check_media(request)
-            envelope = soap.parse(request.body)
-            version = envelope.version
-            left_out: list[str] = []
-            reply = await self._reply(messages.read(envelope.operation, left_out=left_out), caller)
-            if left_out:
-                log.info("%s %s: left out: %s", connection.id, caller, "; ".join(left_out))
-            answer = messages.write_answer(envelope.operation, reply)
-            return Response(200, {b"Content-Type": version.content_type}, soap.render(version, answer))
-        except soap.SoapError as error:
-            return _fault(error.version, error, connection)
-        except HttpError as error:
-            return replace(_fault(version, error, connection), status=error.status)
-        except DelegatorError as error:
-            return _fault(version, error, connection)
-        except Exception:
-            log.exception("%s: a fault of ours", connection.id)
-            return _fault(version, DelegatorError(Kind.UNAVAILABLE, "unhandled, see above"), connection)
-
-    async def _reply(self, value: object, caller: str) -> Credential | None:
-        if isinstance(value, DelegateRequest):
-            return await self._credential(value, caller)
-        if isinstance(value, Deployment):
-            await self._deployed(value, caller)
-            return None
-        raise DelegatorError(Kind.MALFORMED, f"{type(value).__name__} is not for a delegate")
+            value = call.read(request, messages.Service.DELEGATE)
+            reply = await self._operations[type(value)](value, caller)
+            if call.left_out:
+                log.info("%s %s: left out: %s", connection.id, caller, "; ".join(call.left_out))
+            return call.answer(reply)
+        except Exception as error:
+            return _refused(call, error, connection)
 
     async def _credential(self, request: DelegateRequest, caller: str) -> Credential:
         now = self._now()
@@ -184,9 +166,9 @@ def _version_of(request: Request) -> soap.Version:
     return soap.Version.V12 if "soap+xml" in request.header("content-type") else soap.Version.V11
 
 
-def _fault(version: soap.Version, error: DelegatorError, connection: Connection) -> Response:
-    fault = soap.fault_of(error)
-    log.log(error.appearance.log_level, "%s %s: %s: %s", connection.id, connection.peer_address, fault.code,
-            error.detail)
-    return Response(soap.http_status(version, fault), {b"Content-Type": version.content_type},
-                    soap.render_fault(version, fault))
+def _refused(call: Call, error: Exception, connection: Connection) -> Response:
+    """The caller gets the fault, the log gets the detail."""
+    refusal = call.refuse(error)
+    log.log(refusal.error.appearance.log_level, "%s %s: %s: %s", connection.id, connection.peer_address, refusal.code,
+            refusal.error.detail)
+    return refusal.response

@@ -1,10 +1,11 @@
 """How many connections to take in one turn of the loop, and which of those in line have waited too long.
 
-Whoever is taken wants to be served now. Taken faster than they can be served, all of them are served a little, pass
-their deadlines together, and nobody gets an answer. So the line stays with the kernel, where it costs nothing: each
-turn takes as many as leave the next turn short. Who has stood in line so long that he may be gone, or stands in a line
-that is nearly full, is refused at once, for 1/50 of what an answer costs; he comes again later.
-The invariant: an honest load that can be served is taken whole; a look at the line is made only while there is one.
+If connections were accepted faster than they can be served, each would be served a little, all would pass their
+deadlines together, and nobody would get an answer. So the line stays in the kernel, where it costs nothing, and each
+turn accepts only as many as keep the next turn short. A connection that has waited so long that its device may be
+gone, or that waits in a line that is nearly full, is refused at once. That costs 1/50 of an answer, and the device
+comes again later.
+The invariant: an honest load that can be served is accepted whole; the line is looked at only while there is one.
 Must not live here: connections, limits of how many may stand (crowds).
 """
 
@@ -44,9 +45,9 @@ class Admission:
     def room(self) -> int:
         """How many to take now."""
         now = time.monotonic()
-        if self.behind:  # then we are called in each turn, and it was one turn since
+        if self.behind:  # then we are called in every turn, so the time since the last call is one turn
             turn = now - self._began
-            # At most halved: one long turn may have had other reasons.
+            # Halved at most: one long turn may have had other reasons.
             self._quota = (max(1, self._quota // 2, int(self._quota * TURN / turn)) if turn > TURN
                            else min(MOST, self._quota + 2))
         self._began = now

@@ -37,11 +37,11 @@ DROPPED = 1024 * 1024
 """Bytes that are read and dropped while a peer has its last answer to read: the rest of a request that was refused for
 its size. Who sends more than that is not reading."""
 UNTRUSTED = 192 * 1024
-"""The same where TLS itself was refused: a request of 64 KiB that came right behind a certificate we do not take, each
-segment of 1,448 bytes read alone."""
+"""The same where TLS itself was refused. It fits a request of 64 KiB that follows a refused certificate at once, with
+each segment of 1,448 bytes read alone."""
 LOOK = 4096
-"""Bytes that a read of those counts for at least: a megabyte in pieces of 500 bytes is 10 ms of everybody's time
-(measured), whoever sends it."""
+"""What one read of dropped bytes counts for at least. A megabyte in pieces of 500 bytes would cost the loop 10 ms
+(measured)."""
 _AT_ONCE = getattr(socket, "TCP_QUICKACK", None)
 """Linux's option to acknowledge at once what came."""
 
@@ -103,7 +103,8 @@ class Connection:
         return None if self._session is None else self._session.peer_certificate_der()
 
     def vouch(self) -> None:
-        """Its peer has shown who it is: by its certificate, or in another way that the handler knows."""
+        """Note that the peer has shown who it is, by its certificate or in another way that the handler knows. From
+        then on this connection is not closed to make room for others."""
         self._listener.known(self)
 
     def _enter(self, phase: Phase) -> None:
@@ -133,7 +134,8 @@ class Connection:
             self.abort()
 
     def _peer_gone(self) -> None:
-        """End of what the peer sends. An answer on its way is still written; half a request is nothing."""
+        """The peer will send no more. An answer that is being made or written still goes out; half a request is
+        dropped."""
         if self.phase in (Phase.ANSWERING, Phase.WRITING):
             self._listener.loop.remove_reader(self._socket.fileno())
             self._close_after = True
@@ -170,7 +172,7 @@ class Connection:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _AT_ONCE, 1)
 
     def _introduced(self, data: bytes) -> bytes:
-        """Bytes of a load balancer's PROXY header are taken off; what is left belongs to the device."""
+        """Take a load balancer's PROXY header off the front. The bytes after it are the device's."""
         assert self._introduction is not None
         try:
             header = self._introduction.feed(data)
@@ -195,12 +197,12 @@ class Connection:
     def _parse(self, plaintext: bytes) -> None:
         assert self._reader is not None
         assert self._session is not None
-        if self._served and self.phase is Phase.IDLE:  # its trail begins here: what lies before was a device's own time
+        if self._served and self.phase is Phase.IDLE:  # a trail begins here: the time before it was the device's own
             self.connected_at = self.authenticated_at = time.monotonic_ns()
         try:
             self._requests += self._reader.feed(plaintext)
         except HttpError as error:
-            if self._task is None and self.phase is not Phase.WRITING:  # else once what came before is answered
+            if self._task is None and self.phase is not Phase.WRITING:  # otherwise after the answer before it
                 self._answer_badly(error)
             return
         if self._requests:
@@ -228,7 +230,8 @@ class Connection:
             self._task = self._listener.loop.create_task(self._answer(self._requests.pop(0)))
 
     def _bound(self) -> None:
-        """Requests are read no further ahead than a few; what else the peer sends waits in its own buffers."""
+        """Stop reading while a few requests wait for their answer; what else the peer sends stays in its own
+        buffers."""
         full = len(self._requests) >= LIMITS.ahead and self.phase is not Phase.CLOSED
         if full and not self._paused:
             self._listener.loop.remove_reader(self._socket.fileno())
@@ -343,8 +346,8 @@ class Connection:
         self._listener.gone(self)
 
     def overdue(self) -> None:
-        """The deadline of this phase has passed. That of a kept connection is nobody's fault: a device whose hook takes
-        longer confirms on another."""
+        """Close the connection because the deadline of its phase has passed. Where it was kept open after an answer
+        that is no fault, so the log says it at debug: a device whose hook takes longer confirms on another one."""
         level = logging.DEBUG if self._served and self.phase is Phase.IDLE else logging.INFO
         log.log(level, "%s: too slow in phase %s", self.peer_address, self.phase.value, extra={"connection": self.id})
         if self.phase in (Phase.IDLE, Phase.REQUEST):

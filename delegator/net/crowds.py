@@ -1,4 +1,4 @@
-"""Who may have how many connections: by source address, and of those that have not shown who they are yet.
+"""How many connections there may be: from one source address, and of peers that have not shown yet who they are.
 
 A source is an IPv4 address or an IPv6 /64, which is what one subscriber gets (RFC 6177). The cap of a source leaves
 room for a data centre behind one NAT; the cap of strangers is a line that pushes out its oldest: a device ends its
@@ -80,12 +80,12 @@ class Strangers(Generic[T]):
         self._line: collections.OrderedDict[T, None] = collections.OrderedDict()
 
     def enter(self, one: T, most: int) -> T | None:
-        """Put it at the end of the line. The oldest, where it has to go for that."""
+        """Put a connection at the end of the line. Returns the oldest one if the line is too long now: it has to go."""
         self._line[one] = None
         return self._line.popitem(last=False)[0] if len(self._line) > most else None
 
     def leave(self, one: T) -> None:
-        """It has shown who it is, or it is gone; again is nothing."""
+        """Take out a connection that has shown who it is, or is gone. Doing so twice does nothing."""
         self._line.pop(one, None)
 
     def __len__(self) -> int:

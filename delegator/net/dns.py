@@ -1,4 +1,4 @@
-"""Questions to the DNS: each is answered, has no answer (both for a time), or raises DnsTrouble. B4.
+"""Questions to the DNS: each is answered, has no answer (both for a time), or raises DnsTrouble. T-B4.
 
 What is asked goes to the name servers that were set and to nobody else, from a new port each time and with a number
 that cannot be guessed; by TCP after an answer that was cut off. No look-up waits for a thread: the loop's default

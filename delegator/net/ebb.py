@@ -31,7 +31,7 @@ class Ebb:
         self._not_before = clock()
 
     def is_out(self, connections: int) -> bool:
-        """Whether it is now, once for each crowd."""
+        """Whether it is time now; True once for each crowd."""
         self._most = max(self._most, connections)
         if self._most < CROWD or connections * LEFT > self._most or self._clock() < self._not_before:
             return False
@@ -40,7 +40,7 @@ class Ebb:
 
 
 def give_back() -> None:
-    """In a thread of its own, which waits for nobody and nobody for it. Another C library has other ways."""
+    """Give memory back, in a thread of its own that nothing waits for. On C libraries other than glibc do nothing."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         threading.Thread(target=trim, args=(0,), name="giving memory back", daemon=True).start()

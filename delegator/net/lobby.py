@@ -1,10 +1,10 @@
-"""The connections of a small port that anybody near may knock at: so many at most, and none that says nothing for long.
+"""The connections of a small port that everybody inside the network can reach: a bounded number, none silent for long.
 
-Where all places are taken, the newest gets the place of one that is waited for, the oldest of the source that has most
-such: so neither silence nor a crowd from one address keeps others out. An answer that is being made is given up only
-for a source that has fewer.
+When all places are taken, a new connection gets the place of one whose request has not come yet: the oldest one of the
+source that has most of those. So neither silence nor a crowd from one address keeps others out. An answer that is being
+made is given up only for a source that has fewer connections.
 The invariants: a connection is closed when its time is over, whatever it does; what cannot be accepted is tried again
-after a breath and told once a minute.
+after a moment, and logged once a minute.
 Must not live here: what is asked and answered (ops), the devices' port (net.serve).
 """
 
@@ -48,7 +48,7 @@ LOOK = 4096
 
 
 class Seldom:
-    """Something to say that may happen a thousand times a second: once a minute, with how often it was."""
+    """Limits a log line that may be due a thousand times a second to once a minute, with how often it was due."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class Seldom:
         self._times = 0
 
     def times(self) -> int:
-        """Once more: how often since it was last to be said; 0 where it is not to be said now."""
+        """Count it once more. Returns how often it came since the last line, or 0 if no line is due now."""
         self._times += 1
         now = self._clock()
         if now < self._next:
@@ -75,7 +75,7 @@ class Guest:
     task: asyncio.Task[None] | None = None
 
     async def read(self) -> bytes:
-        """What has come; each look is a turn of the loop, however fast the other side sends."""
+        """The bytes that came. Each read takes a turn of the loop of its own, however fast the other side sends."""
         await asyncio.sleep(0)
         return await asyncio.get_running_loop().sock_recv(self.sock, READ)
 
@@ -83,7 +83,7 @@ class Guest:
         await asyncio.get_running_loop().sock_sendall(self.sock, data)
 
     async def farewell(self) -> None:
-        """Nothing more comes from us. What the other side still says is not wanted."""
+        """Send no more, and drop what the other side still sends."""
         self.sock.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(FAREWELL):
             dropped = 0
@@ -112,7 +112,7 @@ class Lobby:
         self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def close(self) -> None:
-        """Accept no more. Who is inside gets the answer."""
+        """Accept no more connections. Those that are there still get their answer."""
         for sock in self._listening:
             self._loop.remove_reader(sock.fileno())
             sock.close()
@@ -154,7 +154,7 @@ class Lobby:
         guest = Guest(sock, source)
         self._guests[guest] = None
         guest.task = self._loop.create_task(guarded(lambda: self._serve_one(guest), self._what))
-        guest.task.add_done_callback(lambda _: sock.close())  # one that is put out in its first turn never began
+        guest.task.add_done_callback(lambda _: sock.close())  # one that is closed in its first turn never began
 
     def _tell_full(self) -> None:
         if (times := self._full.times()):
@@ -162,7 +162,7 @@ class Lobby:
                         "another", self._what, MOST, times)
 
     def _least(self, source: Source) -> Guest | None:
-        """Who has to go for somebody new from there, if anybody."""
+        """The connection that has to go for a new one from this source, or None if the new one has to."""
         waited_for = [guest for guest in self._guests if not guest.heard]
         candidates = waited_for or list(self._guests)
         standing = Counter(guest.source for guest in candidates)

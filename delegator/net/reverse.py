@@ -1,4 +1,4 @@
-"""Whose domain a peer's address is in: look-ups with a deadline, shared, bounded, and remembered. A5, B4.
+"""Whose domain a peer's address is in: look-ups with a deadline, shared, bounded, and remembered. A5, T-B4.
 
 The invariants: one address is looked up once at a time, whoever waits for it; a look-up ends within its budget and
 costs nobody but those who wait for it (research finding 11); what is remembered is bounded in number and time.
@@ -192,7 +192,8 @@ def _naming(settings: config.Domains) -> Naming:
 
 
 def _anchor(setting: str) -> str | None:
-    """The certificates that delegates' own must chain to, as PEM and nothing else of the file; None: the factory's."""
+    """The anchors for delegates' certificates as PEM, with everything else in the file dropped; None means the
+    factory's."""
     if not setting:
         return None
     files = _SYSTEM_FILES if setting == SYSTEM else (setting,)

@@ -37,6 +37,7 @@ from pki.said import said
 
 log = logging.getLogger(__name__)
 Handler = Callable[[Request, Connection], Awaitable[Response]]
+"""Answers one request. At the device port it is `Server.answer`, which the app hands over by `Listener.use`."""
 SWEEP = 0.25
 BREATH = 0.1
 """Seconds until the next try after an accept failed for want of descriptors: they come back as connections end."""
@@ -74,12 +75,12 @@ for its turn there, of which each worker has its share."""
 
 
 async def _nobody(request: Request, connection: Connection) -> Response:
-    """Answers until `use` says who does."""
+    """The handler until `use` gives the real one."""
     return Response(503, {b"Content-Type": b"text/plain"}, b"not ready\n")
 
 
 def _in_plain_words(error: HttpError, connection: Connection) -> Response:
-    """What bytes that are no HTTP are answered, until somebody says it better."""
+    """The answer to bytes that are not HTTP, until the door puts its own in this place."""
     return Response(error.status, {b"Content-Type": b"text/plain; charset=utf-8"}, f"{error.detail}\n".encode())
 
 
@@ -96,7 +97,7 @@ class Listener:
         self.balancers: Balancers | None = None
         """Who speaks for devices, from the next connection on; None where they connect themselves."""
         self.unreadable: Callable[[HttpError, Connection], Response] = _in_plain_words
-        """Answers a peer whose bytes are no request; its connection ends with that."""
+        """Makes the answer to bytes that are not HTTP. The connection ends with that answer."""
         self.loop = asyncio.get_running_loop()
         self._handler = handler or _nobody
         self._on_refused = on_refused
@@ -119,7 +120,8 @@ class Listener:
 
     def use(self, context: TlsContext, handler: Handler, on_refused: Callable[[Connection, Refused], None],
             deadlines: Deadlines, caps: Caps, requests_per_connection: int) -> None:
-        """Serve in another way from the next connection, request and phase on; what stands goes on."""
+        """Replace what is served with. It counts from the next connection, request and phase on; what is under way
+        goes on with what it began with."""
         self.context = context
         self._handler, self._on_refused = handler, on_refused
         self.deadlines = deadlines
@@ -242,14 +244,14 @@ class Listener:
         return True
 
     def is_tight(self, connection: Connection) -> bool:
-        """Whether half of the places are taken, of all or of its source: then none is kept for a request that may
-        come, as whoever finds no place is turned away."""
+        """Whether half of all places, or half of its source's, are taken. Then no connection is kept open for a further
+        request that may come, because newcomers who find no place are turned away."""
         source = connection.source
         return 2 * len(self._connections) > self._caps.connections or (
             source is not None and 2 * self._sources.of(source) > self._caps.per_source)
 
     def known(self, connection: Connection) -> None:
-        """It has shown who it is, and gives way to nobody any more."""
+        """This connection has shown who it is: from now on it is not closed to make room for others."""
         self._strangers.leave(connection)
         self._count(connection)
 
@@ -294,7 +296,7 @@ class Listener:
                 give_back()
 
     def _overdue(self, connection: Connection) -> None:
-        """One that cannot be told off in order goes all the same, and keeps none behind it from its end."""
+        """Close one connection. A fault while closing it is logged, and does not keep the ones after it open."""
         try:
             connection.overdue()
         except Exception:

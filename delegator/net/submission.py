@@ -1,5 +1,5 @@
 """The way to a mail relay: a socket, TLS at once or after STARTTLS (RFC 3207, 8314), and the valve before the library.
-S9.
+T-B12.
 
 TLS is spoken by our own core, which counts records: asyncio's digests a KeyUpdate after the other for as long as they
 come. So aiosmtplib sees a relay without TLS on this machine, and STARTTLS is over before it says its first word.

@@ -1,4 +1,4 @@
-"""One walk through the DNS, from an address to the domain it is in and that domain's delegate. A5, B4.
+"""One walk through the DNS, from an address to the domain it is in and that domain's delegate. A5, T-B4.
 
 PTR names; those of them whose own look-up leads back (RFC 8601 2.7.3); the longest domain they stand in that has a
 delegate. Several names must agree: whoever owns the address may write any PTR, so a choice would be theirs.

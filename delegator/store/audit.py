@@ -36,7 +36,8 @@ and more."""
 
 
 class Appending(Query, frozen=True, kw_only=True):
-    """A query whose statement the Ledger makes: the row for an entry. What it says itself no database takes."""
+    """A query whose statement the Ledger makes: the row for an entry. Its own SQL is invalid on purpose, so that it
+    fails if it ever reaches a database as it is."""
 
     entry: Entry
 

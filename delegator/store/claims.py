@@ -1,4 +1,4 @@
-"""The life of a claim: asking -> issued -> confirmed, or expired, released. DESIGN 6.3 and 6.4.
+"""The life of a claim: asking -> issued -> confirmed, or expired, released. R-once and R-durable.
 
 Every change of state is a row of model.lifecycle, and leaves one row of audit in the same transaction. Each
 function is a transaction (see store.transaction) and states one rule; all limits are judged inside it, so they are
@@ -57,7 +57,7 @@ Tell = Callable[[], Mapping[str, object]]
 """The trail of a handshake as plain data, made only where a row of audit is written."""
 _HOUSEKEEPING = By("delegator")
 _LONGEST_BUSY = 3_600_000
-"""Milliseconds that a claim is being answered at most. What is busy for longer was so by a clock that was wrong."""
+"""Milliseconds that a claim can be busy at most. One that says it is busy for longer was written by a wrong clock."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class Ask(msgspec.Struct, frozen=True):
         return f"customer/{self.customer}", f"delegate/{self.delegate}"
 
     def scope(self) -> list[str | Counted]:
-        """What this claim must have to itself: its tag, and holders of which only so many may be served."""
+        """What this claim must have to itself: its tag, and each customer or delegate whose devices a policy limits."""
         return [f"tag/{self.identity.service_tag}", *contended(self.policies)]
 
 
@@ -135,7 +135,8 @@ def open_claim(ask: Ask, seal: Seal | None = None) -> Transaction[Opened]:
 
 
 def again(ask: Ask) -> Transaction[Opened | None]:
-    """What a device is told that asks for what it has, by reading alone; None where `open_claim` must say it."""
+    """The outcome for a device that asks again for what it has, found by reading alone; None if only `open_claim` can
+    tell."""
     rows = yield live_of(ask.identity.service_tag)
     live = claim_of(rows[0]) if rows else None
     if live is None or _ran_out(live, ask) or not hmac.compare_digest(live.binding, ask.identity.binding):
@@ -144,7 +145,7 @@ def again(ask: Ask) -> Transaction[Opened | None]:
 
 
 def lapsed(live: Claim, ask: Ask) -> bool:
-    """Whether its time is over, as far as the clock can be believed."""
+    """Whether the claim's lease is over, as far as the clock can be believed."""
     return _ran_out(live, ask) and milliseconds(live.asked_at) >= ask.since
 
 
@@ -153,17 +154,17 @@ def _ran_out(live: Claim, ask: Ask) -> bool:
 
 
 def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | None]:
-    """What a live claim means for who asks; None when it is a crashed try at a delegate that is no longer the
-    right one, and a new claim must take its place."""
+    """The outcome for a request that meets a live claim. None if that claim is a crashed try at a delegate that is no
+    longer the right one: then a new claim takes its place."""
     if not hmac.compare_digest(live.binding, ask.identity.binding) and not (
             yield from enrolled.pass_on(live.claim_id, ask.identity.binding, ask.now)):
         return Opened(Outcome.TAKEN, live)
-    if _ran_out(live, ask):  # a new claim would be for good, and the clock has not been believed for long enough
+    if _ran_out(live, ask):  # a new claim cannot be taken back, and the clock is not certain yet
         return Opened(Outcome.UNSURE, live)
     if live.state in _STANDING:
         return Opened(_STANDING[live.state], live)
     if live.claim_id == ask.claim_id:
-        return Opened(Outcome.OPENED, live)  # committed before, and the word of it was lost
+        return Opened(Outcome.OPENED, live)  # our own retry: it was committed, and its confirmation was lost
     if ask.now < busy_until <= ask.now + max(_LONGEST_BUSY, 2 * (ask.busy_until - ask.now)):
         return Opened(Outcome.BUSY, live)
     if (live.customer, live.delegate) != (ask.customer, ask.delegate):
@@ -231,9 +232,9 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
 
 def obstacles(ask: Ask, counts: Row | None = None, *,
               make_room: bool = True) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
-    """The attempts so far, why no claim may be opened, or (), and whether the main board was replaced. With `make_room`
-    claims whose lease is over give their places back before a refusal; without it nothing is written. `counts` as
-    `_COUNTS` gave them, None where they are still to be read."""
+    """The attempts so far, why no claim may be opened, or (), and whether the tag's main board was replaced. With
+    `make_room` claims whose lease is over give their places back before limits refuse; without it nothing is written.
+    `counts` is what `_COUNTS` gave, None if it was not read yet."""
     attempts, places, repaired, owned = _read(ask, (yield from _counts(ask)) if counts is None else counts)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
@@ -306,7 +307,7 @@ def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
     rows = yield Query(_ISSUE, answer)
     if not rows and delegate is not None:
         rows = yield from _issue_elsewhere(answer, delegate)
-    if not rows:  # unless this very answer was committed before, and the word of it was lost
+    if not rows:  # unless this is our own retry: it was committed, and its confirmation was lost
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND sealed = $2", (claim_id, sealed))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])
@@ -347,12 +348,14 @@ def pause(claim_id: str) -> Transaction[None]:
 
 
 def pause_all() -> Transaction[None]:
-    """At the start of the only server of a database: nobody is being answered, whatever a crash left behind."""
+    """For the start of the only server of a database: no device is being answered then, so every claim that a crash
+    left busy is free."""
     yield Query("UPDATE claims SET busy_until = 0 WHERE state = 'asking' AND busy_until > 0")
 
 
 def end(claim_id: str, event: Event, now: int, by: By) -> Transaction[Claim | None]:
-    """A live claim is over: its credential is wiped, its place given back. None where that event has no say."""
+    """A live claim is over: its credential is wiped, its place given back. None if the event does not apply
+    in the claim's state."""
     rows = yield Query(
         f"UPDATE claims SET {as_set(event)}, sealed = NULL, ended_at = $2, busy_until = 0 WHERE claim_id = $1 "
         f"AND {LIVE} AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now))

@@ -1,7 +1,7 @@
-"""A device's own word of how provisioning ended, and in the same statement whether its delegate has still to hear it.
+"""The device says how provisioning ended. The same statement notes whether its delegate has still to be told.
 
-The invariants: a claim is confirmed once, by whom it was given to, and saying it again changes nothing; who cannot be
-told counts as told from the start, so that nothing is left to be done for it later.
+The invariants: a claim is confirmed once, by the device that it was given to, and saying it again changes nothing; a
+delegate that cannot be told counts as told from the start, so that nobody tries later.
 Must not live here: the other ends of a claim (claims), who is told when (notices, telling).
 """
 
@@ -41,7 +41,7 @@ def confirm(claim_id: str, binding: str | None, result: Result, detail: str | No
     rows = yield Query(
         f"UPDATE claims SET {as_set(event)}, {change}, result = $3, detail = $4, {_TOLD} WHERE claim_id = $1 "
         f"AND {as_where(event)} RETURNING {COLUMNS}", (claim_id, now, result.value, detail))
-    if not rows:  # unless it ended just so between the look and the change: said twice, and both at once
+    if not rows:  # unless a concurrent duplicate confirmed it between our read and our update
         rows = yield Query(f"SELECT {COLUMNS} FROM claims WHERE claim_id = $1 AND state = 'confirmed'", (claim_id,))
         return claim_of(rows[0]) if rows else None
     claim = claim_of(rows[0])

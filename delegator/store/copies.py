@@ -53,7 +53,7 @@ class Copies:
         self._failure: DelegatorError | None = None
 
     def of(self, revision: int) -> Tables | None:
-        """The copy where it is of this revision, which somebody has just read together with something else."""
+        """The copy, if it is of this revision; the caller has just read that number together with something else."""
         return self._tables if self._tables is not None and self._tables.revision == revision else None
 
     async def newest(self) -> Tables:
@@ -69,8 +69,8 @@ class Copies:
         return await self._in_turn()
 
     async def _in_turn(self) -> Tables:
-        """One task reads, and whoever waited for it has that copy too, as far as nothing was heard since. Who waited
-        for one that failed fails with it: otherwise each in line would wait for its own."""
+        """One task reads, and all who waited for it take its copy unless a change was heard of meanwhile. If that task
+        fails they fail with it: otherwise each in the line would wait for a failure of its own."""
         failures = self._failures
         try:
             async with asyncio.timeout_at(deadline()):
@@ -96,6 +96,6 @@ class Copies:
         found, revision = self._tables, await self._revision()
         while found is None or found.revision != revision:
             found = await self._read(revision)
-            revision = await self._revision()  # changed while they were read: the copy may be of two minds
+            revision = await self._revision()  # a change meanwhile would leave parts of two revisions
         self._tables, self._heard, self._failure = found, heard, None
         return found

@@ -33,7 +33,7 @@ class Footing(msgspec.Struct, frozen=True):
 
 
 def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
-    """Stands for the ask of a request that was refused before it came to one, so that it costs the same."""
+    """The ask in place of one for a request that was refused earlier, so that the same statements are run for it."""
     return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
                lease_until=now, since=since)
 

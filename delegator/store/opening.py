@@ -1,4 +1,4 @@
-"""Whether a claim stands in the line for its transaction, and what is read instead where that line does not move.
+"""Opens a claim by a transaction, or where the store's line does not move reads the answer that is there already.
 
 A device that has its answer needs nothing written: it gets it by reading, which on SQLite waits for nobody.
 The invariant: what is told by reading is what the transaction would have told, and is on disk.

@@ -219,7 +219,8 @@ class PostgresDriver:
         """Each other connection can have one more claim under way, and holds this name as we do; whoever needs it alone
         waits for all of them. So what is far by more than there are connections is not reached. Raises Near."""
         for one in counted:
-            rows = await self._patience.of(lane, lane.connection.fetch, in_postgres(one.question), *one.question.parameters)
+            question = one.question
+            rows = await self._patience.of(lane, lane.connection.fetch, in_postgres(question), *question.parameters)
             if one.near(int(rows[0][0] or 0) + lane.most):
                 raise Near(one.name)
 

@@ -50,8 +50,8 @@ Work = Callable[[], Transaction[T]]
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A name that many may share as long as its number, which `question` finds, is far from what limits it. `near`
-    says, from that number and all that may come to it at the same time, that it is not far."""
+    """The name of a lock that many take together while its count is far below the limit, and one at a time once it is
+    near. `question` finds the count; `near` decides from it, with all that may be added at the same moment."""
 
     name: str
     question: Query

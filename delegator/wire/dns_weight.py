@@ -1,4 +1,4 @@
-"""How much work a DNS message would be to read, told before anything of it is expanded. S8.
+"""How much work a DNS message would be to read, told before anything of it is expanded. T-B4.
 
 A name may end in a pointer to an earlier one (RFC 1035 section 4.1.4), so that two bytes stand for 126 labels: 1 223
 bytes of such records cost 90 ms to expand, and whoever owns a reverse zone may fill them. Here names are only walked,

@@ -1,4 +1,5 @@
-"""Whether a certificate says of itself what a device's must: clientAuth, digitalSignature, no CA, a strong key. A4, A5.
+"""Whether a certificate says of itself what a device's must: clientAuth, digitalSignature, no CA, a strong key. T-A4,
+T-A5.
 
 A certificate as our own factory writes it is recognised by one expression over its bytes (0.6 µs, measured); any other
 is read in full and judged by pki.trust (45 µs).

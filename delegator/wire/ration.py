@@ -1,4 +1,4 @@
-"""What a peer that we call may send in one call, where a library reads it by rules of its own. S1, S2, S9.
+"""What a peer that we call may send in one call, where a library reads it by rules of its own. T-B10, T-B11, T-B12.
 
 asyncssh takes packets without data for as long as they come, 12 to 60 µs of work each; aiosmtplib reads a reply anew
 from its first line whenever a piece of it comes. Neither counts. So what comes is counted before they get it: also how

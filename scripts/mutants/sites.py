@@ -18,9 +18,9 @@ from pathlib import Path
 from scripts.mutants.operators import others
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("delegator.handshake", "delegator.server", "delegator.judgement", "delegator.shared", "delegator.enrolment",
-           "delegator.alarm", "delegator.telling", "delegator.store.claims", "delegator.store.confirming",
-           "delegator.store.ownership", "delegator.policy", "delegator.routing")
+MODULES = ("delegator.handshake", "delegator.server", "delegator.doors.calls", "delegator.judgement",
+           "delegator.shared", "delegator.enrolment", "delegator.alarm", "delegator.telling", "delegator.store.claims",
+           "delegator.store.confirming", "delegator.store.ownership", "delegator.policy", "delegator.routing")
 """The heart: what decides who gets which credential."""
 _TYPES = ("annotation", "returns", "bases", "type_params")
 """Fields of nodes that only typing reads; bases are left alone as a class without them does not come to be."""

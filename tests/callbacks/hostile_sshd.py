@@ -1,4 +1,4 @@
-"""SSH servers that send what no server should, made of asyncssh's own server end, in the loop of the test. S2."""
+"""SSH servers that send what no server should, made of asyncssh's own server end, in the loop of the test. T-B11."""
 
 from __future__ import annotations
 

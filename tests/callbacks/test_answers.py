@@ -1,4 +1,4 @@
-"""What a customer's program may answer, and that nothing else passes or is shown. C10, B3."""
+"""What a customer's program may answer, and that nothing else passes or is shown. T-C10, T-B3."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a7b_the_expiry_needs_its_zone(moment: str) -> None:
 @pytest.mark.parametrize("output", [
     f"<Credential><ServiceTag>ABC1235</ServiceTag>{INNER}</Credential>",
     json.dumps({"user_name": "temp", "password": PASSWORD, "service_tag": "abc1234"})])
-def test_b3_an_answer_for_another_device_is_refused(output: str) -> None:
+def test_TB3_an_answer_for_another_device_is_refused(output: str) -> None:
     with pytest.raises(NotAnAnswer, match="another device than ABC1234"):
         credential_in(output.encode(), TAG)
 
@@ -83,7 +83,7 @@ SECRET = "hunter2-Plant3d"
     (f'{{"user_name": "u", "password": "{SECRET}\\u0000"}}', "control characters"),
     (f'{{"user_name": "u", "password": "{SECRET}\\ud800"}}', "."),
 ])
-def test_c10_any_other_answer_is_refused_with_its_reason_and_without_its_words(output: str, why: str) -> None:
+def test_TC10_any_other_answer_is_refused_with_its_reason_and_without_its_words(output: str, why: str) -> None:
     with pytest.raises(NotAnAnswer, match=why) as refused:
         credential_in(output.encode("utf-8"), TAG)
     assert "unter2" not in str(refused.value)
@@ -93,13 +93,13 @@ def test_c10_any_other_answer_is_refused_with_its_reason_and_without_its_words(o
 @example(b"{}")
 @example(b'{"user_name": "\xff"}')
 @example(b"<Credential><UserName>\xff</UserName></Credential>")
-def test_c10_whatever_the_bytes_they_are_a_credential_or_refused(output: bytes) -> None:
+def test_TC10_whatever_the_bytes_they_are_a_credential_or_refused(output: bytes) -> None:
     with pytest.raises(NotAnAnswer):
         credential_in(output, TAG)
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
-def test_c10_what_comes_through_is_what_was_written(user: str, password: str) -> None:
+def test_TC10_what_comes_through_is_what_was_written(user: str, password: str) -> None:
     try:
         wanted = Credential(user, Secret(password))
         output = f"<Credential><UserName>{escape(user)}</UserName><Password>{escape(password)}</Password></Credential>"
@@ -109,7 +109,7 @@ def test_c10_what_comes_through_is_what_was_written(user: str, password: str) ->
     assert credential_in(json.dumps({"user_name": user, "password": password}).encode(), TAG) == wanted
 
 
-def test_c10_the_limit_is_that_of_the_reader() -> None:
+def test_TC10_the_limit_is_that_of_the_reader() -> None:
     with pytest.raises(NotAnAnswer, match="more than 65536 bytes"):
         credential_in(b"<Credential>" + b" " * MAX_OUTPUT + b"</Credential>", TAG)
 

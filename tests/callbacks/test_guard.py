@@ -36,7 +36,7 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
 @pytest.mark.parametrize(("error", "left"), [
     (None, 0), (Kind.NOT_ENTITLED, 0), (Kind.TRY_LATER, 0), (Kind.UNREACHABLE, 8)],
     ids=["answers", "says no", "not asked", "fails"])
-async def test_B9_delegates_without_number_leave_so_many_behind_and_no_more(monkeypatch, error, left) -> None:
+async def test_TB9_delegates_without_number_leave_so_many_behind_and_no_more(monkeypatch, error, left) -> None:
     """Whoever owns a reverse zone names them, and each is called once. One that is left alone is remembered longest."""
     monkeypatch.setattr(guard_module, "MOST", 8)
     guard = Guard(Limits())
@@ -57,7 +57,7 @@ async def test_B9_delegates_without_number_leave_so_many_behind_and_no_more(monk
     assert guard.is_open("acme-1")
 
 
-def test_s4_one_device_alone_opens_nothing() -> None:
+def test_TB9_one_device_alone_opens_nothing() -> None:
     breaker = Breaker()
     for _ in range(10 * OPEN_AFTER):
         breaker.failed(0, "D0")
@@ -66,7 +66,7 @@ def test_s4_one_device_alone_opens_nothing() -> None:
     assert breaker.state is State.OPEN
 
 
-def test_s4_the_device_of_the_last_failure_does_not_take_the_trial_from_others() -> None:
+def test_TB9_the_device_of_the_last_failure_does_not_take_the_trial_from_others() -> None:
     """It asks most often: a device that is never answered asks again at once, others wait for a minute and more."""
     breaker = opened()
     assert not breaker.admit(2 * REST - 0.1, "D4"), "it was the last that failed"
@@ -154,7 +154,7 @@ async def test_it_closes_again_by_itself(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("kind", [Kind.CONFIGURATION, Kind.TRY_LATER])
-async def test_s10_trouble_of_ours_is_not_held_against_a_delegate(kind: Kind) -> None:
+async def test_TC7_trouble_of_ours_is_not_held_against_a_delegate(kind: Kind) -> None:
     """Other customers' calls may have taken all open files that calls have: this delegate was not even asked."""
     async def not_called() -> None:
         raise DelegatorError(kind, "not called")
@@ -170,7 +170,7 @@ async def _refuses() -> None:
     raise DelegatorError(Kind.NOT_ENTITLED, "no")
 
 
-async def test_s4_a_no_is_an_answer() -> None:
+async def test_TB9_a_no_is_an_answer() -> None:
     guard = Guard(Limits())
     for number in range(3 * OPEN_AFTER):
         with pytest.raises(DelegatorError, match="no"):

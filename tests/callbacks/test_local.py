@@ -70,7 +70,7 @@ async def refused(callback: LocalCallback, allowance: Allowance = QUICK) -> str:
         await ask(callback, allowance)
     said, own_word, why = error.value.detail.partition(" says no: ")
     why = why if own_word else said.removeprefix("delegate own: ")
-    own = re.match(r"exit (?!0|12[5-7])", why)  # S4: the program's own word for this device, which is an answer
+    own = re.match(r"exit (?!0|12[5-7])", why)  # T-B9: the program's own word for this device, which is an answer
     assert error.value.kind is (Kind.NOT_ENTITLED if own else Kind.UNREACHABLE)
     assert bool(own) is bool(own_word)
     assert SECRET not in error.value.detail

@@ -1,4 +1,4 @@
-"""Callback `ssh` against a real OpenSSH server: the command, the pinned host key, the limits. A7b, B6, B7."""
+"""Callback `ssh` against a real OpenSSH server: the command, the pinned host key, the limits. A7b, T-B6, T-B7."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def ask(callback: SshCallback, *, tag: str = "ABC1234", caller: SshCaller 
 async def refused(callback: SshCallback) -> DelegatorError:
     with pytest.raises(DelegatorError) as error:
         await ask(callback)
-    own = re.match(r"delegate acme-ssh says no: exit (?!0|12[67])", error.value.detail)  # S4: an answer
+    own = re.match(r"delegate acme-ssh says no: exit (?!0|12[67])", error.value.detail)  # T-B9: an answer
     assert error.value.kind is (Kind.NOT_ENTITLED if own else Kind.UNREACHABLE)
     assert own or error.value.detail.startswith("delegate acme-ssh: ")
     assert SECRET not in error.value.detail
@@ -124,7 +124,7 @@ async def test_a7b_a_command_that_fails_is_told_with_exit_code_and_one_line_of_s
 
 
 @pytest.mark.parametrize("stream", ["1", "2"])
-async def test_b6_a_command_that_writes_without_end_is_stopped(sshd: Sshd, stream: str) -> None:
+async def test_TB6_a_command_that_writes_without_end_is_stopped(sshd: Sshd, stream: str) -> None:
     mark = sshd.root / f"pid{stream}"
     error = await refused(sshd.callback(f"echo $$ > {mark}; exec yes {SECRET} >&{stream}"))
     assert error.detail.endswith("it wrote more than 65536 bytes and was stopped")
@@ -188,13 +188,13 @@ def moving(tmp_path: Path) -> Iterator[Sshd]:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-async def test_b7_the_pinned_key_is_the_one_that_is_asked_for(moving: Sshd, kind: str) -> None:
+async def test_TB7_the_pinned_key_is_the_one_that_is_asked_for(moving: Sshd, kind: str) -> None:
     """A host with several keys is known by any one of them."""
     assert (await ask(moving.callback(GOOD, kind))).password.reveal() == SECRET
 
 
 @pytest.mark.parametrize("kinds", [("ed25519",), ("rsa",)])
-async def test_b7_a_changed_host_key_is_refused_and_reported_and_learns_nothing(
+async def test_TB7_a_changed_host_key_is_refused_and_reported_and_learns_nothing(
         moving: Sshd, caplog: pytest.LogCaptureFixture, kinds: tuple[str, ...]) -> None:
     """A new key of the same kind, or only one of another kind: both fingerprints are told, the command never runs."""
     callback, pinned = moving.callback(f"touch {moving.root}/ran; {GOOD}"), moving.fingerprint()
@@ -211,7 +211,7 @@ async def test_b7_a_changed_host_key_is_refused_and_reported_and_learns_nothing(
     assert f"for {moving.user}" not in moving.log, "it was not even told a user name"
 
 
-async def test_b7_a_key_that_the_server_does_not_let_in_is_told(sshd: Sshd) -> None:
+async def test_TB7_a_key_that_the_server_does_not_let_in_is_told(sshd: Sshd) -> None:
     stranger = msgspec.structs.replace(sshd.callback(), private_key=sshd.new_key("stranger"))
     assert f"user {sshd.user} is not let in with this key" in (await refused(stranger)).detail
     assert "is not let in" in (await refused(msgspec.structs.replace(sshd.callback(), user="nobody-like-this"))).detail
@@ -219,7 +219,7 @@ async def test_b7_a_key_that_the_server_does_not_let_in_is_told(sshd: Sshd) -> N
         stranger.private_key)(SECRET)))).detail
 
 
-async def test_b6_nothing_of_the_user_we_run_as_is_looked_at(
+async def test_TB6_nothing_of_the_user_we_run_as_is_looked_at(
         sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home with a configuration, a known host and a key that would each spoil the call; and an agent."""
     home = tmp_path / ".ssh"
@@ -244,7 +244,7 @@ async def test_b6_nothing_of_the_user_we_run_as_is_looked_at(
 # --- far sides that are none --------------------------------------------------------------------------------------
 
 
-async def test_10_the_address_is_judged_when_it_is_connected_to(sshd: Sshd) -> None:
+async def test_TB5_the_address_is_judged_when_it_is_connected_to(sshd: Sshd) -> None:
     delegate = Delegate("acme-ssh", "acme", sshd.callback())
     with pytest.raises(DelegatorError, match=r"127\.0\.0\.1 is this machine") as error:
         await SshCaller(Outbound()).obtain(asked(), delegate, datetime.now(UTC))
@@ -267,12 +267,12 @@ async def peer(says: bytes, hang_up: bool = True) -> AsyncIterator[int]:
 @pytest.mark.parametrize("says", [
     b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"\x16\x03\x01" * 500,
     b"SSH-2.0-x\r\n" + b"\xff" * 4000, b"SSH-2.0-x\r\n\x00\x00\x00\x0c\x0a\x14" + b"\0" * 40])
-async def test_c10_a_peer_that_speaks_no_ssh_is_unreachable_and_no_more(sshd: Sshd, says: bytes) -> None:
+async def test_TC10_a_peer_that_speaks_no_ssh_is_unreachable_and_no_more(sshd: Sshd, says: bytes) -> None:
     async with peer(says) as port:
         assert "no SSH connection" in (await refused(msgspec.structs.replace(sshd.callback(), port=port))).detail
 
 
-async def test_c10_a_peer_that_says_nothing_ends_with_the_budget(sshd: Sshd) -> None:
+async def test_TC10_a_peer_that_says_nothing_ends_with_the_budget(sshd: Sshd) -> None:
     before = descriptors()
     async with peer(b"", hang_up=False) as port:
         callback = msgspec.structs.replace(sshd.callback(), port=port)

@@ -1,4 +1,5 @@
-"""Callback `ssh` and servers that flood: what asyncssh is given is bounded for a call and for a turn of the loop. S2.
+"""Callback `ssh` and servers that flood: what asyncssh is given is bounded for a call and for a turn of the loop.
+T-B11.
 
 No clock: bytes are counted where asyncssh gets them, packets where it has dealt with them.
 """
@@ -88,7 +89,7 @@ async def refused(callback: SshCallback) -> str:
     return error.value.detail
 
 
-async def test_s2_a_server_that_answers_is_far_from_its_bounds(digested: Digested) -> None:
+async def test_TB11_a_server_that_answers_is_far_from_its_bounds(digested: Digested) -> None:
     async with sshd(answers) as callback:
         assert (await ask(callback)).password.reveal() == "p"
     assert digested.bytes < BOUNDS.most / 3
@@ -96,7 +97,7 @@ async def test_s2_a_server_that_answers_is_far_from_its_bounds(digested: Digeste
 
 
 @pytest.mark.parametrize("kind", PACKETS)
-async def test_s2_a_flood_of_packets_ends_the_call_and_most_of_it_is_never_digested(
+async def test_TB11_a_flood_of_packets_ends_the_call_and_most_of_it_is_never_digested(
         kind: str, digested: Digested, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some asyncssh ends by itself."""
     monkeypatch.setattr(ssh_packets, "PAUSE", 0.0)
@@ -110,7 +111,7 @@ async def test_s2_a_flood_of_packets_ends_the_call_and_most_of_it_is_never_diges
     assert max(digested.turns.values()) <= 2 * TURN
 
 
-async def test_s2_sixteen_floods_are_given_no_more_in_a_turn_than_one_and_a_good_server_is_served_meanwhile(
+async def test_TB11_sixteen_floods_are_given_no_more_in_a_turn_than_one_and_a_good_server_is_served_meanwhile(
         digested: Digested) -> None:
     async with sshd(flooding("ignore")) as hostile, sshd(answers) as good:
         floods = [asyncio.create_task(refused(hostile)) for _ in range(16)]
@@ -122,7 +123,7 @@ async def test_s2_sixteen_floods_are_given_no_more_in_a_turn_than_one_and_a_good
     assert digested.bytes <= 17 * USELESS
 
 
-async def test_s2_packets_without_an_answer_may_be_few_and_long_up_to_a_number_of_bytes(digested: Digested) -> None:
+async def test_TB11_packets_without_an_answer_may_be_few_and_long_up_to_a_number_of_bytes(digested: Digested) -> None:
     def command(process: asyncssh.SSHServerProcess[str]) -> None:
         for _ in range(5):
             connection_of(process).send_packet(2, String(bytes(10_000)))
@@ -133,7 +134,7 @@ async def test_s2_packets_without_an_answer_may_be_few_and_long_up_to_a_number_o
     assert digested.bytes <= USELESS
 
 
-async def test_s2_output_in_scraps_is_taken_in_batches_once_it_has_had_its_quick_pieces(
+async def test_TB11_output_in_scraps_is_taken_in_batches_once_it_has_had_its_quick_pieces(
         digested: Digested, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pause that does not end shows what is taken at once; each that ends, one batch."""
     def command(process: asyncssh.SSHServerProcess[str]) -> None:
@@ -164,7 +165,7 @@ async def test_s2_output_in_scraps_is_taken_in_batches_once_it_has_had_its_quick
             await asking
 
 
-async def test_s2_much_output_in_scraps_is_taken_whole_as_what_waits_stays_with_the_peer(
+async def test_TB11_much_output_in_scraps_is_taken_whole_as_what_waits_stays_with_the_peer(
         monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what is not yet opened would count as useless."""
     monkeypatch.setattr(ssh_packets, "PAUSE", 0.005)
@@ -178,7 +179,7 @@ async def test_s2_much_output_in_scraps_is_taken_whole_as_what_waits_stays_with_
         assert (await ask(callback)).password.reveal() == "p"
 
 
-async def test_s2_keys_are_exchanged_once_in_a_call(digested: Digested) -> None:
+async def test_TB11_keys_are_exchanged_once_in_a_call(digested: Digested) -> None:
     def command(process: asyncssh.SSHServerProcess[str]) -> None:
         connection = connection_of(process)
         connection._send_kexinit()
@@ -189,7 +190,7 @@ async def test_s2_keys_are_exchanged_once_in_a_call(digested: Digested) -> None:
             "delegate acme-ssh: it asked for new keys in the middle of a call and was cut off")
 
 
-async def test_s2_banners_before_the_login_are_bounded(digested: Digested) -> None:
+async def test_TB11_banners_before_the_login_are_bounded(digested: Digested) -> None:
     def banners(connection: Any) -> None:
         for _ in range(MANY):
             connection.send_packet(53, String(b""), String(b""))
@@ -201,7 +202,7 @@ async def test_s2_banners_before_the_login_are_bounded(digested: Digested) -> No
 
 @pytest.mark.parametrize("says", [b"x" * 8000 + b"\r\n", b"\r\n", b"SSH-2.0-x\r\n" + b"\0\0\0\x0c\x0a\x02" + b"\0" * 10,
                                   b"SSH-2.0-x\r\n\0\0\x80\0\x04\x14" + b"," * 32_000])
-async def test_s2_what_is_said_before_there_are_keys_is_bounded(says: bytes, digested: Digested) -> None:
+async def test_TB11_what_is_said_before_there_are_keys_is_bounded(says: bytes, digested: Digested) -> None:
     """Lines before the version (RFC 4253 section 4.2), packets without data, lists of algorithms."""
     head, line, body = says.rpartition(b"SSH-2.0-x\r\n")
     async with raw(lambda writer: writer.write(head + line + body * (200_000 // len(body)))) as callback:
@@ -209,7 +210,7 @@ async def test_s2_what_is_said_before_there_are_keys_is_bounded(says: bytes, dig
     assert digested.bytes <= USELESS
 
 
-async def test_s2_a_reason_of_the_servers_is_one_short_line_without_controls() -> None:
+async def test_TB11_a_reason_of_the_servers_is_one_short_line_without_controls() -> None:
     def before(connection: Any) -> None:
         connection.send_packet(1, UInt32(2), String("\x1b[2Jboo\u202e" + "x" * 9000 + "\nsecond"), String(b""))
 
@@ -224,13 +225,13 @@ async def test_s2_a_reason_of_the_servers_is_one_short_line_without_controls() -
     {"kex_algs": ["diffie-hellman-group18-sha512", "diffie-hellman-group-exchange-sha256", "rsa2048-sha256"]},
     {"encryption_algs": ["chacha20-poly1305@openssh.com"]},
     {"compression_algs": ["zlib@openssh.com"]}])
-async def test_s2_what_would_be_dear_is_not_offered(option: dict[str, list[str]]) -> None:
+async def test_TB11_what_would_be_dear_is_not_offered(option: dict[str, list[str]]) -> None:
     """A group as large as the peer likes, packets at three times the price, bytes that grow as they are read."""
     async with sshd(answers, **option) as callback:
         assert "no SSH connection: No matching " in await refused(callback)
 
 
-async def test_s2_output_in_small_pieces_is_taken_up_to_a_number_that_no_script_reaches(
+async def test_TB11_output_in_small_pieces_is_taken_up_to_a_number_that_no_script_reaches(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh_packets, "PAUSE", 0.001)
 
@@ -244,7 +245,7 @@ async def test_s2_output_in_small_pieces_is_taken_up_to_a_number_that_no_script_
         assert (await ask(callback)).password.reveal() == "p"
 
 
-async def test_s2_long_output_comes_in_packets_that_are_never_mistaken_for_useless(digested: Digested) -> None:
+async def test_TB11_long_output_comes_in_packets_that_are_never_mistaken_for_useless(digested: Digested) -> None:
     def command(process: asyncssh.SSHServerProcess[str]) -> None:
         process.stderr.write("x" * 60_000)
         answers(process)

@@ -1,4 +1,4 @@
-"""What a registration takes: keys in every form, commands in which a device can do no harm. B6, B7."""
+"""What a registration takes: keys in every form, commands in which a device can do no harm. T-B6, T-B7."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a7b_an_address_that_nobody_knows_is_told_and_not_guessed() -> None:
     "{tag}", " {tag} x", "true; {tag}", "true;{ip}", "true && {tag}", "false || {tag}", "echo $({tag})", "echo `{tag}`",
     "echo ${tag}", "echo $ {tag}", "getCred > {tag}", "getCred < {ip}", "( {tag} )", "! {tag}", "{ {tag}; }",
     "getCred \\{tag}"])
-def test_b6_a_template_that_would_make_a_value_more_than_an_argument_is_refused(template: str) -> None:
+def test_TB6_a_template_that_would_make_a_value_more_than_an_argument_is_refused(template: str) -> None:
     with pytest.raises(ValueError):
         check_command(template)
 
@@ -72,7 +72,7 @@ HOSTILE = ("ABC1234;id", "$(id)", "`id`", "-oProxyCommand=id", "ABC1234\nid", "A
 
 
 @pytest.mark.parametrize("evil", HOSTILE)
-def test_b6_what_is_not_of_its_form_never_gets_into_a_command(evil: str) -> None:
+def test_TB6_what_is_not_of_its_form_never_gets_into_a_command(evil: str) -> None:
     for field in ("{tag}", "{claim}"):
         with pytest.raises(ValueError):
             command_for(f"getCred {field}", unchecked(evil, evil, evil))
@@ -85,7 +85,7 @@ def test_b6_what_is_not_of_its_form_never_gets_into_a_command(evil: str) -> None
 
 
 @given(st.text(), st.text(), st.text())
-def test_b6_whatever_a_device_sends_a_shell_reads_one_word_for_each_field(tag: str, ip: str, claim: str) -> None:
+def test_TB6_whatever_a_device_sends_a_shell_reads_one_word_for_each_field(tag: str, ip: str, claim: str) -> None:
     try:
         command = command_for("getCred {tag} {ip} {claim}", unchecked(tag, ip, claim))
     except ValueError:
@@ -95,7 +95,7 @@ def test_b6_whatever_a_device_sends_a_shell_reads_one_word_for_each_field(tag: s
 
 @settings(max_examples=30, deadline=None)
 @given(st.from_regex("[A-Z0-9]{5,20}", fullmatch=True), st.ip_addresses())
-def test_b6_a_real_shell_hands_the_values_on_as_they_are(tag: str, ip: IPv4Address | IPv6Address) -> None:
+def test_TB6_a_real_shell_hands_the_values_on_as_they_are(tag: str, ip: IPv4Address | IPv6Address) -> None:
     request = DelegateRequest(CLAIM, Device(tag), Location(str(ip)))
     told = subprocess.run(["/bin/sh", "-c", command_for("printf '%s|' {tag} {ip}", request)], capture_output=True,
                           text=True, check=True).stdout
@@ -113,7 +113,7 @@ def keygen(folder: Path, kind: str, *words: str) -> Path:
 
 @pytest.mark.counterpart("ssh-keygen")
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_b7_a_host_key_is_found_in_every_form_and_its_fingerprint_is_openssh_s(tmp_path: Path, kind: str) -> None:
+def test_TB7_a_host_key_is_found_in_every_form_and_its_fingerprint_is_openssh_s(tmp_path: Path, kind: str) -> None:
     line = keygen(tmp_path, kind).with_suffix(".pub").read_text()
     kind_word, encoded, _ = line.split()
     key = host_key_in(line)
@@ -126,7 +126,7 @@ def test_b7_a_host_key_is_found_in_every_form_and_its_fingerprint_is_openssh_s(t
 
 
 @pytest.mark.counterpart("ssh-keygen")
-def test_b7_one_host_key_is_wanted_and_one_that_is_worth_it(tmp_path: Path) -> None:
+def test_TB7_one_host_key_is_wanted_and_one_that_is_worth_it(tmp_path: Path) -> None:
     one, other = (keygen(tmp_path, kind).with_suffix(".pub").read_text() for kind in ("ed25519", "ecdsa"))
     weak = keygen(tmp_path, "rsa", "-b", "1024").with_suffix(".pub").read_text()
     for text in ("", "hello", one + other, f"@revoked host {one}", f"@cert-authority host {one}", "ssh-ed25519 AAAA",
@@ -172,7 +172,7 @@ def test_a7b_what_is_no_good_private_key_is_refused_and_not_shown(tmp_path: Path
 
 
 @pytest.mark.parametrize(("bits", "is_taken"), [(8192, True), (8200, False)])
-def test_s2_a_host_key_that_takes_long_to_verify_is_refused(bits: int, is_taken: bool) -> None:
+def test_TB11_a_host_key_that_takes_long_to_verify_is_refused(bits: int, is_taken: bool) -> None:
     key = rsa.RSAPublicNumbers(65537, (1 << bits - 1) + 1).public_key()
     text = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     if is_taken:
@@ -183,7 +183,7 @@ def test_s2_a_host_key_that_takes_long_to_verify_is_refused(bits: int, is_taken:
 
 
 @pytest.mark.counterpart("ssh-keygen")
-def test_s2_a_private_key_that_takes_long_to_sign_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_TB11_a_private_key_that_takes_long_to_sign_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call signs once, and everybody waits for it."""
     assert ssh_keys.MOST_PRIVATE_RSA == 4096
     monkeypatch.setattr(ssh_keys, "MOST_PRIVATE_RSA", 2048)

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from delegator.callbacks import Callbacks, hosted
 from delegator.cli import main
 from delegator.errors import DelegatorError
-from delegator.handshake import Handshake, Peer
+from delegator.handshake import Handshake, Heard, Own, Peer
 from delegator.model import (
     Answer,
     Credential,
@@ -106,8 +106,8 @@ class Console:
         certificate = PeerCertificate((name,), 1, f"key-{device}")
 
         async def asked(store: Store) -> Answer | DelegatorError:
-            handshake = Handshake(store, cast(Callbacks, HostedOnly()), lambda: at or datetime.now(UTC), busy_for=1.0,
-                                  factory_anchor="", confirmed=lambda: None)
+            handshake = Handshake(store, cast(Callbacks, HostedOnly()), lambda: at or datetime.now(UTC), Own(1.0, ""),
+                                  Heard())
             try:
                 return await handshake.provision(request, Peer(peer, certificate), Trail("test", peer))
             except DelegatorError as error:

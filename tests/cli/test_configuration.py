@@ -240,7 +240,7 @@ def test_a_database_that_is_none_is_a_configuration_error(console: Console) -> N
 
 
 def test_hours_in_a_zone_that_this_machine_does_not_know_are_found(mother: Console,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     mother.ok("policies", "add", "rollout", "--hours", "Mon-Fri 08:00-18:00 Europe/Berlin")
     assert _problems(mother, 0) == {}
     monkeypatch.setattr("delegator.cli.checking.is_known", lambda zone: False)

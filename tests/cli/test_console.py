@@ -174,7 +174,7 @@ def test_a_verb_that_is_not_there_is_never_taken_for_one_that_removes(console: C
     (("policies", "revoke", "rollout", "ABC1234"), "disapprove"), (("policies", "unapprove", "rollout"), "disapprove"),
     (("devices", "update", "ABC1234"), "change"), (("customers", "lst"), "list")])
 def test_a_verb_that_is_not_there_is_answered_with_what_was_meant(console: Console, words: tuple[str, ...],
-                                                                 meant: str) -> None:
+                                                                  meant: str) -> None:
     assert f"did you mean {meant}?" in console.refused(2, *words)
 
 

@@ -1,4 +1,4 @@
-"""`enrolments`, `claims contested`, and what `explain` and `config check` make of enrolment. A2, DESIGN 6.2."""
+"""`enrolments`, `claims contested`, and what `explain` and `config check` make of enrolment. A2, R-enrolled."""
 
 from __future__ import annotations
 

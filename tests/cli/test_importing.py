@@ -182,7 +182,7 @@ def test_g_what_thousands_of_machines_say_finds_nobody_and_that_is_told(acme: Co
       for text in ("To Be Filled By O.E.M.", "Default string", "Not Specified", "System Serial Number")),
     ("service_tag", "N/A"), ("mac_addresses", "N/A"), ("mac_addresses", "unknown")])
 def test_g_a_placeholder_in_a_cell_is_called_one_and_no_spelling_of_it_is_guessed(acme: Console, column: str,
-                                                                                 text: str) -> None:
+                                                                                  text: str) -> None:
     done = acme.run("devices", "import", "-", "--customer", "acme", "--json", stdin=f"{column},model\n{text},R750\n")
     (refused,) = done.json["refused"]
     assert "is a placeholder, leave the cell empty" in refused["error"]
@@ -205,8 +205,8 @@ def test_a_blank_that_is_no_ascii_is_a_part_of_the_value_as_for_the_factory(acme
 
 
 @pytest.mark.parametrize("kept", [(), ("--dry-run",)], ids=["for good", "as a trial"])
-def test_s7_rows_without_a_tag_are_taken_and_counted_with_who_may_come_for_them(acme: Console,
-                                                                                 kept: tuple[str, ...]) -> None:
+def test_TA12_rows_without_a_tag_are_taken_and_counted_with_who_may_come_for_them(acme: Console,
+                                                                                  kept: tuple[str, ...]) -> None:
     """Nothing but the tag is proven (ADR 7); a serial number is what any genuine device may say."""
     text = ("service_tag,serial_number,mac_addresses,model\nNEW1234,SN-1,,\n,SN-2,,\n"
             ",,00:1a:2b:3c:4d:5e,R 750\n,SN-4,,R 750\n")
@@ -218,7 +218,7 @@ def test_s7_rows_without_a_tag_are_taken_and_counted_with_who_may_come_for_them(
     assert (done.json["untagged"], "without a service tag" in done.err) == (0, False)
 
 
-def test_s7_so_is_a_device_that_is_added_without_one(acme: Console) -> None:
+def test_TA12_so_is_a_device_that_is_added_without_one(acme: Console) -> None:
     done = acme.run("devices", "add", "--serial", "SN-9", "--customer", "acme")
     assert (done.code, "it has no service tag: any genuine device that says such" in done.err) == (0, True)
     assert "service tag:" not in acme.run("devices", "add", "ABC1234", "--customer", "acme").err

@@ -1,4 +1,4 @@
-"""A7c at the command line: whom to tell, what was told, trying again; and `config check` on mail. C11: no secret."""
+"""A7c at the command line: whom to tell, what was told, trying again; and `config check` on mail. T-C11: no secret."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_A7c_whom_to_tell_is_registered_and_can_be_changed(acme: Console, factor
     ("--mail-to", "no-address"), ("--mail-to", "a@b.example\r\nBcc: c@d.example"), ("--mail-to", "A <a@b.example>"),
     ("--webhook-url", "http://acme.example/"), ("--webhook-url", "https://user:word@acme.example/"),
     ("--webhook-url", "https://acme.example/")])
-def test_B8_what_does_not_fit_is_refused_at_the_door(acme: Console, words: tuple[str, str]) -> None:
+def test_TB8_what_does_not_fit_is_refused_at_the_door(acme: Console, words: tuple[str, str]) -> None:
     acme.refused(2, "delegates", "add", "small", "--customer", "acme", "--hosted", "admin", *words)
 
 
-def test_B8_a_short_or_open_secret_is_refused(acme: Console) -> None:
+def test_TB8_a_short_or_open_secret_is_refused(acme: Console) -> None:
     words = ("delegates", "add", "small", "--customer", "acme", "--hosted", "admin", *HOOK)
     Path("hook.secret").write_text("short\n")
     assert "openssl rand" in acme.refused(3, *words)
@@ -107,7 +107,7 @@ def test_A7c_what_was_told_is_listed_and_tried_again(acme: Console) -> None:
     assert acme.ok("notifications", "list", "--state", "given up") == []
 
 
-def test_C11_no_command_shows_a_secret(acme: Console) -> None:
+def test_TC11_no_command_shows_a_secret(acme: Console) -> None:
     add(acme, "--hosted", "admin", "--mail-to", "admin@acme.example", *HOOK)
     serve(acme, "ABC1234")
     for words in (("delegates", "list"), ("delegates", "show", "small"), ("notifications", "list")):

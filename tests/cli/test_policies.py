@@ -332,8 +332,8 @@ def test_a6_tags_that_nobody_registered_are_approved_and_counted(acme: Console) 
     (("--domain", "acme.example", "--network", "192.0.2.0/24"), "allows addresses in its networks only"),
     (("--domain", "acme.example", "--own-anywhere"), "allows devices with a certificate of their own only"),
     (("--shared-by-domain",), "--shared-by-domain allows nothing")])
-def test_b4_what_a_policy_asks_of_reverse_dns_is_in_vain_while_that_is_off(acme: Console, words: tuple[str, ...],
-                                                                           said: str) -> None:
+def test_TB4_what_a_policy_asks_of_reverse_dns_is_in_vain_while_that_is_off(acme: Console, words: tuple[str, ...],
+                                                                            said: str) -> None:
     acme.ok("policies", "add", "plain")
     Path("p.json").write_text(json.dumps(acme.ok("policies", "show", "plain")))
     for verb in (("add", "p", *words), ("change", "plain", *words)):

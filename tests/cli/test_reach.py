@@ -134,7 +134,7 @@ def test_a7b_a_command_over_ssh_is_reached_and_not_run(acme: Console, tmp_path: 
 
 
 @pytest.mark.parametrize("where", ["localhost:28443", "127.0.0.1", "[::1]:8443", "10.1.2.3", "169.254.169.254"])
-def test_b5_an_address_that_is_never_connected_to_is_told_when_it_is_registered(acme: Console, where: str) -> None:
+def test_TB5_an_address_that_is_never_connected_to_is_told_when_it_is_registered(acme: Console, where: str) -> None:
     done = acme.run(*SOAP, where)
     assert done.code == 0
     assert "WARNING: no device will be served by it" in done.err
@@ -144,17 +144,17 @@ def test_b5_an_address_that_is_never_connected_to_is_told_when_it_is_registered(
 
 
 @pytest.mark.parametrize("where", ["delegate.acme.example", "203.0.113.7"])
-def test_b5_what_may_be_connected_to_is_registered_without_a_word(acme: Console, where: str) -> None:
+def test_TB5_what_may_be_connected_to_is_registered_without_a_word(acme: Console, where: str) -> None:
     assert "WARNING" not in acme.run(*SOAP, where).err
 
 
 @pytest.mark.usefixtures("allowed")
-def test_b5_nor_is_there_one_of_what_outbound_allows_already(acme: Console) -> None:
+def test_TB5_nor_is_there_one_of_what_outbound_allows_already(acme: Console) -> None:
     assert "WARNING: no device" not in acme.run(*SOAP, "127.0.0.1:28443").err
 
 
 @pytest.mark.parametrize("option", ["--callback-ca", "--trust-anchor", "--webhook-anchor"])
-def test_b8_a_certificate_that_vouches_for_nobody_is_refused(acme: Console, factory: Folder, option: str) -> None:
+def test_TB8_a_certificate_that_vouches_for_nobody_is_refused(acme: Console, factory: Folder, option: str) -> None:
     factory.issue("delegate-server", "localhost")
     leaf = Path("leaf.crt")
     leaf.write_text((factory.path / "delegates" / "localhost.crt").read_text().partition("-----END CERTIFICATE-----")[0]
@@ -165,7 +165,7 @@ def test_b8_a_certificate_that_vouches_for_nobody_is_refused(acme: Console, fact
 
 
 @pytest.mark.counterpart("openssl")
-def test_b8_one_that_is_signed_by_itself_vouches_for_itself(acme: Console) -> None:
+def test_TB8_one_that_is_signed_by_itself_vouches_for_itself(acme: Console) -> None:
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                     "-keyout", os.devnull, "-out", "self.crt", "-subj", "/CN=d.example", "-addext",
                     "basicConstraints=critical,CA:FALSE"], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Delegates that are a command elsewhere or a program here, registered on the command line. A7b, A7d, B7."""
+"""Delegates that are a command elsewhere or a program here, registered on the command line. A7b, A7d, T-B7."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a7b_an_ssh_delegate_comes_back_with_all_but_its_private_key(keys: Conso
 
 
 @ssh_keygen
-def test_b7_the_fingerprint_is_told_once_more_as_openssh_tells_it(keys: Console) -> None:
+def test_TB7_the_fingerprint_is_told_once_more_as_openssh_tells_it(keys: Console) -> None:
     told = subprocess.run(["ssh-keygen", "-l", "-f", "host.pub"], capture_output=True, text=True, check=True).stdout
     assert f"only the host key {told.split()[1]} is accepted from paris.acme.example" in keys.run(*_ssh()).err
 
@@ -99,7 +99,7 @@ def test_a7b_what_cannot_work_is_refused_with_its_reason(keys: Console, words: t
 @ssh_keygen
 @pytest.mark.parametrize("where", ["paris.example", "a@b@c", "-oProxyCommand=id@host", "u@-host", "u@host:0",
                                    "u@host:x", "u;id@host", "u@ho$st"])
-def test_b6_what_is_no_user_and_host_is_refused(keys: Console, where: str) -> None:
+def test_TB6_what_is_no_user_and_host_is_refused(keys: Console, where: str) -> None:
     keys.refused(2, "delegates", "add", "x", "--customer", "acme", "--private-key-file", "user", "--host-key-file",
                  "host.pub", f"--ssh={where}")
 
@@ -187,7 +187,7 @@ def _loopback_is_allowed() -> None:
 
 
 @pytest.mark.counterpart("sshd", "ssh-keygen")
-def test_b7_a_host_key_is_scanned_confirmed_and_registered(console: Console, sshd: Sshd) -> None:
+def test_TB7_a_host_key_is_scanned_confirmed_and_registered(console: Console, sshd: Sshd) -> None:
     _loopback_is_allowed()
     scan = ("delegates", "scan-host-key", f"127.0.0.1:{sshd.port}")
     found = console.ok(*scan)
@@ -206,7 +206,7 @@ def test_b7_a_host_key_is_scanned_confirmed_and_registered(console: Console, ssh
 
 
 @pytest.mark.counterpart("sshd", "ssh-keygen")
-def test_b7_what_cannot_be_scanned_is_told(console: Console, sshd: Sshd) -> None:
+def test_TB7_what_cannot_be_scanned_is_told(console: Console, sshd: Sshd) -> None:
     scan = ("delegates", "scan-host-key", f"127.0.0.1:{sshd.port}")
     assert "this machine" in console.refused(4, *scan)
     _loopback_is_allowed()

@@ -1,4 +1,4 @@
-"""`delegator sealing`: a key is rotated on the command line, and the old one can be thrown away. DESIGN 6.5."""
+"""`delegator sealing`: a key is rotated on the command line, and the old one can be thrown away. R-sealed."""
 
 from __future__ import annotations
 

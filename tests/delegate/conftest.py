@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -33,6 +34,9 @@ from delegator.wire.presented import presented
 from delegator.wire.tls import server_context
 from pki import Folder, TrustStore
 
+_HANDED_OVER = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES="
+                "'delegate', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])")
+"""Hands over a socket at descriptor 3, as sd_listen_fds(3) reads it."""
 ROOT = Path(__file__).parents[2]
 NAME = "delegator.test"
 Pair = tuple[Path, Path]
@@ -212,11 +216,15 @@ class Shell:
         return ["--certificate", str(certificate), "--key", str(key), "--ca", str(self.party.factory_ca),
                 "--delegator", NAME, "--host", "127.0.0.1", "--port", "0"]
 
-    def serve(self, *more: object) -> Process:
+    def serve(self, *more: object, given: socket.socket | None = None) -> Process:
+        """Run it until it says where it listens: at the socket that it is `given` as systemd does, or at its own."""
         log = self.folder / f"log-{len(self.children)}"
         with log.open("wb") as errors:
-            child = subprocess.Popen(self._command("serve", "--json", *self.flags(), *more), cwd=self.folder,
-                                     env=self._environment(None), stdout=subprocess.PIPE, stderr=errors)
+            words = self._command("serve", "--json", *self.flags(), *more)
+            if given is not None:
+                words = [sys.executable, "-c", _HANDED_OVER, str(given.fileno()), *words]
+            child = subprocess.Popen(words, cwd=self.folder, env=self._environment(None), stdout=subprocess.PIPE,
+                                     stderr=errors, pass_fds=() if given is None else (given.fileno(),))
         self.children.append(child)
         assert child.stdout is not None
         line = child.stdout.readline()

@@ -165,7 +165,7 @@ async def test_a_revocation_list_is_read_and_read_again(shell, factory, client, 
     assert "revoked" in running.log.read_text()
 
 
-async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(shell, client, party):
+async def test_TC5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(shell, client, party):
     """Anybody may connect to a delegate: devices have no certificate there."""
     running = shell.serve()
     caller = client(running.port)
@@ -181,6 +181,21 @@ async def test_c5_what_is_no_http_gets_a_fault_and_the_end_of_the_connection(she
         assert b"<d:Code>MalformedRequest</d:Code>" in answer
     assert running.stop() == 0
     assert "Traceback" not in running.log.read_text()
+
+
+def test_a_service_manager_gives_it_its_socket_and_hears_of_start_reload_and_end(shell, tmp_path, monkeypatch):
+    """The delegate lives as the delegator does: one code for both (doors.listening)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, socket.create_server(("127.0.0.1", 0)) as port:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        running = shell.serve(given=port)
+        assert running.port == port.getsockname()[1], "and not a port of its own"
+        assert heard.recv(4096).startswith(b"READY=1")
+        running.child.send_signal(signal.SIGHUP)
+        assert [heard.recv(4096).split(b"=")[0] for _ in range(2)] == [b"RELOADING", b"READY"]
+        assert running.stop() == 0
+        assert heard.recv(4096) == b"STOPPING=1\nSTATUS=requests under way have 10 s"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -195,7 +195,7 @@ async def test_openssl_is_asked_for_a_certificate_of_the_factory(inside, party):
 
 
 @pytest.mark.parametrize("said", ["application/json", "text/xml; charset=utf-16", "text/plain"])
-async def test_s7_a_call_that_is_said_to_be_no_xml_is_refused_unread(inside, party, new_claim, said):
+async def test_TC2_a_call_that_is_said_to_be_no_xml_is_refused_unread(inside, party, new_claim, said):
     got = await post(inside.client, party.delegator, request(new_claim()), said)
     assert (got.status, code(got)) == (415, "MalformedRequest")
     assert (await post(inside.client, party.delegator, request(new_claim()), 'APPLICATION/XML;charset="utf-8"')

@@ -55,7 +55,7 @@ def enrols(lab, say, name=None, key=None):
 
 
 def test_a2_a_device_makes_its_key_gets_its_certificate_and_confirms_with_it(lab, say, shared, own):
-    """DESIGN 6.2: the key is made here and stays here; from its certificate on nothing else is shown."""
+    """R-enrolled: the key is made here and stays here; from its certificate on nothing else is shown."""
     delegator = lab.delegator(enrols(lab, say), say.CONFIRMED)
     assert lab.run(delegator, "--own", str(own), leaf=shared)["outcome"] == "ready"
     asked, confirmed = delegator.heard

@@ -1,4 +1,4 @@
-"""A4, A11: what a running delegator leaves in its audit, and what it leaves nowhere: planted secrets (C11)."""
+"""A4, A11: what a running delegator leaves in its audit, and what it leaves nowhere: planted secrets (T-C11)."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def forms(secret: bytes) -> set[bytes]:
     return {form for form in found if len(form) >= 8}
 
 
-def test_C11_the_forms_that_are_looked_for_are_what_programs_write() -> None:
+def test_TC11_the_forms_that_are_looked_for_are_what_programs_write() -> None:
     for written in (b"x" + base64.b64encode(b"ab" + HOSTED.encode() + b"c"), HOSTED.encode().hex().encode(),
                     json.dumps({"a": HOSTED}).encode(), escape(HOSTED, {'"': "&quot;"}).encode()):
         assert any(form in written for form in forms(HOSTED.encode())), written
@@ -237,7 +237,7 @@ def private(path: Path, text: str) -> None:
 
 
 @pytest.mark.counterpart("exim4", "openssl", "ssh-keygen")
-def test_C11_a_whole_day_in_small_leaves_no_planted_secret_anywhere(world: World, planted: dict[str, bytes]) -> None:
+def test_TC11_a_whole_day_in_small_leaves_no_planted_secret_anywhere(world: World, planted: dict[str, bytes]) -> None:
     """Everything that was written is searched: database, WAL, log, metrics, output, exports. In every form."""
     root, said = world.root, []
 

@@ -1,5 +1,5 @@
 """Planted secrets where things go wrong and where others can look: tracebacks, arguments, environments, open files and
-memory (C11). What is written when all goes well is searched in test_audit.py."""
+memory (T-C11). What is written when all goes well is searched in test_audit.py."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shown(secrets: dict[str, bytes], content: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("step", sorted(OWNERS))
-def test_C11_a_traceback_shows_no_secret_whatever_step_fails(
+def test_TC11_a_traceback_shows_no_secret_whatever_step_fails(
         world: World, secrets: dict[str, bytes], step: str) -> None:
     """The step's outcome is part of the traceback, as a careless message would make it; the device gets a fault."""
     world.start(fail_at=step)
@@ -72,7 +72,7 @@ def test_C11_a_traceback_shows_no_secret_whatever_step_fails(
     (world.root / "log").write_text("")  # the world's own last look is for tracebacks that nobody wanted
 
 
-def test_C11_a_program_of_a_customer_inherits_nothing_and_processes_show_nothing(
+def test_TC11_a_program_of_a_customer_inherits_nothing_and_processes_show_nothing(
         world: World, secrets: dict[str, bytes], tmp_path: Path) -> None:
     """Arguments and environments of the delegator and of everything it started, while a device is served."""
     program, note = tmp_path / "peer", tmp_path / "note"
@@ -127,8 +127,8 @@ def looks(pid: int) -> list[bytes]:
     return found
 
 
-def test_C11_a_running_delegator_cannot_be_dumped_and_its_files_are_its_own(world: World,
-                                                                           secrets: dict[str, bytes]) -> None:
+def test_TC11_a_running_delegator_cannot_be_dumped_and_its_files_are_its_own(world: World,
+                                                                             secrets: dict[str, bytes]) -> None:
     world.start()
     assert world.process is not None
     world.ask("CANARY1", transaction=TRANSACTION_CANARY)

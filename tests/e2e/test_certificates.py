@@ -1,5 +1,5 @@
-"""Which certificates open the door, told by a client that is not ours: openssl, in TLS 1.2 and 1.3. A1, A2 (threats
-A2 to A5 of docs/security.md).
+"""Which certificates open the door, told by a client that is not ours: openssl, in TLS 1.2 and 1.3. A1, A2,
+T-A2 to T-A5.
 
 Each bad certificate is really minted, most of them with the factory's own key: what turns it away is the delegator.
 """
@@ -114,7 +114,8 @@ def bad(tmp_path_factory: pytest.TempPathFactory, factory: Folder, customer_ca: 
 
 
 @VERSIONS
-def test_a1_a4_a5_who_is_refused_hears_why_and_the_trail_tells_more(world: World, bad: Refusals, version: str) -> None:
+def test_A1_TA4_TA5_who_is_refused_hears_why_and_the_trail_tells_more(
+        world: World, bad: Refusals, version: str) -> None:
     """Purpose, key, time, signer: each by its own alert, whatever the request says, and a good device after them."""
     world.host(TAG)
     world.start()
@@ -149,9 +150,9 @@ LOOK_ALIKES: dict[str, tuple[str | tuple[str, _ASN1Type], ...]] = {
 }
 
 
-def test_a2_a3_a_name_that_only_looks_like_the_tag_is_nobodys(world: World, factory: Folder, tmp_path: Path) -> None:
-    """A2, A3: exactly one common name, byte for byte the tag; one answer for all, nothing looked up, nothing forged in
-    the log, and the delegate never hears of it."""
+def test_TA2_TA3_a_name_that_only_looks_like_the_tag_is_nobodys(world: World, factory: Folder, tmp_path: Path) -> None:
+    """T-A2, T-A3: exactly one common name, byte for byte the tag; one answer for all, nothing looked up, nothing
+    forged in the log, and the delegate never hears of it."""
     world.own(TAG)
     world.start()
     root, faults = Signer.of(factory), {}
@@ -188,8 +189,8 @@ def settle(world: World, **server: object) -> None:
     (world.root / "delegator.toml").write_text(config.as_toml(world.settings))
 
 
-def test_a4_only_authorities_that_are_named_may_sign_devices(world: World, tmp_path: Path) -> None:
-    """A4: without [server] issuers the anchors alone; with it those that it names, and a chain of four at most."""
+def test_TA4_only_authorities_that_are_named_may_sign_devices(world: World, tmp_path: Path) -> None:
+    """T-A4: without [server] issuers the anchors alone; with it those that it names, and a chain of four at most."""
     _, row = between(world, tmp_path, 3)
     world.host(TAG, "FORGED02")
     shown = [written(tmp_path, f"leaf{n}", forged(signer, TAG), *(one.certificate for one in reversed(row[:n + 1])))
@@ -220,9 +221,9 @@ def test_a4_only_authorities_that_are_named_may_sign_devices(world: World, tmp_p
 
 @VERSIONS
 @pytest.mark.parametrize("tickets", ["ours", "the operator's own"])
-def test_a5_nothing_is_resumed_so_no_check_is_ever_skipped(world: World, tmp_path: Path, version: str, tickets: str,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    """A5: openssl keeps whatever session it is given and comes back with it; also where an operator's OPENSSL_CONF
+def test_TA5_nothing_is_resumed_so_no_check_is_ever_skipped(world: World, tmp_path: Path, version: str, tickets: str,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-A5: openssl keeps whatever session it is given and comes back with it; also where an operator's OPENSSL_CONF
     switches tickets on again."""
     if tickets != "ours":
         monkeypatch.setenv("OPENSSL_CONF", "/dev/null")
@@ -244,8 +245,8 @@ def test_a5_nothing_is_resumed_so_no_check_is_ever_skipped(world: World, tmp_pat
 # --- revocation ---------------------------------------------------------------------------------------------------
 
 
-def test_a5_a_revocation_counts_on_a_connection_that_was_there_before(world: World, factory: Folder) -> None:
-    """A5: a device that keeps its connection busy is cut off like any other, within seconds of the list's change, and
+def test_TA5_a_revocation_counts_on_a_connection_that_was_there_before(world: World, factory: Folder) -> None:
+    """T-A5: a device that keeps its connection busy is cut off like any other, within seconds of the list's change, and
     hears by alert why when it comes back; others go on."""
     world.host("KEPT0001", "KEPT0002")
     world.start()

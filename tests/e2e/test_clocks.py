@@ -1,4 +1,4 @@
-"""T7: the wall clock of a running delegator is set, by forty days for eight seconds and by two hours at the
+"""T-A10: the wall clock of a running delegator is set, by forty days for eight seconds and by two hours at the
 start. Nothing is lost, changed or given twice; everything is as it was once the clock is right."""
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def acts(world: World) -> list[str]:
     ("sqlite", 12), pytest.param("postgresql", 12, marks=pytest.mark.counterpart("initdb")), ("sqlite", BELIEVED + 3)],
     indirect=["house"],
     ids=["sqlite, soon after the start", "postgresql, soon after the start", "sqlite, when it is believed"])
-def test_T7_forty_days_ahead_for_eight_seconds_prune_nothing_and_give_no_second_credential(
+def test_TA10_forty_days_ahead_for_eight_seconds_prune_nothing_and_give_no_second_credential(
         house: World, clock: WallClock, later: float) -> None:
     said = clock.start(house)
     first = {tag: house.ask(tag).credential for tag in TAGS}
@@ -134,7 +134,7 @@ def test_T7_forty_days_ahead_for_eight_seconds_prune_nothing_and_give_no_second_
     assert readyz(int(str(said["ops"])))[1] == {"ready": True, "wrong": {}, "soon": {}}
 
 
-def test_T7_a_start_with_a_clock_two_days_ahead_ends_no_claim_before_it_is_set_right(
+def test_TA10_a_start_with_a_clock_two_days_ahead_ends_no_claim_before_it_is_set_right(
         house: World, clock: WallClock) -> None:
     """Each of them is over by that clock; its device is told to come again, and then has the answer it had."""
     house.start()
@@ -155,7 +155,7 @@ def test_T7_a_start_with_a_clock_two_days_ahead_ends_no_claim_before_it_is_set_r
 
 
 @pytest.mark.parametrize("house", ["sqlite"], indirect=True)
-def test_T7_a_clock_that_was_set_for_good_is_followed_once_it_has_stood(house: World, clock: WallClock) -> None:
+def test_TA10_a_clock_that_was_set_for_good_is_followed_once_it_has_stood(house: World, clock: WallClock) -> None:
     """A claim is over then, and its device gets a new one: what stands for so long is no accident."""
     clock.start(house)
     first = house.ask(TAGS[0]).text("ClaimId")
@@ -167,7 +167,7 @@ def test_T7_a_clock_that_was_set_for_good_is_followed_once_it_has_stood(house: W
     assert house.ask(TAGS[0]).text("ClaimId") not in (None, first)
 
 
-def test_T7_a_mail_that_failed_while_the_clock_was_ahead_is_tried_again_at_once(
+def test_TA10_a_mail_that_failed_while_the_clock_was_ahead_is_tried_again_at_once(
         house: World, clock: WallClock, factory: Folder) -> None:
     """Two hours ahead at the start, no relay; then right, after a restart: not two hours later, new mail with it."""
     sender = "delegator@factory.example"
@@ -194,7 +194,7 @@ def test_T7_a_mail_that_failed_while_the_clock_was_ahead_is_tried_again_at_once(
     assert wait_for(lambda: sum(tried().values()) >= 2), (tried(), house.log)
 
 
-def test_T7_the_library_moves_the_wall_clock_alone(clock: WallClock) -> None:
+def test_TA10_the_library_moves_the_wall_clock_alone(clock: WallClock) -> None:
     """What these tests stand on."""
     program = "import time; print(time.time(), time.monotonic(), time.time_ns(), flush=True)"
     clock.set(DAYS)

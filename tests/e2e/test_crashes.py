@@ -1,4 +1,4 @@
-"""DESIGN 6.3 and 6.4: the delegator is killed at every step of a claim, and the device loses nothing.
+"""R-once and R-durable: the delegator is killed at every step of a claim, and the device loses nothing.
 
 After each crash: the device's retry gets an answer; any answer given before is the same as after; the delegate was
 asked under one claim id only; nobody else ever gets the credential.

@@ -1,5 +1,5 @@
 """SIGKILL while devices keep coming, again and again: no credential is lost, changed, or given to two devices
-(DESIGN 6.3, 6.4; A3, A6, A8).
+(R-once, R-durable; A3, A6, A8).
 
 A kill proves that nothing is told before it is with the kernel; that it is on the disk then is what
 tests/store/test_sqlite_trouble.py and `synchronous=FULL` are for.
@@ -135,7 +135,7 @@ def test_A3_many_kills_lose_nothing(killed_world: World) -> None:
     kill_again_and_again(killed_world, KILLS)
 
 
-def test_8_a_damaged_database_is_not_served_and_the_way_back_is_told(world: World) -> None:
+def test_R_kept_a_damaged_database_is_not_served_and_the_way_back_is_told(world: World) -> None:
     """A page in the middle of the file; what is not looked at would be missed only when a device needs it."""
     path = world.root / "delegator.db"
     world.host(*(f"DAMAGE{number:03}" for number in range(50)))

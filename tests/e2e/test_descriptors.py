@@ -1,4 +1,4 @@
-"""S10: whoever takes all connections of one port takes them from nobody else: devices, operators, delegates, store."""
+"""T-C7: whoever takes all connections of one port takes them from nobody else: devices, operators, delegates, store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def silent(port: int, many: int) -> list[socket.socket]:
 
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("crowded", ["operators", "devices", "both"])
-def test_s10_one_port_that_is_full_of_silence_is_not_felt_at_another(watched: World, crowded: str) -> None:
+def test_TC7_one_port_that_is_full_of_silence_is_not_felt_at_another(watched: World, crowded: str) -> None:
     world = watched
     tags = [f"QUICK{number:03}" for number in range(2 * ASKS)]
     world.host(*tags)

@@ -1,4 +1,4 @@
-"""Devices that nobody registered find their owner by reverse DNS, over real connections and real DNS (A5, B4)."""
+"""Devices that nobody registered find their owner by reverse DNS, over real connections and real DNS (A5, T-B4)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a5_a_device_nobody_registered_is_served_by_the_delegate_of_the_domain_i
 
 
 @pytest.mark.counterpart("named")
-def test_b4_explain_makes_the_same_look_up_and_says_what_would_happen(enable: Enable, named: str) -> None:
+def test_TB4_explain_makes_the_same_look_up_and_says_what_would_happen(enable: Enable, named: str) -> None:
     world = enable(named)
     found, _ = explained(world, "NOBODY2", "--from", "127.0.0.3")
     assert found["allowed"]
@@ -134,7 +134,7 @@ def test_b4_explain_makes_the_same_look_up_and_says_what_would_happen(enable: En
     assert "with --from" in explained(world, "NOBODY2")[1]
 
 
-def test_b4_the_delegates_certificate_must_be_for_that_very_name(
+def test_TB4_the_delegates_certificate_must_be_for_that_very_name(
         enable: Enable, dns: PretendDns, owner: PretendDelegate) -> None:
     """elsewhere.test names the same server, whose certificate is customer.test's: nothing is asked of it."""
     world = enable(dns.address)
@@ -144,7 +144,7 @@ def test_b4_the_delegates_certificate_must_be_for_that_very_name(
     assert owner.calls == []
 
 
-def test_b4_a_delegate_name_that_leads_to_a_forbidden_place_is_not_connected_to(
+def test_TB4_a_delegate_name_that_leads_to_a_forbidden_place_is_not_connected_to(
         enable: Enable, dns: PretendDns, owner: PretendDelegate) -> None:
     """The outbound rule is judged on the very address, whatever the DNS says."""
     dns.records[f"{HOST}.", "A"] = ["169.254.169.254"]
@@ -153,7 +153,7 @@ def test_b4_a_delegate_name_that_leads_to_a_forbidden_place_is_not_connected_to(
     assert "169.254.169.254 is link-local, cloud metadata" in world.trails("NOBODY4")[0]["reasons"][0]
 
 
-def test_b4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_policy_says_so(
+def test_TB4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_policy_says_so(
         enable: Enable, dns: PretendDns, owner: PretendDelegate, shared: tuple[Path, Path]) -> None:
     world = enable(dns.address, policy="by-dns")
 
@@ -172,7 +172,7 @@ def test_b4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_policy
     assert ask(world, "NOBODY5", "127.0.0.2", shown=shared, transaction="another-device-00").fault == "NotEntitled"
 
 
-def test_b4_silent_dns_delays_only_devices_without_a_route(enable: Enable, dns: PretendDns) -> None:
+def test_TB4_silent_dns_delays_only_devices_without_a_route(enable: Enable, dns: PretendDns) -> None:
     """50 unregistered devices wait for a DNS that does not answer; a registered one does not notice."""
     dns.ways[""] = "silent"
     world = enable(dns.address, budget=4.0)
@@ -197,7 +197,7 @@ def test_b4_silent_dns_delays_only_devices_without_a_route(enable: Enable, dns: 
     assert registered == [], "the registered device's address was never asked about"
 
 
-def test_b4_a_registered_device_is_never_looked_up_even_if_its_customer_has_no_delegate(
+def test_TB4_a_registered_device_is_never_looked_up_even_if_its_customer_has_no_delegate(
         enable: Enable, dns: PretendDns, owner: PretendDelegate) -> None:
     """Nor does reverse DNS ever take it to somebody else."""
     world = enable(dns.address)
@@ -221,7 +221,7 @@ def test_a5_off_by_default_and_then_no_question_is_ever_asked(enable: Enable, dn
     assert dns.asked == []
 
 
-def test_b4_private_addresses_are_not_asked_about_unless_configured(enable: Enable, dns: PretendDns) -> None:
+def test_TB4_private_addresses_are_not_asked_about_unless_configured(enable: Enable, dns: PretendDns) -> None:
     world = enable(dns.address, private_networks=())
     assert ask(world, "NOBODY7", "127.0.0.2").fault == "NotEntitled"
     assert "not asked about" in world.trails("NOBODY7")[0]["reasons"][0]

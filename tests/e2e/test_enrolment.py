@@ -1,4 +1,4 @@
-"""The shared certificate made unique, over real connections, with requests that openssl made (DESIGN 6.2, A2)."""
+"""The shared certificate made unique, over real connections, with requests that openssl made (R-enrolled, A2)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def test_a2_a_device_with_the_shared_certificate_gets_its_own_with_the_answer(
     assert device.ask(own=True, request=None).credential == reply.credential
 
 
-def test_6_2_a_lost_answer_is_given_again_to_the_byte_until_it_is_confirmed(enrolling: World, make: Make) -> None:
+def test_R_enrolled_a_lost_answer_is_given_again_to_the_byte_until_it_is_confirmed(
+        enrolling: World, make: Make) -> None:
     enrolling.host("LOST001")
     enrolling.start()
     device = make("LOST001")
@@ -139,7 +140,7 @@ def test_6_2_a_lost_answer_is_given_again_to_the_byte_until_it_is_confirmed(enro
     assert enrolled(enrolling, "LOST001")[0].used
 
 
-def test_6_2_from_its_first_use_the_own_certificate_holds_the_claim_and_the_shared_one_is_refused(
+def test_R_enrolled_from_its_first_use_the_own_certificate_holds_the_claim_and_the_shared_one_is_refused(
         enrolling: World, make: Make) -> None:
     enrolling.host("USED001")
     enrolling.start()
@@ -156,7 +157,7 @@ def test_6_2_from_its_first_use_the_own_certificate_holds_the_claim_and_the_shar
     assert claim.state is ClaimState.CONFIRMED
 
 
-def test_6_2_confirming_with_the_own_certificate_needs_no_other_use_of_it(enrolling: World, make: Make) -> None:
+def test_R_enrolled_confirming_with_the_own_certificate_needs_no_other_use_of_it(enrolling: World, make: Make) -> None:
     enrolling.host("CONF001")
     enrolling.start()
     device = make("CONF001")
@@ -167,7 +168,7 @@ def test_6_2_confirming_with_the_own_certificate_needs_no_other_use_of_it(enroll
     assert device.ask(transaction=OTHER).fault == "NotEntitled"
 
 
-def test_6_2_released_it_stays_refused_until_an_operator_forgets_it(enrolling: World, make: Make) -> None:
+def test_R_enrolled_released_it_stays_refused_until_an_operator_forgets_it(enrolling: World, make: Make) -> None:
     """Released, the tag is free for its own certificate alone; forgotten, that one is withdrawn and all begins anew."""
     enrolling.host("FREE001")
     enrolling.start()
@@ -205,7 +206,7 @@ def until_refused(ask: Callable[[], Reply], seconds: float = 15, pause: float = 
     raise AssertionError("it was not refused")
 
 
-def test_6_2_another_key_under_the_same_transaction_is_a_second_claimant(enrolling: World, make: Make) -> None:
+def test_R_enrolled_another_key_under_the_same_transaction_is_a_second_claimant(enrolling: World, make: Make) -> None:
     enrolling.host("KEYS001")
     enrolling.start()
     first, thief = make("KEYS001"), make("KEYS001")
@@ -216,7 +217,7 @@ def test_6_2_another_key_under_the_same_transaction_is_a_second_claimant(enrolli
     assert len(enrolled(enrolling, "KEYS001")) == 1
 
 
-def test_6_2_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling: World, make: Make) -> None:
+def test_R_enrolled_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling: World, make: Make) -> None:
     """The certificate may be on that device: nobody else gets another one for the tag by waiting for the lease."""
     enrolling.host("LAPS001")
     enrolling.store(lambda store: store.add_policy(

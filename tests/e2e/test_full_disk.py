@@ -12,7 +12,7 @@ ROOM = 4096
 """Bytes that a file may have then: less than the database has."""
 
 
-def test_8_a_full_disk_is_told_and_within_five_seconds_of_its_end_all_is_as_before(watched: World) -> None:
+def test_R_later_a_full_disk_is_told_and_within_five_seconds_of_its_end_all_is_as_before(watched: World) -> None:
     watched.host("FULL0001", "FULL0002")
     said = watched.start()
     kept = watched.ask("FULL0001").credential

@@ -1,4 +1,4 @@
-"""Hostile bytes at the device port, each looked at: a fault or a clean close, and nothing else happens. C1 to C9.
+"""Hostile bytes at the device port, each looked at: a fault or a clean close, and nothing else happens. T-C1 to T-C9.
 
 "Nothing else": no line of a traceback, no connection outwards, no file opened, no descriptor kept; told by strace and
 /proc, not by us.
@@ -114,7 +114,8 @@ def within_tls(world: World, data: bytes) -> bytes:
 
 
 @pytest.mark.counterpart("strace")
-def test_c1_c5_every_malformed_input_ends_in_a_fault_or_a_close_and_does_nothing(world: World, tmp_path: Path) -> None:
+def test_TC1_TC5_every_malformed_input_ends_in_a_fault_or_a_close_and_does_nothing(
+        world: World, tmp_path: Path) -> None:
     """Each sort once, one connection each, and what a 5xx carries is a fault that SOAP clients read."""
     world.host("HOSTILE1")
     world.start()
@@ -145,7 +146,7 @@ def test_c1_c5_every_malformed_input_ends_in_a_fault_or_a_close_and_does_nothing
     assert world.ask("HOSTILE1").status == 200
 
 
-def test_c5_never_two_answers_for_one_request(world: World) -> None:
+def test_TC5_never_two_answers_for_one_request(world: World) -> None:
     """A second request hidden behind a malformed one is never read as a request of its own."""
     world.host("HOSTILE1")
     world.start()
@@ -158,7 +159,7 @@ def test_c5_never_two_answers_for_one_request(world: World) -> None:
 
 @pytest.mark.parametrize(("soap", "status", "media"), [
     (SOAP11, 500, b"text/xml; charset=utf-8"), (SOAP12, 400, b"application/soap+xml; charset=utf-8")])
-def test_c4_a_fault_travels_as_its_soap_version_says(world: World, soap: str, status: int, media: bytes) -> None:
+def test_TC4_a_fault_travels_as_its_soap_version_says(world: World, soap: str, status: int, media: bytes) -> None:
     """SOAP 1.1 over HTTP: 500 (section 6.2); SOAP 1.2 part 2 table 20: 400 for the sender's faults, 500 for ours."""
     world.host("HOSTILE1")
     world.start()
@@ -172,7 +173,7 @@ def test_c4_a_fault_travels_as_its_soap_version_says(world: World, soap: str, st
 
 @pytest.mark.counterpart("openssl")
 class TestDowngrade:
-    """C9: TLS 1.2 and 1.3, forward secrecy and AEAD, nothing negotiated twice."""
+    """T-C9: TLS 1.2 and 1.3, forward secrecy and AEAD, nothing negotiated twice."""
 
     @staticmethod
     def s_client(world: World, *words: str, say: bytes = b"") -> str:
@@ -182,7 +183,7 @@ class TestDowngrade:
                               check=False, timeout=20)
         return (done.stdout + done.stderr).decode("utf-8", "replace")
 
-    def test_c9_weak_suites_and_old_versions_have_nothing_in_common_with_us(self, world: World) -> None:
+    def test_TC9_weak_suites_and_old_versions_have_nothing_in_common_with_us(self, world: World) -> None:
         world.start()
         for suite in ("AES128-SHA", "AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA", "NULL", "aNULL", "DHE"):
             said = self.s_client(world, "-tls1_2", "-cipher", f"{suite}:@SECLEVEL=0")
@@ -194,7 +195,7 @@ class TestDowngrade:
         assert "Compression: NONE" in said
         assert "Secure Renegotiation IS supported" in said
 
-    def test_c9_nothing_is_negotiated_anew(self, world: World) -> None:
+    def test_TC9_nothing_is_negotiated_anew(self, world: World) -> None:
         """Renegotiation in 1.2 is declined; a thousand key updates in 1.3 end the connection, not the process."""
         world.host("HOSTILE1")
         world.start()
@@ -215,7 +216,7 @@ def memory(world: World, line: str) -> float:
     return int(re.search(rf"^{line}:\s+(\d+) kB", text, re.MULTILINE)[1]) / 1024  # type: ignore[index]
 
 
-def test_c1_c7_ten_thousand_hostile_peers_cost_little_memory_and_no_device_its_answer(world: World) -> None:
+def test_TC1_TC7_ten_thousand_hostile_peers_cost_little_memory_and_no_device_its_answer(world: World) -> None:
     """All kinds, eight at once: memory grows by 32 MiB at most, and a device that asks beside them, each time over a
     new connection, is answered within 250 ms.
 

@@ -1,4 +1,5 @@
-"""Delegates that do what they must not: it costs their own customer a TryLater, and nobody else anything (B3, B9, C10).
+"""Delegates that do what they must not: it costs their own customer a TryLater, and nobody else anything (T-B3, T-B9,
+T-C10).
 
 Each is a real server behind real TLS, driven through the whole delegator; what one answer may hold is judged in
 tests/callbacks/test_answers.py.
@@ -122,7 +123,7 @@ def descriptors(world: World) -> int:
     return len(list(Path(f"/proc/{world.process.pid}/fd").iterdir()))
 
 
-def test_C10_whatever_a_delegate_answers_is_try_later_and_the_next_good_answer_is_taken(
+def test_TC10_whatever_a_delegate_answers_is_try_later_and_the_next_good_answer_is_taken(
         world: World, hostile: HostileDelegate) -> None:
     """One device for each; the breaker rests in between, so each is on a delegator that began anew."""
     tags = {name: f"HOSTIL{number:02}" for number, name in enumerate(ANSWERS)}
@@ -143,7 +144,7 @@ def test_C10_whatever_a_delegate_answers_is_try_later_and_the_next_good_answer_i
 
 
 @pytest.mark.parametrize("says", [floods, floods_with_heads, trickles, says_nothing])
-def test_B9_floods_and_trickles_cost_one_budget_and_no_memory_and_nobody_else_waits(
+def test_TB9_floods_and_trickles_cost_one_budget_and_no_memory_and_nobody_else_waits(
         world: World, hostile: HostileDelegate, says: Callable[[Handler], None]) -> None:
     world.own("HOSTIL90")
     world.host("INNOCENT1", "INNOCENT2", "INNOCENT3")
@@ -169,7 +170,7 @@ def test_B9_floods_and_trickles_cost_one_budget_and_no_memory_and_nobody_else_wa
     assert descriptors(world) <= open_before + 2
 
 
-def test_s2_an_ssh_server_that_floods_costs_its_own_device_a_try_later_and_the_log_says_why(world: World) -> None:
+def test_TB11_an_ssh_server_that_floods_costs_its_own_device_a_try_later_and_the_log_says_why(world: World) -> None:
     """Four calls at once; a device of another customer is served meanwhile. (Some may meet their budget first, which is
     a second here: the pretended server is no quick one.)"""
     tags = [f"FLOODS{number:02}" for number in range(4)]

@@ -68,7 +68,7 @@ def test_the_breaker_is_seen_by_operators(world: World) -> None:
     assert not any(tag in metrics for tag in tags), "never a service tag as a label"
 
 
-def test_s4_a_device_that_its_delegate_refuses_keeps_nobody_else_out(world: World) -> None:
+def test_TB9_a_device_that_its_delegate_refuses_keeps_nobody_else_out(world: World) -> None:
     """A fault is an answer. One device that asked once a second kept its whole customer out: 0 of 57 were served."""
     world.own("REFUSED1", *(f"HLTHY{n:02}" for n in range(8)))
     world.start()

@@ -77,7 +77,7 @@ FAULTS: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize(("fault", "workers"), crossed(list(FAULTS), (1, 2), 2))
-def test_6_4_no_credential_is_given_that_will_not_last(watched: World, fault: str, workers: int) -> None:
+def test_R_lasting_no_credential_is_given_that_will_not_last(watched: World, fault: str, workers: int) -> None:
     (watched.root / "data").mkdir()
     Path(watched.settings.store.path).rename(watched.root / "data/delegator.db")
     change(watched, (f'path = "{watched.settings.store.path}"', f'path = "{watched.root}/data/delegator.db"'))
@@ -107,7 +107,7 @@ def test_6_4_no_credential_is_given_that_will_not_last(watched: World, fault: st
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_8_moved_away_and_back_it_is_served_within_five_seconds_and_nobody_is_told_otherwise(
+def test_R_lasting_moved_away_and_back_it_is_served_within_five_seconds_and_nobody_is_told_otherwise(
         watched: World, workers: int) -> None:
     change(watched, ("workers = 1", f"workers = {workers}"))
     tags = [f"BACK{number:04}" for number in range(60)]
@@ -134,7 +134,7 @@ def test_8_moved_away_and_back_it_is_served_within_five_seconds_and_nobody_is_to
     assert {tag: {watched.ask(tag).credential} for tag in given} == given
 
 
-def test_8_a_deleted_database_is_brought_back_from_what_was_saved(watched: World) -> None:
+def test_R_lasting_a_deleted_database_is_brought_back_from_what_was_saved(watched: World) -> None:
     tags = [f"SAVE{number:04}" for number in range(20)]
     watched.host(*tags)
     said = watched.start()
@@ -152,7 +152,7 @@ def test_8_a_deleted_database_is_brought_back_from_what_was_saved(watched: World
     assert {tag: watched.ask(tag).credential for tag in tags} == given
 
 
-def test_8_a_restore_is_refused_while_it_is_served_and_nothing_changes(watched: World) -> None:
+def test_R_lasting_a_restore_is_refused_while_it_is_served_and_nothing_changes(watched: World) -> None:
     watched.host("KEPT001", "KEPT002")
     said = watched.start()
     first = watched.ask("KEPT001").credential
@@ -168,7 +168,7 @@ def test_8_a_restore_is_refused_while_it_is_served_and_nothing_changes(watched: 
     assert "no credential is given" not in watched.log
 
 
-def test_8_an_index_of_the_log_that_is_cut_costs_nothing_that_was_promised(watched: World) -> None:
+def test_R_lasting_an_index_of_the_log_that_is_cut_costs_nothing_that_was_promised(watched: World) -> None:
     """It may end the process, as SQLite has it mapped (SIGBUS); a start makes it anew from the log."""
     tags = [f"CUT{number:04}" for number in range(20)]
     watched.host("NEW0001", *tags)

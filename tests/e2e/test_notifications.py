@@ -123,7 +123,7 @@ def test_A7c_the_administrator_is_told_by_signed_mail_and_by_webhook(telling: Te
     assert len(telling.relay.mails()) == len(telling.receiver.told()) == 1
 
 
-def test_A7c_B8_killed_after_the_issue_it_is_told_after_the_restart(telling: Telling) -> None:
+def test_A7c_TB8_killed_after_the_issue_it_is_told_after_the_restart(telling: Telling) -> None:
     """kill -9 right after the commit, before anything was sent: one mail, one Message-ID."""
     world = telling.world
     world.host("TELL002")
@@ -222,7 +222,7 @@ def test_A7c_mail_that_is_not_configured_waits_and_devices_are_served(telling: T
     assert world.log.count("[mail] is not configured") == 1
 
 
-def test_C11_no_secret_is_in_mail_outbox_or_log(telling: Telling) -> None:
+def test_TC11_no_secret_is_in_mail_outbox_or_log(telling: Telling) -> None:
     """Canaries: the hosted password, the webhook's secret, the relay's password."""
     world = telling.world
     telling.relay.start()

@@ -116,7 +116,7 @@ def start_with(world: World, nameserver: str, budget: float = 1.0) -> None:
 
 
 @pytest.mark.counterpart("named")
-def test_6_1_a_shared_certificate_is_served_from_a_known_network_or_a_forward_confirmed_domain(
+def test_R_shared_a_shared_certificate_is_served_from_a_known_network_or_a_forward_confirmed_domain(
         world: World, shared: tuple[Path, Path], tmp_path: Path) -> None:
     """127.0.0.2 and .3 are in customer.test, .9 is elsewhere, .8 has no name; 127.0.0.7 is a known network. BIND
     answers."""
@@ -136,7 +136,7 @@ def test_6_1_a_shared_certificate_is_served_from_a_known_network_or_a_forward_co
     assert "not confirmed in customer.test: reverse DNS of 127.0.0.8: no host name" in reasons(world, tags[3])[0]
 
 
-def test_6_1_dns_that_does_not_answer_is_no_verdict_on_a_device(world: World, dns: PretendDns) -> None:
+def test_R_shared_dns_that_does_not_answer_is_no_verdict_on_a_device(world: World, dns: PretendDns) -> None:
     policy(world, domains=("customer.test",))
     world.host("LATE001", "LATE002")
     dns.ways[""] = "silent"
@@ -147,7 +147,7 @@ def test_6_1_dns_that_does_not_answer_is_no_verdict_on_a_device(world: World, dn
     assert ask(world, "LATE002", "127.0.0.3").credential[0] == "root"
 
 
-def test_6_1_a_domain_without_reverse_dns_to_ask_allows_nothing(world: World) -> None:
+def test_R_shared_a_domain_without_reverse_dns_to_ask_allows_nothing(world: World) -> None:
     policy(world, domains=("customer.test",))
     world.host("NODNS01")
     world.start()

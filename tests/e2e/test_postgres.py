@@ -1,4 +1,5 @@
-"""Two delegators on one PostgreSQL: one service, exact, told of changes, back by itself (DESIGN 8; A3, A6, A8, A10)."""
+"""Two delegators on one PostgreSQL: one service, exact, told of changes, back by itself (R-engines, R-seen; A3, A6,
+A8, A10)."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ async def _moved(store) -> None:
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_8_what_was_changed_anywhere_counts_everywhere_within_a_second(pair: tuple[World, World], how: str) -> None:
+def test_R_seen_what_was_changed_anywhere_counts_everywhere_within_a_second(
+        pair: tuple[World, World], how: str) -> None:
     """A moved or revoked device is refused by every delegator; both have answered it before."""
     pair[0].own("MOVE001")
     assert [one.ask("MOVE001").status for one in pair] == [200, 200]
@@ -109,7 +111,7 @@ def test_8_what_was_changed_anywhere_counts_everywhere_within_a_second(pair: tup
     assert time.monotonic() - changed < 1
 
 
-def test_8_a_certificate_that_was_revoked_is_refused_by_every_delegator_within_a_second(
+def test_R_seen_a_certificate_that_was_revoked_is_refused_by_every_delegator_within_a_second(
         make_world: Make, database: config.Store, factory: Folder, shared: tuple[Path, Path]) -> None:
     """One that a delegator itself issued, revoked by a command: each keeps the serials, and is told of a new one."""
     first = make_world("first", database=database)
@@ -177,7 +179,7 @@ def ready(port: int) -> tuple[int, str]:
         return refusal.code, refusal.read().decode()
 
 
-def test_8_while_the_database_restarts_devices_are_told_to_try_later_and_then_served(
+def test_R_later_while_the_database_restarts_devices_are_told_to_try_later_and_then_served(
         ops: tuple[World, World, int], postgres: Cluster) -> None:
     first, second, port = ops
     tags = [f"REST{number:04}" for number in range(150)]
@@ -220,7 +222,7 @@ def command(world: World, *words: str, **environment: str) -> subprocess.Complet
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
 
 
-def test_8_commands_work_on_it_as_on_the_embedded_one(pair: tuple[World, World]) -> None:
+def test_R_engines_commands_work_on_it_as_on_the_embedded_one(pair: tuple[World, World]) -> None:
     first, second = pair
     shipment = first.root / "shipment.csv"
     shipment.write_text("service_tag,serial_number,mac_addresses,model\n" + "".join(
@@ -244,7 +246,7 @@ def test_8_commands_work_on_it_as_on_the_embedded_one(pair: tuple[World, World])
     assert command(first, "audit", "verify").returncode == 0
 
 
-def test_8_config_check_looks_at_the_database(pair: tuple[World, World], postgres: Cluster) -> None:
+def test_R_kept_config_check_looks_at_the_database(pair: tuple[World, World], postgres: Cluster) -> None:
     world, _ = pair
 
     def database(**environment: str) -> tuple[int, dict[str, object]]:
@@ -272,8 +274,8 @@ def test_8_config_check_looks_at_the_database(pair: tuple[World, World], postgre
         assert "secret-word" not in done.stdout + done.stderr
 
 
-def test_8_a_start_without_its_database_says_so_and_ends(make_world: Make, database: config.Store,
-                                                         tmp_path: Path) -> None:
+def test_R_kept_a_start_without_its_database_says_so_and_ends(make_world: Make, database: config.Store,
+                                                              tmp_path: Path) -> None:
     world = make_world("first", database=database)
     done = command(world, "serve", DELEGATOR_STORE__URL=database.url.replace("port=5432", "port=5433"))
     assert done.returncode == 4
@@ -287,7 +289,7 @@ def test_8_a_start_without_its_database_says_so_and_ends(make_world: Make, datab
 @pytest.mark.parametrize("step", [*(f"soap {step}" for step in SOAP_STEPS),
                                   *(f"hosted {step}" for step in HOSTED_STEPS)])
 def test_A3_a_delegator_that_is_killed_at_any_step_is_replaced_by_the_next(make_world: Make, database: config.Store,
-                                                                            step: str) -> None:
+                                                                           step: str) -> None:
     """The device tries another one, waits while the first one's claim counts as being answered, and gets the one
     credential; its delegate was asked under one claim id only."""
     kind, _, moment = step.partition(" ")

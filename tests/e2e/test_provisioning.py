@@ -45,7 +45,7 @@ def test_a7c_a_hosted_credential_needs_nobody_else(world: World) -> None:
     assert not world.delegate.calls
 
 
-def test_6_3_the_same_device_gets_the_same_answer_and_nobody_else_does(world: World, factory: Folder) -> None:
+def test_R_once_the_same_device_gets_the_same_answer_and_nobody_else_does(world: World, factory: Folder) -> None:
     world.own("SAME001")
     world.start()
     answers = {world.ask("SAME001", transaction=f"retry-number-{n:05}").body for n in range(3)}
@@ -73,8 +73,8 @@ def test_a13_confirmation_wipes_the_credential_and_tells_the_delegate(world: Wor
     assert world.ask("DONE001").fault == "NotEntitled"
 
 
-def test_6_1_shared_identity_is_entitled_only_by_policy_and_registration(world: World,
-                                                                         shared: tuple[Path, Path]) -> None:
+def test_R_shared_shared_identity_is_entitled_only_by_policy_and_registration(world: World,
+                                                                              shared: tuple[Path, Path]) -> None:
     """The shared certificate alone releases nothing (CVE-2024-47575)."""
     world.own("SHRD001")
     world.host("SHRD002")
@@ -306,7 +306,7 @@ QUICK = ("not XML", "DTD", "tag cut at a comment")
 
 @pytest.mark.parametrize("body", [
     pytest.param(body, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, body in HOSTILE.items()])
-def test_c1_c4_what_is_not_understood_is_a_fault_and_costs_nothing(world: World, body: bytes) -> None:
+def test_TC1_TC4_what_is_not_understood_is_a_fault_and_costs_nothing(world: World, body: bytes) -> None:
     world.host("XML0001")
     world.start()
     reply = world.post(body, *world.paths("XML0001"))
@@ -315,7 +315,7 @@ def test_c1_c4_what_is_not_understood_is_a_fault_and_costs_nothing(world: World,
     assert world.ask("XML0001").status == 200, "the device itself is still welcome"
 
 
-def test_c1_a_request_that_is_too_large_is_a_fault_too(world: World) -> None:
+def test_TC1_a_request_that_is_too_large_is_a_fault_too(world: World) -> None:
     """A model of that length is no model, and would be left out; 70 KB are more than is read."""
     world.host("XML0001")
     world.start()
@@ -338,7 +338,7 @@ def test_an_unknown_path_or_method(world: World) -> None:
 
 
 def test_no_secret_is_ever_written_in_the_clear(world: World) -> None:
-    """DESIGN 6.5: neither the log nor the database nor its journal holds a password or a transaction id."""
+    """R-sealed, R-secret: neither the log nor the database nor its journal holds a password or a transaction id."""
     world.own("CANARY1")
     world.host("CANARY2")
     world.start()
@@ -366,7 +366,8 @@ def test_sigterm_lets_a_request_in_hand_be_answered(world: World) -> None:
         assert asked.result().status == 200
 
 
-def test_6_1_a_serial_number_is_only_said_so_the_first_claim_binds_it(world: World, shared: tuple[Path, Path]) -> None:
+def test_R_identity_a_serial_number_is_only_said_so_the_first_claim_binds_it(
+        world: World, shared: tuple[Path, Path]) -> None:
     """A device registered by its serial number alone: the first own certificate takes it, no other tag after it, and
     a shared certificate, which proves no tag, never does."""
     world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))

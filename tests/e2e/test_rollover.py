@@ -1,5 +1,5 @@
 """Everything that must be renewed one day is renewed while devices keep coming: 0 failures. The walk of
-docs/operators.md, "CA rollover", "The sealing key" and "The server's certificate". A10, DESIGN 6.5."""
+docs/operators.md, "CA rollover", "The sealing key" and "The server's certificate". A10, R-sealed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from delegator.model import Customer, Delegate, HostedCallback, IdentityRule, Policy, Registration, Secret
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from pki import Folder
+from pki.request import requested
 from pki.revocation import Reason
 
 from ..cli.conftest import process
@@ -209,7 +210,7 @@ def test_a_new_authority_while_devices_keep_coming(serving: World, fleet: Fleet,
     fleet.some_come()
 
     for device in fleet.devices:  # in the course of time the new authority certifies every device's own key
-        again = successor.issue("device", device.tag, csr=request_of(device))
+        again = successor.issue("device", device.tag, key=requested(request_of(device)))
         device.certificate, device.anchors = again.certificate_path, successor.ca_path
     fleet.some_come()
     put(trust / "ca.crt", successor.ca_path)

@@ -1,4 +1,4 @@
-"""T8: /readyz, delegator_serving and the log tell when devices are not served, of one process and several;
+"""T-C15: /readyz, delegator_serving and the log tell when devices are not served, of one process and several;
 and no stranger, no unsold device and no single customer makes them say so."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def asked(world: World, *tags: str) -> list[str | None]:
 
 
 @WORKERS
-def test_T8_devices_of_two_customers_that_are_not_served_are_told_and_when_they_are_again(
+def test_TC15_devices_of_two_customers_that_are_not_served_are_told_and_when_they_are_again(
         make_world: Callable[..., World], delegate_authority: Folder, workers: int) -> None:
     world = furnished(make_world, delegate_authority, workers)
     ops = world.start()["ops"]
@@ -75,7 +75,7 @@ def test_T8_devices_of_two_customers_that_are_not_served_are_told_and_when_they_
 
 
 @WORKERS
-def test_T8_a_delegator_whose_clock_is_behind_refuses_all_and_says_so_and_is_ready_once_it_is_right(
+def test_TC15_a_delegator_whose_clock_is_behind_refuses_all_and_says_so_and_is_ready_once_it_is_right(
         make_world: Callable[..., World], delegate_authority: Folder, clock: WallClock, workers: int) -> None:
     """Ten years behind: every device's certificate is not yet valid to OpenSSL. Another instance would serve them."""
     world = furnished(make_world, delegate_authority, workers)
@@ -98,7 +98,7 @@ def test_T8_a_delegator_whose_clock_is_behind_refuses_all_and_says_so_and_is_rea
     assert metrics(ops)['delegator_unready{part="serving"}'] == 0
 
 
-def test_T8_strangers_unsold_devices_and_one_customer_change_nothing(
+def test_TC15_strangers_unsold_devices_and_one_customer_change_nothing(
         make_world: Callable[..., World], delegate_authority: Folder, shared: tuple[Path, Path],
         tmp_path: Path) -> None:
     """A dead delegate with twelve devices, forty devices of nobody, a thief that says registered tags, certificates of
@@ -128,7 +128,7 @@ def test_T8_strangers_unsold_devices_and_one_customer_change_nothing(
 
 
 @WORKERS
-def test_T8_anchors_that_were_exchanged_for_wrong_ones_are_told_and_forgotten_once_they_are_right(
+def test_TC15_anchors_that_were_exchanged_for_wrong_ones_are_told_and_forgotten_once_they_are_right(
         make_world: Callable[..., World], delegate_authority: Folder, tmp_path: Path, workers: int) -> None:
     """A reload in order by itself, with the anchors of another factory: each device is of an unknown authority now."""
     world = furnished(make_world, delegate_authority, workers)
@@ -152,7 +152,7 @@ def test_T8_anchors_that_were_exchanged_for_wrong_ones_are_told_and_forgotten_on
 
 
 @WORKERS
-def test_T8_a_store_that_takes_nothing_is_told_by_what_devices_hear_and_so_is_its_end(
+def test_TC15_a_store_that_takes_nothing_is_told_by_what_devices_hear_and_so_is_its_end(
         make_world: Callable[..., World], delegate_authority: Folder, workers: int) -> None:
     """Another process holds SQLite's write lock: whatever devices hear of it, it is said; nothing is given twice."""
     world = furnished(make_world, delegate_authority, workers)

@@ -1,4 +1,4 @@
-"""Thousands of peers that are slow at one stage, and devices beside them that are served as before (C6, C7)."""
+"""Thousands of peers that are slow at one stage, and devices beside them that are served as before (T-C6, T-C7)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def resident(world: World) -> int:
 
 
 @pytest.mark.parametrize("stage", list(STAGES))
-def test_C6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
+def test_TC6_thousands_of_slow_peers_cost_devices_nothing_and_leave_nothing(
         make_world: Callable[[str], World], stage: str) -> None:
     world = make_world("slow")
     settings = replace(world.settings, limits=config.Limits(handshake=20, request=300, idle=300))

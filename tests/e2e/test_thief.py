@@ -1,4 +1,5 @@
-"""The thief: a stolen but genuine shared key, and every service tag known (CVE-2024-47575; DESIGN 6.1, A6).
+"""The thief: a stolen but genuine shared key, and every service tag known (CVE-2024-47575; R-shared, R-alike,
+R-contested, A6).
 
 It gets what the rules give to a shared certificate and nothing else, and learns neither from an answer nor from its
 time which tags exist, which are claimed, and why it was refused.
@@ -173,7 +174,7 @@ def _length(head: bytes) -> int:
 
 
 @pytest.mark.counterpart("openssl")
-def test_6_1_the_thief_is_told_the_same_to_the_byte_whatever_stands_in_its_way(
+def test_R_alike_the_thief_is_told_the_same_to_the_byte_whatever_stands_in_its_way(
         street: World, shared: tuple[Path, Path]) -> None:
     """Registered or not, closed, elsewhere, full, claimed, confirmed, enrolled, disabled: head and body are equal."""
     with line(street, shared) as sock:
@@ -194,7 +195,7 @@ def test_6_1_the_thief_is_told_the_same_to_the_byte_whatever_stands_in_its_way(
 
 
 @pytest.mark.counterpart("openssl")
-def test_6_1_what_the_rules_give_the_first_who_asks_gets_and_nobody_else(
+def test_R_contested_what_the_rules_give_the_first_who_asks_gets_and_nobody_else(
         street: World, shared: tuple[Path, Path]) -> None:
     """The shared certificate is enough where the owner says so; the first claim binds."""
     honest, thief = (Device(street, shared, GIVEN.tag) for _ in range(2))
@@ -211,7 +212,8 @@ def test_6_1_what_the_rules_give_the_first_who_asks_gets_and_nobody_else(
 
 
 @pytest.mark.counterpart("openssl")
-def test_6_1_the_thief_cannot_tell_tags_apart_by_the_time_they_take(street: World, shared: tuple[Path, Path]) -> None:
+def test_R_alike_the_thief_cannot_tell_tags_apart_by_the_time_they_take(
+        street: World, shared: tuple[Path, Path]) -> None:
     """Medians over interleaved samples in random order, all within a millisecond."""
     samples: dict[str, list[float]] = {tag: [] for tag in [case.tag for case in CASES] + list(UNKNOWN)}
     for _ in range(BATCHES):
@@ -244,8 +246,8 @@ def measure(world: World, shared: tuple[Path, Path], samples: dict[str, list[flo
 
 
 @pytest.mark.counterpart("openssl", "curl")
-def test_6_1_a_second_claimant_is_an_alarm_once_a_day_and_never_a_flood(street: World,
-                                                                        shared: tuple[Path, Path]) -> None:
+def test_R_contested_a_second_claimant_is_an_alarm_once_a_day_and_never_a_flood(street: World,
+                                                                                shared: tuple[Path, Path]) -> None:
     """Log, metric, audit and a notice to the owner, whichever certificate was shown; unknown tags raise none."""
     with line(street, shared) as sock:
         for _ in range(25):
@@ -299,8 +301,8 @@ def audit(world: World) -> list[dict[str, Any]]:
 
 
 @pytest.mark.counterpart("openssl")
-def test_6_2_a_stolen_own_certificate_that_was_revoked_is_refused_at_the_door(street: World,
-                                                                              shared: tuple[Path, Path]) -> None:
+def test_TA11_a_stolen_own_certificate_that_was_revoked_is_refused_at_the_door(street: World,
+                                                                               shared: tuple[Path, Path]) -> None:
     """Revoked in the store alone, and by no list: TLS says so."""
     pem = street.store(lambda store: store.enrolments.of_tag("THFREV01"))[0].certificate
     stolen = street.root / "stolen.crt"

@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape
 
 from delegator import observe, telling
 from delegator.alarm import Alarm
+from delegator.app import operations
 from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
@@ -29,7 +30,7 @@ from delegator.callbacks.guard import Guard, Limits
 from delegator.domains import DnsTrouble, Naming
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Handshake
+from delegator.handshake import Handshake, Heard, Own
 from delegator.metrics import Metrics
 from delegator.model import (
     CallbackWay,
@@ -322,12 +323,11 @@ class Lab:
         self.teller.use(self.domains)
         enroller = None if setup.authority is None else Enroller(
             self.store, setup.authority, setup.days, self.clock.now)
-        self.handshake = Handshake(
-            self.store, self.callbacks, self.clock.now, busy_for=setup.busy_for, factory_anchor=FACTORY,
-            confirmed=lambda: self.woken.append("deployed"), alternates=setup.alternates, domains=self.domains,
-            name="delegator.example", issued=lambda: self.woken.append("issued"), enroller=enroller,
-            contested=self.alarm.contested)
-        self.server = Server(self.handshake, self._record, setup.url, lambda: "here.example:4433",
+        own = Own(setup.busy_for, FACTORY, "delegator.example", setup.alternates)
+        heard = Heard(confirmed=lambda: self.woken.append("deployed"), issued=lambda: self.woken.append("issued"),
+                      contested=self.alarm.contested)
+        self.handshake = Handshake(self.store, self.callbacks, self.clock.now, own, heard, self.domains, enroller)
+        self.server = Server(operations(self.handshake), self._record, setup.url, lambda: "here.example:4433",
                              self.answers.begun)
 
     def _record(self, trail: Trail, level: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from delegator.errors import DelegatorError, Kind
+from delegator.model import CredentialRequest
 from delegator.net.connection import Connection
 from delegator.trail import Step
 from delegator.wire.http import HttpError, Request, Response
@@ -135,7 +136,7 @@ async def test_a_fault_of_ours_is_logged_whole_and_told_as_one_word(
     assert (reply.fault, reply.status, reply.level) == ("Unavailable", 500, logging.ERROR)
     assert reply.trail.reasons == ("unhandled, see the log",)
     assert b"inside" not in reply.response.body
-    assert [one.message for one in caplog.records if one.name == "delegator.server"] == ["a fault of ours"]
+    assert [one.message for one in caplog.records if one.name == "delegator.doors.calls"] == ["a fault of ours"]
     assert "ZeroDivisionError: inside" in caplog.text
 
 
@@ -143,7 +144,7 @@ async def test_when_to_come_again_stands_in_the_head_and_in_the_fault(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     async def later(*_: object) -> None:
         raise DelegatorError(Kind.TRY_LATER, "secret reason", retry_after=77, alternates=("other.example:4433",))
-    monkeypatch.setattr(lab.handshake, "provision", later)
+    monkeypatch.setattr(lab.server, "_operations", {CredentialRequest: later})
     reply = await lab.post(asking(TAG), Wire(certificate(TAG)))
     assert reply.response.headers == {b"Content-Type": b"text/xml; charset=utf-8", b"Retry-After": b"77"}
     assert (reply.retry_after, reply.texts("AlternateDelegator")) == (77, ["other.example:4433"])
@@ -151,7 +152,7 @@ async def test_when_to_come_again_stands_in_the_head_and_in_the_fault(
 
 
 @pytest.mark.parametrize("said", [b"application/json", b"text/xml; charset=iso-8859-1", b"text/plain"])
-async def test_s7_a_call_that_is_said_to_be_no_xml_is_refused_unread_and_is_on_record(lab: Lab, said: bytes) -> None:
+async def test_TC2_a_call_that_is_said_to_be_no_xml_is_refused_unread_and_is_on_record(lab: Lab, said: bytes) -> None:
     await lab.own(TAG)
     reply = await lab.post(asking(TAG), Wire(certificate(TAG)), headers={b"content-type": said})
     assert (reply.status, reply.fault) == (415, "MalformedRequest")

@@ -122,7 +122,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("shown", STRANGERS)
-async def test_6_1_who_cannot_be_the_device_is_refused_before_anything_is_looked_up(
+async def test_R_identity_who_cannot_be_the_device_is_refused_before_anything_is_looked_up(
         lab: Lab, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await lab.own(TAG)
     looked: list[object] = []
@@ -156,7 +156,7 @@ async def test_a_certificate_that_cannot_be_read_proves_nothing(lab: Lab) -> Non
     assert reply.trail.reasons == ("certificate: not the structure of RFC 5280",)
 
 
-async def test_6_1_the_shared_certificate_gets_nothing_where_no_policy_says_otherwise(lab: Lab) -> None:
+async def test_R_shared_the_shared_certificate_gets_nothing_where_no_policy_says_otherwise(lab: Lab) -> None:
     await lab.own(TAG)
     reply = await lab.ask(TAG, shown=SHARED)
     assert (reply.fault, reply.retry_after) == ("NotEntitled", None)
@@ -171,7 +171,7 @@ async def test_6_1_the_shared_certificate_gets_nothing_where_no_policy_says_othe
 
 async def test_while_the_line_for_the_store_is_old_only_who_asks_again_is_answered(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """T1, T2: whoever would join it is told so at once, and nothing is begun; what is on disk needs no line."""
+    """T-C19: whoever would join it is told so at once, and nothing is begun; what is on disk needs no line."""
     await lab.own(TAG)
     await lab.own("NEW0001")
     first = await lab.ask(TAG)
@@ -203,7 +203,7 @@ async def test_while_the_line_for_the_store_is_old_nothing_is_looked_at_for_who_
 # --- what is said beside the credential ---------------------------------------------------------------------------
 
 
-async def test_b12_the_other_delegators_are_told_with_every_answer(lab: Lab) -> None:
+async def test_A10_the_other_delegators_are_told_with_every_answer(lab: Lab) -> None:
     lab.serve(alternates=("delegator-2.example:4433", "delegator-3.example:4433"))
     await lab.own(TAG)
     await lab.own("GLO1234", customer="globex")

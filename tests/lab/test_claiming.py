@@ -1,4 +1,4 @@
-"""One claim, one answer, one device: who asks again, who asks too soon, who is somebody else (DESIGN 6.3 and 6.4)."""
+"""One claim, one answer, one device: who asks again, who asks too soon, who is somebody else (R-once and R-durable)."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def read(pem: str | None) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pem.encode())
 
 
-async def test_6_2_a_device_gets_a_certificate_for_its_key_and_its_tag(
+async def test_R_enrolled_a_device_gets_a_certificate_for_its_key_and_its_tag(
         enrolling: Lab, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "delegator.enrolment"):
         reply = await enrolling.ask(TAG, shown=SHARED, request=request_of(KEY, "XYZ9999"))
@@ -80,7 +80,7 @@ async def test_6_2_a_device_gets_a_certificate_for_its_key_and_its_tag(
         caplog.text)
 
 
-async def test_6_2_a_device_that_asks_again_gets_the_same_certificate(enrolling: Lab) -> None:
+async def test_R_enrolled_a_device_that_asks_again_gets_the_same_certificate(enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     for request in (REQUEST, request_of(KEY), None):
         again = await enrolling.ask(TAG, shown=SHARED, request=request)
@@ -88,25 +88,26 @@ async def test_6_2_a_device_that_asks_again_gets_the_same_certificate(enrolling:
     assert len(await enrolling.store.enrolments.of_tag(TAG)) == 1
 
 
-async def test_6_2_who_asks_for_none_gets_none(enrolling: Lab) -> None:
+async def test_R_enrolled_who_asks_for_none_gets_none(enrolling: Lab) -> None:
     reply = await enrolling.ask(TAG, shown=SHARED)
     assert (reply.status, reply.text("HandshakeCertificate")) == (200, None)
     later = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     assert read(later.text("HandshakeCertificate"))
 
 
-async def test_6_2_a_device_with_its_own_certificate_needs_none(enrolling: Lab) -> None:
+async def test_R_enrolled_a_device_with_its_own_certificate_needs_none(enrolling: Lab) -> None:
     reply = await enrolling.ask(TAG, request=REQUEST)
     assert (reply.status, reply.text("HandshakeCertificate")) == (200, None)
 
 
-async def test_6_2_where_enrolment_is_off_a_request_is_left_alone(enrolling: Lab) -> None:
+async def test_R_enrolled_where_enrolment_is_off_a_request_is_left_alone(enrolling: Lab) -> None:
     enrolling.serve(authority=None)
     reply = await enrolling.ask(TAG, shown=SHARED, request=base64.b64encode(b"nonsense").decode())
     assert (reply.status, reply.text("HandshakeCertificate")) == (200, None)
 
 
-async def test_6_2_where_only_the_shared_certificate_is_let_in_another_would_be_of_no_use(enrolling: Lab) -> None:
+async def test_R_enrolled_where_only_the_shared_certificate_is_let_in_another_would_be_of_no_use(
+        enrolling: Lab) -> None:
     await enrolling.policy("acme", replace=True, identity=IdentityRule.SHARED)
     reply = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     assert (reply.status, reply.text("HandshakeCertificate")) == (200, None)
@@ -121,7 +122,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("what", UNUSABLE)
-async def test_6_2_a_request_that_proves_nothing_is_refused_before_anything_is_looked_up(
+async def test_R_enrolled_a_request_that_proves_nothing_is_refused_before_anything_is_looked_up(
         enrolling: Lab, what: str) -> None:
     request, why = UNUSABLE[what]
     reply = await enrolling.ask(TAG, shown=SHARED, request=request)
@@ -131,7 +132,8 @@ async def test_6_2_a_request_that_proves_nothing_is_refused_before_anything_is_l
     assert not await enrolling.claims(TAG)
 
 
-async def test_6_2_its_own_certificate_takes_the_claim_over_and_the_shared_one_is_refused(enrolling: Lab) -> None:
+async def test_R_enrolled_its_own_certificate_takes_the_claim_over_and_the_shared_one_is_refused(
+        enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     own = await enrolling.ask(TAG, key=FINGERPRINT)
     assert (own.claim, own.credential) == (first.claim, first.credential)
@@ -145,7 +147,7 @@ async def test_6_2_its_own_certificate_takes_the_claim_over_and_the_shared_one_i
         f"{TAG} has a certificate of its own, serial {kept.serial}: the shared one is refused",)
 
 
-async def test_6_2_another_key_is_a_second_claimant_even_with_the_same_secret(enrolling: Lab) -> None:
+async def test_R_enrolled_another_key_is_a_second_claimant_even_with_the_same_secret(enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     reply = await enrolling.ask(TAG, shown=SHARED, request=OTHER_REQUEST, peer="203.0.113.9")
     assert reply.fault == "NotEntitled"
@@ -156,14 +158,14 @@ async def test_6_2_another_key_is_a_second_claimant_even_with_the_same_secret(en
         first.claim, "acme", "acme-1", "203.0.113.9")
 
 
-async def test_6_2_another_secret_gets_no_certificate(enrolling: Lab) -> None:
+async def test_R_enrolled_another_secret_gets_no_certificate(enrolling: Lab) -> None:
     await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     reply = await enrolling.ask(TAG, OTHER_SECRET, shown=SHARED, request=OTHER_REQUEST)
     assert reply.fault == "NotEntitled"
     assert len(await enrolling.store.enrolments.of_tag(TAG)) == 1
 
 
-async def test_6_2_of_two_keys_at_once_one_is_enrolled_and_the_other_gets_nothing(enrolling: Lab) -> None:
+async def test_R_enrolled_of_two_keys_at_once_one_is_enrolled_and_the_other_gets_nothing(enrolling: Lab) -> None:
     await enrolling.ask(TAG, shown=SHARED)
     footing = enrolling.store.footing
 
@@ -180,7 +182,7 @@ async def test_6_2_of_two_keys_at_once_one_is_enrolled_and_the_other_gets_nothin
     assert reply.texts("HandshakeCertificate") == []
 
 
-async def test_6_2_once_it_confirmed_the_certificate_is_known_to_have_arrived(enrolling: Lab) -> None:
+async def test_R_enrolled_once_it_confirmed_the_certificate_is_known_to_have_arrived(enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     assert not (await enrolling.store.enrolments.of_tag(TAG))[0].used
     assert (await enrolling.confirm(TAG, first.claim, shown=SHARED, secret=SECRET)).status == 200
@@ -189,19 +191,19 @@ async def test_6_2_once_it_confirmed_the_certificate_is_known_to_have_arrived(en
     assert kept.used_at == START
 
 
-async def test_6_2_a_failure_says_nothing_of_the_certificate(enrolling: Lab) -> None:
+async def test_R_enrolled_a_failure_says_nothing_of_the_certificate(enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     await enrolling.confirm(TAG, first.claim, "Failed", shown=SHARED, secret=SECRET)
     assert not (await enrolling.store.enrolments.of_tag(TAG))[0].used
 
 
-async def test_6_2_its_new_certificate_may_confirm_what_the_shared_one_asked_for(enrolling: Lab) -> None:
+async def test_R_enrolled_its_new_certificate_may_confirm_what_the_shared_one_asked_for(enrolling: Lab) -> None:
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     assert (await enrolling.confirm(TAG, first.claim, key=FINGERPRINT)).status == 200
     assert (await enrolling.claim(TAG)).binding == f"key:{FINGERPRINT}"
 
 
-async def test_6_2_a_new_claim_of_the_same_device_keeps_its_certificate(enrolling: Lab) -> None:
+async def test_R_enrolled_a_new_claim_of_the_same_device_keeps_its_certificate(enrolling: Lab) -> None:
     """The first answer was lost with its lease: the second claim comes with the certificate on record."""
     first = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     enrolling.clock.forward(hours=24)
@@ -215,7 +217,8 @@ async def test_6_2_a_new_claim_of_the_same_device_keeps_its_certificate(enrollin
     assert (third.status, third.text("HandshakeCertificate")) == (200, None), "it asked for none with this claim"
 
 
-async def test_6_2_a_signing_authority_that_is_over_is_our_own_fault(enrolling: Lab, authority: Authority) -> None:
+async def test_R_enrolled_a_signing_authority_that_is_over_is_our_own_fault(
+        enrolling: Lab, authority: Authority) -> None:
     enrolling.clock.at = authority.certificate.not_valid_after_utc + timedelta(days=1)
     reply = await enrolling.ask(TAG, shown=SHARED, request=REQUEST)
     assert (reply.fault, reply.level) == ("Unavailable", logging.ERROR)

@@ -1,4 +1,4 @@
-"""A device that nobody registered and no rule knows may belong to whoever owns its address (A5, B4).
+"""A device that nobody registered and no rule knows may belong to whoever owns its address (A5, T-B4).
 
 That proves nothing by itself: the domain's own policy, the delegate's certificate and the device's own decide.
 """

@@ -68,7 +68,7 @@ def fault(lab: Lab, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("cause", "most"), [
     (delegates, Told.DELEGATE), (stalled, Told.HELD_UP), (away, Told.UNAVAILABLE), (full, Told.UNAVAILABLE),
     (fault, Told.UNAVAILABLE)], ids=lambda one: getattr(one, "__name__", ""))
-async def test_T8_devices_that_are_not_served_are_told_whatever_the_cause(
+async def test_TC15_devices_that_are_not_served_are_told_whatever_the_cause(
         lab: Lab, monkeypatch: pytest.MonkeyPatch, cause: Callable[[Lab, pytest.MonkeyPatch], None],
         most: Told) -> None:
     tags, teller = await fleet(lab), Teller()
@@ -90,7 +90,7 @@ async def test_T8_devices_that_are_not_served_are_told_whatever_the_cause(
     assert (await look(lab, teller)).serving
 
 
-async def test_T8_strangers_and_unsold_devices_and_thieves_turn_nothing(
+async def test_TC15_strangers_and_unsold_devices_and_thieves_turn_nothing(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody who is not a registered device asks in every way there is, while everything fails."""
     tags = await fleet(lab)
@@ -110,7 +110,7 @@ async def test_T8_strangers_and_unsold_devices_and_thieves_turn_nothing(
         assert (verdict.serving, verdict.devices, verdict.unserved) == (True, 0, {})
 
 
-async def test_T8_unsold_devices_that_say_what_rules_and_registrations_ask_for_turn_nothing(lab: Lab) -> None:
+async def test_TC15_unsold_devices_that_say_what_rules_and_registrations_ask_for_turn_nothing(lab: Lab) -> None:
     """A model and a serial number are only said: the delegates of two customers are kept busy with it, and dead."""
     await lab.rule("acme", "acme-1", model="M1")
     await lab.rule("umbra", "umbra-1", model="M2")
@@ -120,7 +120,7 @@ async def test_T8_unsold_devices_that_say_what_rules_and_registrations_ask_for_t
     assert (await look(lab)).devices == 0
 
 
-async def test_T8_one_customer_with_a_dead_delegate_and_a_hundred_devices_is_told_by_its_own_words(lab: Lab) -> None:
+async def test_TC15_one_customer_with_a_dead_delegate_and_a_hundred_devices_is_told_by_its_own_words(lab: Lab) -> None:
     lab.servers.broken["acme-1"] = "silence"
     for number in range(100):
         await lab.own(f"ACME{number:03}")
@@ -133,7 +133,7 @@ async def test_T8_one_customer_with_a_dead_delegate_and_a_hundred_devices_is_tol
     assert (verdict.serving, verdict.unserved) == (True, {"acme": Told.DELEGATE})
 
 
-async def test_T8_what_stood_behind_it_is_in_the_log_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_TC15_what_stood_behind_it_is_in_the_log_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     tags, teller = await fleet(lab), Teller()
     with monkeypatch.context() as patch:
         away(lab, patch)

@@ -27,7 +27,7 @@ async def open_(lab: Lab) -> Lab:
     return lab
 
 
-async def test_6_1_where_the_policy_allows_it_a_registered_device_is_served(open_: Lab) -> None:
+async def test_R_shared_where_the_policy_allows_it_a_registered_device_is_served(open_: Lab) -> None:
     reply = await open_.ask(TAG, shown=SHARED)
     assert reply.credential == ("user of acme-1", "password 0 of acme-1")
     claim = await open_.claim(TAG)
@@ -40,7 +40,7 @@ async def test_6_1_where_the_policy_allows_it_a_registered_device_is_served(open
 
 
 @pytest.mark.parametrize("name", ["shared-device", "shared-device-2026"])
-async def test_6_1_a_batch_has_a_shared_certificate_of_its_own(open_: Lab, name: str) -> None:
+async def test_R_shared_a_batch_has_a_shared_certificate_of_its_own(open_: Lab, name: str) -> None:
     assert (await open_.ask(TAG, shown=name)).status == 200
 
 
@@ -103,7 +103,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("why", REFUSED)
-async def test_6_1_whatever_refuses_it_it_is_told_the_same(open_: Lab, why: str) -> None:
+async def test_R_alike_whatever_refuses_it_it_is_told_the_same(open_: Lab, why: str) -> None:
     prepare, reason = REFUSED[why]
     await prepare(open_)
     asked = len(open_.servers.asked)
@@ -116,14 +116,14 @@ async def test_6_1_whatever_refuses_it_it_is_told_the_same(open_: Lab, why: str)
     assert reply.level == logging.INFO
 
 
-async def test_6_1_only_a_registered_tag_counts_not_a_serial_number_that_is_said(open_: Lab) -> None:
+async def test_R_shared_only_a_registered_tag_counts_not_a_serial_number_that_is_said(open_: Lab) -> None:
     await open_.register("acme", serial_number="SN1")
     reply = await open_.ask("XYZ1234", shown=SHARED, serial="SN1")
     assert (reply.fault, reply.trail.reasons) == (
         "NotEntitled", ("a shared certificate needs a device that is registered",))
 
 
-async def test_6_1_where_a_stranger_would_be_sent_it_is_sent_whatever_refused_it(open_: Lab) -> None:
+async def test_R_alike_where_a_stranger_would_be_sent_it_is_sent_whatever_refused_it(open_: Lab) -> None:
     await open_.rule("asia", tag_prefix="ABC", delegator="asia.example:4433")
     await taken(open_)
     await open_.own("ABC7777", customer=None)
@@ -132,7 +132,7 @@ async def test_6_1_where_a_stranger_would_be_sent_it_is_sent_whatever_refused_it
         assert (reply.fault, reply.texts("AlternateDelegator")) == ("NotEntitled", ["asia.example:4433"])
 
 
-async def test_6_1_a_limit_that_is_reached_in_the_last_moment_is_told_the_same(open_: Lab) -> None:
+async def test_R_alike_a_limit_that_is_reached_in_the_last_moment_is_told_the_same(open_: Lab) -> None:
     """The look before said there was room; the transaction that would have taken it says there is none."""
     await open_.policy("acme", replace=True, identity=IdentityRule.EITHER, max_devices=1)
     await open_.own("ABC9999")
@@ -149,7 +149,7 @@ async def test_6_1_a_limit_that_is_reached_in_the_last_moment_is_told_the_same(o
     assert reply.trail.reasons == ("policy acme: all 1 devices are taken",)
 
 
-async def test_6_1_a_claim_that_another_took_in_the_last_moment_is_reported_too(open_: Lab) -> None:
+async def test_R_contested_a_claim_that_another_took_in_the_last_moment_is_reported_too(open_: Lab) -> None:
     footing = open_.store.footing
 
     async def then_taken(ask: Any) -> Any:
@@ -163,7 +163,7 @@ async def test_6_1_a_claim_that_another_took_in_the_last_moment_is_reported_too(
     assert open_.counted("delegator_second_claimants_total", identity="shared") == 1
 
 
-async def test_6_1_a_delegate_that_fails_is_told_as_to_any_device(open_: Lab) -> None:
+async def test_R_alike_a_delegate_that_fails_is_told_as_to_any_device(open_: Lab) -> None:
     """Who has come so far has learned already that the tag is there for it."""
     open_.servers.broken["acme-1"] = "down"
     assert (await open_.ask(TAG, shown=SHARED)).fault == "TryLater"
@@ -173,7 +173,7 @@ async def test_6_1_a_delegate_that_fails_is_told_as_to_any_device(open_: Lab) ->
 # --- second claimants ---------------------------------------------------------------------------------------------
 
 
-async def test_6_1_a_second_claimant_is_written_down_counted_and_told_to_the_owner(lab: Lab) -> None:
+async def test_R_contested_a_second_claimant_is_written_down_counted_and_told_to_the_owner(lab: Lab) -> None:
     await lab.policy("globex", identity=IdentityRule.EITHER)
     await lab.customer("globex", policy="globex", replace=True)
     await lab.delegate("globex-1", "globex", by="hosted", hosted={"mail_to": "ops@globex.example"}, replace=True)
@@ -198,7 +198,7 @@ async def test_6_1_a_second_claimant_is_written_down_counted_and_told_to_the_own
     assert (await lab.ask(TAG, shown=SHARED)).credential == first.credential, "who was first keeps it"
 
 
-async def test_6_1_a_thief_who_comes_first_is_told_of_when_the_device_comes(open_: Lab) -> None:
+async def test_R_contested_a_thief_who_comes_first_is_told_of_when_the_device_comes(open_: Lab) -> None:
     await open_.ask(TAG, OTHER_SECRET, shown=SHARED, peer=THIEF)
     assert (await open_.ask(TAG, shown=SHARED, peer=PEER)).fault == "NotEntitled"
     await open_.alarmed()
@@ -206,21 +206,21 @@ async def test_6_1_a_thief_who_comes_first_is_told_of_when_the_device_comes(open
     assert contest.peer == PEER
 
 
-async def test_6_1_a_second_claimant_is_noted_even_where_the_policy_would_refuse_it(open_: Lab) -> None:
+async def test_R_contested_a_second_claimant_is_noted_even_where_the_policy_would_refuse_it(open_: Lab) -> None:
     await open_.ask(TAG)
     await strict(open_)
     await open_.ask(TAG, shown=SHARED, peer=THIEF)
     assert open_.counted("delegator_second_claimants_total", identity="shared") == 1
 
 
-async def test_6_1_who_asks_for_what_nobody_holds_is_no_second_claimant(open_: Lab) -> None:
+async def test_R_contested_who_asks_for_what_nobody_holds_is_no_second_claimant(open_: Lab) -> None:
     await open_.ask("NEVER123", shown=SHARED)
     await open_.ask(TAG, shown=SHARED)
     await open_.ask(TAG, shown=SHARED)
     assert open_.counted("delegator_second_claimants_total", identity="shared") == 0
 
 
-async def test_6_1_a_claim_whose_lease_is_over_is_held_by_nobody(open_: Lab) -> None:
+async def test_R_contested_a_claim_whose_lease_is_over_is_held_by_nobody(open_: Lab) -> None:
     await open_.ask(TAG, OTHER_SECRET, shown=SHARED)
     open_.clock.forward(hours=24)
     reply = await open_.ask(TAG, shown=SHARED)
@@ -228,7 +228,7 @@ async def test_6_1_a_claim_whose_lease_is_over_is_held_by_nobody(open_: Lab) -> 
     assert open_.counted("delegator_second_claimants_total", identity="shared") == 0
 
 
-async def test_6_1_a_refusal_asks_the_dns_as_any_other_would(open_: Lab) -> None:
+async def test_R_alike_a_refusal_asks_the_dns_as_any_other_would(open_: Lab) -> None:
     open_.serve(reverse_dns=True)
     await taken(open_)
     assert not open_.dns.asked
@@ -237,7 +237,7 @@ async def test_6_1_a_refusal_asks_the_dns_as_any_other_would(open_: Lab) -> None
     assert sorted(open_.dns.asked) == ["198.51.100.1", "198.51.100.2"]
 
 
-async def test_6_1_no_refusal_leaves_sooner_than_another(open_: Lab) -> None:
+async def test_R_alike_no_refusal_leaves_sooner_than_another(open_: Lab) -> None:
     await strict(open_)
     loop = asyncio.get_running_loop()
     for tag in (TAG, "NEVER123"):
@@ -246,7 +246,7 @@ async def test_6_1_no_refusal_leaves_sooner_than_another(open_: Lab) -> None:
         assert loop.time() - began >= 0.005
 
 
-async def test_6_1_settings_that_are_wrong_are_told_to_the_operator_and_not_to_the_thief(
+async def test_R_alike_settings_that_are_wrong_are_told_to_the_operator_and_not_to_the_thief(
         open_: Lab, caplog: pytest.LogCaptureFixture) -> None:
     open_.serve(reverse_dns=True, domain_policy="gone")
     open_.dns.host("192.0.2.7", "host.customer.example")
@@ -259,6 +259,6 @@ def hosted(**said: Any) -> HostedCallback:
     return HostedCallback("root", Secret("x"), **said)
 
 
-async def test_6_1_the_own_certificate_of_another_tag_is_no_way_around(open_: Lab) -> None:
+async def test_R_identity_the_own_certificate_of_another_tag_is_no_way_around(open_: Lab) -> None:
     assert (await open_.ask(TAG, shown="XYZ9999", key=key_of("XYZ9999"))).fault == "IdentityRejected"
     assert open_.clock.now() == START

@@ -36,13 +36,14 @@ CONFIRMED = ("claim cccccccccccccccccccccccccccccccc of ABC1234: already confirm
     (Footing(CLAIM, replace(ENROLLED, key_fingerprint="bb"), ()), OWN),
     (Footing(replace(CLAIM, state=ClaimState.CONFIRMED), replace(ENROLLED, used=True), ()), OWN),
     (Footing(replace(CLAIM, state=ClaimState.CONFIRMED), ENROLLED, ()), CONFIRMED)])
-def test_6_1_the_first_thing_in_the_way_is_told_with_what_clears_it(footing: Footing, words: tuple[str, str]) -> None:
+def test_R_alike_the_first_thing_in_the_way_is_told_with_what_clears_it(
+        footing: Footing, words: tuple[str, str]) -> None:
     found = obstacle(footing, ME, "aa")
     assert found is not None
     assert (found.kind, found.detail, found.hint) == (Kind.NOT_ENTITLED, *words)
 
 
-def test_6_1_limits_are_told_as_they_are_and_nothing_in_the_way_is_nothing() -> None:
+def test_R_alike_limits_are_told_as_they_are_and_nothing_in_the_way_is_nothing() -> None:
     found = obstacle(Footing(None, None, (Reason(Why.PACE, "one"), Reason(Why.BOARD, "two"))), ME, "aa")
     assert found is not None
     assert (found.kind, found.detail, found.reasons) == (Kind.NOT_ENTITLED, "one; two", ("one", "two"))
@@ -50,7 +51,7 @@ def test_6_1_limits_are_told_as_they_are_and_nothing_in_the_way_is_nothing() -> 
     assert obstacle(Footing(None, ENROLLED, ()), ME, None) is None, "who asks for no certificate"
 
 
-def test_6_1_who_holds_a_tag_is_told_of_who_else_asks_for_it() -> None:
+def test_R_contested_who_holds_a_tag_is_told_of_who_else_asks_for_it() -> None:
     ask = replace(no_ask(ME, 0), customer="umbra", delegate="umbra-1")
     other = Footing(replace(CLAIM, binding="secret:other"), None, ())
     assert contest_in(other, ME, "aa", ask, "192.0.2.9", START) == Contest(
@@ -65,7 +66,7 @@ def test_6_1_who_holds_a_tag_is_told_of_who_else_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.NOT_ENTITLED, Kind.IDENTITY, Kind.TRY_LATER, Kind.CONFIGURATION])
-def test_6_1_what_is_veiled_keeps_all_that_the_operator_reads(kind: Kind) -> None:
+def test_R_alike_what_is_veiled_keeps_all_that_the_operator_reads(kind: Kind) -> None:
     told = veiled(DelegatorError(kind, "detail", reasons=("a", "b"), hint="do this", retry_after=9), ("other",))
     assert (told.kind, told.detail, told.reasons, told.hint, told.alternates, told.retry_after) == (
         Kind.NOT_ENTITLED, "detail", ("a", "b"), "do this", ("other",), None)

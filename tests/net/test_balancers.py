@@ -91,7 +91,7 @@ async def test_A10_where_none_is_named_a_header_is_not_understood_and_devices_co
         await told(door[1], tls, HEADER)
 
 
-async def test_5_half_a_header_holds_a_connection_no_longer_than_silence(door):
+async def test_TC6_half_a_header_holds_a_connection_no_longer_than_silence(door):
     reader, writer = await asyncio.open_connection("127.0.0.1", door[1])
     writer.write(HEADER[:20])
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""S10: calls have their share of open files too, however many delegates there are, and what is kept idle gives way."""
+"""T-C7: calls have their share of open files too, however many delegates there are, and what is kept idle gives way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from delegator.net import calls, client
 from delegator.outbound import Outbound, networks
 
 
-def test_s10_no_more_calls_than_their_share_and_each_that_ended_makes_room() -> None:
+def test_TC7_no_more_calls_than_their_share_and_each_that_ended_makes_room() -> None:
     counted = calls.Calls(lambda: 3)
     under_way = [socket.socket() for _ in range(3)]
     for one in under_way:
@@ -55,7 +55,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize(("most", "left"), [(100, 7), (5, 5), (0, 0)], ids=["old", "too many", "room is needed"])
-def test_s10_what_is_idle_too_long_or_too_much_is_hung_up_the_oldest_first(
+def test_TC7_what_is_idle_too_long_or_too_much_is_hung_up_the_oldest_first(
         kept: list[Any], most: int, left: int) -> None:
     client._let_go_of_idle(most)
     assert [stream.open for stream, _ in kept] == [False] * (10 - left) + [True] * left
@@ -63,7 +63,7 @@ def test_s10_what_is_idle_too_long_or_too_much_is_hung_up_the_oldest_first(
     assert len(client._idle) == left
 
 
-async def test_s10_a_call_without_room_takes_the_place_of_an_idle_one_or_fails(
+async def test_TC7_a_call_without_room_takes_the_place_of_an_idle_one_or_fails(
         kept: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CALLS", counted := calls.Calls(lambda: 1))
     counted.let_go = calls.CALLS.let_go

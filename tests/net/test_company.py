@@ -154,7 +154,7 @@ async def test_A6_of_a_crowd_nobody_takes_more_than_fit(line):
 
 
 @pytest.mark.parametrize("caps", [{"connections": 8}, {"per_source": 8}, {"half_open": 8}])
-async def test_5_half_of_the_places_of_one_are_left_for_later_while_the_others_have_more(line, caps):
+async def test_R_grouped_half_of_the_places_of_one_are_left_for_later_while_the_others_have_more(line, caps):
     """Each worker has its share of the limits; who came first does not use up one share while the other is unused."""
     workers = await line.workers(**caps)
     await line.knock(8)
@@ -177,7 +177,7 @@ async def test_A10_a_device_is_served_although_the_worker_that_was_at_work_hangs
             await asyncio.sleep(0.001)
 
 
-async def test_T1_whose_answers_are_slow_leaves_what_comes_to_the_next(line, monkeypatch):
+async def test_TC19_whose_answers_are_slow_leaves_what_comes_to_the_next(line, monkeypatch):
     """Each worker has its share of the calls to a delegate: waiting at one for a turn that is free at the other would
     make a slow delegate slower."""
     monkeypatch.setattr(serve, "SWEEP", 0.01)

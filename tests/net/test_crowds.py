@@ -1,4 +1,4 @@
-"""Slow and many: caps by source and on half-open handshakes, every deadline, no amplification (C6, C7, C8), and a
+"""Slow and many: caps by source and on half-open handshakes, every deadline, no amplification (T-C6, T-C7, T-C8), and a
 client that sends in pieces waits for nothing but us."""
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ ONE = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na"
     ("192.0.2.1", "192.0.2.2", False), ("192.0.2.1", "::ffff:192.0.2.1", True),
     ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False), ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
     ("2001:db8:1:2::1", "2001:db8:1:3::1", False), ("fe80::1%eth0", "fe80::2%eth1", True)])
-def test_C7_a_source_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same: bool) -> None:
+def test_TC7_a_source_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same: bool) -> None:
     assert (source_of(one) == source_of(other)) is same
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3))))
-def test_C7_counts_are_exact_and_take_no_memory_when_all_are_gone(steps: list[tuple[bool, int]]) -> None:
+def test_TC7_counts_are_exact_and_take_no_memory_when_all_are_gone(steps: list[tuple[bool, int]]) -> None:
     sources, standing = Sources(), dict.fromkeys(range(4), 0)
     for enters, number in steps:
         if enters:
@@ -57,7 +57,7 @@ def test_C7_counts_are_exact_and_take_no_memory_when_all_are_gone(steps: list[tu
     assert len(sources) == sum(count > 0 for count in standing.values())
 
 
-def test_C7_the_oldest_stranger_gives_way_and_who_has_shown_itself_never_does() -> None:
+def test_TC7_the_oldest_stranger_gives_way_and_who_has_shown_itself_never_does() -> None:
     strangers: Strangers[int] = Strangers()
     assert [strangers.enter(number, 3) for number in range(3)] == [None] * 3
     strangers.leave(0)
@@ -134,7 +134,7 @@ async def kept(door: Door) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamW
     return head, reader, writer
 
 
-async def test_C7_where_half_the_places_are_taken_none_is_kept_for_a_request_that_may_come(factory, device) -> None:
+async def test_TC7_where_half_the_places_are_taken_none_is_kept_for_a_request_that_may_come(factory, device) -> None:
     """Devices keep their connection while their hook runs: at a site that powers up they would keep each other out."""
     async with door_of(factory, device, per_source=4) as door:
         found = [await kept(door) for _ in range(6)]
@@ -143,7 +143,7 @@ async def test_C7_where_half_the_places_are_taken_none_is_kept_for_a_request_tha
             writer.close()
 
 
-async def test_13_what_lies_between_two_requests_is_no_time_of_ours(factory, device, monkeypatch) -> None:
+async def test_R_trail_what_lies_between_two_requests_is_no_time_of_ours(factory, device, monkeypatch) -> None:
     """The trail of a kept connection's second request begins with its first byte, not before a hook of ten seconds."""
     began: list[int] = []
     whole = Door.answer
@@ -171,7 +171,7 @@ async def gone_within(reader: asyncio.StreamReader, seconds: float) -> float:
     return time.monotonic() - begin
 
 
-async def test_C7_one_source_cannot_use_up_the_places_of_others(
+async def test_TC7_one_source_cannot_use_up_the_places_of_others(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device, Deadlines(), per_source=3) as door:
         for _ in range(3):
@@ -186,7 +186,7 @@ async def test_C7_one_source_cannot_use_up_the_places_of_others(
         assert (await served(door)).endswith(b"done"), "and so is this one, once its slow ones are gone"
 
 
-async def test_s10_where_no_certificate_is_needed_who_shows_nothing_gives_way_to_who_does(
+async def test_TC7_where_no_certificate_is_needed_who_shows_nothing_gives_way_to_who_does(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     """The reference delegate: devices show a password there, and delegators a certificate."""
     async with door_of(factory, device, Deadlines(), connections=100, half_open=3) as door:
@@ -212,7 +212,7 @@ async def test_s10_where_no_certificate_is_needed_who_shows_nothing_gives_way_to
         assert not known.at_eof(), "who has shown a password stays"
 
 
-async def test_C7_many_silent_peers_give_way_to_one_that_speaks(
+async def test_TC7_many_silent_peers_give_way_to_one_that_speaks(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device, Deadlines(), half_open=5) as door:
         silent = [await door.raw() for _ in range(5)]
@@ -221,7 +221,7 @@ async def test_C7_many_silent_peers_give_way_to_one_that_speaks(
         assert door.listener.turned_away == 1
 
 
-async def test_C7_behind_a_balancer_the_device_is_the_source_and_not_the_balancer(
+async def test_TC7_behind_a_balancer_the_device_is_the_source_and_not_the_balancer(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device, Deadlines(), per_source=1) as door:
         door.listener.balancers = balancers_of(("127.0.0.0/8",))
@@ -249,7 +249,7 @@ async def held(door: Door, phase: Phase) -> asyncio.StreamReader:
 
 
 @pytest.mark.parametrize("phase", [Phase.SILENT, Phase.HANDSHAKE, Phase.IDLE, Phase.REQUEST, Phase.LINGERING])
-async def test_C6_each_phase_has_an_end(factory: Folder, device: Callable[[str], Issued], phase: Phase) -> None:
+async def test_TC6_each_phase_has_an_end(factory: Folder, device: Callable[[str], Issued], phase: Phase) -> None:
     async with door_of(factory, device) as door:
         reader = await held(door, phase)
         for _ in range(50):
@@ -266,7 +266,7 @@ async def test_C6_each_phase_has_an_end(factory: Folder, device: Callable[[str],
 
 @pytest.mark.parametrize("drips", [b"POST / HTTP/1.1\r\nHost: x\r\nX-Y: " + b"z" * 400,
                                    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n" + b"z" * 400])
-async def test_C6_a_byte_now_and_then_buys_no_time(
+async def test_TC6_a_byte_now_and_then_buys_no_time(
         factory: Folder, device: Callable[[str], Issued], drips: bytes) -> None:
     """Head and body have one deadline together, from the first byte."""
     async with door_of(factory, device) as door:
@@ -281,7 +281,7 @@ async def test_C6_a_byte_now_and_then_buys_no_time(
         writer.close()
 
 
-async def test_C6_who_does_not_read_its_answer_loses_the_connection(
+async def test_TC6_who_does_not_read_its_answer_loses_the_connection(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device) as door:
         door.listener._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # inherited
@@ -302,7 +302,7 @@ async def test_C6_who_does_not_read_its_answer_loses_the_connection(
         writer.transport.abort()
 
 
-async def test_C8_requests_are_read_ahead_by_a_few_whatever_a_peer_pipes(
+async def test_TC8_requests_are_read_ahead_by_a_few_whatever_a_peer_pipes(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     """While the first is answered the rest waits in the peer's own buffers; then all are answered, in order."""
     many = 400
@@ -324,7 +324,7 @@ async def test_C8_requests_are_read_ahead_by_a_few_whatever_a_peer_pipes(
         assert door.answered == many or b"429" in said
 
 
-async def test_C5_nonsense_behind_a_request_in_hand_waits_for_its_answer(
+async def test_TC5_nonsense_behind_a_request_in_hand_waits_for_its_answer(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     async with door_of(factory, device) as door:
         door.open.clear()
@@ -340,7 +340,7 @@ async def test_C5_nonsense_behind_a_request_in_hand_waits_for_its_answer(
         assert said.count(b"HTTP/1.1 501") == 1
 
 
-async def test_C7_out_of_descriptors_is_waited_out_without_a_busy_loop(
+async def test_TC7_out_of_descriptors_is_waited_out_without_a_busy_loop(
         factory: Folder, device: Callable[[str], Issued], caplog: pytest.LogCaptureFixture) -> None:
     async with door_of(factory, device) as door:
         (listening,) = door.listener._sockets
@@ -365,7 +365,7 @@ async def test_C7_out_of_descriptors_is_waited_out_without_a_busy_loop(
         assert (await waiting).endswith(b"done")
 
 
-async def test_C7_tls_that_breaks_while_an_answer_is_made_ends_without_a_word_of_an_exception(
+async def test_TC7_tls_that_breaks_while_an_answer_is_made_ends_without_a_word_of_an_exception(
         factory: Folder, device: Callable[[str], Issued]) -> None:
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
@@ -389,7 +389,8 @@ async def test_C7_tls_that_breaks_while_an_answer_is_made_ends_without_a_word_of
     assert told == []
 
 
-async def test_8_after_the_end_nobody_works_on_an_answer(factory: Folder, device: Callable[[str], Issued]) -> None:
+async def test_R_drained_after_the_end_nobody_works_on_an_answer(
+        factory: Folder, device: Callable[[str], Issued]) -> None:
     """What it would still do, it would do in a store that is closed."""
     async with door_of(factory, device) as door:
         door.open.clear()
@@ -427,7 +428,7 @@ def _in_pieces(port: int, tls: ssl.SSLContext) -> tuple[float, float]:
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux alone can be told")
-async def test_a2_who_sends_in_pieces_is_acknowledged_at_once(factory, device):
+async def test_A10_who_sends_in_pieces_is_acknowledged_at_once(factory, device):
     """The kernel would wait 40 ms and more for an answer to send the acknowledgement with; the least of five tells."""
     async with door_of(factory, device) as door:
         waited = [await asyncio.to_thread(_in_pieces, door.port, door.tls) for _ in range(5)]

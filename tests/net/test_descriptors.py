@@ -1,4 +1,4 @@
-"""S10: each port has its own share of the files that a process may hold open, decided from the limit at the start."""
+"""T-C7: each port has its own share of the files that a process may hold open, decided from the limit at the start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from delegator.net.crowds import Caps
 
 
 @given(st.integers(520, 1 << 20), st.integers(2, 100), st.integers(1, 100_000))
-def test_s10_all_shares_fit_into_the_limit_and_each_has_one(limit: int, store: int, wanted: int) -> None:
+def test_TC7_all_shares_fit_into_the_limit_and_each_has_one(limit: int, store: int, wanted: int) -> None:
     caps = descriptors.fitted(Caps(connections=wanted), limit, store)
     assert caps.connections + descriptors.others(limit, store) <= limit
     assert 1 <= caps.connections <= wanted
@@ -28,7 +28,7 @@ def test_s10_all_shares_fit_into_the_limit_and_each_has_one(limit: int, store: i
 
 
 @given(st.integers(300, 1 << 16), st.integers(2, 100), st.integers(100, 50_000))
-def test_s10_what_is_told_to_be_needed_is_enough_and_not_a_file_more_than_that(
+def test_TC7_what_is_told_to_be_needed_is_enough_and_not_a_file_more_than_that(
         limit: int, store: int, wanted: int) -> None:
     told, needed = descriptors.shortage(wanted, limit, store), descriptors.needed(wanted, store)
     assert bool(told) is (descriptors.room(limit, store) < wanted)
@@ -40,7 +40,7 @@ def test_s10_what_is_told_to_be_needed_is_enough_and_not_a_file_more_than_that(
 
 
 @pytest.mark.parametrize(("soft", "hard", "now"), [(256, 1024, 1024), (512, 512, 512)])
-def test_s10_the_limit_is_raised_as_far_as_one_may(soft: int, hard: int, now: int) -> None:
+def test_TC7_the_limit_is_raised_as_far_as_one_may(soft: int, hard: int, now: int) -> None:
     program = ("import resource, sys; from delegator.net.descriptors import highest, raised;"
                f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); assert highest() == {now};"
                "print(raised(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])")

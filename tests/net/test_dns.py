@@ -1,4 +1,4 @@
-"""Reverse DNS against BIND, and against a server that stays silent, lies, floods and breaks off (A5, B4)."""
+"""Reverse DNS against BIND, and against a server that stays silent, lies, floods and breaks off (A5, T-B4)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_a5_an_address_leads_to_the_longest_domain_with_a_delegate(named: 
 
 @pytest.mark.counterpart("named")
 @pytest.mark.parametrize("peer", REFUSED)
-async def test_b4_names_that_prove_nothing_lead_nowhere_and_say_why(named: str, peer: str) -> None:
+async def test_TB4_names_that_prove_nothing_lead_nowhere_and_say_why(named: str, peer: str) -> None:
     finding = await domains(named).find(peer)
     assert (finding.domain, finding.late) == (None, False)
     assert finding.because.endswith(REFUSED[peer])
@@ -106,14 +106,14 @@ async def test_b4_names_that_prove_nothing_lead_nowhere_and_say_why(named: str, 
 
 
 @pytest.mark.counterpart("named")
-async def test_b4_a_loop_of_cnames_ends(named: str) -> None:
+async def test_TB4_a_loop_of_cnames_ends(named: str) -> None:
     assert (await domains(named).find("192.0.2.12")).domain is None
 
 
 # --- a server that misbehaves -------------------------------------------------------------------------------------
 
 
-async def test_b4_a_private_address_is_not_asked_about_unless_its_network_is_allowed(server: PretendDns) -> None:
+async def test_TB4_a_private_address_is_not_asked_about_unless_its_network_is_allowed(server: PretendDns) -> None:
     nobody = domains(server.address)
     for peer in ("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.9.9", "100.64.0.1", "169.254.1.1", "::1",
                  "fe80::1%eth0", "fd00::1", "::ffff:10.1.2.3", "64:ff9b::a00:1", "2002:a00:1::1", "0.0.0.0", "",
@@ -131,7 +131,7 @@ async def test_b4_a_private_address_is_not_asked_about_unless_its_network_is_all
 
 @pytest.mark.parametrize("way", ["servfail", "garbage", "silent", "another question"])
 @pytest.mark.parametrize("name", ["1.2.0.192.in-addr.arpa.", "rack1.customer.test.", f"{LABEL}.customer.test."])
-async def test_b4_a_dns_in_trouble_is_no_verdict_on_the_device(server: PretendDns, way: str, name: str) -> None:
+async def test_TB4_a_dns_in_trouble_is_no_verdict_on_the_device(server: PretendDns, way: str, name: str) -> None:
     server.ways[name] = way
     finding = await domains(server.address, budget=0.25).find("192.0.2.1")
     assert finding.late
@@ -139,13 +139,13 @@ async def test_b4_a_dns_in_trouble_is_no_verdict_on_the_device(server: PretendDn
     assert finding.because.isprintable()
 
 
-async def test_b4_trouble_with_the_longer_domain_does_not_lead_to_the_shorter(server: PretendDns) -> None:
+async def test_TB4_trouble_with_the_longer_domain_does_not_lead_to_the_shorter(server: PretendDns) -> None:
     server.ways[f"{LABEL}.lab.customer.test."] = "servfail"
     assert (await domains(server.address).find("192.0.2.2")).late
 
 
 @pytest.mark.parametrize("way", ["forged before", "truncated"])
-async def test_b4_wrong_ids_are_ignored_and_cut_answers_asked_for_again_by_tcp(server: PretendDns, way: str) -> None:
+async def test_TB4_wrong_ids_are_ignored_and_cut_answers_asked_for_again_by_tcp(server: PretendDns, way: str) -> None:
     server.ways[""] = way
     finding = await domains(server.address).find("192.0.2.1")
     assert finding.domain == "customer.test"
@@ -154,7 +154,7 @@ async def test_b4_wrong_ids_are_ignored_and_cut_answers_asked_for_again_by_tcp(s
     assert transports == ({"udp", "tcp"} if way == "truncated" else {"udp"})
 
 
-async def test_b4_many_names_and_addresses_come_by_tcp_and_eight_names_are_looked_at(server: PretendDns) -> None:
+async def test_TB4_many_names_and_addresses_come_by_tcp_and_eight_names_are_looked_at(server: PretendDns) -> None:
     names = [f"f{n:03}.customer.test." for n in range(68)]
     server.records["20.2.0.192.in-addr.arpa.", "PTR"] = names
     for name in names:
@@ -164,7 +164,7 @@ async def test_b4_many_names_and_addresses_come_by_tcp_and_eight_names_are_looke
     assert len({name for name, _, _ in server.asked if name.startswith("f")}) == 8
 
 
-async def test_b4_a_flood_of_answers_is_not_even_read(server: PretendDns) -> None:
+async def test_TB4_a_flood_of_answers_is_not_even_read(server: PretendDns) -> None:
     """64 KiB of them would hold up the loop, and with it every device that has a route."""
     server.records["rack1.customer.test.", "A"] = [f"10.0.{n // 250}.{n % 250}" for n in range(3900)] + ["192.0.2.1"]
     finding = await domains(server.address).find("192.0.2.1")
@@ -186,7 +186,7 @@ def compressed(question: dns.message.Message, names: int) -> bytes:
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_s8_names_behind_pointers_are_not_expanded(
+async def test_TB4_names_behind_pointers_are_not_expanded(
         server: PretendDns, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """1 223 bytes of them took 90 ms of the loop that serves devices."""
     def heavy(query: bytes, over: str) -> list[bytes]:
@@ -202,7 +202,7 @@ async def test_s8_names_behind_pointers_are_not_expanded(
     assert "an answer with a name of more than 40 labels" in finding.because
 
 
-async def test_s8_a_datagram_is_as_long_as_was_asked_for_at_most(
+async def test_TB4_a_datagram_is_as_long_as_was_asked_for_at_most(
         server: PretendDns, monkeypatch: pytest.MonkeyPatch) -> None:
     """57 KB by UDP left 545 of 551 devices unanswered."""
     good = server.replies
@@ -213,7 +213,7 @@ async def test_s8_a_datagram_is_as_long_as_was_asked_for_at_most(
 
 
 @pytest.mark.parametrize(("many", "is_found"), [(20, True), (LOOKS + 1, False)])
-async def test_s8_datagrams_that_answer_nothing_are_looked_at_so_often_and_no_more(
+async def test_TB4_datagrams_that_answer_nothing_are_looked_at_so_often_and_no_more(
         server: PretendDns, monkeypatch: pytest.MonkeyPatch, many: int, is_found: bool) -> None:
     """Some may be forged; a flood of them is a turn of the loop each."""
     good = server.replies
@@ -226,7 +226,7 @@ async def test_s8_datagrams_that_answer_nothing_are_looked_at_so_often_and_no_mo
     assert is_found or "none among as many" in finding.because
 
 
-async def test_s8_an_answer_by_tcp_that_trickles_is_looked_at_so_often_and_no_more() -> None:
+async def test_TB4_an_answer_by_tcp_that_trickles_is_looked_at_so_often_and_no_more() -> None:
     near, far = socket.socketpair()
     looks = 0
     with near, far:
@@ -243,7 +243,7 @@ async def test_s8_an_answer_by_tcp_that_trickles_is_looked_at_so_often_and_no_mo
     assert looks <= LOOKS
 
 
-async def test_b4_no_name_server_at_all_is_trouble_not_a_crash() -> None:
+async def test_TB4_no_name_server_at_all_is_trouble_not_a_crash() -> None:
     gone = pretend()
     gone.close()
     assert (await domains(gone.address, budget=0.4).find("192.0.2.1")).late
@@ -274,7 +274,7 @@ async def test_a5_a_finding_is_remembered_as_long_as_its_records_say_within_boun
         server.close()
 
 
-async def test_b4_failures_are_remembered_for_the_shortest_time(server: PretendDns) -> None:
+async def test_TB4_failures_are_remembered_for_the_shortest_time(server: PretendDns) -> None:
     clock = Clock()
     found = domains(server.address, clock=clock, budget=0.3)
     server.ways[""] = "servfail"
@@ -285,7 +285,7 @@ async def test_b4_failures_are_remembered_for_the_shortest_time(server: PretendD
     assert (await found.find("192.0.2.1")).domain == "customer.test"
 
 
-async def test_b4_the_least_recently_used_of_too_many_addresses_is_forgotten(server: PretendDns) -> None:
+async def test_TB4_the_least_recently_used_of_too_many_addresses_is_forgotten(server: PretendDns) -> None:
     found = domains(server.address, most=2)
     first = await found.find("192.0.2.1")
     await found.find("192.0.2.2")
@@ -297,7 +297,7 @@ async def test_b4_the_least_recently_used_of_too_many_addresses_is_forgotten(ser
     assert len(server.asked) > asked
 
 
-async def test_b4_devices_behind_one_address_share_one_look_up(server: PretendDns) -> None:
+async def test_TB4_devices_behind_one_address_share_one_look_up(server: PretendDns) -> None:
     """Who gives up waiting ends it for nobody else."""
     server.delay = 0.05
     found = domains(server.address)
@@ -308,7 +308,7 @@ async def test_b4_devices_behind_one_address_share_one_look_up(server: PretendDn
     assert [kind for _, kind, _ in server.asked].count("PTR") == 1
 
 
-async def test_b4_look_ups_are_bounded_in_number_and_time(server: PretendDns, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_TB4_look_ups_are_bounded_in_number_and_time(server: PretendDns, monkeypatch: pytest.MonkeyPatch) -> None:
     """All silent: all are told to try later within the budget; at most 32 questions at once; beyond those that may
     wait, at once; and no thread was ever used."""
     monkeypatch.setattr(reverse, "WAITING", 40)
@@ -328,7 +328,7 @@ async def test_b4_look_ups_are_bounded_in_number_and_time(server: PretendDns, mo
     assert getattr(loop, "_default_executor", None) is None
 
 
-async def test_b4_closing_lets_go_of_look_ups(server: PretendDns) -> None:
+async def test_TB4_closing_lets_go_of_look_ups(server: PretendDns) -> None:
     server.ways[""] = "silent"
     found = domains(server.address)
     flight = asyncio.create_task(found.find("192.0.2.1"))
@@ -364,7 +364,7 @@ async def test_a5_a_delegate_is_found_again_by_its_name_alone(server: PretendDns
 @pytest.mark.parametrize(("text", "found"), [
     ("192.0.2.53", ("192.0.2.53", 53)), ("127.0.0.1:5353", ("127.0.0.1", 5353)), ("2001:db8::53", ("2001:db8::53", 53)),
     ("[2001:db8::53]:5353", ("2001:db8::53", 5353)), ("[2001:db8::53]", ("2001:db8::53", 53))])
-def test_8_a_name_server_is_an_address_with_or_without_a_port(text: str, found: tuple[str, int]) -> None:
+def test_R_settings_a_name_server_is_an_address_with_or_without_a_port(text: str, found: tuple[str, int]) -> None:
     assert place(text) == found
 
 
@@ -372,7 +372,7 @@ def test_8_a_name_server_is_an_address_with_or_without_a_port(text: str, found: 
     {"nameservers": ("dns.example",)}, {"nameservers": ("1.2.3.4:0",)}, {"nameservers": ("1.2.3.4:x",)},
     {"label": "a.b"}, {"label": "-"}, {"label": ""}, {"private_networks": ("10.0.0.1/8",)},
     {"trust_anchor": "/nowhere/ca.crt"}, {"trust_anchor": __file__}], ids=str)
-def test_8_a_setting_that_does_not_fit_is_told_before_anything_listens(said: dict[str, Any]) -> None:
+def test_R_settings_a_setting_that_does_not_fit_is_told_before_anything_listens(said: dict[str, Any]) -> None:
     with pytest.raises(DelegatorError, match=r"\[domains\]") as error:
         load_domains(config.Domains(enabled=True, **said))
     assert error.value.kind is Kind.CONFIGURATION

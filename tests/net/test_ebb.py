@@ -1,4 +1,4 @@
-"""S7: what a crowd took goes back to the system once most of it is gone."""
+"""T-C7: what a crowd took goes back to the system once most of it is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tide() -> tuple[list[float], ebb.Ebb]:
     return now, ebb.Ebb(lambda: now[0])
 
 
-def test_s7_memory_is_given_back_once_for_each_crowd(tide: tuple[list[float], ebb.Ebb]) -> None:
+def test_TC7_memory_is_given_back_once_for_each_crowd(tide: tuple[list[float], ebb.Ebb]) -> None:
     now, one = tide
     walk = [0, ebb.CROWD, 4 * ebb.CROWD, ebb.CROWD + 1, ebb.CROWD, 0, 0, 0]
     assert [one.is_out(count) for count in walk] == [False] * 4 + [True] + [False] * 3
@@ -24,7 +24,7 @@ def test_s7_memory_is_given_back_once_for_each_crowd(tide: tuple[list[float], eb
     assert [one.is_out(count) for count in (ebb.CROWD, 1, 1)] == [False, True, False]
 
 
-def test_s7_crowds_that_come_and_go_do_not_keep_the_allocator_busy(tide: tuple[list[float], ebb.Ebb]) -> None:
+def test_TC7_crowds_that_come_and_go_do_not_keep_the_allocator_busy(tide: tuple[list[float], ebb.Ebb]) -> None:
     now, one = tide
     times = 0
     for _ in range(1000):
@@ -33,14 +33,14 @@ def test_s7_crowds_that_come_and_go_do_not_keep_the_allocator_busy(tide: tuple[l
     assert times == 1 + int(1000 * 0.25 // ebb.APART)
 
 
-def test_s7_everyday_numbers_are_left_alone(tide: tuple[list[float], ebb.Ebb]) -> None:
+def test_TC7_everyday_numbers_are_left_alone(tide: tuple[list[float], ebb.Ebb]) -> None:
     now, one = tide
     for count in [ebb.CROWD - 1, 0] * 100:
         now[0] += ebb.APART
         assert not one.is_out(count)
 
 
-def test_s7_the_allocator_does_give_it_back() -> None:
+def test_TC7_the_allocator_does_give_it_back() -> None:
     """Pieces of the sizes that OpenSSL takes, with one left at the end of the heap."""
     program = """
 import ctypes, time

@@ -1,4 +1,4 @@
-"""S10: a small port holds so many connections at most, and neither silence nor a crowd locks anybody out."""
+"""T-C7: a small port holds so many connections at most, and neither silence nor a crowd locks anybody out."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def crowd(port: ops.Port, many: int, say: bytes = b"", source: str = "127.
 
 @pytest.mark.parametrize("say", [b"", b"GET /he", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"],
                          ids=["silent", "half a head", "half a body"])
-async def test_s10_many_silent_ones_take_so_many_places_and_keep_nobody_out(
+async def test_TC7_many_silent_ones_take_so_many_places_and_keep_nobody_out(
         port: ops.Port, say: bytes, caplog: pytest.LogCaptureFixture) -> None:
     socks = await crowd(port, 5 * lobby.MOST, say)
     assert inside(port) <= lobby.MOST
@@ -118,7 +118,7 @@ async def test_s10_many_silent_ones_take_so_many_places_and_keep_nobody_out(
         one.close()
 
 
-async def test_s10_who_says_nothing_is_gone_after_a_while(port: ops.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_TC7_who_says_nothing_is_gone_after_a_while(port: ops.Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "SILENT", 0.1)
     socks = await crowd(port, 10)
     await until(lambda: inside(port) == 0)
@@ -126,7 +126,7 @@ async def test_s10_who_says_nothing_is_gone_after_a_while(port: ops.Port, monkey
         one.close()
 
 
-async def test_s10_who_reads_no_answer_is_put_out_too(port: ops.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_TC7_who_reads_no_answer_is_put_out_too(port: ops.Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lobby, "WITHIN", 0.3)
     monkeypatch.setattr(type(port._handler.metrics), "text", lambda _: b"x" * 50_000_000)
     sock = knock(port)
@@ -136,7 +136,7 @@ async def test_s10_who_reads_no_answer_is_put_out_too(port: ops.Port, monkeypatc
     sock.close()
 
 
-async def test_s10_a_crowd_that_is_being_answered_gives_way_to_another_source(port: ops.Port, slow: Slow) -> None:
+async def test_TC7_a_crowd_that_is_being_answered_gives_way_to_another_source(port: ops.Port, slow: Slow) -> None:
     slow.free.clear()
     socks = await crowd(port, lobby.MOST, GET.replace(b"healthz", b"readyz"))
     await until(lambda: slow.asked == lobby.MOST)
@@ -146,7 +146,7 @@ async def test_s10_a_crowd_that_is_being_answered_gives_way_to_another_source(po
     assert sum([b"200 OK" in await answer(one) for one in socks]) == lobby.MOST - 1
 
 
-async def test_s10_no_descriptor_left_is_told_once_and_does_not_spin(
+async def test_TC7_no_descriptor_left_is_told_once_and_does_not_spin(
         port: ops.Port, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     inner, tries = port._lobby, 0
     assert inner is not None
@@ -169,7 +169,7 @@ async def test_s10_no_descriptor_left_is_told_once_and_does_not_spin(
     inner._listening[:] = [real]
 
 
-def test_s10_what_may_happen_a_thousand_times_is_said_once_a_minute_with_how_often() -> None:
+def test_TC7_what_may_happen_a_thousand_times_is_said_once_a_minute_with_how_often() -> None:
     now = 100.0
     seldom = lobby.Seldom(lambda: now)
     assert [seldom.times() for _ in range(1000)] == [1] + [0] * 999
@@ -178,7 +178,7 @@ def test_s10_what_may_happen_a_thousand_times_is_said_once_a_minute_with_how_oft
 
 
 @pytest.mark.parametrize(("piece", "most"), [(1, lobby.DROPPED // lobby.LOOK), (8 * lobby.READ, 5)])
-async def test_s10_of_who_goes_on_sending_so_many_reads_are_dropped_then_the_connection_ends(
+async def test_TC18_of_who_goes_on_sending_so_many_reads_are_dropped_then_the_connection_ends(
         monkeypatch: pytest.MonkeyPatch, piece: int, most: int) -> None:
     """However small the pieces are: a read is work, too."""
     reads = 0
@@ -199,7 +199,7 @@ async def test_s10_of_who_goes_on_sending_so_many_reads_are_dropped_then_the_con
     assert 1 < reads <= most
 
 
-async def test_s10_who_is_put_out_before_his_first_turn_is_closed_all_the_same() -> None:
+async def test_TC7_who_is_put_out_before_his_first_turn_is_closed_all_the_same() -> None:
     """Several sockets that listen may bring more in one turn than there are places."""
     async def serve(guest: lobby.Guest) -> None:
         await asyncio.sleep(60)

@@ -85,7 +85,7 @@ async def test_A7c_a_signed_mail_survives_a_real_relay_and_a_changed_byte_does_n
     assert f"A=plain:{USER}" in server.log
 
 
-async def test_B8_a_relay_that_does_not_offer_tls_gets_neither_mail_nor_password(
+async def test_TB8_a_relay_that_does_not_offer_tls_gets_neither_mail_nor_password(
         relay: Relay, server: MailServer, mail: bytes) -> None:
     """RFC 3207 section 6: somebody in between may have taken the offer out."""
     server.stop()
@@ -95,8 +95,8 @@ async def test_B8_a_relay_that_does_not_offer_tls_gets_neither_mail_nor_password
     assert "plain" not in server.log
 
 
-async def test_B8_a_relay_with_a_strange_certificate_gets_nothing(relay: Relay, server: MailServer, mail: bytes,
-                                                                  factory: Folder) -> None:
+async def test_TB8_a_relay_with_a_strange_certificate_gets_nothing(relay: Relay, server: MailServer, mail: bytes,
+                                                                   factory: Folder) -> None:
     for wrong in (dataclasses.replace(relay, ca=str(factory.ca_path)), dataclasses.replace(relay, ca="")):
         assert "certificate" in (await refused(wrong, mail)).detail
     assert server.mails(seconds=0.2) == []
@@ -146,7 +146,7 @@ async def test_A7c_a_mail_that_was_taken_is_not_sent_again_because_of_a_silent_g
 
 
 @pytest.mark.parametrize(("host", "user"), [("192.0.2.1", ""), ("relay.example", ""), ("127.0.0.1", "somebody")])
-async def test_B8_without_tls_only_to_this_machine_and_without_password(host: str, user: str) -> None:
+async def test_TB8_without_tls_only_to_this_machine_and_without_password(host: str, user: str) -> None:
     relay = Relay(host, 25, Security.NONE, "d.example", 1, user, Secret("x"))
     assert (await refused(relay)).kind is Kind.CONFIGURATION
 

@@ -1,4 +1,4 @@
-"""Relays that flood: what TLS, STARTTLS and aiosmtplib are made to digest is bounded, and the reason is told. S9.
+"""Relays that flood: what TLS, STARTTLS and aiosmtplib are made to digest is bounded, and the reason is told. T-B12.
 
 No clock: bytes are counted where the library gets them.
 """
@@ -107,7 +107,7 @@ def under_tls(sock: socket.socket, authority: Folder) -> TLSConnection:
 
 
 @pytest.mark.parametrize("security", [Security.STARTTLS, Security.TLS])
-async def test_s9_a_relay_that_only_changes_its_keys_is_cut_off(
+async def test_TB12_a_relay_that_only_changes_its_keys_is_cut_off(
         authority: Folder, digested: list[bytes], security: Security) -> None:
     answered = 0
 
@@ -128,7 +128,7 @@ async def test_s9_a_relay_that_only_changes_its_keys_is_cut_off(
 
 @pytest.mark.parametrize("flood", [b"250-x\r\n", b"2", b"220-" + b"x" * 8000 + b"\r\n", b"\n"])
 @pytest.mark.parametrize("security", [Security.NONE, Security.STARTTLS])
-async def test_s9_replies_without_end_are_cut_off_before_tls_and_without_it(
+async def test_TB12_replies_without_end_are_cut_off_before_tls_and_without_it(
         digested: list[bytes], security: Security, flood: bytes) -> None:
     async with relay(lambda sock: until_cut(sock, flood * (60_000 // len(flood))), security) as to:
         if security is Security.NONE:
@@ -139,7 +139,7 @@ async def test_s9_replies_without_end_are_cut_off_before_tls_and_without_it(
     assert b"".join(digested).count(b"\n") <= BOUNDS.pieces
 
 
-async def test_s9_lines_that_trickle_under_tls_are_counted_where_the_library_gets_them(
+async def test_TB12_lines_that_trickle_under_tls_are_counted_where_the_library_gets_them(
         authority: Folder, digested: list[bytes]) -> None:
     def talk(sock: socket.socket) -> None:
         starts_tls(sock)
@@ -159,7 +159,7 @@ async def test_s9_lines_that_trickle_under_tls_are_counted_where_the_library_get
     (b"220 relay\r\n", EHLO, b"220 go ahead\r\n250 injected\r\n", "said more than it was asked for before TLS"),
     (b"220 relay\r\n", EHLO, b"", "it closed the connection"),
     (b"HTTP/1.1 400 Bad Request\r\n", b"", b"", "it does not speak SMTP")])
-async def test_B8_what_is_no_good_before_tls_ends_the_call_and_sends_neither_mail_nor_password(
+async def test_TB8_what_is_no_good_before_tls_ends_the_call_and_sends_neither_mail_nor_password(
         greeting: bytes, ehlo: bytes, start: bytes, why: str) -> None:
     said = b""
 

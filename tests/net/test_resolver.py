@@ -1,4 +1,5 @@
-"""Which name server is asked, how often, and what is said when none helps. B4. No network, but for one closed port."""
+"""Which name server is asked, how often, and what is said when none helps. T-B4. No network, but for one closed
+port."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ async def test_silence_ends_with_the_time_for_all_tries() -> None:
     assert len(servers.order) > 3
 
 
-async def test_b4_each_question_has_a_number_of_its_own_that_nobody_can_guess() -> None:
+async def test_TB4_each_question_has_a_number_of_its_own_that_nobody_can_guess() -> None:
     servers = Servers(first=[FOUND], second=[FOUND])
     for _ in range(64):
         await servers.ask()
@@ -107,7 +108,7 @@ async def test_what_is_asked_for_an_address_and_for_a_name() -> None:
     assert servers.asked[-1][1].kind == A
 
 
-async def test_b4_what_is_no_name_of_the_dns_is_trouble() -> None:
+async def test_TB4_what_is_no_name_of_the_dns_is_trouble() -> None:
     servers = Servers(first=[FOUND], second=[FOUND])
     for name in ("a..b", "x" * 64, "r\N{LATIN SMALL LETTER U WITH DIAERESIS}ck.test"):
         with pytest.raises(DnsTrouble):

@@ -1,4 +1,4 @@
-"""S1: in one turn of the loop at most one piece of bytes of a peer is digested, then timers and others have theirs.
+"""T-B10: in one turn of the loop at most one piece of bytes of a peer is digested, then timers and others have theirs.
 
 No clock: turns and bytes are counted. A peer that sends faster than we digest always has bytes there, and whoever reads
 on while there are some never lets a deadline fire.
@@ -92,7 +92,7 @@ def pouring(factory: Folder) -> Iterator[Callable[[bytes, bool], int]]:
 
 
 @pytest.mark.parametrize(("data", "inside"), [(ENDLESS, True), (CLEAR, False)], ids=["an answer", "a handshake"])
-async def test_s1_of_a_peer_that_is_called_one_piece_in_each_turn(
+async def test_TB10_of_a_peer_that_is_called_one_piece_in_each_turn(
         factory: Folder, turns: Turns, pouring: Callable[[bytes, bool], int], monkeypatch: pytest.MonkeyPatch,
         data: bytes, inside: bool) -> None:
     """The loop's own `sock_recv` comes back at once while bytes are there, so a turn between two is ours to give."""
@@ -124,7 +124,7 @@ def listening(factory: Folder) -> tuple[Listener, int]:
     return listener, listener.listen("127.0.0.1", 0)[1]
 
 
-async def test_s1_of_a_peer_that_calls_one_piece_in_each_turn(
+async def test_TB10_of_a_peer_that_calls_one_piece_in_each_turn(
         factory: Folder, device: Callable[[str], Issued], turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many pieces have come, others' connections are looked at between two of them."""
     take = Connection._received

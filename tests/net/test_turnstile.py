@@ -1,4 +1,4 @@
-"""One turn of the loop digests so many bytes of the peers that we call, however many call at once. S1."""
+"""One turn of the loop digests so many bytes of the peers that we call, however many call at once. T-B10."""
 
 from __future__ import annotations
 

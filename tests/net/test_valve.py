@@ -1,4 +1,4 @@
-"""The valve between a peer and a library: what passes, what ends it, what is left afterwards. S1, S2, S9."""
+"""The valve between a peer and a library: what passes, what ends it, what is left afterwards. T-B10, T-B11, T-B12."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_whoever_gives_up_leaves_nothing_behind() -> None:
     assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
 
 
-async def test_s1_an_answer_that_trickles_is_looked_at_so_often_and_no_more() -> None:
+async def test_TB10_an_answer_that_trickles_is_looked_at_so_often_and_no_more() -> None:
     """Our own core, too: 16 KiB of an answer, each byte alone, would be 16 000 turns of the loop."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -136,7 +136,7 @@ async def test_s1_an_answer_that_trickles_is_looked_at_so_often_and_no_more() ->
             await looks.next()
 
 
-async def test_s10_a_valve_counts_with_all_its_sockets_and_without_room_nothing_is_left_open(
+async def test_TC7_a_valve_counts_with_all_its_sockets_and_without_room_nothing_is_left_open(
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(valve_room, "CALLS", counted := Calls(lambda: 3))
     before = descriptors()

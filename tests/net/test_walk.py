@@ -1,4 +1,4 @@
-"""S8: what one address may cost in questions to the DNS is a number, whatever its owner writes into its zone."""
+"""T-B4: what one address may cost in questions to the DNS is a number, whatever its owner writes into its zone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Zone:
 
 @pytest.mark.parametrize("names", [1, 3, 40])
 @pytest.mark.parametrize("deep", [1, MOST_DOMAINS, 10])
-async def test_s8_one_address_costs_a_number_of_questions(names: int, deep: int) -> None:
+async def test_TB4_one_address_costs_a_number_of_questions(names: int, deep: int) -> None:
     """Eight names of twelve labels cost 169 of them, and each new address the same again."""
     zone = Zone(names, deep)
     walk = Walk(zone, lambda name: "evil.test", Naming("provisioning-delegate"))  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ class Troubled(Zone):
         raise AssertionError
 
 
-async def test_s8_a_look_up_that_is_given_up_leaves_no_question_behind() -> None:
+async def test_TB4_a_look_up_that_is_given_up_leaves_no_question_behind() -> None:
     zone = Troubled(8, 1)
     walk = Walk(zone, lambda name: "evil.test", Naming("provisioning-delegate"))  # type: ignore[arg-type]
     with pytest.raises(DnsTrouble, match="nonsense"):

@@ -61,7 +61,7 @@ async def test_A7c_it_is_delivered_and_a_duplicate_is_ignored(hook: Webhook, rec
     assert receiver.told(2, seconds=0.3) == [BODY.decode()]
 
 
-async def test_B8_a_wrong_secret_or_an_old_time_is_refused_by_the_receiver(hook: Webhook, receiver: Receiver) -> None:
+async def test_TB8_a_wrong_secret_or_an_old_time_is_refused_by_the_receiver(hook: Webhook, receiver: Receiver) -> None:
     assert "403" in await refused(Webhook(hook.url, Secret("another-secret-0000"), hook.anchor))
     for minutes in (-6, 6):
         assert "403" in await refused(hook, clock=lambda minutes=minutes: now() + timedelta(minutes=minutes))
@@ -69,7 +69,7 @@ async def test_B8_a_wrong_secret_or_an_old_time_is_refused_by_the_receiver(hook:
 
 
 @pytest.mark.parametrize("change", ["body", "time", "none", "cut"])
-def test_B8_nothing_of_what_is_signed_can_be_changed(receiver: Receiver, authority: Folder, change: str) -> None:
+def test_TB8_nothing_of_what_is_signed_can_be_changed(receiver: Receiver, authority: Folder, change: str) -> None:
     signed = signature(Secret(SECRET), BODY, now())
     later = signature(Secret(SECRET), BODY, now() + timedelta(seconds=1)).partition(",")[0]
     header = {"time": f"{later},{signed.partition(',')[2]}", "none": "", "cut": signed[:-1]}.get(change, signed)
@@ -86,13 +86,13 @@ def test_A7c_the_signature_is_what_the_page_says() -> None:
         "t=1767225600,v1=fa7eaa06bf97d7815f3f456e97cde70c9e50cb005f01660c8d10b10c21964887")
 
 
-async def test_B5_the_address_is_judged_at_every_connect(hook: Webhook, receiver: Receiver) -> None:
+async def test_TB5_the_address_is_judged_at_every_connect(hook: Webhook, receiver: Receiver) -> None:
     assert "this machine" in await refused(hook, Outbound())
     assert receiver.told(1, seconds=0.2) == []
 
 
-async def test_B8_whom_to_trust_is_the_anchor_or_the_system(hook: Webhook, factory: Folder, authority: Folder,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_TB8_whom_to_trust_is_the_anchor_or_the_system(hook: Webhook, factory: Folder, authority: Folder,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     assert "unknown authority" in await refused(Webhook(hook.url, hook.secret, factory.ca_path.read_text()))
     system = Webhook(hook.url, hook.secret)
     assert "unknown authority" in await refused(system)
@@ -133,7 +133,7 @@ def answering(authority: Folder, status: int, headers: dict[str, str]) -> Iterat
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 404, 500, 503])
-async def test_B5_only_2xx_is_delivered_and_no_redirect_is_followed(authority: Folder, status: int) -> None:
+async def test_TB5_only_2xx_is_delivered_and_no_redirect_is_followed(authority: Folder, status: int) -> None:
     with answering(authority, status, {"Location": "/elsewhere"}) as (port, asked):
         hook = Webhook(f"https://localhost:{port}/hook", Secret(SECRET), authority.ca_path.read_text())
         assert f"HTTP {status}" in await refused(hook)

@@ -124,7 +124,7 @@ async def test_A7c_each_is_told_once_in_each_way(bench: Bench) -> None:
     assert await bench.states() == {NotificationState.SENT: 10}
 
 
-async def test_B8_several_processes_send_each_once(bench: Bench) -> None:
+async def test_TB8_several_processes_send_each_once(bench: Bench) -> None:
     for number in range(10):
         await bench.issue(f"TAG000{number}", CUSTOMERS[number % 3])
     notifiers = [bench.another() for _ in range(4)]
@@ -133,7 +133,7 @@ async def test_B8_several_processes_send_each_once(bench: Bench) -> None:
     assert sorted(bench.mail.tries) == [f"TAG000{number}" for number in range(10)]
 
 
-async def test_B9_a_target_that_is_down_or_silent_holds_up_no_other(bench: Bench) -> None:
+async def test_TB9_a_target_that_is_down_or_silent_holds_up_no_other(bench: Bench) -> None:
     bench.mail.down["acme-1"] = down()
     bench.mail.silent.add("globex-1")
     for customer in CUSTOMERS:
@@ -153,7 +153,7 @@ async def _until(true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_B8_it_waits_longer_after_each_failure(bench: Bench) -> None:
+async def test_TB8_it_waits_longer_after_each_failure(bench: Bench) -> None:
     bench.mail.down["acme-1"] = down()
     await bench.issue("TAG0001")
     tried: list[datetime] = []
@@ -166,7 +166,7 @@ async def test_B8_it_waits_longer_after_each_failure(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("failures", range(15))
-def test_B8_the_pause_is_between_half_a_minute_and_an_hour(failures: int) -> None:
+def test_TB8_the_pause_is_between_half_a_minute_and_an_hour(failures: int) -> None:
     least, most = pause(failures, 0.0), pause(failures, 1.0)
     assert timedelta(seconds=30) <= least <= most <= timedelta(hours=1)
     assert failures == 0 or least < most, "not all that failed together come back together"
@@ -186,7 +186,7 @@ async def test_A7c_down_then_up_and_everything_arrives(bench: Bench, caplog: pyt
 
 
 async def test_A7c_it_gives_up_after_three_days_and_says_how_to_go_on(bench: Bench,
-                                                                     caplog: pytest.LogCaptureFixture) -> None:
+                                                                      caplog: pytest.LogCaptureFixture) -> None:
     bench.mail.down["acme-1"] = down()
     await bench.issue("TAG0001")
     while (await bench.states())[NotificationState.WAITING]:
@@ -227,7 +227,7 @@ async def test_A7c_whom_to_tell_is_looked_up_when_it_is_told(bench: Bench) -> No
     assert bench.webhook.tries == []
 
 
-async def test_C11_neither_log_nor_outbox_tells_a_secret(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_TC11_neither_log_nor_outbox_tells_a_secret(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Not even a fault of ours whose words hold one."""
     caplog.set_level(logging.DEBUG)
     bench.mail.down["acme-1"] = RuntimeError("with Canary-Passw0rd in it")
@@ -243,7 +243,7 @@ async def test_C11_neither_log_nor_outbox_tells_a_secret(bench: Bench, caplog: p
 @pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), RuntimeError("x" * 9999),
                                    down("550 \udcff\udcfe\r\n\x1b[2J\u202e" + "y" * 9999)],
                          ids=["not utf-8", "a fault of ours", "words that nothing can write"])
-async def test_s9_whatever_a_carrier_raises_its_queue_rests_longer_each_time_and_is_given_up_in_words(
+async def test_TC10_whatever_a_carrier_raises_its_queue_rests_longer_each_time_and_is_given_up_in_words(
         bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     bench.mail.down["acme-1"] = error
     await bench.issue("TAG0001")

@@ -33,7 +33,7 @@ def told(notice: Notice, identity: IdentityKind | None = None, kind: Notificatio
 @pytest.mark.parametrize(("identity", "shown"), [
     (IdentityKind.SHARED, "the certificate that devices share"),
     (IdentityKind.OWN, "another certificate for this device")])
-def test_6_1_a_second_claimant_is_told_in_plain_words(identity: IdentityKind, shown: str) -> None:
+def test_R_contested_a_second_claimant_is_told_in_plain_words(identity: IdentityKind, shown: str) -> None:
     letter = words.letter(told(Notice.SECOND_CLAIMANT, identity), ACME, "d@example.com", "admin@acme.example")
     assert letter.subject == "Somebody else asked for device ABC1234"
     lines = letter.text.splitlines()
@@ -49,7 +49,7 @@ def test_what_is_sent_anew_is_the_same_to_the_byte() -> None:
     assert words.body(told(Notice.SECOND_CLAIMANT)) == words.body(told(Notice.SECOND_CLAIMANT))
 
 
-def test_b8_what_was_told_before_reads_as_before() -> None:
+def test_TB8_what_was_told_before_reads_as_before() -> None:
     body = json.loads(words.body(told(Notice.PROVISIONED)))
     assert body["type"] == "provisioned"
     assert "identity" not in body

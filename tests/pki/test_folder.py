@@ -12,6 +12,7 @@ from cryptography import x509
 import pki.folder
 from pki import DELEGATOR_SERVER, DEVICE, Folder, Kind, PkiError, Reason, disk, keys
 from pki.ledger import Event, serial_text
+from pki.request import requested
 
 ISSUED = [
     ("delegator-server", "d.example.com", "server/d.example.com", 2),
@@ -29,7 +30,7 @@ ISSUED = [
 def test_a2_every_profile_is_issued_to_its_place_with_its_chain(
     folder: Folder, openssl: Callable[..., str], profile: str, name: str, stem: str, length: int, key_type: str
 ) -> None:
-    made = folder.issue(profile, name, key_type=key_type)
+    made = folder.issue(profile, name, key=key_type)
     assert made.certificate_path == folder.path / f"{stem}.crt"
     assert made.key_path == folder.path / f"{stem}.key"
     assert len(x509.load_pem_x509_certificates(made.certificate_path.read_bytes())) == length
@@ -192,7 +193,7 @@ def test_a2_a_partner_s_request_is_certified_and_its_key_never_comes_here(
 ) -> None:
     wishes = ("-addext", "basicConstraints=CA:TRUE", "-addext", "subjectAltName=DNS:bank.example")
     csr = request_file("-newkey", "rsa:2048", *wishes, subject="/CN=bank.example/O=Evil").read_bytes()
-    made = folder.issue("delegator-server", "partner.example.com", csr=csr)
+    made = folder.issue("delegator-server", "partner.example.com", key=requested(csr))
     assert made.key_path is None
     assert list((folder.path / "server").iterdir()) == [made.certificate_path]
     text = openssl("x509", "-in", made.certificate_path, "-noout", "-text")
@@ -206,8 +207,8 @@ def test_a2_a_partner_s_request_is_certified_and_its_key_never_comes_here(
 def test_a2_a_request_does_not_take_the_place_of_a_pair(folder: Folder, request_file: Callable[..., Path]) -> None:
     folder.issue("delegator-server", "d.example.com")
     with pytest.raises(PkiError, match="never overwritten"):
-        folder.issue("delegator-server", "d.example.com", csr=request_file().read_bytes())
-    renewed = folder.issue("delegator-server", "d.example.com", csr=request_file().read_bytes(), renew=True)
+        folder.issue("delegator-server", "d.example.com", key=requested(request_file().read_bytes()))
+    renewed = folder.issue("delegator-server", "d.example.com", key=requested(request_file().read_bytes()), renew=True)
     assert renewed.key_path is None
     assert len(list((folder.path / "server" / "retired").glob("*.key"))) == 1
 

@@ -89,7 +89,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         "crl as a public one": codes(("lint_crl", "lint", "-t", "CRL", "-p", "BR"), folder.crl_path),
     }
     for number, (profile, name) in enumerate(LEAVES):
-        made = folder.issue(profile, name, key_type=("ec", "rsa")[number % 2])
+        made = folder.issue(profile, name, key=("ec", "rsa")[number % 2])
         alone = place / f"{number}.pem"  # pkilint reads one certificate a file
         alone.write_bytes(made.certificate.public_bytes(serialization.Encoding.PEM))
         result[f"{profile} {name}"] = codes(PKIX, alone)

@@ -232,7 +232,7 @@ def test_a2_openssl_agrees_with_the_verdicts(folder: Folder, openssl: Callable[.
                 folder.crl_path, made.certificate_path, ok=trusted)  # fmt: skip
 
 
-def test_a4_only_the_authorities_that_are_named_sign_peers_and_each_has_a_list(tmp_path: Path) -> None:
+def test_TA4_only_the_authorities_that_are_named_sign_peers_and_each_has_a_list(tmp_path: Path) -> None:
     """A4: root, two authorities beneath it, one of them named; its list, not the root's, says who was revoked."""
     root = authority("Root")
     names = {name: authority(name, root) for name in ("Devices", "Mail")}

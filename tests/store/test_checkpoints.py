@@ -26,7 +26,7 @@ from delegator.store.transaction import Query
     (50, 0, 0, {"quiet": True, "held": True}, Step.NOTHING)],
     ids=["empty", "little", "little and quiet", "enough", "all in", "all in and large", "busy", "long", "too long",
          "long, mostly in", "enough and held", "held"])
-def test_8_what_is_done_with_the_log(frames, done, size, how, step):
+def test_R_log_what_is_done_with_the_log(frames, done, size, how, step):
     assert next_step(frames, done, size, **how) is step
 
 
@@ -63,7 +63,7 @@ async def rounds(store, number: int) -> None:
         await store._driver.driver._keeping._round()
 
 
-async def test_8_no_commit_of_a_server_brings_the_log_in(store, path):
+async def test_R_log_no_commit_of_a_server_brings_the_log_in(store, path):
     """SQLite would, in the commit that makes it a thousand pages long."""
     assert store._driver.driver._connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
     await grown(store, 3 * PAGES * 4096)
@@ -71,7 +71,7 @@ async def test_8_no_commit_of_a_server_brings_the_log_in(store, path):
     assert path.stat().st_size > 2 * PAGES * 4096
 
 
-async def test_8_a_log_that_a_reader_held_is_told_of_brought_in_and_cut_when_it_is_quiet(store, path, ask, caplog):
+async def test_R_log_a_log_that_a_reader_held_is_told_of_brought_in_and_cut_when_it_is_quiet(store, path, ask, caplog):
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM claims").fetchone()
@@ -88,7 +88,7 @@ async def test_8_a_log_that_a_reader_held_is_told_of_brought_in_and_cut_when_it_
     assert (await store.open_and_issue(ask(), lambda claim: "x")).outcome is Outcome.SAME_AGAIN
 
 
-async def test_8_under_load_the_log_begins_anew_and_holds_all_that_was_told(store, path, ask, key, monkeypatch):
+async def test_R_log_under_load_the_log_begins_anew_and_holds_all_that_was_told(store, path, ask, key, monkeypatch):
     monkeypatch.setattr(checkpoints, "PAGES", 20)
     monkeypatch.setattr(checkpoints, "LONG", 80)
     monkeypatch.setattr(keeping, "PAGES", 20)
@@ -102,7 +102,7 @@ async def test_8_under_load_the_log_begins_anew_and_holds_all_that_was_told(stor
     assert {one.claim_id: one for one in await store.claims(most=1000)} == {one.claim_id: one for one in told}
 
 
-async def test_8_a_close_waits_for_the_step_under_way(path, key):
+async def test_R_log_a_close_waits_for_the_step_under_way(path, key):
     store = await open_store(path, key)
     store.listen(lambda: None)
     await grown(store, 8 * PAGES * 4096)
@@ -112,7 +112,7 @@ async def test_8_a_close_waits_for_the_step_under_way(path, key):
 
 
 @pytest.mark.slow
-async def test_8_half_a_gigabyte_of_log_holds_up_nobody_for_as_long_as_it_takes_to_bring_it_in(path, key):
+async def test_R_log_half_a_gigabyte_of_log_holds_up_nobody_for_as_long_as_it_takes_to_bring_it_in(path, key):
     """The worst commit while a long reader's log is brought in waits for a part of what one wait for all would take:
     as SQLite does it it was 3.0 to 11.3 s, apart from commits 0.11 to 0.17 (measured, on a busy machine)."""
     store = await open_store(path, key)

@@ -1,4 +1,4 @@
-"""Contract: the life of one claim, asking -> issued -> confirmed, or expired, released (DESIGN 6.3 and 6.4)."""
+"""Contract: the life of one claim, asking -> issued -> confirmed, or expired, released (R-once and R-durable)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def issued(store, asking, at):
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-async def test_6_4_a_claim_is_on_record_as_asking_before_anybody_is_called(store, ask, at):
+async def test_R_durable_a_claim_is_on_record_as_asking_before_anybody_is_called(store, ask, at):
     opened = await store.open_claim(ask(kind=IdentityKind.SHARED, by="secret:s"))
     claim = await store.claim(opened.claim.claim_id)
     assert opened.outcome is Outcome.OPENED
@@ -40,13 +40,13 @@ async def test_6_4_a_claim_is_on_record_as_asking_before_anybody_is_called(store
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
 
 
-async def test_6_4_while_the_delegate_is_asked_the_same_device_is_told_to_wait(store, ask, asking):
+async def test_R_durable_while_the_delegate_is_asked_the_same_device_is_told_to_wait(store, ask, asking):
     opened = await store.open_claim(ask(minute=0.99))
     assert (opened.outcome, opened.claim.claim_id) == (Outcome.BUSY, asking.claim_id)
 
 
 @pytest.mark.parametrize("how", ["busy_until passed", "pause", "pause_all"])
-async def test_6_4_after_a_crash_or_a_failed_callback_the_same_claim_is_taken_up_again(store, ask, asking, how):
+async def test_R_durable_after_a_crash_or_a_failed_callback_the_same_claim_is_taken_up_again(store, ask, asking, how):
     """The claim id is the callback's idempotency key: the delegate is asked again for the very same claim."""
     await {"pause": lambda: store.pause(asking.claim_id), "pause_all": store.pause_all}.get(
         how, lambda: asyncio.sleep(0))()
@@ -57,7 +57,7 @@ async def test_6_4_after_a_crash_or_a_failed_callback_the_same_claim_is_taken_up
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
 
 
-async def test_6_4_pausing_one_claim_leaves_others_busy(store, ask, asking):
+async def test_R_durable_pausing_one_claim_leaves_others_busy(store, ask, asking):
     await store.open_claim(ask("ABC1235"))
     await store.pause(asking.claim_id)
     assert (await store.open_claim(ask("ABC1235"))).outcome is Outcome.BUSY
@@ -93,20 +93,21 @@ async def test_A10_a_route_that_changed_after_the_answer_changes_nothing(store, 
 # --- issued -------------------------------------------------------------------------------------------------------
 
 
-async def test_6_4_issued_is_on_record_before_anything_is_answered(store, asking, at):
+async def test_R_durable_issued_is_on_record_before_anything_is_answered(store, asking, at):
     claim = await store.issue(asking.claim_id, TEXT, at(0.5))
     assert await store.claim(asking.claim_id) == claim
     assert (claim.state, claim.issued_at, store.reveal(claim)) == (ClaimState.ISSUED, at(0.5), TEXT)
     assert TEXT.encode() not in claim.sealed
 
 
-async def test_6_4_the_first_answer_stays_when_two_come(store, asking, issued, at):
+async def test_R_durable_the_first_answer_stays_when_two_come(store, asking, issued, at):
     assert await store.issue(asking.claim_id, "another", at(0.6)) is None
     assert store.reveal(await store.claim(asking.claim_id)) == TEXT
     assert await store.issue("f" * 32, TEXT, at(0.6)) is None
 
 
-async def test_6_4_whoever_was_slow_with_the_answer_issues_first_and_the_other_tries_again(store, ask, asking, at):
+async def test_R_durable_whoever_was_slow_with_the_answer_issues_first_and_the_other_tries_again(
+        store, ask, asking, at):
     """A crashed try is taken up, and between the look and the answer the one that was held for dead answers."""
     def work():
         taken_up = claims.open_and_issue(ask(minute=2), lambda claim_id: b"second")
@@ -123,13 +124,13 @@ async def test_6_4_whoever_was_slow_with_the_answer_issues_first_and_the_other_t
     assert (await store.claim(asking.claim_id)).sealed == b"first"
 
 
-async def test_6_3_the_same_device_gets_the_same_answer_within_its_lease(store, ask, issued):
+async def test_R_once_the_same_device_gets_the_same_answer_within_its_lease(store, ask, issued):
     for minute in (0.6, 30, 59.99):
         opened = await store.open_claim(ask(minute=minute))
         assert (opened.outcome, opened.claim) == (Outcome.SAME_AGAIN, issued)
 
 
-async def test_6_3_a_sealed_credential_opens_for_its_own_claim_only(store, ask, issued, at):
+async def test_R_sealed_a_sealed_credential_opens_for_its_own_claim_only(store, ask, issued, at):
     other = (await store.open_claim(ask("ABC1235"))).claim
     swapped = await store.issue(other.claim_id, "other", at(1))
     with pytest.raises(DelegatorError) as refusal:
@@ -138,7 +139,7 @@ async def test_6_3_a_sealed_credential_opens_for_its_own_claim_only(store, ask, 
 
 
 @pytest.mark.parametrize("state", ["asking", "issued", "confirmed"])
-async def test_6_3_anybody_else_gets_nothing_whatever_the_state(store, ask, asking, at, state):
+async def test_R_once_anybody_else_gets_nothing_whatever_the_state(store, ask, asking, at, state):
     if state != "asking":
         await store.issue(asking.claim_id, TEXT, at(0.5))
     if state == "confirmed":
@@ -150,7 +151,7 @@ async def test_6_3_anybody_else_gets_nothing_whatever_the_state(store, ask, aski
     assert await store.claim(asking.claim_id) == before
 
 
-async def test_6_4_a_credential_at_hand_is_opened_and_issued_in_one_step(store, ask, at):
+async def test_R_durable_a_credential_at_hand_is_opened_and_issued_in_one_step(store, ask, at):
     opened = await store.open_and_issue(ask(), lambda claim_id: f"for {claim_id}")
     assert (opened.outcome, opened.claim.state) == (Outcome.ISSUED, ClaimState.ISSUED)
     assert store.reveal(opened.claim) == f"for {opened.claim.claim_id}"
@@ -159,13 +160,13 @@ async def test_6_4_a_credential_at_hand_is_opened_and_issued_in_one_step(store, 
     assert (await store.open_and_issue(ask(by="key:two"), lambda claim: "stolen")).outcome is Outcome.TAKEN
 
 
-async def test_6_4_what_a_crash_left_asking_is_issued_in_one_step_too(store, ask, asking):
+async def test_R_durable_what_a_crash_left_asking_is_issued_in_one_step_too(store, ask, asking):
     await store.pause_all()
     opened = await store.open_and_issue(ask(minute=1), lambda claim: TEXT)
     assert (opened.claim.claim_id, store.reveal(opened.claim)) == (asking.claim_id, TEXT)
 
 
-async def test_6_4_when_the_credential_cannot_be_made_there_is_no_claim(store, ask):
+async def test_R_durable_when_the_credential_cannot_be_made_there_is_no_claim(store, ask):
     def broken(claim):
         raise LookupError("no password")
     with pytest.raises(LookupError):
@@ -179,7 +180,7 @@ async def test_6_4_when_the_credential_cannot_be_made_there_is_no_claim(store, a
 
 @pytest.mark.parametrize("state", ["asking", "issued"])
 @pytest.mark.parametrize("by", ["key:one", "key:two"])
-async def test_6_3_a_lapsed_claim_makes_room_for_a_new_one_and_is_wiped(store, ask, asking, at, state, by):
+async def test_R_once_a_lapsed_claim_makes_room_for_a_new_one_and_is_wiped(store, ask, asking, at, state, by):
     if state == "issued":
         await store.issue(asking.claim_id, TEXT, at(0.5))
     opened = await store.open_claim(ask(by=by, minute=60))
@@ -191,13 +192,13 @@ async def test_6_3_a_lapsed_claim_makes_room_for_a_new_one_and_is_wiped(store, a
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
 
 
-async def test_6_3_a_confirmed_claim_never_lapses(store, ask, issued, at):
+async def test_R_once_a_confirmed_claim_never_lapses(store, ask, issued, at):
     await store.confirm(issued.claim_id, "key:one", Result.DEPLOYED, None, at(1))
     assert await store.expire_lapsed(at(10_000)) == 0
     assert (await store.open_claim(ask(minute=10_000))).outcome is Outcome.DONE
 
 
-async def test_6_3_sweeping_expires_what_lapsed_and_nothing_else(store, ask, issued, at):
+async def test_R_once_sweeping_expires_what_lapsed_and_nothing_else(store, ask, issued, at):
     young = (await store.open_claim(ask("ABC1235", minute=1))).claim
     assert await store.expire_lapsed(at(59.99)) == 0
     assert await store.expire_lapsed(at(60)) == 1
@@ -209,7 +210,7 @@ async def test_6_3_sweeping_expires_what_lapsed_and_nothing_else(store, ask, iss
     assert await store.issue(issued.claim_id, TEXT, at(61)) is None
 
 
-async def test_6_3_attempts_are_used_up_by_claims_that_lapsed(store, ask):
+async def test_R_once_attempts_are_used_up_by_claims_that_lapsed(store, ask):
     policy = Policy(attempts=2)
     for attempt in (1, 2):
         opened = await store.open_claim(ask(minute=attempt * 60, policy=policy))
@@ -236,7 +237,7 @@ async def test_A13_confirmed_wipes_the_credential_and_repeating_changes_nothing(
 
 
 @pytest.mark.parametrize("by", ["key:two", "", None, "KEY:ONE", "key:one "])
-async def test_6_3_only_the_binding_that_opened_a_claim_confirms_it(store, issued, at, by):
+async def test_R_bound_only_the_binding_that_opened_a_claim_confirms_it(store, issued, at, by):
     assert await store.confirm(issued.claim_id, by, Result.DEPLOYED, None, at(5)) is None
     assert await store.claim(issued.claim_id) == issued
 
@@ -251,7 +252,7 @@ async def test_A13_failed_is_kept_on_record_and_the_claim_stays_for_the_next_try
     assert (ended.state, ended.result, ended.detail) == (ClaimState.CONFIRMED, Result.DEPLOYED, None)
 
 
-async def test_6_3_what_was_not_issued_is_not_confirmed(store, asking, at):
+async def test_R_once_what_was_not_issued_is_not_confirmed(store, asking, at):
     assert await store.confirm("f" * 32, "key:one", Result.DEPLOYED, None, at(1)) is None
     assert await store.confirm(asking.claim_id, "key:one", Result.DEPLOYED, None, at(1)) is None
     await store.expire_lapsed(at(60))

@@ -1,5 +1,5 @@
 """Simulation: the core of claims under a clock that moves when told and a store whose disk fails at any statement or
-commit (DESIGN 6.3, 6.4).
+commit (R-durable).
 
 The walk of test_claims_machine, with one rule more: something is done while the disk fails. The caller is told, the
 model stays as it was, and so does the record: no half of a change, no row of audit, no place taken. Afterwards the
@@ -124,13 +124,13 @@ def walk(key, ask, at, *, least: int, examples: int, steps: int) -> None:
                 suppress_health_check=list(HealthCheck)))
 
 
-def test_6_4_a_disk_that_fails_at_any_statement_changes_nothing(key, ask, at):
+def test_R_durable_a_disk_that_fails_at_any_statement_changes_nothing(key, ask, at):
     walk(key, ask, at, least=50, examples=10, steps=25)
     assert FailingMachine.told >= 5
 
 
 @pytest.mark.slow
-def test_6_4_a_long_walk_under_a_failing_disk(key, ask, at):
+def test_R_durable_a_long_walk_under_a_failing_disk(key, ask, at):
     """A hundred thousand steps in `make proof`, a fiftieth of them otherwise."""
     least = 100_000 if THOROUGH else 2_000
     walk(key, ask, at, least=least, examples=25, steps=100)

@@ -1,4 +1,4 @@
-"""Contract: any walk of asks, answers, crashes and ends keeps what claims promise (DESIGN 6.3, 6.4).
+"""Contract: any walk of asks, answers, crashes and ends keeps what claims promise (R-once, R-durable).
 
 A model in memory, told anew and simpler than the store, predicts every outcome, and every row of audit that a change
 of a claim leaves; a clock that only moves when told.
@@ -268,7 +268,7 @@ class ClaimsMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_6_3_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, tmp_path, ask, at):
+def test_R_once_any_walk_of_asks_answers_crashes_and_ends_keeps_the_promises(database, tmp_path, ask, at):
     def machine() -> ClaimsMachine:
         """In an empty database each time, so that the same steps do the same again."""
         for path in tmp_path.iterdir():

@@ -1,4 +1,4 @@
-"""Contract: a server's clock that jumps by ten years, either way and back, gives no second credential (A10)."""
+"""Contract: a server's clock that jumps by ten years, either way and back, gives no second credential (T-A10)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DECADE = 10 * 365 * 24 * 60
 
 
 @pytest.mark.parametrize("jump", [DECADE, -DECADE])
-async def test_A10_while_the_clock_is_wrong_a_live_claim_is_the_same_or_over(store, ask, at, jump):
+async def test_TA10_while_the_clock_is_wrong_a_live_claim_is_the_same_or_over(store, ask, at, jump):
     first = await store.open_and_issue(ask(), lambda claim: "first")
     assert first.outcome is Outcome.ISSUED
     thief = await store.open_and_issue(ask(by="key:two", minute=jump), lambda claim: "stolen")
@@ -33,7 +33,7 @@ async def test_A10_while_the_clock_is_wrong_a_live_claim_is_the_same_or_over(sto
     assert sum(one.state is ClaimState.ISSUED for one in claims) == 1
 
 
-async def test_A10_what_is_expired_by_a_clock_ahead_stays_so_and_nothing_is_by_a_clock_behind(store, ask, at):
+async def test_TA10_what_is_expired_by_a_clock_ahead_stays_so_and_nothing_is_by_a_clock_behind(store, ask, at):
     await store.open_and_issue(ask(), lambda claim: "first")
     assert await store.expire_lapsed(at(-DECADE)) == 0
     assert await store.expire_lapsed(at(DECADE)) == 1
@@ -42,7 +42,7 @@ async def test_A10_what_is_expired_by_a_clock_ahead_stays_so_and_nothing_is_by_a
     assert [one.state for one in await store.claims()].count(ClaimState.EXPIRED) == 1
 
 
-async def test_A10_a_claim_that_was_busy_by_a_clock_ahead_is_free_again_at_once(store, ask, at):
+async def test_TA10_a_claim_that_was_busy_by_a_clock_ahead_is_free_again_at_once(store, ask, at):
     """A crash in the very moment of a jump: else it would be busy for ten years."""
     opened = await store.open_claim(ask(minute=DECADE))
     assert (await store.open_claim(ask(minute=1))).outcome is Outcome.RESUMED
@@ -53,7 +53,7 @@ async def test_A10_a_claim_that_was_busy_by_a_clock_ahead_is_free_again_at_once(
     assert (await store.open_claim(ask(minute=3))).outcome is Outcome.OPENED
 
 
-async def test_A10_what_was_asked_before_a_clock_could_be_believed_is_not_over_yet(store, ask, at):
+async def test_TA10_what_was_asked_before_a_clock_could_be_believed_is_not_over_yet(store, ask, at):
     """One look ahead of a start: the claim keeps its credential, its device is told to come again, a thief nothing."""
     await store.open_and_issue(ask(), lambda claim: "first")
     since = milliseconds(at(DECADE - 1))
@@ -66,7 +66,7 @@ async def test_A10_what_was_asked_before_a_clock_could_be_believed_is_not_over_y
     assert await store.expire_lapsed(at(DECADE)) == 1, "once two looks agree"
 
 
-async def test_A10_reading_tells_nothing_else_than_the_claims_own_transaction(store, ask, at):
+async def test_TA10_reading_tells_nothing_else_than_the_claims_own_transaction(store, ask, at):
     """Where the line does not move a device gets what it has by reading: not where it is told to come again."""
     await store.open_and_issue(ask(), lambda claim: "first")
     for late in (ask(minute=1), ask(minute=DECADE, since=milliseconds(at(DECADE - 1)))):
@@ -74,14 +74,14 @@ async def test_A10_reading_tells_nothing_else_than_the_claims_own_transaction(st
         assert (read and read.outcome) == (told.outcome if told.outcome is Outcome.SAME_AGAIN else None)
 
 
-async def test_A10_what_was_asked_since_the_clock_stands_is_over_in_time(store, ask, at):
+async def test_TA10_what_was_asked_since_the_clock_stands_is_over_in_time(store, ask, at):
     since = milliseconds(at(0))
     await store.open_and_issue(ask(since=since), lambda claim: "first")
     again = await store.open_and_issue(ask(minute=60, since=since), lambda claim: "second")
     assert again.outcome is Outcome.ISSUED
 
 
-async def test_A10_room_is_not_made_by_a_clock_that_is_not_believed(store, ask, at):
+async def test_TA10_room_is_not_made_by_a_clock_that_is_not_believed(store, ask, at):
     """A claim whose lease is over gives its place to who asks: not before that is sure."""
     full = {"tag": "XYZ0001", "minute": DECADE, "policy": Policy(max_devices=1)}
     await store.open_and_issue(ask(), lambda claim: "first")

@@ -1,4 +1,5 @@
-"""How settings name a PostgreSQL: its servers, where its password is, TLS where words leave this machine (DESIGN 8)."""
+"""How settings name a PostgreSQL: its servers, where its password is, TLS where words leave this machine
+(R-settings)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ ROOT = Path(__file__).parents[2]
     ("postgresql:///d?host=/run/postgresql", (("/run/postgresql", 5432),), None),
     ("postgresql:///d?host=one.example,two.example&port=1,2", (("one.example", 1), ("two.example", 2)), "verify-full"),
     ("postgresql:///d?service=delegator", (), None)])
-def test_8_a_url_names_one_server_or_several_and_others_than_here_are_spoken_to_with_tls(url, hosts, tls, monkeypatch):
+def test_R_settings_a_url_names_one_server_or_several_and_others_than_here_are_spoken_to_with_tls(
+        url, hosts, tls, monkeypatch):
     for name in ("PGSSLMODE", "PGSERVICE"):
         monkeypatch.delenv(name, raising=False)
     server = server_of(url)
@@ -45,7 +47,7 @@ def test_8_a_url_names_one_server_or_several_and_others_than_here_are_spoken_to_
 
 @pytest.mark.parametrize("url", ["mysql://u@db/d", "db.example", "postgresql://u@db:port/d", "postgresql://[::1/d",
                                  "postgresql://u@db/d?sslmode"])
-def test_8_what_is_no_url_is_told_with_the_setting_and_an_example(url):
+def test_R_settings_what_is_no_url_is_told_with_the_setting_and_an_example(url):
     with pytest.raises(DelegatorError) as error:
         server_of(url)
     assert error.value.kind is Kind.CONFIGURATION
@@ -55,7 +57,7 @@ def test_8_what_is_no_url_is_told_with_the_setting_and_an_example(url):
 
 @pytest.mark.parametrize("url", ["postgresql://u:secret-word@db/d", "postgresql://u@db/d?password=secret-word",
                                  "postgresql://u@db/d?sslmode=require&password=secret-word"])
-def test_6_5_a_password_in_a_url_is_refused_before_anything_can_show_it(url, tmp_path):
+def test_R_secret_a_password_in_a_url_is_refused_before_anything_can_show_it(url, tmp_path):
     for source in ({"DELEGATOR_STORE__URL": url}, {}):
         (tmp_path / "delegator.toml").write_text(f'[store]\nurl = "{url}"\n')
         with pytest.raises(DelegatorError) as error:
@@ -65,12 +67,12 @@ def test_6_5_a_password_in_a_url_is_refused_before_anything_can_show_it(url, tmp
         assert "secret-word" not in f"{error.value.detail} {error.value.hint} {error.value}"
 
 
-def test_6_5_urls_without_a_password_are_taken_as_they_are():
+def test_R_settings_urls_without_a_password_are_taken_as_they_are():
     for url in ("", "postgresql://u@one:1,two:2/d", "postgresql://u@[::1]:6000/d", "postgresql:///d?passfile=/x:y"):
         assert config.Store(url=url).url == url
 
 
-async def test_6_5_a_password_file_that_others_can_read_is_refused(tmp_path):
+async def test_R_secret_a_password_file_that_others_can_read_is_refused(tmp_path):
     file = tmp_path / "password"
     with pytest.raises(DelegatorError, match="No such file"):
         await connect(server_of("postgresql://u@localhost:1/d", str(file)))
@@ -83,7 +85,7 @@ async def test_6_5_a_password_file_that_others_can_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("which", ["password", "root.crt"])
-async def test_6_5_a_file_that_does_not_answer_keeps_the_loop_from_nothing(tmp_path, monkeypatch, which):
+async def test_R_later_a_file_that_does_not_answer_keeps_the_loop_from_nothing(tmp_path, monkeypatch, which):
     """The disk answers only once the loop has gone on."""
     went_on, waited = threading.Event(), []
     password, root = tmp_path / "password", tmp_path / "root.crt"
@@ -104,7 +106,7 @@ async def test_6_5_a_file_that_does_not_answer_keeps_the_loop_from_nothing(tmp_p
     assert waited == [True]
 
 
-async def test_6_5_a_file_that_never_answers_is_a_database_that_is_away(tmp_path, monkeypatch):
+async def test_R_later_a_file_that_never_answers_is_a_database_that_is_away(tmp_path, monkeypatch):
     answers_again = threading.Event()
     monkeypatch.setattr(connecting, "CONNECT", 0.05)
     monkeypatch.setattr(connecting, "_looked_through", lambda server: answers_again.wait(20) and None)
@@ -116,7 +118,7 @@ async def test_6_5_a_file_that_never_answers_is_a_database_that_is_away(tmp_path
         answers_again.set()
 
 
-def test_6_5_every_file_that_asyncpg_reads_is_read_aside_before(tmp_path, monkeypatch):
+def test_R_later_every_file_that_asyncpg_reads_is_read_aside_before(tmp_path, monkeypatch):
     """Its source names them: another one there fails here."""
     source = Path(asyncpg.connect_utils.__file__).read_text()
     variables = set(re.findall(r"'(PGSSL(?:ROOTCERT|CERT|KEY|CRL)|PGPASSFILE|PGSERVICEFILE)'", source))
@@ -136,7 +138,7 @@ def test_6_5_every_file_that_asyncpg_reads_is_read_aside_before(tmp_path, monkey
         f"{tmp_path}/.postgresql/postgresql.key", "/pass", f"{tmp_path}/.pg_service.conf"]
 
 
-def test_8_without_the_extra_a_url_says_what_to_install():
+def test_R_settings_without_the_extra_a_url_says_what_to_install():
     """asyncpg is looked for only where a URL is named; nothing else needs it."""
     code = ("import sys; sys.modules['asyncpg'] = None\n"
             "import asyncio; from delegator import config; from delegator.sealing import SealingKey\n"
@@ -149,7 +151,7 @@ def test_8_without_the_extra_a_url_says_what_to_install():
 
 
 @pytest.mark.counterpart("initdb", "openssl")
-async def test_6_5_with_a_password_and_tls_as_the_settings_say(tmp_path, factory):
+async def test_R_settings_with_a_password_and_tls_as_the_settings_say(tmp_path, factory):
     """SCRAM over TLS: the password from its file, the server's certificate by anchor and name."""
     folder = factory.path
     with cluster_folder() as place:

@@ -1,5 +1,5 @@
 """The copy of the small tables that handshakes decide by: whole, as fresh as the question, read by one for all
-(DESIGN 8; A6, A8)."""
+(R-seen; A6, A8)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def lost(_world: World) -> None:
     raise DelegatorError(Kind.TRY_LATER, "the database is away")
 
 
-async def test_8_a_copy_that_may_be_of_two_minds_is_shown_to_nobody():
+async def test_R_seen_a_copy_that_may_be_of_two_minds_is_shown_to_nobody():
     """Changed while one reads: who asks meanwhile waits for the copy that was read at one revision."""
     world = World(while_read=[changed])
     copies = world.copies
@@ -77,7 +77,7 @@ async def test_A6_after_a_change_that_was_heard_one_handshake_reads_for_all():
     assert world.asked == asked, "nothing new was heard"
 
 
-async def test_8_what_changes_after_the_copy_is_seen_by_the_next_who_asks_whether_heard_or_not():
+async def test_R_seen_what_changes_after_the_copy_is_seen_by_the_next_who_asks_whether_heard_or_not():
     world = World(heard=None)
     copies = world.copies
     assert (await copies.newest()).revision == 1

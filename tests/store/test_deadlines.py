@@ -1,4 +1,4 @@
-"""A store that is slow: each request has one deadline, and nobody joins a line that does not move (T1, T2, T4).
+"""A store that is slow: each request has one deadline, and nobody joins a line that does not move (T-C19).
 
 Laws about seconds, with a clock that is pretended (see pretending). PostgreSQL is pretended too: what it does about it
 in earnest stands in test_slow.
@@ -76,7 +76,7 @@ async def moving(store: Store) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_t2_a_device_is_told_to_try_later_at_its_deadline_and_nothing_was_done(tmp_path, ask):
+def test_TC19_a_device_is_told_to_try_later_at_its_deadline_and_nothing_was_done(tmp_path, ask):
     async def devices() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
             with held(tmp_path / "d.db"), loop().pretending():
@@ -90,7 +90,7 @@ def test_t2_a_device_is_told_to_try_later_at_its_deadline_and_nothing_was_done(t
     pretend(devices())
 
 
-def test_t2_a_wait_of_a_second_sends_everybody_away_who_comes_then_but_who_asks_again(tmp_path, ask):
+def test_TC19_a_wait_of_a_second_sends_everybody_away_who_comes_then_but_who_asks_again(tmp_path, ask):
     async def devices() -> None:
         async with opened(tmp_path / "d.db") as (store, driver):
             before = (await store.open_and_issue(ask("OLD0001"), lambda claim: "x")).claim
@@ -115,7 +115,7 @@ def test_t2_a_wait_of_a_second_sends_everybody_away_who_comes_then_but_who_asks_
     pretend(devices())
 
 
-def test_t2_who_joined_the_line_before_it_was_known_gets_what_it_has_at_its_deadline(tmp_path, ask):
+def test_TC19_who_joined_the_line_before_it_was_known_gets_what_it_has_at_its_deadline(tmp_path, ask):
     async def devices() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
             before = (await store.open_and_issue(ask("OLD0001"), lambda claim: "x")).claim
@@ -128,7 +128,7 @@ def test_t2_who_joined_the_line_before_it_was_known_gets_what_it_has_at_its_dead
     pretend(devices())
 
 
-def test_t2_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path, ask, caplog):
+def test_TC19_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path, ask, caplog):
     async def command() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
             with held(tmp_path / "d.db"), loop().pretending():
@@ -142,7 +142,7 @@ def test_t2_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_path
     assert not caplog.records, "a command says it itself, and speaks of no devices"
 
 
-def test_t2_the_log_says_once_why_and_once_that_it_is_over(tmp_path, ask, caplog, monkeypatch):
+def test_TC19_the_log_says_once_why_and_once_that_it_is_over(tmp_path, ask, caplog, monkeypatch):
     monkeypatch.setattr("delegator.store.slowness.WELL", 0)
 
     async def devices() -> None:
@@ -157,7 +157,7 @@ def test_t2_the_log_says_once_why_and_once_that_it_is_over(tmp_path, ask, caplog
     assert "answers in time again" in well
 
 
-def test_t1_one_long_turn_of_the_loop_makes_no_old_line(tmp_path, ask):
+def test_TC19_one_long_turn_of_the_loop_makes_no_old_line(tmp_path, ask):
     """What was done meanwhile, in a thread or elsewhere, is heard of only after it."""
     async def crowd() -> None:
         async with opened(tmp_path / "d.db") as (store, driver):
@@ -185,7 +185,7 @@ def hang(driver: SqliteDriver, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event
     return free
 
 
-def test_t1_a_commit_that_hangs_costs_a_device_its_deadline_and_its_row_is_found_by_asking_again(
+def test_TC19_a_commit_that_hangs_costs_a_device_its_deadline_and_its_row_is_found_by_asking_again(
         tmp_path, ask, monkeypatch):
     async def devices() -> None:
         async with opened(tmp_path / "d.db") as (store, driver):
@@ -206,7 +206,7 @@ def test_t1_a_commit_that_hangs_costs_a_device_its_deadline_and_its_row_is_found
     pretend(devices())
 
 
-def test_t1_a_deadline_that_is_past_begins_nothing(tmp_path, ask):
+def test_TC19_a_deadline_that_is_past_begins_nothing(tmp_path, ask):
     async def device() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
             with loop().pretending(), Within(5):
@@ -239,7 +239,7 @@ class Busy:
 
 
 @pytest.mark.parametrize("connection", ["_connection", "_reader"])
-def test_t4_no_connection_of_a_server_sleeps_on_the_loop(tmp_path, connection):
+def test_TC19_no_connection_of_a_server_sleeps_on_the_loop(tmp_path, connection):
     async def looked_at() -> None:
         async with opened(tmp_path / "d.db") as (store, driver):
             with held(tmp_path / "d.db"), loop().pretending():
@@ -249,7 +249,7 @@ def test_t4_no_connection_of_a_server_sleeps_on_the_loop(tmp_path, connection):
 
 
 @pytest.mark.parametrize(("times", "told"), [(7, None), (10**6, Kind.TRY_LATER)], ids=["a moment", "for good"])
-def test_t4_a_read_that_somebody_is_in_the_way_of_waits_beside_the_loop_until_its_deadline(tmp_path, times, told):
+def test_TC19_a_read_that_somebody_is_in_the_way_of_waits_beside_the_loop_until_its_deadline(tmp_path, times, told):
     async def device() -> None:
         reader = Reader(tmp_path / "d.db", Busy(times))
         with loop().pretending():
@@ -259,7 +259,7 @@ def test_t4_a_read_that_somebody_is_in_the_way_of_waits_beside_the_loop_until_it
     pretend(device())
 
 
-def test_t4_after_a_read_that_slept_nobody_reads_on_the_loop_until_a_look_from_a_thread_was_quick(
+def test_TC19_after_a_read_that_slept_nobody_reads_on_the_loop_until_a_look_from_a_thread_was_quick(
         tmp_path, monkeypatch):
     """SQLite sleeps ten seconds where it cannot have a lock of its log's index, whatever the busy timeout."""
     now = [0.0]
@@ -284,7 +284,7 @@ def test_t4_after_a_read_that_slept_nobody_reads_on_the_loop_until_a_look_from_a
     pretend(devices())
 
 
-def test_t1_who_waits_for_another_to_read_the_small_tables_has_his_own_deadline():
+def test_TC19_who_waits_for_another_to_read_the_small_tables_has_his_own_deadline():
     async def devices() -> None:
         async def revision() -> int:
             await asyncio.sleep(60)
@@ -305,7 +305,7 @@ def test_t1_who_waits_for_another_to_read_the_small_tables_has_his_own_deadline(
 # --- turns by name ------------------------------------------------------------------------------------------------
 
 
-def test_t1_a_line_of_one_name_that_does_not_move_sends_away_who_comes_and_no_other_name():
+def test_TC19_a_line_of_one_name_that_does_not_move_sends_away_who_comes_and_no_other_name():
     async def crowd() -> None:
         turns = Turns()
 
@@ -405,7 +405,7 @@ def work(*statements: str):
     return transaction
 
 
-def test_t1_all_steps_of_a_request_have_one_deadline_and_what_is_given_up_is_undone():
+def test_TC19_all_steps_of_a_request_have_one_deadline_and_what_is_given_up_is_undone():
     """Five steps of two seconds are not ten seconds; none that is asked for then comes to a commit."""
     async def device() -> None:
         server = Server(step=2.0)
@@ -429,7 +429,7 @@ def test_t1_all_steps_of_a_request_have_one_deadline_and_what_is_given_up_is_und
     pretend(device())
 
 
-def test_t1_a_commit_is_never_ended_by_a_deadline_but_hung_up_and_told_as_what_it_is():
+def test_TC19_a_commit_is_never_ended_by_a_deadline_but_hung_up_and_told_as_what_it_is():
     async def device() -> None:
         server = Server(COMMIT=60.0)
         driver = postgres(server)
@@ -442,7 +442,7 @@ def test_t1_a_commit_is_never_ended_by_a_deadline_but_hung_up_and_told_as_what_i
     pretend(device())
 
 
-def test_t1_who_waits_for_a_connection_has_the_same_deadline_and_makes_the_line_old():
+def test_TC19_who_waits_for_a_connection_has_the_same_deadline_and_makes_the_line_old():
     async def devices() -> None:
         server = Server(slow=60.0)
         driver = postgres(server)
@@ -464,7 +464,7 @@ def test_t1_who_waits_for_a_connection_has_the_same_deadline_and_makes_the_line_
     pretend(devices())
 
 
-def test_t1_where_none_is_done_in_time_one_at_a_time_finds_out_when_that_is_over():
+def test_TC19_where_none_is_done_in_time_one_at_a_time_finds_out_when_that_is_over():
     """A crowd that comes all at once makes no old line, and would wait for its deadline again and again."""
     async def devices() -> None:
         server = Server(locked=60.0)
@@ -500,7 +500,7 @@ def test_t1_where_none_is_done_in_time_one_at_a_time_finds_out_when_that_is_over
     pretend(devices())
 
 
-def test_t1_requests_that_wait_for_their_delegates_keep_nobody_from_finding_out_that_it_is_over():
+def test_TC19_requests_that_wait_for_their_delegates_keep_nobody_from_finding_out_that_it_is_over():
     """A customer's delegate that says nothing would else keep all others out for as long as its budget lasts."""
     async def devices() -> None:
         server = Server(locked=60.0)
@@ -528,7 +528,7 @@ def test_t1_requests_that_wait_for_their_delegates_keep_nobody_from_finding_out_
     pretend(devices())
 
 
-def test_t1_while_some_are_done_in_time_nobody_is_kept_out_by_those_who_are_not():
+def test_TC19_while_some_are_done_in_time_nobody_is_kept_out_by_those_who_are_not():
     """A customer whose rows somebody has locked costs no other anything."""
     async def devices() -> None:
         server = Server(locked=60.0)
@@ -555,7 +555,7 @@ def test_t1_while_some_are_done_in_time_nobody_is_kept_out_by_those_who_are_not(
     pretend(devices())
 
 
-def test_t1_a_server_that_does_not_even_end_what_it_is_asked_to_loses_the_connection():
+def test_TC19_a_server_that_does_not_even_end_what_it_is_asked_to_loses_the_connection():
     async def device() -> None:
         server = Server(slow=60.0, ROLLBACK=60.0)
         driver = postgres(server, 1)
@@ -567,7 +567,7 @@ def test_t1_a_server_that_does_not_even_end_what_it_is_asked_to_loses_the_connec
     pretend(device())
 
 
-def test_t1_who_is_no_device_has_no_deadline_but_the_servers_own():
+def test_TC19_who_is_no_device_has_no_deadline_but_the_servers_own():
     async def command() -> None:
         server = Server(step=4.0)
         driver = postgres(server)
@@ -578,7 +578,7 @@ def test_t1_who_is_no_device_has_no_deadline_but_the_servers_own():
 
 
 def test_an_error_says_why_in_words():
-    """T8: the name of a class is no reason."""
+    """T-C15: the name of a class is no reason."""
     pytest.importorskip("asyncpg")
     from delegator.store.troubles import told
     for error in (TimeoutError(), ConnectionResetError(), OSError()):

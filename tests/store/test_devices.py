@@ -1,4 +1,4 @@
-"""Contract: registered devices, found by any identifier, one owner each, all or none (A4, A9; DESIGN 7)."""
+"""Contract: registered devices, found by any identifier, one owner each, all or none (A4, A9; R-whole)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_A6_the_policies_that_approve_a_tag_come_along(shop):
 @pytest.mark.parametrize("said", [
     Device("ABC1234"), Device("ABC1234", "S-9", MACS), Device("ZZZ9999", "S-9"), Device("ZZZ9999", mac_addresses=MACS),
     Device("ZZZ9999")], ids=["tag", "tag and more", "serial", "mac", "stranger"])
-async def test_6_1_a_handshake_reads_at_once_what_can_be_asked_one_by_one(shop, said, listed):
+async def test_R_seen_a_handshake_reads_at_once_what_can_be_asked_one_by_one(shop, said, listed):
     await shop.add_devices([FULL, Registration("umbra", serial_number="S-9")])
     await shop.add_policy(Policy("p", approved_only=listed))
     await shop.approve("p", ["ABC1234", "ZZZ9999"])
@@ -97,7 +97,7 @@ async def test_A4_what_another_process_changed_is_in_the_very_next_handshake(sho
     assert found.registrations == ()
 
 
-async def test_6_4_where_nothing_changed_one_read_tells_all(opening_sqlite):
+async def test_R_seen_where_nothing_changed_one_read_tells_all(opening_sqlite):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.add_devices([Registration("acme", "ABC1234", "S-1")])
@@ -108,13 +108,13 @@ async def test_6_4_where_nothing_changed_one_read_tells_all(opening_sqlite):
     assert len(asked) == 1
 
 
-async def test_8_the_very_same_again_is_no_news_and_no_conflict(shop):
+async def test_R_whole_the_very_same_again_is_no_news_and_no_conflict(shop):
     assert await shop.add_devices([FULL]) == 1
     assert await shop.add_devices([FULL, replace(FULL, mac_addresses=MACS[::-1]), FULL]) == 0
     assert await registered(shop) == [FULL]
 
 
-async def test_8_something_different_needs_replace_and_replace_changes_everything(shop):
+async def test_R_whole_something_different_needs_replace_and_replace_changes_everything(shop):
     await shop.add_devices([FULL])
     changed = Registration("acme", "ABC1234", "S-7", (MACS[1], "00:1A:2B:00:00:07"), order="O-2")
     error = await refused(shop.add_devices([changed]), Kind.CONFLICT)
@@ -141,7 +141,7 @@ async def test_A9_identifiers_of_two_devices_do_not_make_a_third(shop):
     assert "several registered devices" in error.detail
 
 
-async def test_8_all_or_none(shop):
+async def test_R_whole_all_or_none(shop):
     good = [Registration("umbra", f"NEW{n:04}") for n in range(5)]
     await shop.add_devices([FULL])
     await refused(shop.add_devices([*good, Registration("umbra", "ABC1234")]), Kind.CONFLICT)
@@ -150,7 +150,7 @@ async def test_8_all_or_none(shop):
     assert await registered(shop) == [FULL]
 
 
-async def test_8_a_source_of_devices_that_breaks_leaves_nothing_and_nobody_waiting(shop):
+async def test_R_whole_a_source_of_devices_that_breaks_leaves_nothing_and_nobody_waiting(shop):
     def broken():
         yield FULL
         raise LookupError("row 2")
@@ -165,7 +165,7 @@ async def test_A9_a_device_without_any_identifier_is_none(shop):
     assert await registered(shop) == []
 
 
-async def test_8_devices_come_in_pages_and_none_is_missed(shop):
+async def test_R_whole_devices_come_in_pages_and_none_is_missed(shop):
     many = [Registration("acme" if n % 3 else "umbra", f"TAG{n:04}", mac_addresses=(f"00:00:00:00:00:{n:02X}",))
             for n in range(25)]
     assert await shop.add_devices(many) == 25
@@ -173,7 +173,7 @@ async def test_8_devices_come_in_pages_and_none_is_missed(shop):
     assert bare([one async for one in shop.devices("umbra", page=4)]) == many[::3]
 
 
-async def test_8_a_removed_device_is_gone_with_its_addresses(shop):
+async def test_R_whole_a_removed_device_is_gone_with_its_addresses(shop):
     await shop.add_devices([FULL])
     await shop.remove_device("ABC1234")
     assert (await shop.find(Device("ABC1234", "S-1", MACS))).registrations == ()
@@ -181,7 +181,7 @@ async def test_8_a_removed_device_is_gone_with_its_addresses(shop):
     assert await shop.add_devices([replace(FULL, customer="umbra", delegate=None)]) == 1
 
 
-async def test_8_a_customer_or_delegate_with_devices_is_not_removed(shop):
+async def test_R_whole_a_customer_or_delegate_with_devices_is_not_removed(shop):
     await shop.add_devices([FULL])
     await refused(shop.remove("delegate", "acme-soap"), Kind.CONFLICT)
     await refused(shop.remove("customer", "acme"), Kind.CONFLICT)

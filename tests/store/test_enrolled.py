@@ -52,7 +52,8 @@ async def enrolled(store, opened, made):
 # --- on record ----------------------------------------------------------------------------------------------------
 
 
-async def test_6_2_an_enrolment_is_on_record_and_the_same_device_finds_it_again(store, enrolled, opened, made, at):
+async def test_R_enrolled_an_enrolment_is_on_record_and_the_same_device_finds_it_again(
+        store, enrolled, opened, made, at):
     assert await store.enrolments.of_tag(TAG) == [enrolled]
     assert (enrolled.used, enrolled.revoked_at, enrolled.forgotten_at) == (False, None, None)
     claim = (await store.claims(service_tag=TAG))[0]
@@ -63,7 +64,7 @@ async def test_6_2_an_enrolment_is_on_record_and_the_same_device_finds_it_again(
 
 @pytest.mark.parametrize(("fingerprint", "by"), [
     ("bb" * 32, SECRET), (KEY, "secret:other"), ("bb" * 32, "secret:other")])
-async def test_6_2_nobody_else_is_enrolled_for_the_tag(store, enrolled, made, fingerprint, by):
+async def test_R_enrolled_nobody_else_is_enrolled_for_the_tag(store, enrolled, made, fingerprint, by):
     claim = (await store.claims(service_tag=TAG))[0]
     with pytest.raises(DelegatorError) as refused:
         await store.enrolments.enrol(replace(made(claim, fingerprint, "ffff"), binding=by))
@@ -72,7 +73,7 @@ async def test_6_2_nobody_else_is_enrolled_for_the_tag(store, enrolled, made, fi
 
 
 @pytest.mark.parametrize("end", ["confirmed", "released", "never"])
-async def test_6_2_only_a_claim_that_was_answered_and_stands_is_enrolled(store, opened, made, at, end):
+async def test_R_enrolled_only_a_claim_that_was_answered_and_stands_is_enrolled(store, opened, made, at, end):
     claim = await opened()
     if end == "confirmed":
         await store.confirm(claim.claim_id, SECRET, Result.DEPLOYED, None, at(1))
@@ -84,7 +85,7 @@ async def test_6_2_only_a_claim_that_was_answered_and_stands_is_enrolled(store, 
     assert await store.enrolments.of_tag(TAG) == []
 
 
-async def test_6_2_of_many_at_once_one_is_enrolled_and_all_of_its_key_get_that_one(opening, store, opened, made):
+async def test_R_enrolled_of_many_at_once_one_is_enrolled_and_all_of_its_key_get_that_one(opening, store, opened, made):
     claim = await opened()
     other = await opening()
     wanted = [made(claim, key * 32, f"{number:04x}")
@@ -101,7 +102,7 @@ async def test_6_2_of_many_at_once_one_is_enrolled_and_all_of_its_key_get_that_o
 
 
 @pytest.mark.parametrize("first", ["asks", "confirms"])
-async def test_6_2_at_its_first_use_the_enrolled_key_takes_the_claim_over(store, ask, enrolled, at, first):
+async def test_R_enrolled_at_its_first_use_the_enrolled_key_takes_the_claim_over(store, ask, enrolled, at, first):
     if first == "asks":
         again = await store.open_claim(ask(TAG, f"key:{KEY}", minute=1))
         assert (again.outcome, again.claim.claim_id) == (Outcome.SAME_AGAIN, enrolled.claim_id)
@@ -115,26 +116,26 @@ async def test_6_2_at_its_first_use_the_enrolled_key_takes_the_claim_over(store,
 
 
 @pytest.mark.parametrize("by", ["key:" + "bb" * 32, "secret:other", f"secret:{KEY}", f"key:{KEY} ", "key:"])
-async def test_6_2_no_other_binding_takes_it_over(store, ask, enrolled, at, by):
+async def test_R_enrolled_no_other_binding_takes_it_over(store, ask, enrolled, at, by):
     assert (await store.open_claim(ask(TAG, by, minute=1))).outcome is Outcome.TAKEN
     assert await store.confirm(enrolled.claim_id, by, Result.DEPLOYED, None, at(1)) is None
     (claim,) = await store.claims(service_tag=TAG)
     assert claim.binding == SECRET
 
 
-async def test_6_2_a_revoked_key_takes_nothing_over(store, ask, enrolled, at):
+async def test_R_enrolled_a_revoked_key_takes_nothing_over(store, ask, enrolled, at):
     await store.enrolments.revoke(TAG, "keyCompromise", at(1), OPERATOR)
     assert (await store.open_claim(ask(TAG, f"key:{KEY}", minute=2))).outcome is Outcome.TAKEN
 
 
-async def test_6_2_confirming_with_the_secret_says_that_the_certificate_arrived(store, enrolled, at):
+async def test_R_enrolled_confirming_with_the_secret_says_that_the_certificate_arrived(store, enrolled, at):
     await store.confirm(enrolled.claim_id, SECRET, Result.FAILED, "no disk", at(1))
     assert not (await store.enrolments.of_tag(TAG))[0].used
     await store.confirm(enrolled.claim_id, SECRET, Result.DEPLOYED, None, at(2))
     assert (await store.enrolments.of_tag(TAG))[0].used_at == at(2)
 
 
-async def test_6_2_a_claim_opened_with_the_own_certificate_counts_as_use(store, ask, enrolled, at):
+async def test_R_enrolled_a_claim_opened_with_the_own_certificate_counts_as_use(store, ask, enrolled, at):
     """Nothing is written to the enrolment then: it would cost a statement with every handshake."""
     await store.expire_lapsed(at(61))
     assert not (await store.enrolments.of_tag(TAG))[0].used
@@ -148,7 +149,7 @@ async def test_6_2_a_claim_opened_with_the_own_certificate_counts_as_use(store, 
 # --- the footing --------------------------------------------------------------------------------------------------
 
 
-async def test_6_1_the_footing_says_what_stands_in_the_way(store, ask, enrolled, at):
+async def test_R_alike_the_footing_says_what_stands_in_the_way(store, ask, enrolled, at):
     mine = await store.footing(ask(TAG, SECRET, kind=IdentityKind.SHARED, minute=1))
     assert mine.claim is not None
     assert mine.enrolled == enrolled
@@ -163,7 +164,7 @@ async def test_6_1_the_footing_says_what_stands_in_the_way(store, ask, enrolled,
     assert (free.claim, free.enrolled, free.reasons) == (None, None, ())
 
 
-async def test_6_1_the_same_statements_are_run_whatever_they_find(store, opening, ask, enrolled, at, monkeypatch):
+async def test_R_alike_the_same_statements_are_run_whatever_they_find(store, opening, ask, enrolled, at, monkeypatch):
     """Registered or not, claimed or not, with a judgement or without one: nobody can count them by time."""
     seen = []
     read = store._driver.read
@@ -186,7 +187,7 @@ async def test_6_1_the_same_statements_are_run_whatever_they_find(store, opening
 # --- operators ----------------------------------------------------------------------------------------------------
 
 
-async def test_6_2_revoked_stays_and_forgotten_makes_room(store, enrolled, opened, made, at):
+async def test_R_enrolled_revoked_stays_and_forgotten_makes_room(store, enrolled, opened, made, at):
     gone = await store.enrolments.revoke(TAG, "keyCompromise", at(1), OPERATOR)
     assert (gone.revoked_at, gone.reason, gone.forgotten_at) == (at(1), "keyCompromise", None)
     assert await store.enrolments.revoked(at(2)) == {0x0A1B}
@@ -206,7 +207,7 @@ async def test_6_2_revoked_stays_and_forgotten_makes_room(store, enrolled, opene
     assert await store.enrolments.revoked(at(7)) == {0x0A1B}, "the old one stays refused"
 
 
-async def test_6_2_forgetting_revokes_and_what_ended_needs_no_list(store, enrolled, at):
+async def test_R_enrolled_forgetting_revokes_and_what_ended_needs_no_list(store, enrolled, at):
     await store.enrolments.forget(TAG, "superseded", at(1), OPERATOR)
     assert await store.enrolments.revoked(at(2)) == {0x0A1B}
     assert await store.enrolments.revoked(at(0) + timedelta(days=366)) == frozenset()
@@ -219,7 +220,7 @@ def contest(at, tag=TAG, minute=1.0, kind=IdentityKind.SHARED, claim="c" * 32, t
     return Contest(tag, kind, claim, "acme", "acme-1", "203.0.113.9", at(minute), times)
 
 
-async def test_6_1_a_second_claimant_is_new_once_a_day_and_counted_always(store, at):
+async def test_R_contested_a_second_claimant_is_new_once_a_day_and_counted_always(store, at):
     day = 24 * 60
     assert await store.contests.note([(contest(at), BY_MAIL)]) == [contest(at)]
     assert await store.contests.note([(contest(at, minute=2, times=40), BY_MAIL)]) == []
@@ -231,7 +232,7 @@ async def test_6_1_a_second_claimant_is_new_once_a_day_and_counted_always(store,
     assert await store.contests.list(customer="globex") == []
 
 
-async def test_6_1_an_owner_is_told_once_a_day_for_a_tag_and_never_flooded(store, at):
+async def test_R_contested_an_owner_is_told_once_a_day_for_a_tag_and_never_flooded(store, at):
     for _ in range(3):
         await store.contests.note([(contest(at), BY_MAIL), (contest(at, kind=IdentityKind.OWN), BY_MAIL)])
     (notice,) = await store.outbox.list()
@@ -244,20 +245,20 @@ async def test_6_1_an_owner_is_told_once_a_day_for_a_tag_and_never_flooded(store
     assert len(await store.outbox.list()) == MOST_A_DAY + 1, "tomorrow is another day"
 
 
-async def test_6_1_it_is_told_beside_what_was_told_of_the_same_claim(store, ask, at):
+async def test_R_contested_it_is_told_beside_what_was_told_of_the_same_claim(store, ask, at):
     claim = (await store.open_and_issue(ask(TAG), lambda claim: "x", BY_MAIL)).claim
     await store.contests.note([(contest(at, claim=claim.claim_id), BY_MAIL)])
     found = await store.outbox.list()
     assert sorted(one.event for one in found) == ["provisioned", "second claimant"]
 
 
-async def test_6_1_whoever_has_no_address_is_told_nothing_and_all_is_kept(store, at):
+async def test_R_contested_whoever_has_no_address_is_told_nothing_and_all_is_kept(store, at):
     assert len(await store.contests.note([(contest(at), None)])) == 1
     assert await store.outbox.list() == []
     assert len(await store.contests.list()) == 1
 
 
-async def test_6_1_old_contests_go(store, at):
+async def test_R_contested_old_contests_go(store, at):
     await store.contests.note([(contest(at), None)])
     await store.contests.note([(contest(at, "ABC9999", minute=91 * 24 * 60), None)])
     assert [one.service_tag for one in await store.contests.list()] == ["ABC9999"]
@@ -279,7 +280,7 @@ async def test_A11_each_act_leaves_one_row(store, enrolled, made, at):
         (Act.ENROLMENT_FORGOTTEN.value, "operator ann", TAG), (Act.CLAIM_CONTESTED.value, "device", TAG)]
 
 
-async def test_A10_what_was_counted_is_not_forgotten_by_one_look_at_a_clock(store, at):
+async def test_TA10_what_was_counted_is_not_forgotten_by_one_look_at_a_clock(store, at):
     """A start with a clock that is a year ahead, and anybody who asks for a tag that another holds."""
     await store.contests.note([(contest(at), None)])
     await store.contests.note([(contest(at, minute=366 * 24 * 60), None)], forget=False)

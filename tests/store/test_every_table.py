@@ -72,7 +72,7 @@ def test_every_table_has_a_verb_and_nothing_else_has() -> None:
     assert set(FILLED_BESIDE.values()) <= set(VERBS)
 
 
-async def test_8_every_table_of_a_database_is_filled_by_a_public_verb(settings, filler) -> None:
+async def test_R_kept_every_table_of_a_database_is_filled_by_a_public_verb(settings, filler) -> None:
     async with opened(settings) as store:
         before = await contents(store)
         known = set(VERBS) | set(FILLED_BESIDE) | OPENED | EARLIER
@@ -91,7 +91,7 @@ async def test_8_every_table_of_a_database_is_filled_by_a_public_verb(settings, 
 
 @pytest.mark.parametrize("schema", [
     file.number for file in schema_files("sqlite") if file.number >= FILLED_SINCE])
-async def test_8_what_every_table_held_is_there_after_a_stop_and_a_start(
+async def test_R_kept_what_every_table_held_is_there_after_a_stop_and_a_start(
         nowhere, tmp_path, filler, as_of, schema) -> None:
     """Also of a database that an earlier release filled."""
     settings = settings_for(nowhere, tmp_path)
@@ -145,7 +145,7 @@ HARMS = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-async def test_8_what_a_start_refuses_the_check_refuses_in_the_same_words(settings, filler, harm) -> None:
+async def test_R_kept_what_a_start_refuses_the_check_refuses_in_the_same_words(settings, filler, harm) -> None:
     done, words = HARMS[harm]
     async with opened(settings) as store:
         await fill(filler(store))

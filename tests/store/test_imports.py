@@ -148,7 +148,7 @@ async def test_a4_a_reader_sees_nothing_or_all(shop: Store, opening, small) -> N
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a4_whenever_it_dies_there_is_nothing_or_all_and_it_can_be_run_again(shop: Store, small,
-                                                                                    after: bool) -> None:
+                                                                                   after: bool) -> None:
     """At every commit there is; what is left behind is cleared up by whoever comes later."""
     await shop.add_devices([OLD, OLDER])
     nothing, everything = by_name(OLD, OLDER), by_name(*fresh(60), *CHANGED)

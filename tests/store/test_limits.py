@@ -1,4 +1,4 @@
-"""Contract: limits are exact, however many ask at once (DESIGN 6.3, 7; A6 client limits, A11 what is counted)."""
+"""Contract: limits are exact, however many ask at once (R-once, R-exact; A6 client limits, A11 what is counted)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_A6_of_64_devices_that_race_for_the_last_place_exactly_one_wins(op
     assert len(await servers[1].claims()) == 5
 
 
-async def test_6_3_of_64_that_claim_one_tag_exactly_one_is_answered(opening, ask):
+async def test_R_once_of_64_that_claim_one_tag_exactly_one_is_answered(opening, ask):
     servers = await opening(), await opening()
     asks = [ask(by=f"key:{number}") for number in range(64)]
     outcomes = await asyncio.gather(*(
@@ -44,7 +44,7 @@ async def test_6_3_of_64_that_claim_one_tag_exactly_one_is_answered(opening, ask
     assert [one.claim_id for one in await servers[1].claims()] == [winner.claim_id]
 
 
-async def test_6_4_of_64_calls_of_one_device_one_goes_to_the_delegate_and_63_wait(store, ask):
+async def test_R_once_of_64_calls_of_one_device_one_goes_to_the_delegate_and_63_wait(store, ask):
     outcomes = await asyncio.gather(*(store.open_claim(ask()) for _ in range(64)))
     assert Counter(one.outcome for one in outcomes) == {Outcome.OPENED: 1, Outcome.BUSY: 63}
     assert len({one.claim.claim_id for one in outcomes}) == 1
@@ -109,7 +109,7 @@ async def test_A11_claims_can_be_listed_by_customer_newest_first(store, ask):
 
 
 @pytest.mark.parametrize("limits", [LookupError("no such policy"), ZeroDivisionError()])
-async def test_6_4_a_limit_that_cannot_be_judged_opens_nothing_and_hurts_nobody_else(store, ask, limits):
+async def test_R_exact_a_limit_that_cannot_be_judged_opens_nothing_and_hurts_nobody_else(store, ask, limits):
     """In one commit with others: its own caller hears of it, the others are served."""
     class Broken(tuple):
         def __iter__(self):

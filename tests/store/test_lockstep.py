@@ -43,20 +43,20 @@ def asking(*queries: Query):
     return found
 
 
-def test_6_4_a_statement_of_many_is_sent_once_and_each_gets_its_own_rows():
+def test_R_grouped_a_statement_of_many_is_sent_once_and_each_gets_its_own_rows():
     outcomes, said = run([asking(Query("SELECT a FROM b WHERE c = $1", (name,))) for name in ("x", "none", "y")])
     assert outcomes == [[[("x",), ("x",)]], [[]], [[("y",), ("y",)]]]
     assert said == [("fetchmany", "SELECT CAST($2 AS INTEGER), of_one.* FROM (SELECT a FROM b WHERE c = $1) AS of_one",
                      [("x", 0), ("none", 1), ("y", 2)])]
 
 
-def test_6_4_what_is_changed_and_told_is_told_to_whom_it_concerns():
+def test_R_grouped_what_is_changed_and_told_is_told_to_whom_it_concerns():
     outcomes, _ = run([asking(Query("UPDATE a SET b = $1 RETURNING b", (name,))) for name in ("x", "none", "y")])
     assert outcomes == [[[("x",), ("x",)]], [[]], [[("y",), ("y",)]]]
     assert for_many("UPDATE a SET b = $1 RETURNING b", 1).text == "UPDATE a SET b = $1 RETURNING b, CAST($2 AS INTEGER)"
 
 
-def test_6_4_who_says_something_else_or_more_is_not_held_up_by_the_rest():
+def test_R_grouped_who_says_something_else_or_more_is_not_held_up_by_the_rest():
     outcomes, said = run([
         asking(Query("SELECT 1", ("x",)), Query("SELECT 2", ("x",)), Query("INSERT INTO a VALUES ($1)", ("x",))),
         asking(Query("SELECT 1", ("y",))),
@@ -65,14 +65,14 @@ def test_6_4_who_says_something_else_or_more_is_not_held_up_by_the_rest():
     assert [verb for verb, *_ in said] == ["fetchmany", "fetch", "fetchmany", "fetch"]
 
 
-def test_6_4_the_same_look_of_all_is_one_look():
+def test_R_grouped_the_same_look_of_all_is_one_look():
     _, said = run([asking(Query("SELECT 1 WHERE $1 = 'x'", ("x",))) for _ in range(3)])
     assert said == [("fetch", "SELECT 1 WHERE $1 = 'x'", ("x",))]
     _, said = run([asking(Query("UPDATE a SET b = b + $1", (1,))) for _ in range(3)])
     assert said == [("executemany", "UPDATE a SET b = b + $1", [(1,)] * 3)], "but a change is made for each"
 
 
-def test_6_4_rows_that_many_change_are_taken_in_one_order_all_else_as_they_come():
+def test_R_grouped_rows_that_many_change_are_taken_in_one_order_all_else_as_they_come():
     """So that two groups that open the same queues do not wait for each other in a ring."""
     text = "INSERT INTO outbox_queues (kind, delegate) VALUES ($1, $2) ON CONFLICT (kind, delegate) DO NOTHING"
     _, said = run([asking(Query(text, ("mail", name))) for name in ("c", "a", "b")])
@@ -81,7 +81,7 @@ def test_6_4_rows_that_many_change_are_taken_in_one_order_all_else_as_they_come(
     assert said[0][2] == [("c",), ("a",), ("b",)]
 
 
-def test_6_4_what_one_adds_to_several_tables_is_one_statement():
+def test_R_grouped_what_one_adds_to_several_tables_is_one_statement():
     adding = [Query("INSERT INTO a (b) VALUES ($1)", (1,)), Query("INSERT INTO c (d, e) VALUES ($1, $2)", (2, 3))]
     outcomes, said = run([asking(*adding), asking(*adding)])
     assert said == [("executemany", "WITH added_0 AS (INSERT INTO a (b) VALUES ($1)) "
@@ -89,7 +89,7 @@ def test_6_4_what_one_adds_to_several_tables_is_one_statement():
     assert outcomes == [[[], []], [[], []]]
 
 
-def test_6_4_to_one_table_one_statement_adds_once():
+def test_R_grouped_to_one_table_one_statement_adds_once():
     """The halves of one statement do not see each other."""
     one = Query("INSERT INTO a (b) VALUES ($1)", (1,))
     _, said = run([asking(one, one)])
@@ -100,7 +100,7 @@ def test_6_4_to_one_table_one_statement_adds_once():
                                    Query("INSERT INTO a (b) VALUES (1)\nRETURNING b"),
                                    Query("INSERT INTO a (b) VALUES ((SELECT c FROM d))"),
                                    Query("INSERT INTO a (b) SELECT c FROM d")])
-def test_6_4_what_was_added_is_there_before_its_transaction_asks_or_changes_anything(asked):
+def test_R_grouped_what_was_added_is_there_before_its_transaction_asks_or_changes_anything(asked):
     adding = Query("INSERT INTO a (b) VALUES ($1)", (1,))
     _, said = run([asking(adding, asked)])
     assert [text for _, text, _ in said] == [adding.sql, asked.sql]
@@ -111,7 +111,7 @@ def test_6_4_what_was_added_is_there_before_its_transaction_asks_or_changes_anyt
                                   "SELECT pg_try_advisory_xact_lock(1)", "SELECT pg_notify('a', 'b')",
                                   "SELECT set_config('delegator.customer', 'acme', true)",
                                   "SELECT 1; DELETE FROM a", "SAVEPOINT a", "LOCK TABLE a", "MERGE INTO a"])
-def test_6_4_what_would_mean_another_thing_for_several_goes_by_itself(form):
+def test_R_grouped_what_would_mean_another_thing_for_several_goes_by_itself(form):
     """Also where one alone asks for it at that moment: a row that another of the group has locked is free to it."""
     for many in (1, 2):
         with pytest.raises(Unfit):
@@ -119,7 +119,7 @@ def test_6_4_what_would_mean_another_thing_for_several_goes_by_itself(form):
 
 
 @pytest.mark.parametrize("told", [" RETURNING b", "\nRETURNING b"])
-def test_6_4_what_is_told_of_a_change_is_not_lost_however_it_is_written(told):
+def test_R_grouped_what_is_told_of_a_change_is_not_lost_however_it_is_written(told):
     assert for_many(f"DELETE FROM a WHERE b = $1{told}", 1).whose == -1
 
 
@@ -138,24 +138,24 @@ def failing(before: Query):
     raise DelegatorError(Kind.CONFLICT, "no")
 
 
-def test_6_4_who_only_looked_and_fails_fails_alone():
+def test_R_grouped_who_only_looked_and_fails_fails_alone():
     outcomes, _ = run([failing(Query("SELECT 1")), asking(Query("INSERT INTO a VALUES (1)"))])
     assert isinstance(outcomes[0], Failed)
     assert outcomes[0].error.detail == "no"
     assert outcomes[1] == [[("rows of",)]]
 
 
-def test_6_4_who_wrote_and_fails_takes_all_along():
+def test_R_grouped_who_wrote_and_fails_takes_all_along():
     with pytest.raises(DelegatorError, match="no"):
         run([failing(Query("DELETE FROM a")), asking(Query("INSERT INTO a VALUES (1)"))])
 
 
-def test_6_4_who_goes_on_and_on_goes_by_itself():
+def test_R_grouped_who_goes_on_and_on_goes_by_itself():
     with pytest.raises(Unfit):
         run([asking(*[Query("SELECT 1")] * (STEPS + 1)), asking(Query("SELECT 1"))])
     assert run([asking(*[Query("SELECT 1")] * STEPS), asking(Query("SELECT 1"))])
 
 
-def test_6_4_what_is_copied_goes_in_no_group():
+def test_R_grouped_what_is_copied_goes_in_no_group():
     with pytest.raises(Unfit):
         asyncio.run(answered(Said().say, {0: Rows("devices (device_id)", (1,))}))

@@ -1,5 +1,5 @@
 """PostgreSQL gone back or replaced beneath us: an old primary beside a promoted one, a database made anew, restored
-from an older dump, a table emptied. Whatever was answered holds, nothing is answered anew (DESIGN 6.4, 8).
+from an older dump, a table emptied. Whatever was answered holds, nothing is answered anew (R-lasting).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ async def is_right(crowd: Crowd, cluster: Cluster, pair: Pair, key) -> None:
         await store.close()
 
 
-async def test_6_4_an_old_primary_that_comes_back_beside_the_promoted_one_is_not_used(serving, pair, key, ask, caplog):
+async def test_R_lasting_an_old_primary_that_comes_back_beside_the_promoted_one_is_not_used(
+        serving, pair, key, ask, caplog):
     """The first dies, the second is promoted, the first is started again by mistake. Connections are cut all the while,
     so that new ones are made; one delegator more is started when both take writes."""
     crowd = Crowd([await serving(), await serving()], ask)
@@ -92,7 +93,7 @@ async def test_6_4_an_old_primary_that_comes_back_beside_the_promoted_one_is_not
     await is_right(crowd, pair.second, pair, key)
 
 
-async def test_6_4_a_promotion_beside_a_primary_that_lives_is_noticed_within_seconds(serving, pair, key, ask):
+async def test_R_lasting_a_promotion_beside_a_primary_that_lives_is_noticed_within_seconds(serving, pair, key, ask):
     """What was answered before it is noticed is the price of a promotion without fencing, unless commits wait for the
     standby, as docs/scale.md has it: then there is none."""
     pair.first.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -107,7 +108,8 @@ async def test_6_4_a_promotion_beside_a_primary_that_lives_is_noticed_within_sec
     await is_right(crowd, pair.second, pair, key)
 
 
-async def test_8_a_standby_that_lacks_what_was_promised_is_used_and_that_is_said(serving, pair, key, ask, caplog):
+async def test_R_lasting_a_standby_that_lacks_what_was_promised_is_used_and_that_is_said(
+        serving, pair, key, ask, caplog):
     """Commits did not wait for it. Who had it take over knows that, or reads it now."""
     store = await serving()
     await store.open_and_issue(ask("KEPT001"), lambda claim: "kept")
@@ -127,7 +129,7 @@ async def test_8_a_standby_that_lacks_what_was_promised_is_used_and_that_is_said
     assert await _told(store.check()) is None
 
 
-async def test_6_4_after_a_start_the_old_primary_alone_is_refused_too(serving, pair, key, ask):
+async def test_R_lasting_after_a_start_the_old_primary_alone_is_refused_too(serving, pair, key, ask):
     """By what this machine has seen: the promoted one is away."""
     store = await serving()
     await asyncio.to_thread(pair.first.stop, "fast")
@@ -147,7 +149,7 @@ async def test_6_4_after_a_start_the_old_primary_alone_is_refused_too(serving, p
     assert await _told((await serving()).check()) is None
 
 
-async def test_6_4_two_that_were_promoted_side_by_side_are_not_written_to(serving, pair, key):
+async def test_R_lasting_two_that_were_promoted_side_by_side_are_not_written_to(serving, pair, key):
     third = Cluster(pair.first.folder, 5434)
     third.follow(pair.first)
     third.start()
@@ -208,7 +210,7 @@ GONE_BACK: dict[str, Callable[[Cluster, str, Path], object]] = {
 
 
 @pytest.mark.parametrize("how", GONE_BACK)
-async def test_6_4_a_database_that_goes_back_beneath_us_is_noticed_and_nothing_more_is_given(
+async def test_R_lasting_a_database_that_goes_back_beneath_us_is_noticed_and_nothing_more_is_given(
         postgres, key, ask, tmp_path, how, caplog):
     name, dump = postgres.database(), tmp_path / "dump"
     where = config.Store(url=postgres.url(name), connections=4, timeout=2.0, path=str(tmp_path / "delegator.db"))

@@ -1,5 +1,5 @@
 """The files of an embedded database taken away, replaced, cut or written over while it is served: no credential is
-given from then on, it is told why and what to do, and nothing that was promised is promised again (DESIGN 5, 6.4, 8).
+given from then on, it is told why and what to do, and nothing that was promised is promised again (R-lasting, R-later).
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def moved_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_6_4_from_then_on_no_credential_is_given_not_even_by_the_next_commit(store, ask, path, fault, caplog):
+async def test_R_lasting_from_then_on_no_credential_is_given_not_even_by_the_next_commit(
+        store, ask, path, fault, caplog):
     FAULTS[fault](path)
     for tag in ("THIRD01", "FIRST01", "THIRD01"):
         with pytest.raises(DelegatorError) as told:
@@ -153,7 +154,7 @@ async def test_6_4_from_then_on_no_credential_is_given_not_even_by_the_next_comm
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_8_it_is_noticed_while_nobody_asks(store, path, fault, caplog):
+async def test_R_lasting_it_is_noticed_while_nobody_asks(store, path, fault, caplog):
     FAULTS[fault](path)
     await keeping(store)._round()
     with pytest.raises(DelegatorError) as told:
@@ -175,7 +176,7 @@ BACK: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("what", BACK)
-async def test_8_put_back_as_it_was_it_is_served_again_without_a_start(store, ask, path, what):
+async def test_R_lasting_put_back_as_it_was_it_is_served_again_without_a_start(store, ask, path, what):
     away, back = BACK[what]
     first = await opened(store, ask("FIRST01"))
     away(path)
@@ -189,7 +190,7 @@ async def test_8_put_back_as_it_was_it_is_served_again_without_a_start(store, as
     assert (await opened(store, ask("THIRD01"))).outcome is Outcome.ISSUED
 
 
-async def test_8_a_worker_that_went_on_first_and_is_within_a_commit_is_no_stranger(store, ask, path):
+async def test_R_lasting_a_worker_that_went_on_first_and_is_within_a_commit_is_no_stranger(store, ask, path):
     """Its frames are in the log before the index tells of them: with two workers one in five returns was told final."""
     away, back = BACK["the database"]
     away(path)
@@ -212,7 +213,7 @@ async def test_8_a_worker_that_went_on_first_and_is_within_a_commit_is_no_strang
     assert (await opened(store, ask("THIRD01"))).outcome is Outcome.ISSUED
 
 
-async def test_8_what_somebody_wrote_to_meanwhile_is_not_served_without_a_start(store, ask, path):
+async def test_R_lasting_what_somebody_wrote_to_meanwhile_is_not_served_without_a_start(store, ask, path):
     away, back = BACK["the database"]
     away(path)
     await keeping(store)._round()
@@ -227,7 +228,8 @@ async def test_8_what_somebody_wrote_to_meanwhile_is_not_served_without_a_start(
 
 
 @pytest.mark.parametrize("fault", ["the database deleted", "an older copy moved over it"])
-async def test_6_4_a_database_that_was_deleted_is_saved_whole_and_can_be_restored(path, key, ask, store, fault, caplog):
+async def test_R_lasting_a_database_that_was_deleted_is_saved_whole_and_can_be_restored(
+        path, key, ask, store, fault, caplog):
     promised = [(await opened(store, ask(f"MORE{number:03}"))).claim for number in range(20)]
     FAULTS[fault](path)
     await keeping(store)._round()
@@ -244,7 +246,7 @@ async def test_6_4_a_database_that_was_deleted_is_saved_whole_and_can_be_restore
     await store.close()
 
 
-async def test_6_4_of_a_log_that_was_deleted_nothing_is_lost(store, path, key, ask):
+async def test_R_lasting_of_a_log_that_was_deleted_nothing_is_lost(store, path, key, ask):
     """It goes into the main file while we still have it."""
     promised = (await opened(store, ask("FIRST01"))).claim
     beside(path, LOG).unlink()
@@ -258,7 +260,7 @@ async def test_6_4_of_a_log_that_was_deleted_nothing_is_lost(store, path, key, a
         await store.close()
 
 
-async def test_6_4_a_copy_put_back_by_the_databases_own_means_tells_nobody_what_it_has(store, ask, path):
+async def test_R_lasting_a_copy_put_back_by_the_databases_own_means_tells_nobody_what_it_has(store, ask, path):
     """`.restore` of the shell: no file changes its place, only the audit ends sooner. It is not read from either, where
     the claim of a tag may be one that was ended since."""
     await store.ownership.release("FIRST01", datetime(2026, 1, 2, tzinfo=UTC))
@@ -272,7 +274,7 @@ async def test_6_4_a_copy_put_back_by_the_databases_own_means_tells_nobody_what_
         assert told.value.kind is Kind.TRY_LATER
 
 
-async def test_6_4_what_no_look_found_in_order_is_not_told_by_reading_either(store, ask, path, monkeypatch):
+async def test_R_lasting_what_no_look_found_in_order_is_not_told_by_reading_either(store, ask, path, monkeypatch):
     """Somebody goes on writing to the main file: a commit is on the disk, and whether it lasts nobody knows yet."""
     where, touched = keeping(store)._where, type(keeping(store)._where).touched
     monkeypatch.setattr(keeping_room, "PAUSE", 0.0)
@@ -290,7 +292,7 @@ async def test_6_4_what_no_look_found_in_order_is_not_told_by_reading_either(sto
     assert len(await store.claims(service_tag="NEW0001")) == 1
 
 
-async def test_8_what_others_do_to_the_database_by_its_means_is_no_fault(store, ask, path, caplog):
+async def test_R_lasting_what_others_do_to_the_database_by_its_means_is_no_fault(store, ask, path, caplog):
     """A command, a copy, a shell that brings in the log, cuts it, or makes the file smaller."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         for number, act in enumerate(("UPDATE pulse SET beat = 5", "PRAGMA wal_checkpoint(PASSIVE)",
@@ -316,7 +318,7 @@ ONE, OTHER = File(1, 10, 4096, 5), File(1, 11, 4096, 5)
     (Files(ONE._replace(device=2), ONE, ONE), "another file"), (Files(ONE, None, ONE), "(-wal) was removed"),
     (Files(ONE, OTHER, ONE), "(-wal) was replaced"), (Files(ONE, ONE, OTHER), "(-shm) was replaced")],
     ids=["all ours", "written to", "gone", "all gone", "mounted over", "log gone", "log another", "index another"])
-def test_8_which_file_is_another_one(found, words):
+def test_R_lasting_which_file_is_another_one(found, words):
     lost = elsewhere(Files(ONE, ONE, ONE), found)
     assert words in ("" if lost is None else lost.why)
     assert (lost is None) is (not words)
@@ -331,7 +333,7 @@ def end(frames: int, generation: int = 7) -> End:
     (end(3), end(0, 8), True), (end(3), end(1, 9), True), (end(3), end(9, 6), False),
     (end(3, 0xFFFFFFFF), end(1, 0), True), (end(0, 0), end(1, 0x9ABCDEF0), True)],
     ids=["first", "same", "more", "fewer", "cut", "anew", "earlier", "counts round", "begun"])
-def test_8_a_log_grows_or_begins_anew(before, now, sound):
+def test_R_lasting_a_log_grows_or_begins_anew(before, now, sound):
     assert (torn(before, now) == "") is sound
 
 
@@ -347,7 +349,7 @@ LONGER = Files(ONE, ONE._replace(changed=9), None)
     (WRITTEN, end(1, 8), False, False)],
     ids=["untouched", "untouched beside another", "another worker wrote", "who opened another wrote",
          "the database alone", "the log alone", "both, nothing brought in", "another worker brought in", "begun anew"])
-def test_8_who_wrote_to_files_that_were_away(found, now, another, wrong):
+def test_R_lasting_who_wrote_to_files_that_were_away(found, now, another, wrong):
     assert meddled(LEFT, end(3), found, now, another=another) is wrong
 
 
@@ -360,11 +362,11 @@ A, B, C = Head(4, b"a"), Head(9, b"b"), Head(12, b"c")
     (NOTHING, NOTHING, C, None, True), (NOTHING, B, C, b"b", True), (A, NOTHING, C, None, False)],
     ids=["untouched", "brought in", "to the end", "older", "another", "another end", "pruned", "later than ours", "new",
          "first", "emptied"])
-def test_8_a_main_file_that_is_ours_ends_later_and_with_a_row_of_ours(before, found, newest, there, sound):
+def test_R_lasting_a_main_file_that_is_ours_ends_later_and_with_a_row_of_ours(before, found, newest, there, sound):
     assert (receded(before, found, newest, there) == "") is sound
 
 
-async def test_6_4_another_processs_checkpoint_that_is_under_way_is_no_damage(store, path, ask):
+async def test_R_lasting_another_processs_checkpoint_that_is_under_way_is_no_damage(store, path, ask):
     """An import brings the log in while devices are served; meanwhile, and for as long as one stays halfway that was
     killed, the main file alone is in no order, and nobody who asks is to feel it."""
     where = keeping(store)._where

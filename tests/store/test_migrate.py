@@ -1,4 +1,4 @@
-"""Schema files: numbered, applied once, never changed afterwards, whole or not at all (DESIGN 8)."""
+"""Schema files: numbered, applied once, never changed afterwards, whole or not at all (R-migrated)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def changed(path: Path, statement: str) -> None:
         connection.commit()
 
 
-async def test_8_every_file_is_applied_once_and_recorded(driver):
+async def test_R_migrated_every_file_is_applied_once_and_recorded(driver):
     files = schema_files("sqlite")
     assert await bring_up_to_date(driver) == len(files)
     assert await bring_up_to_date(driver) == 0
@@ -67,14 +67,14 @@ async def test_8_every_file_is_applied_once_and_recorded(driver):
         (file.number, file.name, file.checksum) for file in files]
 
 
-def test_8_files_are_numbered_from_one_without_a_gap():
+def test_R_migrated_files_are_numbered_from_one_without_a_gap():
     assert [file.number for file in schema_files("sqlite")] == list(range(1, len(schema_files("sqlite")) + 1))
     assert schema_files("nothing") == []
 
 
 @pytest.mark.parametrize("stray", ["0003_more.sql", "0003_more.mysql.sql", "3_more.sqlite.sql", "0003_more.sqlite.sql~",
                                    "0002_twice.sqlite.sql", "notes.txt"])
-def test_8_a_file_that_would_be_skipped_is_refused(tmp_path, stray):
+def test_R_migrated_a_file_that_would_be_skipped_is_refused(tmp_path, stray):
     """A common file for all dialects is one: it would be applied to none, and nobody would be told."""
     for name in ("0001_start.sqlite.sql", "0001_start.postgres.sql", "0002_more.sqlite.sql"):
         (tmp_path / name).write_text("SELECT 1;")
@@ -86,11 +86,11 @@ def test_8_a_file_that_would_be_skipped_is_refused(tmp_path, stray):
     assert stray in refusal.value.detail
 
 
-def test_8_each_file_has_one_of_the_same_name_for_the_other_engine():
+def test_R_migrated_each_file_has_one_of_the_same_name_for_the_other_engine():
     assert [file.name for file in schema_files("sqlite")] == [file.name for file in schema_files("postgres")]
 
 
-async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
+async def test_R_migrated_opening_again_keeps_what_is_there(opening_sqlite):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
@@ -98,13 +98,13 @@ async def test_8_opening_again_keeps_what_is_there(opening_sqlite):
     assert await store.customers() == [Customer("acme", "Acme")]
 
 
-async def test_8_a_file_that_was_changed_after_use_is_refused(path, opening_sqlite):
+async def test_R_migrated_a_file_that_was_changed_after_use_is_refused(path, opening_sqlite):
     await (await opening_sqlite()).close()
     changed(path, "UPDATE schema_files SET checksum = 'another' WHERE number = 1")
     assert "0001_start was changed after use" in (await refused(opening_sqlite())).detail
 
 
-async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
+async def test_R_migrated_a_database_of_a_newer_release_is_refused_and_left_alone(path, opening_sqlite):
     await (await opening_sqlite()).close()
     changed(path, "INSERT INTO schema_files (number, name, checksum) VALUES (9999, '9999_future', 'x')")
     error = await refused(opening_sqlite())
@@ -113,7 +113,8 @@ async def test_8_a_database_of_a_newer_release_is_refused_and_left_alone(path, o
 
 
 @pytest.mark.parametrize(("oldest", "taken"), [(NEXT - 1, True), (1, True), (NEXT, False), (None, False)])
-async def test_8_a_database_of_a_newer_release_is_taken_where_all_its_files_say_so(path, opening_sqlite, oldest, taken):
+async def test_R_migrated_a_database_of_a_newer_release_is_taken_where_all_its_files_say_so(
+        path, opening_sqlite, oldest, taken):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
@@ -127,7 +128,7 @@ async def test_8_a_database_of_a_newer_release_is_taken_where_all_its_files_say_
         f"schema {NEXT + 1}, of a newer release; this one knows {NEXT - 1} and works beside it")
 
 
-async def test_8_what_a_file_says_of_programs_is_kept_with_it(driver, with_files):
+async def test_R_migrated_what_a_file_says_of_programs_is_kept_with_it(driver, with_files):
     said = f"-- Programs from schema {NEXT - 1} on work with this.\n"
     with_files(SchemaFile(NEXT, "more", f"{said}CREATE TABLE a (x INT);"),
                SchemaFile(NEXT + 1, "most", "CREATE TABLE b (x INT);"))
@@ -150,7 +151,7 @@ others must be stopped; the release's notes say so."""
 
 @pytest.mark.parametrize("file", [file for dialect in ("sqlite", "postgres") for file in schema_files(dialect)
                                   if file.number > 10], ids=lambda file: file.name)
-def test_8_a_file_only_adds_and_says_that_the_release_before_works_with_it(file):
+def test_R_migrated_a_file_only_adds_and_says_that_the_release_before_works_with_it(file):
     if file.name in BREAKS:
         assert file.oldest == file.number
         return
@@ -176,11 +177,11 @@ def statements_of(sql: str) -> list[str]:
     "ALTER TABLE claims ADD CHECK (attempt > 0)", "CREATE UNIQUE INDEX one ON claims (peer)", "UPDATE claims SET a = 1",
     "CREATE TRIGGER one BEFORE UPDATE ON claims FOR EACH ROW EXECUTE FUNCTION two()",
     "ALTER TABLE devices ALTER COLUMN customer SET NOT NULL"])
-def test_8_what_takes_something_away_is_no_addition(statement):
+def test_R_migrated_what_takes_something_away_is_no_addition(statement):
     assert not ADDS.fullmatch(statement)
 
 
-async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
+async def test_R_migrated_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
     store = await opening_sqlite()
     await store.add_customer(Customer("acme", "Acme"))
     await store.close()
@@ -191,7 +192,7 @@ async def test_8_an_older_database_is_brought_up_to_date_in_order_with_its_data(
     assert await store.customers() == [Customer("acme", "Acme")]
 
 
-async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
+async def test_R_migrated_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(driver, with_files):
     await bring_up_to_date(driver)
     with_files(SchemaFile(NEXT, "broken", "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE nonsense oops;"))
     assert "oops" in (await refused(bring_up_to_date(driver))).detail
@@ -201,14 +202,14 @@ async def test_8_a_file_that_breaks_in_the_middle_leaves_nothing_of_itself(drive
     assert await bring_up_to_date(driver) == 1, "the connection goes on as before"
 
 
-async def test_8_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
+async def test_R_migrated_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
     stores = await asyncio.gather(*(opening_sqlite() for _ in range(4)))
     await stores[0].add_customer(Customer("acme", "Acme"))
     assert [len((await store.tables()).customers) for store in stores] == [1] * 4
     assert await rows(stores[3]._driver, "SELECT number FROM revision") == [(2,)]
 
 
-async def test_8_every_table_is_strict(driver):
+async def test_R_migrated_every_table_is_strict(driver):
     await bring_up_to_date(driver)
     tables = await rows(driver, "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name <> 'schema_files'")
     assert [name for name, sql in tables if "STRICT" not in sql] == []

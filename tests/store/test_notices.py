@@ -86,7 +86,7 @@ async def test_A13_other_words_of_a_failure_that_come_while_it_is_being_told_are
     assert await store.notified([waiting]) == 1
 
 
-async def test_7_a_backlog_is_read_piece_by_piece_oldest_first_and_hides_no_other(store, ended):
+async def test_A13_a_backlog_is_read_piece_by_piece_oldest_first_and_hides_no_other(store, ended):
     tags = [f"TAG{number:04}" for number in range(30)]
     for number, tag in enumerate(tags):
         await ended(tag, "acme-down", minute=number // 2)  # two at the same moment

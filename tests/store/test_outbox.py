@@ -1,4 +1,4 @@
-"""Contract: the outbox. Written with the claim, told once in each way, held by one worker at a time (A7c, B8)."""
+"""Contract: the outbox. Written with the claim, told once in each way, held by one worker at a time (A7c, T-B8)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_A7c_nobody_to_tell_leaves_nothing(store, issued, at):
     assert await taken(store, at) is None
 
 
-async def test_B8_of_two_workers_one_has_the_queue(store, opening, issued, at):
+async def test_TB8_of_two_workers_one_has_the_queue(store, opening, issued, at):
     await issued("TAG0001")
     other = await opening()
     (mine,), (theirs,) = [await one.outbox.due(MAIL, at(1), 10) for one in (store, other)]
@@ -81,7 +81,7 @@ async def test_B8_of_two_workers_one_has_the_queue(store, opening, issued, at):
     assert await other.outbox.due(MAIL, at(2), 10) == []
 
 
-async def test_B8_a_worker_that_died_loses_the_queue_and_nothing_else(store, issued, at):
+async def test_TB8_a_worker_that_died_loses_the_queue_and_nothing_else(store, issued, at):
     claim = await issued("TAG0001")
     first = await taken(store, at, 1)
     again = await taken(store, at, 3)
@@ -101,7 +101,7 @@ async def test_A7c_a_queue_is_gone_when_it_is_empty_and_comes_back(store, issued
     assert (await taken(store, at, 1)).notification.body["service_tag"] == "TAG0002"
 
 
-async def test_B8_what_comes_while_a_queue_is_held_is_sent_by_its_holder(store, issued, at):
+async def test_TB8_what_comes_while_a_queue_is_held_is_sent_by_its_holder(store, issued, at):
     await issued("TAG0001")
     held = await taken(store, at)
     await issued("TAG0002", minute=1)
@@ -110,7 +110,7 @@ async def test_B8_what_comes_while_a_queue_is_held_is_sent_by_its_holder(store, 
     assert (await store.outbox.take(left, at(3))).notification.body["service_tag"] == "TAG0002"
 
 
-async def test_B8_a_failure_rests_the_whole_queue_and_no_other(store, issued, at):
+async def test_TB8_a_failure_rests_the_whole_queue_and_no_other(store, issued, at):
     await issued("TAG0001", BOTH)
     await issued("TAG0002", BOTH)
     failing = await taken(store, at)
@@ -123,7 +123,7 @@ async def test_B8_a_failure_rests_the_whole_queue_and_no_other(store, issued, at
     assert later.notification.body["service_tag"] == "TAG0002", "one that nobody accepts is not in the way"
 
 
-async def test_B8_a_success_forgets_the_failures(store, issued, at):
+async def test_TB8_a_success_forgets_the_failures(store, issued, at):
     for tag in ("TAG0001", "TAG0002"):
         await issued(tag)
     await store.outbox.failed(await taken(store, at, 1), "down", at(1), at(5))
@@ -159,7 +159,7 @@ async def test_A7c_what_is_over_is_forgotten_after_a_while(store, issued, at):
     assert [one.carrier for one in await store.outbox.list()] == [WEBHOOK], "what waits is kept"
 
 
-async def test_C11_no_secret_is_in_the_outbox(store, ask):
+async def test_TC11_no_secret_is_in_the_outbox(store, ask):
     await store.open_and_issue(ask("TAG0001"), lambda claim: "Canary-Passw0rd", BOTH)
     assert "Canary" not in repr(await store.outbox.list())
     assert await store.outbox.list(customer="umbra") == []
@@ -167,7 +167,7 @@ async def test_C11_no_secret_is_in_the_outbox(store, ask):
 
 
 @pytest.mark.parametrize(("failures", "ahead"), [(0, 120), (0, 60 * 24 * 3650), (4, 120), (9, 120)])
-async def test_T7_a_queue_that_a_wrong_clock_put_off_is_due_now(store, issued, at, failures, ahead):
+async def test_TA10_a_queue_that_a_wrong_clock_put_off_is_due_now(store, issued, at, failures, ahead):
     """It failed while the clock was ahead by two hours or ten years: due times are bounded by the longest rest."""
     await issued("TAG0001")
     for minute in range(failures):
@@ -183,7 +183,7 @@ async def test_T7_a_queue_that_a_wrong_clock_put_off_is_due_now(store, issued, a
 
 
 @pytest.mark.parametrize(("failures", "rest"), [(0, 2), (3, 4), (4, 8), (7, 60), (12, 60)])
-async def test_T7_a_rest_that_is_no_longer_than_it_can_be_is_kept(store, issued, at, failures, rest):
+async def test_TA10_a_rest_that_is_no_longer_than_it_can_be_is_kept(store, issued, at, failures, rest):
     await issued("TAG0001")
     for minute in range(failures):
         await store.outbox.failed(await taken(store, at, 1 + minute), "down", at(minute), at(minute + 1))
@@ -192,7 +192,7 @@ async def test_T7_a_rest_that_is_no_longer_than_it_can_be_is_kept(store, issued,
     assert await taken(store, at, 20 + rest) is not None
 
 
-async def test_T7_nothing_is_given_up_by_a_clock_that_is_not_believed(store, issued, at):
+async def test_TA10_nothing_is_given_up_by_a_clock_that_is_not_believed(store, issued, at):
     await issued("TAG0001")
     days = 4 * 24 * 60
     assert await store.outbox.failed(await taken(store, at, days), "down", at(days), at(days + 1), give_up=False) == []

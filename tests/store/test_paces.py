@@ -1,4 +1,4 @@
-"""Contract: claims per hour and stand-ins' limits are exact, however many ask at once (DESIGN 6.3, 7; A6)."""
+"""Contract: claims per hour and stand-ins' limits are exact, however many ask at once (R-exact; A6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""PostgreSQL: transactions side by side, as exact as one after the other, and told of changes (DESIGN 8; A6, A10)."""
+"""PostgreSQL: transactions side by side, as exact as one after the other, and told of changes (R-scopes, R-seen; A6,
+A10)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, Customer, IdentityKind, Policy, Result
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
-from delegator.store import Outcome, audit, open_named
+from delegator.store import Outcome, audit, holders, open_named
 from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
@@ -86,20 +87,20 @@ async def side_by_side(driver, *scopes) -> None:
 # --- side by side -------------------------------------------------------------------------------------------------
 
 
-async def test_6_4_what_says_nothing_of_its_scope_runs_alone(driver):
+async def test_R_scopes_what_says_nothing_of_its_scope_runs_alone(driver):
     assert await order_of(driver, None, None) in (["0 begins", "0 ends", "1 begins", "1 ends"],
                                                   ["1 begins", "1 ends", "0 begins", "0 ends"])
     log = await order_of(driver, None, rows_alone)
     assert log[0].split()[0] == log[1].split()[0]
 
 
-async def test_6_4_what_shares_no_name_runs_side_by_side_and_what_does_runs_in_turn(driver):
+async def test_R_scopes_what_shares_no_name_runs_side_by_side_and_what_does_runs_in_turn(driver):
     await side_by_side(driver, lambda: ("a",), lambda: ("b",), rows_alone, rows_alone)
     log = await order_of(driver, lambda: ("a", "b"), lambda: ("b", "c"))
     assert log[0].split()[0] == log[1].split()[0]
 
 
-async def test_6_4_names_are_kept_apart_between_delegators_too(opening):
+async def test_R_scopes_names_are_kept_apart_between_delegators_too(opening):
     here, there = await opening(), await opening()
     log: list[str] = []
     await asyncio.gather(*(one._driver.driver.run(pausing(log, name), lambda: ("same",))
@@ -119,9 +120,7 @@ async def test_A6_claims_without_a_limit_or_far_from_it_do_not_wait_for_each_oth
 
     def slow():
         def work():
-            yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                        "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1",
-                        ("customer/acme", "delegate/acme-1"))
+            yield holders.take(("customer/acme", "delegate/acme-1"))
             held.set()
             while not go_on.is_set():
                 yield Query("SELECT pg_sleep(0.01)")
@@ -194,7 +193,7 @@ async def test_A6_of_64_over_four_processes_exactly_one_wins(opening, url, limit
     assert (await store.taken("acme", "acme-1"))["customer/acme"] == 5
 
 
-async def test_6_4_races_that_nobody_foresaw_are_run_again_until_both_are_done(opening):
+async def test_R_scopes_races_that_nobody_foresaw_are_run_again_until_both_are_done(opening):
     """A deadlock, which the database ends by failing one of the two; and a unique key that another takes first."""
     here, there = (await opening())._driver.driver, (await opening())._driver.driver
     await here.run(lambda: (yield Query("INSERT INTO places (holder, lane, taken) VALUES ('a', 0, 0), ('b', 0, 0)")))
@@ -218,7 +217,7 @@ async def test_6_4_races_that_nobody_foresaw_are_run_again_until_both_are_done(o
     assert sorted(await asyncio.gather(*(one.run(first_or_not, rows_alone) for one in (here, there)))) == [False, True]
 
 
-async def test_6_4_what_is_refused_for_good_says_so_and_leaves_nothing(driver, store):
+async def test_R_whole_what_is_refused_for_good_says_so_and_leaves_nothing(driver, store):
     def work():
         yield Query("INSERT INTO customers (name, title) VALUES ('acme', 'Acme')")
         yield Query("INSERT INTO customers (name, title) VALUES ('umbra', 'Umbra')")
@@ -230,7 +229,7 @@ async def test_6_4_what_is_refused_for_good_says_so_and_leaves_nothing(driver, s
     assert await store.customers() == []
 
 
-async def test_6_a_mistake_of_ours_is_unavailable_and_tells_no_value(driver):
+async def test_R_secret_a_mistake_of_ours_is_unavailable_and_tells_no_value(driver):
     for sql, parameters in (("SELECT nonsense FROM customers", ()), ("SELECT 1 WHERE 1 = $1", ("the secret word",)),
                             ("SELECT CAST(CAST($1 AS TEXT) AS INTEGER)", ("the secret word",))):
         with pytest.raises(DelegatorError) as failure:
@@ -351,7 +350,7 @@ async def heard(store, wanted) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_8_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_handshake(opening, monkeypatch):
+async def test_R_seen_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_handshake(opening, monkeypatch):
     here, there = await opening(), await opening()
     await here.add_customer(Customer("acme", "Acme"))
     await there.tables()
@@ -370,7 +369,7 @@ async def test_8_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_hands
     assert set((await there.tables()).customers) == {"acme", "umbra"}
 
 
-async def test_8_when_it_is_not_told_it_asks(opening, postgres, url):
+async def test_R_seen_when_it_is_not_told_it_asks(opening, postgres, url):
     """Its listening connection is ended: what changes meanwhile is seen all the same, and then it listens again."""
     here, there = await opening(), await opening()
     await there.tables()
@@ -387,7 +386,7 @@ async def test_8_when_it_is_not_told_it_asks(opening, postgres, url):
     assert set((await there.tables()).customers) == {"acme"}
 
 
-async def test_8_a_schema_file_that_waits_for_somebody_makes_nobody_wait_behind_it(postgres, key, caplog):
+async def test_R_seen_a_schema_file_that_waits_for_somebody_makes_nobody_wait_behind_it(postgres, key, caplog):
     """A lock that is asked for stands in the way of whoever comes later, though nobody has it yet."""
     store = await open_named(config.Store(url=postgres.url(postgres.database()), connections=4), key)
     driver = store._driver.driver

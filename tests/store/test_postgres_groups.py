@@ -1,4 +1,5 @@
-"""PostgreSQL: devices that ask at the same time share a transaction, and nobody has less by it (docs/adr/0020; A6, T1).
+"""PostgreSQL: devices that ask at the same time share a transaction, and nobody has less by it (docs/adr/0020; A6,
+T-C19).
 
 Each test sets a crowd off while another transaction is under way, so that it goes together.
 """

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store import Outcome, grouping
+from delegator.store import Outcome, grouping, holders
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
 from delegator.store.library import asyncpg
@@ -37,10 +37,9 @@ async def store(opening, ask):
     return await begun(opening, ask)
 
 
-async def test_6_4_who_fails_fails_alone_and_leaves_nothing(store, ask):
+async def test_R_grouped_who_fails_fails_alone_and_leaves_nothing(store, ask):
     def wrong():
-        yield Query("INSERT INTO places (holder, taken) VALUES ($1, 1), ($2, 1) "
-                    "ON CONFLICT (holder) DO UPDATE SET taken = places.taken + 1", ("customer/wrong", "delegate/wrong"))
+        yield holders.take(("customer/wrong", "delegate/wrong"))
         yield Query("SELECT 1 / (1 - $1)", (1,))
     works = asking(store, ask)
     works.insert(5, driver_of(store).run(wrong, rows_alone, repeatable=True))
@@ -52,7 +51,7 @@ async def test_6_4_who_fails_fails_alone_and_leaves_nothing(store, ask):
     assert await findings(store) == []
 
 
-async def test_6_4_who_only_looks_and_refuses_costs_the_others_nothing(store, ask):
+async def test_R_grouped_who_only_looks_and_refuses_costs_the_others_nothing(store, ask):
     def refusing():
         yield Query("SELECT 1")
         raise DelegatorError(Kind.CONFLICT, "no")
@@ -82,7 +81,7 @@ async def test_A10_a_row_that_somebody_holds_holds_up_one_and_the_others_for_a_m
     assert (await waits).outcome is Outcome.ISSUED
 
 
-async def test_5_who_stops_waiting_costs_the_others_nothing(store, ask):
+async def test_R_later_who_stops_waiting_costs_the_others_nothing(store, ask):
     tasks = [asyncio.ensure_future(one) for one in asking(store, ask)]
     together_with = asyncio.ensure_future(together(store, tasks))
     await asyncio.sleep(0)
@@ -93,7 +92,7 @@ async def test_5_who_stops_waiting_costs_the_others_nothing(store, ask):
     assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
 
 
-async def test_T1_what_is_not_done_in_a_hurry_is_undone_and_goes_alone(store, ask, monkeypatch):
+async def test_TC19_what_is_not_done_in_a_hurry_is_undone_and_goes_alone(store, ask, monkeypatch):
     """The database does not answer for a moment; nothing is logged of a device that would be late."""
     monkeypatch.setattr(grouping, "HURRY", 0.05)
 
@@ -108,7 +107,7 @@ async def test_T1_what_is_not_done_in_a_hurry_is_undone_and_goes_alone(store, as
     assert not driver_of(store)._slowness.slow
 
 
-async def test_6_4_a_connection_that_dies_in_the_middle_of_a_group_costs_the_others_nothing(store, ask, url):
+async def test_R_grouped_a_connection_that_dies_in_the_middle_of_a_group_costs_the_others_nothing(store, ask, url):
     name = url.partition("@/")[2].partition("?")[0]
 
     def dying():
@@ -122,7 +121,7 @@ async def test_6_4_a_connection_that_dies_in_the_middle_of_a_group_costs_the_oth
     assert await findings(store) == []
 
 
-async def test_6_3_who_stops_waiting_and_asks_again_is_given_one_claim(store, ask):
+async def test_R_once_who_stops_waiting_and_asks_again_is_given_one_claim(store, ask):
     """The group goes on meanwhile, with its tag."""
     tasks = [asyncio.ensure_future(one) for one in asking(store, ask)]
     crowd = asyncio.ensure_future(together(store, tasks))
@@ -159,7 +158,7 @@ async def test_A10_a_group_that_was_undone_does_not_keep_its_members_until_the_s
     assert max(after for _, after in done_at) < 0.9
 
 
-async def test_4_who_waits_for_company_when_its_store_closes_is_told(opening, ask):
+async def test_R_drained_who_waits_for_company_when_its_store_closes_is_told(opening, ask):
     store = await opening()
     await store.open_and_issue(ask("FIRST01", customer="umbra", delegate="umbra-1"), lambda claim: "x")
 
@@ -200,7 +199,8 @@ async def hanging(cluster, url: str, verb: str) -> None:
 
 
 @pytest.mark.slow
-async def test_6_4_a_commit_of_a_group_that_was_not_heard_of_is_looked_up_for_each(store, ask, postgres_quick, url):
+async def test_R_repeated_a_commit_of_a_group_that_was_not_heard_of_is_looked_up_for_each(
+        store, ask, postgres_quick, url):
     async with commits_that_hang(postgres_quick):
         crowd = asyncio.create_task(together(store, asking(store, ask)))
         await hanging(postgres_quick, url, "pg_terminate_backend(pid)")
@@ -213,7 +213,7 @@ async def test_6_4_a_commit_of_a_group_that_was_not_heard_of_is_looked_up_for_ea
 
 
 @pytest.mark.slow
-async def test_T1_whose_time_is_over_while_its_group_commits_is_told_so_and_finds_it_by_asking_again(
+async def test_TC19_whose_time_is_over_while_its_group_commits_is_told_so_and_finds_it_by_asking_again(
         opening, ask, postgres_quick):
     """The commit itself goes on: it waits for a standby, and is not answered before it is safe."""
     store = await opening(timeout=1.0)

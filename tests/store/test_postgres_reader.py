@@ -1,4 +1,4 @@
-"""PostgreSQL: what the role that customers read by may learn, decided column by column (B2).
+"""PostgreSQL: what the role that customers read by may learn, decided column by column (T-B2).
 
 The catalogue says what there is and what is granted; SHOWN and WITHHELD say what was decided. A table or column that is
 new is in neither, and the first test fails until somebody decides.
@@ -19,7 +19,7 @@ from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.spool import Said, Spool
 
 from ..postgres import OWNER, Cluster
-from .filling import VERBS, Filling
+from .filling import EARLIER, VERBS, Filling
 from .readers import make_reader, psql, readable, reading
 
 pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
@@ -110,7 +110,7 @@ def database(cluster: Cluster) -> str:
 # --- what is decided ----------------------------------------------------------------------------------------------
 
 
-async def test_B2_every_column_of_every_table_is_shown_or_withheld_and_the_grants_say_the_same(cluster, database):
+async def test_TB2_every_column_of_every_table_is_shown_or_withheld_and_the_grants_say_the_same(cluster, database):
     async with reading(cluster, database, "acme") as connection:
         there = {(str(table), str(column)) for table, column in await connection.fetch(ALL_COLUMNS)}
         granted = {(table, column.strip('"')) for table, columns in (await readable(connection)).items()
@@ -119,14 +119,14 @@ async def test_B2_every_column_of_every_table_is_shown_or_withheld_and_the_grant
     assert granted == {which for which, shown in decided().items() if shown}
 
 
-async def test_B2_a_table_that_nobody_decided_on_is_found(cluster, database):
+async def test_TB2_a_table_that_nobody_decided_on_is_found(cluster, database):
     cluster.sql("CREATE TABLE novel (secret TEXT)", database)
     async with reading(cluster, database, "acme") as connection:
         there = {(str(table), str(column)) for table, column in await connection.fetch(ALL_COLUMNS)}
     assert there - set(decided()) == {("novel", "secret")}
 
 
-async def test_B2_it_may_do_nothing_but_read(cluster, database):
+async def test_TB2_it_may_do_nothing_but_read(cluster, database):
     async with reading(cluster, database, "acme") as connection:
         for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"):
             assert await connection.fetch(
@@ -139,7 +139,7 @@ async def test_B2_it_may_do_nothing_but_read(cluster, database):
         assert not await connection.fetchval("SELECT has_schema_privilege('public', 'CREATE')")
 
 
-async def test_B2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster):
+async def test_TB2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster):
     """By the schema file alone; whoever runs reader.sql again gets the same."""
     name = cluster.database(template="template0")
     psql(cluster, name, MADE_FIRST, OWNER)
@@ -150,6 +150,17 @@ async def test_B2_a_reader_that_was_made_before_becomes_what_it_is_today(cluster
     async with reading(cluster, name, "acme") as connection:
         assert {(table, column.strip('"')) for table, columns in (await readable(connection)).items()
                 for column in columns} == {which for which, shown in decided().items() if shown}
+
+
+async def test_B2_where_nobody_made_it_it_reads_nothing(cluster):
+    """Roles are of the whole server: that there is one for another database gives it no right in this one."""
+    make_reader(cluster, cluster.database())
+    name = cluster.database(template="template0")
+    psql(cluster, name, MADE_FIRST, OWNER)
+    for file in schema_files("postgres"):
+        psql(cluster, name, file.sql, OWNER)
+    async with reading(cluster, name, "acme") as connection:
+        assert await readable(connection) == {}
 
 
 def make_reader_of_before(cluster: Cluster, name: str) -> None:
@@ -184,7 +195,7 @@ async def seen_by(cluster: Cluster, database: str, customer: str) -> dict[str, l
             f"SELECT {', '.join(columns)} FROM {table}")) for table, columns in (await readable(connection)).items()}
 
 
-async def test_B2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no_operator(cluster, database, world):
+async def test_TB2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no_operator(cluster, database, world):
     """Everything that can be done to any table is done for others: nothing changes for acme. It does for them."""
     before = await seen_by(cluster, database, "acme")
     assert before["devices"]
@@ -195,7 +206,7 @@ async def test_B2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no
             assert await seen_by(cluster, database, "acme") == before, table
     others = await seen_by(cluster, database, "filled")
     assert {table for table, rows in others.items() if not rows} <= {
-        "import_hides", "import_hides_own", "import_shown", "statements", "statement_lines", "contested"}
+        "import_hides", "import_hides_own", "import_shown", "statements", "statement_lines", "contested", *EARLIER}
     for customer in ("filled", "filled-too", "acme"):
         said = str(await seen_by(cluster, database, customer)).lower()
         assert "olivia" not in said
@@ -206,7 +217,7 @@ async def test_B2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_no
     assert "olivia" not in str(rows).lower()
 
 
-async def test_B2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_nobody(cluster, database, world):
+async def test_TB2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_nobody(cluster, database, world):
     """Neither of others nor of its own customer, whose devices it brings; once shown, whoever gets a device sees it."""
     await world.store.add_customer(Customer("umbra", "Umbra"))
     before = {customer: await seen_by(cluster, database, customer) for customer in ("acme", "umbra")}
@@ -229,7 +240,7 @@ async def test_B2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_
     assert cluster.sql("SELECT count(*) FROM registrations", database) == "33"
 
 
-async def test_B2_a_real_import_of_another_customer_changes_nothing(cluster, database, world):
+async def test_TB2_a_real_import_of_another_customer_changes_nothing(cluster, database, world):
     await world.store.add_customer(Customer("umbra", "Umbra"))
     before = await seen_by(cluster, database, "acme")
     seen = []

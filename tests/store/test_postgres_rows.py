@@ -1,4 +1,4 @@
-"""PostgreSQL: whoever asks for one customer sees that customer's rows and nobody else's (B2, B8; DESIGN 8)."""
+"""PostgreSQL: whoever asks for one customer sees that customer's rows and nobody else's (T-B2, T-C11; R-engines)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def world(postgres, key, ask):
         yield postgres, name
 
 
-async def test_B2_a_customer_sees_its_own_rows_in_every_table_and_no_others(world):
+async def test_TB2_a_customer_sees_its_own_rows_in_every_table_and_no_others(world):
     seen: dict[str, dict[str, int]] = {}
     for customer in CUSTOMERS:
         other = next(one for one in CUSTOMERS if one != customer)
@@ -68,14 +68,14 @@ async def test_B2_a_customer_sees_its_own_rows_in_every_table_and_no_others(worl
                       "rules", "approvals", "places", "delegate_health", "messages", "audit"}, seen
 
 
-async def test_B2_without_a_customer_or_with_one_that_is_none_nothing_is_seen(world):
+async def test_TB2_without_a_customer_or_with_one_that_is_none_nothing_is_seen(world):
     for customer in (None, "", "nobody", "acme' OR '1'='1"):
         async with reading(*world, customer) as connection:
             for table in await readable(connection):
                 assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
 
 
-async def test_B8_what_is_sealed_cannot_be_read_at_all(world):
+async def test_TC11_what_is_sealed_cannot_be_read_at_all(world):
     async with reading(*world, "acme") as connection:
         for asked in ("sealed FROM claims", "binding FROM claims", "sealed FROM delegates", "sealed FROM audit_keys",
                       "binding FROM boards", "binding FROM enrolled", "* FROM claims", "* FROM schema_files",
@@ -84,7 +84,7 @@ async def test_B8_what_is_sealed_cannot_be_read_at_all(world):
                 await connection.fetch(f"SELECT {asked}")
 
 
-async def test_B2_random_walks_through_all_tables_find_no_foreign_row_and_change_none(world):
+async def test_TB2_random_walks_through_all_tables_find_no_foreign_row_and_change_none(world):
     """Even with every right that can be granted by mistake; joins and changes too."""
     cluster, name = world
     cluster.sql("DROP ROLE IF EXISTS careless; CREATE ROLE careless LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public "
@@ -110,7 +110,7 @@ async def test_B2_random_walks_through_all_tables_find_no_foreign_row_and_change
         cluster.sql("DROP OWNED BY careless; DROP ROLE careless", name)
 
 
-async def test_B2_no_table_is_without_row_level_security_and_no_view_without_its_callers_rights(postgres):
+async def test_TB2_no_table_is_without_row_level_security_and_no_view_without_its_callers_rights(postgres):
     assert postgres.sql("SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = "
                         "'public' AND relkind IN ('r', 'p') AND NOT relrowsecurity", "template_delegator") == ""
     assert postgres.sql("SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = "

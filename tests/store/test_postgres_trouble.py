@@ -1,6 +1,6 @@
 """PostgreSQL in trouble: killed, restarted, failed over, silent. Nothing that was told is lost, and nobody waits long.
 
-While the database is away every device is told to try later (DESIGN 5, 6.4, 8; A3, A8).
+While the database is away every device is told to try later (R-later, R-repeated; A3, A8).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Crowd:
         assert (await store.taken("acme", "acme-1")) == dict.fromkeys(("customer/acme", "delegate/acme-1"), len(claims))
 
 
-async def test_8_connections_that_are_ended_cost_nobody_an_answer(opening, ask, postgres, url):
+async def test_R_later_connections_that_are_ended_cost_nobody_an_answer(opening, ask, postgres, url):
     """As when an administrator ends sessions, or a proxy in between does: seen as nothing but a moment's wait."""
     crowd = Crowd([await opening(), await opening()], ask)
     async with crowd.busy():
@@ -125,7 +125,7 @@ async def back(store: Store) -> None:
                 await asyncio.sleep(0.1)
 
 
-async def test_8_a_restart_under_load_loses_nothing_and_service_is_back_at_once(opening, ask, postgres):
+async def test_R_later_a_restart_under_load_loses_nothing_and_service_is_back_at_once(opening, ask, postgres):
     crowd = Crowd([await opening(), await opening()], ask)
     async with crowd.busy():
         for mode in ("fast", "immediate"):
@@ -149,7 +149,7 @@ async def test_8_a_restart_under_load_loses_nothing_and_service_is_back_at_once(
     assert "acme" in (await crowd.stores[1].tables()).customers
 
 
-async def test_8_a_failover_to_a_standby_loses_nothing(key, ask):
+async def test_R_later_a_failover_to_a_standby_loses_nothing(key, ask):
     """Two servers, the second a synchronous standby. The first is gone for good, the second is promoted: delegators
     whose settings name both go on there, and every credential that was given is there."""
     with cluster_folder() as folder:
@@ -205,7 +205,7 @@ async def cut_while_committing(cluster: Cluster, url: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_6_4_a_claim_whose_commit_was_done_but_not_heard_of_is_answered_once(opening, ask, postgres, url):
+async def test_R_repeated_a_claim_whose_commit_was_done_but_not_heard_of_is_answered_once(opening, ask, postgres, url):
     store = await opening()
     async with commits_that_hang(postgres):
         asking = asyncio.create_task(store.open_and_issue(ask(), lambda claim_id: f"secret of {claim_id}"))
@@ -217,7 +217,7 @@ async def test_6_4_a_claim_whose_commit_was_done_but_not_heard_of_is_answered_on
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 1}
 
 
-async def test_6_4_an_act_of_an_operator_in_doubt_is_not_done_again_but_told(opening, postgres, url):
+async def test_R_repeated_an_act_of_an_operator_in_doubt_is_not_done_again_but_told(opening, postgres, url):
     store = await opening()
     async with commits_that_hang(postgres):
         adding = asyncio.create_task(store.add_customer(Customer("acme", "Acme")))
@@ -229,7 +229,8 @@ async def test_6_4_an_act_of_an_operator_in_doubt_is_not_done_again_but_told(ope
     assert [one.name for one in await store.customers()] == ["acme"]
 
 
-async def test_6_4_a_commit_that_waits_for_its_standby_is_never_answered_before_it_is_safe(opening, ask, postgres, url,
+async def test_R_durable_a_commit_that_waits_for_its_standby_is_never_answered_before_it_is_safe(
+        opening, ask, postgres, url,
                                                                                           monkeypatch):
     """No limit of time ends that wait as if it were done: the device is told to try later."""
     monkeypatch.setattr("delegator.store.patience.ROOM", 0.2)
@@ -253,7 +254,7 @@ async def again(store: Store, ask):
 # --- slow, silent, full -------------------------------------------------------------------------------------------
 
 
-async def test_5_a_lock_that_somebody_holds_makes_devices_try_later_and_not_wait(opening, ask, url):
+async def test_R_later_a_lock_that_somebody_holds_makes_devices_try_later_and_not_wait(opening, ask, url):
     store = await opening(timeout=0.5)
     other = await connected(server_of(url))
     try:
@@ -268,7 +269,7 @@ async def test_5_a_lock_that_somebody_holds_makes_devices_try_later_and_not_wait
     assert (await store.open_claim(ask())).outcome is Outcome.OPENED
 
 
-async def test_5_a_server_that_falls_silent_is_left_for_the_next_connection(ask, key, postgres, url):
+async def test_R_later_a_server_that_falls_silent_is_left_for_the_next_connection(ask, key, postgres, url):
     """The network drops everything without a word, for connections that stand and for those that are made."""
     async with silent_at_will(postgres.socket) as silence:
         where = url.replace(f"host={postgres.socket}&port=5432", f"host=127.0.0.1&port={silence.port}")
@@ -291,7 +292,7 @@ async def test_5_a_server_that_falls_silent_is_left_for_the_next_connection(ask,
             await store.close()
 
 
-async def test_8_a_server_that_is_silent_does_not_keep_us_from_the_other_one(postgres, url):
+async def test_R_later_a_server_that_is_silent_does_not_keep_us_from_the_other_one(postgres, url):
     """Named first, and nothing comes back from it."""
     with socket.create_server(("127.0.0.1", 0)) as hole:
         async with silent_at_will(postgres.socket) as there:
@@ -306,7 +307,7 @@ async def reached_beside(hole: int, port: int, url: str) -> None:
     await connection.close()
 
 
-async def test_5_when_all_connections_are_busy_one_waits_its_turn_and_not_for_ever(opening, driver_work):
+async def test_R_later_when_all_connections_are_busy_one_waits_its_turn_and_not_for_ever(opening, driver_work):
     store = await opening(connections=2, timeout=0.5)
     run = store._driver.driver.run
     outcomes = await asyncio.gather(*(run(driver_work(0.4), rows_alone) for _ in range(8)), return_exceptions=True)
@@ -356,7 +357,7 @@ async def test_A8_a_slow_reader_of_a_snapshot_is_not_cut_off(opening):
     assert await store.customers() == []
 
 
-async def test_5_who_stops_waiting_takes_no_connection_with_it(opening, driver_work):
+async def test_R_later_who_stops_waiting_takes_no_connection_with_it(opening, driver_work):
     store = await opening(connections=2)
     run = store._driver.driver.run
     tasks = [asyncio.create_task(run(driver_work(5), rows_alone)) for _ in range(6)]

@@ -1,4 +1,5 @@
-"""Contract: the small tables. Added, changed, referred to, seen by every server at once (DESIGN 8; A4, A6, A10)."""
+"""Contract: the small tables. Added, changed, referred to, seen by every server at once (R-whole, R-seen; A4, A6,
+A10)."""
 
 from __future__ import annotations
 
@@ -123,7 +124,7 @@ async def test_A6_a_policy_for_a_zone_that_this_machine_does_not_know_is_read_al
     assert (await store.tables()).policies["mars"] == mars
 
 
-async def test_8_adding_twice_is_a_conflict_and_replacing_is_not(store):
+async def test_R_whole_adding_twice_is_a_conflict_and_replacing_is_not(store):
     await fill(store)
     changed = {"policy": replace(STRICT, attempts=9), "customer": Customer("acme", "Acme"),
                "delegate": replace(SOAP, url=None, callback=HOSTED.callback), "rule": Rule("batch", "acme-hosted")}
@@ -137,7 +138,7 @@ async def test_8_adding_twice_is_a_conflict_and_replacing_is_not(store):
     assert await store.rules() == [changed["rule"]]
 
 
-async def test_8_what_is_referred_to_must_exist_and_nothing_is_half_added(store):
+async def test_R_whole_what_is_referred_to_must_exist_and_nothing_is_half_added(store):
     before = (await store.tables()).revision
     await refused(store.add_customer(Customer("acme", "Acme", policy="nowhere")), Kind.NOT_FOUND)
     await refused(store.add_delegate(HOSTED), Kind.NOT_FOUND)
@@ -150,7 +151,7 @@ async def test_8_what_is_referred_to_must_exist_and_nothing_is_half_added(store)
     assert (tables.revision, tables.policies, tables.directory.delegates) == (before + 1, {}, {})
 
 
-async def test_8_what_is_referred_to_is_not_removed(store):
+async def test_R_whole_what_is_referred_to_is_not_removed(store):
     await fill(store)
     for noun, name in (("policy", "strict"), ("customer", "acme"), ("delegate", "acme-soap")):
         await refused(store.remove(noun, name), Kind.CONFLICT)
@@ -203,7 +204,7 @@ async def seen(store, wanted) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_8_a_change_by_one_server_is_seen_by_another_within_a_second(opening):
+async def test_R_seen_a_change_by_one_server_is_seen_by_another_within_a_second(opening):
     here, there = await opening(), await opening()
     await here.add_customer(Customer("acme", "Acme"))
     await seen(there, lambda tables: "acme" in tables.customers)
@@ -215,7 +216,7 @@ async def test_8_a_change_by_one_server_is_seen_by_another_within_a_second(openi
     await seen(here, lambda tables: tables.directory.delegates == {})
 
 
-async def test_8_without_a_change_the_copy_is_kept(opening):
+async def test_R_seen_without_a_change_the_copy_is_kept(opening):
     here, there = await opening(), await opening()
     await fill(here)
     kept = await there.tables()
@@ -226,7 +227,7 @@ async def test_8_without_a_change_the_copy_is_kept(opening):
 
 
 @pytest.mark.parametrize("verb", ["add_customer", "add_delegate", "add_policy", "add_rule", "remove"])
-async def test_8_every_change_of_a_small_table_raises_the_revision(shop, verb):
+async def test_R_seen_every_change_of_a_small_table_raises_the_revision(shop, verb):
     await shop.add_rule(Rule("gone", "acme-soap"))
     before = (await shop.tables()).revision
     arguments = {"add_customer": [Customer("new", "New")], "add_policy": [Policy("new")], "remove": ["rule", "gone"],
@@ -235,7 +236,7 @@ async def test_8_every_change_of_a_small_table_raises_the_revision(shop, verb):
     await seen(shop, lambda tables: tables.revision == before + 1)
 
 
-async def test_8_tables_are_one_consistent_copy_even_while_another_server_changes_them(opening, monkeypatch):
+async def test_R_seen_tables_are_one_consistent_copy_even_while_another_server_changes_them(opening, monkeypatch):
     """A policy is taken off its customer and removed between two of the reads: the copy has both or neither."""
     here, there = await opening(), await opening()
     await here.add_policy(STRICT)

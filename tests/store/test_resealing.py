@@ -1,5 +1,5 @@
 """Rotation of the sealing key on any engine: everything is sealed again, while somebody else writes, and again if cut
-off; DESIGN 6.5."""
+off; R-sealed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def sealed(shop: Store, ask, at) -> list[str]:
     return issued
 
 
-async def test_6_5_after_a_rotation_the_new_key_alone_opens_everything(shop: Store, sealed) -> None:
+async def test_R_sealed_after_a_rotation_the_new_key_alone_opens_everything(shop: Store, sealed) -> None:
     audit = [one for one in await shop.resealing.held() if one.table == "audit_keys"]
     assert await rotate(rotating(shop, NEW, OLD)) == PAGE + 19 + 2 + sum(one.values for one in audit)
     assert {one.key for one in await shop.resealing.held()} == {SealingKey(NEW).known[0]}

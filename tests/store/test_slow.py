@@ -2,7 +2,7 @@
 
 A crowd of devices asks through the whole use case while somebody holds a lock for long, while the network to
 the database takes 200 ms each way, or while a disk does not answer. Each device does what a device does: it keeps what
-it was told, and comes again where it was told to try later (T1, T2).
+it was told, and comes again where it was told to try later (T-C19).
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def url(postgres):
 
 
 @POSTGRES
-async def test_t1_a_lock_that_is_held_for_long_on_postgresql(url, tmp_path, caplog):
+async def test_TC19_a_lock_that_is_held_for_long_on_postgresql(url, tmp_path, caplog):
     async def lock() -> None:
         other = await connected(server_of(url, timeout=60))
         try:
@@ -192,7 +192,7 @@ time.sleep(float(sys.argv[2]))
 """
 
 
-async def test_t2_another_process_that_holds_the_write_lock_for_long_on_sqlite(tmp_path, caplog):
+async def test_TC19_another_process_that_holds_the_write_lock_for_long_on_sqlite(tmp_path, caplog):
     """Who only asks again is answered all the while."""
     path = tmp_path / "d.db"
 
@@ -203,7 +203,7 @@ async def test_t2_another_process_that_holds_the_write_lock_for_long_on_sqlite(t
     await trouble(config.Store(path=str(path)), lock, caplog, tmp_path)
 
 
-async def test_t1_a_disk_that_does_not_answer_on_sqlite(tmp_path, caplog, monkeypatch):
+async def test_TC19_a_disk_that_does_not_answer_on_sqlite(tmp_path, caplog, monkeypatch):
     """Commits hang, and are done all the same when it does."""
     free = asyncio.Event()
     free.set()
@@ -264,7 +264,7 @@ async def far_away(socket: str, seconds: list[float]) -> AsyncIterator[int]:
 
 
 @POSTGRES
-async def test_t1_a_network_that_takes_200_ms_each_way(url, postgres, tmp_path, caplog):
+async def test_TC19_a_network_that_takes_200_ms_each_way(url, postgres, tmp_path, caplog):
     """Slow is not away: a request takes nearly all of its time for round trips, so in a crowd most are told to try
     later, none waits for longer, and all are served within seconds of the end of it."""
     seconds = [0.0]

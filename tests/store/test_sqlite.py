@@ -1,4 +1,5 @@
-"""SQLite: commits are shared, returned means on disk, the file is private, wiped means gone (DESIGN 6.4, 6.5)."""
+"""SQLite: commits are shared, returned means on disk, the file is private, wiped means gone (R-grouped, R-durable,
+R-sealed)."""
 
 from __future__ import annotations
 
@@ -56,20 +57,20 @@ def add(name: str):
 # --- one commit for many ------------------------------------------------------------------------------------------
 
 
-async def test_6_4_many_at_once_share_commits(store, ask, traced):
+async def test_R_grouped_many_at_once_share_commits(store, ask, traced):
     opened = await asyncio.gather(*(store.open_claim(ask(f"TAG{n:04}")) for n in range(64)))
     assert {one.outcome for one in opened} == {Outcome.OPENED}
     assert 1 <= traced.count("COMMIT") <= 4
     assert len(await store.claims()) == 64
 
 
-async def test_6_4_a_lone_one_waits_for_nobody(store, ask, traced):
+async def test_R_grouped_a_lone_one_waits_for_nobody(store, ask, traced):
     for number in range(3):
         await store.open_claim(ask(f"TAG{number:04}"))
     assert traced.count("BEGIN IMMEDIATE") == traced.count("COMMIT") == 3
 
 
-async def test_6_4_a_group_has_an_upper_bound(store, driver, traced):
+async def test_R_grouped_a_group_has_an_upper_bound(store, driver, traced):
     await asyncio.gather(*(driver.run(add(f"c{n}")) for n in range(3 * GROUP)))
     groups = " ".join(traced).split("COMMIT")
     assert max(group.count("SAVEPOINT one") - group.count("TO one") for group in groups) <= 2 * GROUP
@@ -88,7 +89,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_6_4_one_that_fails_in_a_group_fails_alone(store, driver, traced, failure):
+async def test_R_grouped_one_that_fails_in_a_group_fails_alone(store, driver, traced, failure):
     statement, kind = FAILURES[failure]
 
     def failing():
@@ -103,7 +104,7 @@ async def test_6_4_one_that_fails_in_a_group_fails_alone(store, driver, traced, 
     assert sorted(outcomes) == [one.name for one in await store.customers()]
 
 
-async def test_6_4_who_gives_up_waiting_does_not_harm_the_others(store, driver):
+async def test_R_grouped_who_gives_up_waiting_does_not_harm_the_others(store, driver):
     tasks = [asyncio.create_task(driver.run(add(f"c{n}"))) for n in range(5)]
     await asyncio.sleep(0)
     tasks[2].cancel()
@@ -112,7 +113,7 @@ async def test_6_4_who_gives_up_waiting_does_not_harm_the_others(store, driver):
     assert await driver.run(add("c9")) == "c9"
 
 
-async def test_8_closing_finishes_what_waits_and_later_calls_are_told(store, driver, path, key):
+async def test_R_drained_closing_finishes_what_waits_and_later_calls_are_told(store, driver, path, key):
     tasks = [asyncio.create_task(driver.run(add(f"c{n}"))) for n in range(GROUP + 5)]
     await asyncio.sleep(0)
     await store.close()
@@ -127,7 +128,7 @@ async def test_8_closing_finishes_what_waits_and_later_calls_are_told(store, dri
 # --- on disk ------------------------------------------------------------------------------------------------------
 
 
-async def test_6_4_a_killed_process_loses_nothing_that_it_was_told(tmp_path, opening_sqlite):
+async def test_R_durable_a_killed_process_loses_nothing_that_it_was_told(tmp_path, opening_sqlite):
     """kill -9 in the midst of claims: every claim it had printed is there, whole, and can be opened."""
     process = subprocess.Popen([sys.executable, str(PROCESS), str(tmp_path / "delegator.db")], cwd=ROOT, text=True,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -143,7 +144,7 @@ async def test_6_4_a_killed_process_loses_nothing_that_it_was_told(tmp_path, ope
 
 
 @pytest.mark.parametrize("umask", [0, 0o022])
-async def test_6_5_the_database_is_private_whatever_the_umask(tmp_path, key, umask):
+async def test_R_sealed_the_database_is_private_whatever_the_umask(tmp_path, key, umask):
     before = os.umask(umask)
     try:
         store = await open_store(tmp_path / "new" / "delegator.db", key)
@@ -159,7 +160,7 @@ async def test_6_5_the_database_is_private_whatever_the_umask(tmp_path, key, uma
 @pytest.mark.parametrize("connection", ["writing", "reading"])
 @pytest.mark.parametrize(("pragma", "value"), [
     ("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("secure_delete", 1)])
-async def test_6_5_the_settings_that_durability_and_wiping_rest_on_are_in_force(driver, connection, pragma, value):
+async def test_R_sealed_the_settings_that_durability_and_wiping_rest_on_are_in_force(driver, connection, pragma, value):
     used = driver._writer._connection if connection == "writing" else driver._reader
     assert used.execute(f"PRAGMA {pragma}").fetchone()[0] == value
 
@@ -173,7 +174,7 @@ def on_disk(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("end", ["confirmed", "expired", "released"])
-async def test_6_5_a_wiped_credential_is_gone_from_the_files(store, ask, at, path, end):
+async def test_R_sealed_a_wiped_credential_is_gone_from_the_files(store, ask, at, path, end):
     """Looked for byte by byte in the database and its log; enough claims that pages split and move."""
     opened = await asyncio.gather(*(
         store.open_and_issue(ask(f"TAG{n:04}"), lambda claim_id: "x" * 100 + claim_id) for n in range(120)))
@@ -190,7 +191,7 @@ async def test_6_5_a_wiped_credential_is_gone_from_the_files(store, ask, at, pat
     assert [one.service_tag for one in claims if one.sealed in after or one.sealed[16:48] in after] == []
 
 
-async def test_6_5_no_secret_stands_in_the_files_in_plain_text(shop, ask, tmp_path):
+async def test_R_sealed_no_secret_stands_in_the_files_in_plain_text(shop, ask, tmp_path):
     await shop.open_and_issue(ask(), lambda claim: "correct-horse-battery")
     await shop.add_devices([Registration("acme", "ABC1234")])
     found = b"".join(one.read_bytes() for one in tmp_path.rglob("delegator.db*"))
@@ -199,7 +200,7 @@ async def test_6_5_no_secret_stands_in_the_files_in_plain_text(shop, ask, tmp_pa
     assert b"{random}" not in found, "a hosted password is sealed too"
 
 
-async def test_6_3_the_database_itself_refuses_what_claims_must_never_be(store, driver, ask):
+async def test_R_once_the_database_itself_refuses_what_claims_must_never_be(store, driver, ask):
     """Whatever the code above believes: one live claim per tag, nothing sealed but in state issued."""
     claim = (await store.open_claim(ask())).claim
     columns = "service_tag, customer, delegate, state, identity, binding, attempt, asked_at, busy_until, lease_until"
@@ -215,7 +216,7 @@ async def test_6_3_the_database_itself_refuses_what_claims_must_never_be(store, 
     assert await store.claims() == [claim]
 
 
-async def test_8_no_statement_of_a_handshake_scans_a_table(store, driver, ask):
+async def test_R_scans_no_statement_of_a_handshake_scans_a_table(store, driver, ask):
     """Flat to ten million rows: each look-up goes by an index, the partial ones too."""
     asked: list[str] = []
     driver._connection.set_trace_callback(asked.append)

@@ -40,7 +40,7 @@ def shapes() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("check", ["quick_check", "integrity_check"])
-def test_8_no_sound_table_of_any_shape_is_taken_for_broken(check: str) -> None:
+def test_R_kept_no_sound_table_of_any_shape_is_taken_for_broken(check: str) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         for number, shape in enumerate(shapes()):
             connection.execute(f"CREATE TABLE t{number} {shape}")
@@ -50,7 +50,7 @@ def test_8_no_sound_table_of_any_shape_is_taken_for_broken(check: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["delegator.store", "delegator.delegate"])
-def test_8_tables_have_the_columns_of_their_key_first_and_in_its_order(package: str) -> None:
+def test_R_kept_tables_have_the_columns_of_their_key_first_and_in_its_order(package: str) -> None:
     """So SQLite stores them where there is no rowid, and so all its releases check them rightly."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(MADE_FIRST)
@@ -91,7 +91,8 @@ def before(path: Path, opening_sqlite, as_of) -> Callable[[], Awaitable[None]]:
     return made
 
 
-async def test_8_a_database_with_approved_tags_from_before_is_started_and_has_them_all(path, before, opening_sqlite):
+async def test_R_kept_a_database_with_approved_tags_from_before_is_started_and_has_them_all(
+        path, before, opening_sqlite):
     await before()
     require_sound(path)
     assert (await rehearse_sqlite(path, None)).words == f"schema 9; a start brings it to {FILES[-1].number}, for good"
@@ -103,7 +104,8 @@ async def test_8_a_database_with_approved_tags_from_before_is_started_and_has_th
 
 
 @pytest.mark.skipif(sqlite3.sqlite_version_info[:2] != (3, 40), reason="only SQLite 3.40 reports what is not so")
-async def test_8_sqlite_does_report_it_and_where_nobody_looked_it_up_it_would_be_refused(path, before, monkeypatch):
+async def test_R_kept_sqlite_does_report_it_and_where_nobody_looked_it_up_it_would_be_refused(
+        path, before, monkeypatch):
     await before()
     monkeypatch.setattr(soundness, "misread", lambda connection: {})
     with pytest.raises(DelegatorError, match=r"is damaged: NULL value in approvals\.policy"):
@@ -133,7 +135,7 @@ def with_a_page_of_nonsense(path: Path) -> None:
 
 @pytest.mark.parametrize(("harm", "words"), [
     (with_a_null, "NULL value in approvals.policy"), (with_a_page_of_nonsense, "")], ids=["null", "page"])
-async def test_8_what_is_really_broken_is_refused_by_start_check_and_backup(path, tmp_path, before, harm, words):
+async def test_R_kept_what_is_really_broken_is_refused_by_start_check_and_backup(path, tmp_path, before, harm, words):
     await before()
     harm(path)
     said = []
@@ -152,7 +154,7 @@ async def test_8_what_is_really_broken_is_refused_by_start_check_and_backup(path
     assert [one.name for one in tmp_path.iterdir() if not one.name.startswith("delegator.db")] == []
 
 
-def test_8_a_check_is_told_one_trouble_at_a_time_without_sqlites_headings(path: Path) -> None:
+def test_R_kept_a_check_is_told_one_trouble_at_a_time_without_sqlites_headings(path: Path) -> None:
     changed(path, "CREATE TABLE t (a TEXT NOT NULL)", "INSERT INTO t VALUES ('one'), ('two'), ('three')")
     content = bytearray(path.read_bytes())
     content[4096 + 3:4096 + 5] = b"\x00\x02"  # its page says that it has one row less than it has

@@ -41,7 +41,7 @@ async def all_told(works, kind: Kind = Kind.UNAVAILABLE) -> None:
     assert {one.kind for one in outcomes} == {kind}
 
 
-async def test_5_while_another_process_holds_the_lock_everybody_is_told_and_nothing_is_done(store, ask, path):
+async def test_R_later_while_another_process_holds_the_lock_everybody_is_told_and_nothing_is_done(store, ask, path):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         await all_told((store.open_claim(ask(f"TAG{n:04}")) for n in range(10)), Kind.TRY_LATER)
@@ -52,7 +52,7 @@ async def test_5_while_another_process_holds_the_lock_everybody_is_told_and_noth
 
 
 @pytest.mark.slow
-async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
+async def test_R_later_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
     store._driver.driver._writer._connection.execute("PRAGMA busy_timeout = 5000")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -62,7 +62,7 @@ async def test_5_a_short_lock_is_waited_for(store, ask, path, monkeypatch):
     assert (await waiting).outcome is Outcome.OPENED
 
 
-async def test_5_a_lock_that_sqlite_explains_further_is_waited_for_too(store, ask):
+async def test_R_later_a_lock_that_sqlite_explains_further_is_waited_for_too(store, ask):
     driver = store._driver.driver
 
     class Recovering:
@@ -84,7 +84,7 @@ async def test_5_a_lock_that_sqlite_explains_further_is_waited_for_too(store, as
     assert driver._connection.told == 1
 
 
-async def test_8_a_close_that_is_cancelled_is_ended_by_the_next_one(path, key, ask, monkeypatch):
+async def test_R_drained_a_close_that_is_cancelled_is_ended_by_the_next_one(path, key, ask, monkeypatch):
     """Else the writing thread would keep the process alive."""
     monkeypatch.setattr(sqlite_driver, "BUSY_TIMEOUT", 2.0)
     before = threads()
@@ -106,7 +106,7 @@ async def test_8_a_close_that_is_cancelled_is_ended_by_the_next_one(path, key, a
     assert threads() <= before
 
 
-async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(store, ask):
+async def test_R_later_a_full_database_tells_everybody_and_keeps_only_whole_claims(store, ask):
     """Full in the midst of a group: none of it stays. With room again the same devices are served."""
     writer = store._driver.driver._writer._connection
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
@@ -121,7 +121,7 @@ async def test_5_a_full_database_tells_everybody_and_keeps_only_whole_claims(sto
     assert {store.reveal(one.claim) for one in opened} == {big}
 
 
-async def test_5_a_full_disk_tells_the_caller_and_keeps_what_it_had_told_before(path, opening_sqlite):
+async def test_R_later_a_full_disk_tells_the_caller_and_keeps_what_it_had_told_before(path, opening_sqlite):
     """The real thing, by the system's limit for the size of files, in a process of its own."""
     done = subprocess.run([sys.executable, str(PROCESS), str(path), "300000"], cwd=ROOT, text=True, timeout=30,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
@@ -160,20 +160,20 @@ def emptied(content: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [
     lambda content: b"this is not a database at all, but a text" * 100, lambda content: content[:5000],
     lambda content: content[:100] + b"\0" * (len(content) - 100), emptied], ids=["text", "cut", "zeroed", "first"])
-async def test_8_a_broken_file_is_a_clear_error_and_no_thread_is_left(path, key, damage):
+async def test_R_kept_a_broken_file_is_a_clear_error_and_no_thread_is_left(path, key, damage):
     await (await open_store(path, key)).close()
     path.write_bytes(damage(path.read_bytes()))
     error = await refused(path, key)
     assert "delegator restore" in error.hint
 
 
-async def test_8_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key):
+async def test_R_kept_a_place_where_no_database_can_be_is_a_clear_error(tmp_path, key):
     (tmp_path / "file").write_text("x")
     await refused(tmp_path / "file" / "delegator.db", key)
     await refused(tmp_path, key)
 
 
-async def test_8_when_the_reading_connection_cannot_be_had_the_writing_one_is_let_go(path, key, monkeypatch):
+async def test_R_kept_when_the_reading_connection_cannot_be_had_the_writing_one_is_let_go(path, key, monkeypatch):
     connect, made = sqlite_driver._connect, []
 
     def failing(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
@@ -186,7 +186,7 @@ async def test_8_when_the_reading_connection_cannot_be_had_the_writing_one_is_le
     await refused(path, key)
 
 
-async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(path, opening_sqlite, ask):
+async def test_R_later_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(path, opening_sqlite, ask):
     store = await opening_sqlite()
     await asyncio.gather(*(store.open_claim(ask(f"TAG{n:04}")) for n in range(200)))
     with closing(sqlite3.connect(path)) as connection:
@@ -205,7 +205,7 @@ async def test_5_a_page_that_breaks_later_makes_the_store_unavailable_not_wrong(
 
 
 @pytest.mark.parametrize("small", [True, False])
-async def test_8_what_a_start_looks_at_finds_a_file_that_was_cut_and_no_fault_in_a_sound_one(
+async def test_R_kept_what_a_start_looks_at_finds_a_file_that_was_cut_and_no_fault_in_a_sound_one(
         path, opening_sqlite, ask, monkeypatch, small):
     """Of a large file not every page is read, but it must have them all."""
     monkeypatch.setattr("delegator.store.soundness.SMALL", 10**9 if small else 0)

@@ -1,4 +1,4 @@
-"""S1: what one call may make us digest before it is over is a number, whatever the peer sends and however it is cut.
+"""T-B10: what one call may make us digest before it is over is a number, whatever the peer sends and however it is cut.
 
 No clock: bytes are counted. TLS records have the same law in test_records.py, answers of the DNS in test_dns_weight.py,
 turns of the loop in tests/net/test_turns.py.
@@ -67,20 +67,20 @@ def digested(feed: Callable[[bytes], object], pieces: Iterator[bytes]) -> int:
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("kind", [*ENDLESS, *ALONE])
-def test_s1_a_request_that_does_not_end_is_refused_within_a_number_of_bytes(kind: str, piece: int) -> None:
+def test_TB10_a_request_that_does_not_end_is_refused_within_a_number_of_bytes(kind: str, piece: int) -> None:
     first, more = ALONE[kind] if kind in ALONE else (REQUEST + ENDLESS[kind][0], ENDLESS[kind][1])
     assert digested(RequestReader().feed, endless(first, more, piece)) <= MOST + max(PIECES)
 
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("kind", [*ENDLESS, *ANSWERED])
-def test_s1_an_answer_that_does_not_end_is_refused_within_a_number_of_bytes(kind: str, piece: int) -> None:
+def test_TB10_an_answer_that_does_not_end_is_refused_within_a_number_of_bytes(kind: str, piece: int) -> None:
     first, more = ANSWERED[kind] if kind in ANSWERED else (ANSWER + ENDLESS[kind][0], ENDLESS[kind][1])
     assert digested(ResponseReader().feed, endless(first, more, piece)) <= MOST + max(PIECES)
 
 
 @pytest.mark.parametrize("reader", [RequestReader, ResponseReader])
-def test_s1_no_more_fields_than_that_are_kept(reader: type[RequestReader] | type[ResponseReader]) -> None:
+def test_TB10_no_more_fields_than_that_are_kept(reader: type[RequestReader] | type[ResponseReader]) -> None:
     one = reader()
     first = REQUEST if reader is RequestReader else ANSWER
     with pytest.raises(HttpError, match=f"more than {LIMITS.headers} header fields"):
@@ -96,7 +96,7 @@ COUNTED: dict[str, tuple[bytes, bytes, bytes, int]] = {
 
 @pytest.mark.parametrize("piece", [1, 1460, 64 * 1024])
 @pytest.mark.parametrize("kind", COUNTED)
-def test_s1_each_step_of_a_message_is_counted_however_it_is_cut(kind: str, piece: int) -> None:
+def test_TB10_each_step_of_a_message_is_counted_however_it_is_cut(kind: str, piece: int) -> None:
     """Each costs a call of ours, and thousands fit into the bytes that a message may have."""
     first, more, last, most = COUNTED[kind]
     for many, good in ((most, True), (most + 1, False)):
@@ -109,7 +109,7 @@ def test_s1_each_step_of_a_message_is_counted_however_it_is_cut(kind: str, piece
 
 
 @pytest.mark.parametrize("piece", [1, 64 * 1024])
-def test_s1_a_few_interim_answers_are_passed_over_and_no_more(piece: int) -> None:
+def test_TB10_a_few_interim_answers_are_passed_over_and_no_more(piece: int) -> None:
     for many, good in ((LIMITS.interim, True), (LIMITS.interim + 1, False)):
         data = b"HTTP/1.1 100 Continue\r\n\r\n" * many + ANSWER + b"Content-Length: 0\r\n\r\n"
         reader, found = ResponseReader(), None
@@ -125,7 +125,7 @@ def test_s1_a_few_interim_answers_are_passed_over_and_no_more(piece: int) -> Non
     (SIGNATURE + b"\x21\x11\xff\xff", b"\0", len(SIGNATURE) + 4),
     (SIGNATURE + b"\x21\x31" + LONGEST_V2.to_bytes(2), b"\0", len(SIGNATURE) + 4 + LONGEST_V2)],
     ids=["an address", "unknown", "empty lines", "64 KiB of TLVs", "the longest of TLVs, and no family of ours"])
-def test_s1_a_proxy_header_is_decided_within_its_own_length(first: bytes, more: bytes, most: int, piece: int) -> None:
+def test_TB10_a_proxy_header_is_decided_within_its_own_length(first: bytes, more: bytes, most: int, piece: int) -> None:
     assert digested(HeaderReader().feed, endless(first, more, piece)) <= most + piece
 
 

@@ -51,11 +51,18 @@ def test_a8_every_plain_way_to_write_a_message_is_read(version: Version, blank: 
     assert the_short_way(body) == the_long_way(body) is not None
 
 
-@pytest.mark.parametrize(("inner", "operation"), [
+FORMED = [
     (DEVICE + SECRET, "GetProvisioningCredential"),
     ("<{0}ClaimId>" + "0" * 32 + "</{0}ClaimId><{0}Result>Deployed</{0}Result>", "ConfirmProvisioning"),
     (DEVICE + "<{0}NewAddress>192.0.2.9</{0}NewAddress>", "NotifyAddressChange"),
-])
+]
+
+
+def test_every_operation_that_devices_call_is_tried_here() -> None:
+    assert {name for _, name in FORMED} == {one.name for one in messages.OWN.serving(messages.Service.DELEGATOR)}
+
+
+@pytest.mark.parametrize(("inner", "operation"), FORMED)
 def test_every_operation_of_the_table_has_its_form(inner: str, operation: str) -> None:
     body = message(inner, operation=operation)
     assert the_short_way(body) == the_long_way(body) is not None
@@ -98,8 +105,8 @@ PIECES = ["<", ">", "&", "&lt;", "</", "/>", "<!--", "-->", "<?", "]]>", "<![CDA
 
 @given(at=st.integers(0, 2000), cut=st.integers(0, 40), put=st.lists(st.sampled_from(PIECES), max_size=4),
        prefix=st.sampled_from(["", "ns0"]), version=st.sampled_from(Version))
-def test_c1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: int, put: list[str], prefix: str,
-                                                                 version: Version) -> None:
+def test_TC1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: int, put: list[str], prefix: str,
+                                                                  version: Version) -> None:
     """A message with some bytes taken out and some hostile ones put in: never another value, never a value more."""
     whole = message(prefix=prefix, version=version)
     at %= len(whole)
@@ -108,7 +115,7 @@ def test_c1_what_the_short_way_reads_the_long_way_reads_the_same(at: int, cut: i
     assert short is None or short == the_long_way(body)
 
 
-def test_c1_hostile_bytes_are_given_up_in_linear_time() -> None:
+def test_TC1_hostile_bytes_are_given_up_in_linear_time() -> None:
     """Long runs of what each repetition takes: 64 KiB of it must not cost more than the careful parser would."""
     import time
     runs = [message(blank=""), b"<a" * 30_000, b" " * 60_000, message().replace(b"R 760", b"a" * 60_000)]

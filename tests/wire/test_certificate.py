@@ -46,7 +46,7 @@ MADE = {name: made(name) for name in NAMES} | {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_A5_what_is_read_is_what_another_reader_reads(name: str) -> None:
+def test_TA5_what_is_read_is_what_another_reader_reads(name: str) -> None:
     der = MADE[name]
     theirs = x509.load_der_x509_certificate(der)
     peer, _ = certificate.read_leaf(der)
@@ -60,7 +60,8 @@ def test_a_devices_certificate_goes_the_short_way_and_others_the_long_one() -> N
 
 @settings(max_examples=300)
 @given(st.sampled_from(sorted(MADE)), st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3))
-def test_A5_the_short_way_reads_what_the_walk_reads_or_leaves_it_to_it(name: str, at: int, put: bytes, cut: int) -> None:
+def test_TA5_the_short_way_reads_what_the_walk_reads_or_leaves_it_to_it(
+        name: str, at: int, put: bytes, cut: int) -> None:
     der = MADE[name][:at] + put + MADE[name][at + cut:]
     places = certificate._plain(der)
     if places is not None:

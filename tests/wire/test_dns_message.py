@@ -1,4 +1,4 @@
-"""DNS messages are written and read as dnspython does; what is no answer to our question is none. B4, S8."""
+"""DNS messages are written and read as dnspython does; what is no answer to our question is none. T-B4."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ GOOD = answer(asked(), ("rack1.customer.test.", 60, "A 192.0.2.1")).to_wire()
     changed(GOOD, number=8), changed(GOOD, flags=0x8000), changed(GOOD, flags=0x0800), b"", b"\0",
     answer(asked("rack2.customer.test")).to_wire(), answer(asked(kind="AAAA")).to_wire(),
     GOOD[:12] + GOOD[12:].replace(b"\0\1\0\1", b"\0\1\0\3", 1), changed(GOOD, number=8) + b"x" * 60_000])
-def test_b4_what_is_no_answer_to_the_question_is_passed_over(message: bytes) -> None:
+def test_TB4_what_is_no_answer_to_the_question_is_passed_over(message: bytes) -> None:
     """Another number, a question, another operation, another name, type or class: whoever forges answers guesses."""
     assert read(message, asked(), MOST) is None
 
@@ -126,18 +126,18 @@ def test_b4_what_is_no_answer_to_the_question_is_passed_over(message: bytes) -> 
     (GOOD.replace(b"\0\4\xc0\0\2\1", b"\0\3\xc0\0\2"), "an address of 3 bytes"),
     (answer(asked(), code=16).to_wire(), "the code 16"),
     (GOOD[:4] + b"\0\0" + GOOD[6:], "with "), (GOOD[:12] + b"\x40" + GOOD[13:], "with |ends")])
-def test_b4_an_answer_that_cannot_be_used_says_why(message: bytes, why: str) -> None:
+def test_TB4_an_answer_that_cannot_be_used_says_why(message: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read(message, asked(), MOST)
 
 
-def test_b4_an_answer_in_other_letters_is_an_answer_and_one_cut_off_says_only_that() -> None:
+def test_TB4_an_answer_in_other_letters_is_an_answer_and_one_cut_off_says_only_that() -> None:
     loud = GOOD.replace(b"customer", b"CUSTOMER")
     assert read(loud, asked(), MOST) == read(GOOD, asked(), MOST) == Said((bytes((192, 0, 2, 1)),), 60)
     assert read(changed(GOOD, flags=dns.flags.TC), asked(), MOST) == Said(truncated=True)
 
 
-def test_b4_nothing_is_believed_for_a_time_and_a_negative_time_is_none() -> None:
+def test_TB4_nothing_is_believed_for_a_time_and_a_negative_time_is_none() -> None:
     assert read(answer(asked(), code=3).to_wire(), asked(), MOST) == Said((), NEGATIVE)
     assert read(answer(asked(), soa="customer.test.").to_wire(), asked(), MOST) == Said((), 30)
     ttl = GOOD.replace(b"\0\0\0\x3c", b"\x80\0\0\x3c")
@@ -148,7 +148,7 @@ def test_b4_nothing_is_believed_for_a_time_and_a_negative_time_is_none() -> None
     (b"\xc0\x0c\0\5\0\1\0\0\0\x3c\0\2\xc0\x31", "points ahead"),
     (b"\xc0\x25\0\5\0\1\0\0\0\x3c\0\2\xc0\x0c", "points ahead"),
     (b"\xc0\x0c\0\5\0\1\0\0\0\x3c\0\x5b" + b"\1a" * 45 + b"\0", "more than 40 labels")])
-def test_s8_nothing_is_expanded_before_it_was_weighed(record: bytes, why: str) -> None:
+def test_TB4_nothing_is_expanded_before_it_was_weighed(record: bytes, why: str) -> None:
     """A name that points to itself would never end."""
     question = asked()
     head = struct.pack("!6H", 7, 0x8180, 1, 1, 0, 0) + question.wire()[12:-11]

@@ -1,4 +1,4 @@
-"""S8: what a DNS message would cost is known before it is read, and the same whatever way it is written."""
+"""T-B4: what a DNS message would cost is known before it is read, and the same whatever way it is written."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_any_bytes_have_a_weight_or_are_refused(data: bytes) -> None:
         assert 0 <= weigh(b"\0\1\x81\x80" + data) <= MOST_LABELS
 
 
-async def test_s8_all_answers_of_one_look_up_share_one_bound() -> None:
+async def test_TB4_all_answers_of_one_look_up_share_one_bound() -> None:
     """One address leads to a question for each name and domain, and each answer alone may take 10 ms to read."""
     half = dns.message.make_response(dns.message.make_query("rack1.customer.test.", "A"))
     half.answer.append(dns.rrset.from_text_list("rack1.customer.test.", 60, "IN", "A",

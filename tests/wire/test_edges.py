@@ -1,4 +1,5 @@
-"""The first and the last second of a certificate and of a revocation list, by a clock that is told the time (A5, A10).
+"""The first and the last second of a certificate and of a revocation list, by a clock that is told the time (T-A5,
+T-A10).
 
 OpenSSL judges certificates, by its own clock where nobody tells it another; we judge lists. docs/operators.md,
 "Clocks".
@@ -57,12 +58,12 @@ def judged(folder: Folder, place: Path, at: datetime, version: ssl.TLSVersion, *
     (END, None), (END + SECOND, Refusal.EXPIRED), (NOW + YEARS, Refusal.EXPIRED),
     (NOW - YEARS, Refusal.NOT_YET_VALID)],
     ids=["before", "first", "second", "last but one", "last", "after", "ten years on", "ten years back"])
-def test_A5_a_certificate_counts_from_its_first_second(
+def test_TA5_a_certificate_counts_from_its_first_second(
         old_factory: Folder, tmp_path: Path, at: datetime, expected: Refusal | None, version: ssl.TLSVersion) -> None:
     assert judged(old_factory, tmp_path, at, version) is expected
 
 
-def test_A5_a_list_counts_from_its_first_second_and_not_any_more_at_its_next(old_factory: Folder) -> None:
+def test_TA5_a_list_counts_from_its_first_second_and_not_any_more_at_its_next(old_factory: Folder) -> None:
     """One that ended is no list: whom it revoked would be let in. Nobody is, until there is a newer one."""
     found = TrustStore.load(old_factory.ca_path, old_factory.crl_path)
     revocation = found.revocation

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as read and written: one framing per message however the bytes are cut (C5), bounded (C6, C8)."""
+"""HTTP/1.1 as read and written: one framing per message however the bytes are cut (T-C5), bounded (T-C6, T-C8)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a3_a_soap_call_as_devices_send_it() -> None:
     (HEAD + b"Transfer-Encoding: Chunked\r\n\r\n2;ext=1\r\nab\r\n1\r\nc\r\n0\r\nTrailer: t\r\nHost: b\r\n\r\n",
      b"abc", True),
 ])
-def test_c5_accepted_framings(data: bytes, body: bytes, keep_alive: bool) -> None:
+def test_TC5_accepted_framings(data: bytes, body: bytes, keep_alive: bool) -> None:
     request = one(data)
     assert (request.body, request.keep_alive) == (body, keep_alive)
 
@@ -131,7 +131,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_c5_refused_whole_and_byte_by_byte_and_never_answered_as_a_request(name: str) -> None:
+def test_TC5_refused_whole_and_byte_by_byte_and_never_answered_as_a_request(name: str) -> None:
     status, data = REFUSED[name]
     assert read_every_way(data + b"\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")[:2] == ([], status)
 
@@ -154,7 +154,7 @@ def test_requests_before_a_refused_byte_are_given_then_the_reader_is_dead() -> N
         assert caught.value.status == 501
 
 
-def test_c8_a_read_yields_at_most_four_piped_requests() -> None:
+def test_TC8_a_read_yields_at_most_four_piped_requests() -> None:
     reader = RequestReader()
     assert len(reader.feed((HEAD + b"\r\n") * 4)) == 4
     assert len(reader.feed((HEAD + b"\r\n") * 200)) == 4
@@ -163,7 +163,7 @@ def test_c8_a_read_yields_at_most_four_piped_requests() -> None:
     assert caught.value.status == 429
 
 
-def test_c6_the_shell_learns_when_a_request_is_under_way_and_when_its_sender_waits() -> None:
+def test_TC6_the_shell_learns_when_a_request_is_under_way_and_when_its_sender_waits() -> None:
     reader = RequestReader()
     assert not reader.mid_request
     reader.feed(b"P")
@@ -213,7 +213,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @UNHURRIED
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=14).map(b"".join), st.lists(st.integers(0, 999), max_size=4))
-def test_c5_the_same_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[int]) -> None:
+def test_TC5_the_same_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[int]) -> None:
     assert read_every_way(data) == read_all(cut(data, places))
 
 
@@ -225,7 +225,7 @@ def test_any_bytes_are_requests_or_an_http_error(noise: bytes, after_head: bool)
 
 @UNHURRIED
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(lambda parts: HEAD + b"".join(parts)))
-def test_c5_a_second_reader_sees_the_same_first_request(data: bytes) -> None:
+def test_TC5_a_second_reader_sees_the_same_first_request(data: bytes) -> None:
     """What we accept, h11 accepts with the same body: no two servers in a row could differ about it."""
     requests = read_all([data])[0]
     if not requests:
@@ -280,7 +280,7 @@ def test_a7_answers_of_a_delegate(data: bytes, body: bytes) -> None:
     b"HTTP/1.1 200 OK\r\nX",
     b"GET / HTTP/1.1\r\n\r\n",
 ])
-def test_c10_answers_that_are_refused(data: bytes) -> None:
+def test_TC10_answers_that_are_refused(data: bytes) -> None:
     assert read_answer([data]) == 502
     assert read_answer(data[i:i + 1] for i in range(len(data))) == 502
 
@@ -343,7 +343,7 @@ def test_what_one_side_renders_the_other_reads(headers: dict[bytes, bytes], body
     {b"X: y\r\nZ": b"a"}, {b"": b"a"}, {b"X ": b"a"},
     {b"Content-Length": b"1"}, {b"transfer-encoding": b"chunked"}, {b"Connection": b"close"},
 ])
-def test_c5_no_header_can_be_smuggled_into_what_is_rendered(headers: dict[bytes, bytes]) -> None:
+def test_TC5_no_header_can_be_smuggled_into_what_is_rendered(headers: dict[bytes, bytes]) -> None:
     with pytest.raises(ValueError):
         render_response(Response(200, headers), close=False)
     with pytest.raises(ValueError):
@@ -354,7 +354,7 @@ def test_c5_no_header_can_be_smuggled_into_what_is_rendered(headers: dict[bytes,
     ("GET", "/ HTTP/1.1\r\nX: y", "host"), ("GET /", "/", "host"), ("GET", "/", "a\r\nX: y"), ("GET", "", "host"),
     ("GET", "/ü", "host"),
 ])
-def test_c5_nor_by_method_target_or_host(method: str, target: str, host: str) -> None:
+def test_TC5_nor_by_method_target_or_host(method: str, target: str, host: str) -> None:
     with pytest.raises(ValueError):
         render_request(method, target, host, {})
 

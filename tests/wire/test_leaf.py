@@ -1,4 +1,4 @@
-"""The short way to judge a device's certificate, against the long one; and what is odd about others. A4, A5."""
+"""The short way to judge a device's certificate, against the long one; and what is odd about others. T-A4, T-A5."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ KEYS: dict[str, Callable[[], keys.PrivateKey]] = {
 
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("profile", ["device", "shared-device"])
-def test_a4_what_the_factory_issues_takes_the_short_way(factory: Folder, kind: str, profile: str,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_TA4_what_the_factory_issues_takes_the_short_way(factory: Folder, kind: str, profile: str,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     """No microsecond of a handshake is spent on reading what is known."""
     authority = factory.authority()
     name = "LEAF0001" if profile == "device" else "shared-device"
@@ -67,14 +67,14 @@ ODD: dict[str, tuple[Callable[[], Key] | None, dict[str, object], Refusal | None
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_a4_any_other_is_read_in_full(factory: Folder, what: str) -> None:
+def test_TA4_any_other_is_read_in_full(factory: Folder, what: str) -> None:
     key, odd, refusal = ODD[what]
     made = forged(Signer.of(factory), "LEAF0002", key=key and key(), **odd)  # type: ignore[arg-type]
     assert judged(der_of(made.certificate)) is refusal
 
 
 @given(at=st.integers(0, 600), put=st.integers(0, 255))
-def test_a4_what_the_short_way_takes_the_long_way_takes(device: Callable[[str], Issued], at: int, put: int) -> None:
+def test_TA4_what_the_short_way_takes_the_long_way_takes(device: Callable[[str], Issued], at: int, put: int) -> None:
     """One byte anywhere behind the names is another, and never does the expression say yes where a reader says no."""
     whole = bytearray(der_of(device("LEAF0003").certificate))
     key_at = read_leaf(bytes(whole))[1]

@@ -1,4 +1,4 @@
-"""B8: mail that is signed, that stays as it was signed, and into which no value can smuggle a header."""
+"""T-B8: mail that is signed, that stays as it was signed, and into which no value can smuggle a header."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_A7c_readers_see_plain_text_with_its_signature_beside_it(signer: Signer)
     assert read["Auto-Submitted"] == "auto-generated"
 
 
-def test_B8_a_long_name_leaves_the_message_id_in_one_piece(signer: Signer) -> None:
+def test_TB8_a_long_name_leaves_the_message_id_in_one_piece(signer: Signer) -> None:
     name = ".".join(["a" * 60] * 4)
     mail = signed(msgspec.structs.replace(LETTER, delegator=name), signer)
     assert f"Message-ID: <{LETTER.message_id}@{name}>\r\n".encode() in mail
@@ -94,7 +94,7 @@ def test_B8_a_long_name_leaves_the_message_id_in_one_piece(signer: Signer) -> No
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("field", ["sender", "recipient", "message_id", "delegator", "subject"])
-def test_B8_no_field_can_add_a_header(signer: Signer, field: str, hostile: str) -> None:
+def test_TB8_no_field_can_add_a_header(signer: Signer, field: str, hostile: str) -> None:
     """Refused, or harmless: the header keeps one line of its own."""
     letter = msgspec.structs.replace(LETTER, **{field: getattr(LETTER, field) + hostile})
     try:
@@ -113,13 +113,13 @@ def test_B8_no_field_can_add_a_header(signer: Signer, field: str, hostile: str) 
     "a@b.example,c@d", "a@b.example\r\n", "a\r\n@b.example", "a@[192.0.2.1]", "a..b@c.example", ".a@b.example",
     "a@-b.example", "ä@b.example", "a@ö.example",
     f"{'a' * 65}@b.example", f"a@{'b.' * 130}example", "a(comment)@b.example", "=?utf-8?q?a?=@b.example"])
-def test_B8_only_the_plain_form_of_an_address_is_one(text: str) -> None:
+def test_TB8_only_the_plain_form_of_an_address_is_one(text: str) -> None:
     with pytest.raises(ValueError):
         address(text)
 
 
 @pytest.mark.parametrize("text", ["a@b", "first.last+tag@sub.acme.example", "A_B-c@xn--bcher-kva.example"])
-def test_B8_a_plain_address_is_kept_as_it_is(text: str) -> None:
+def test_TB8_a_plain_address_is_kept_as_it_is(text: str) -> None:
     assert address(text).addr_spec == text
 
 
@@ -131,7 +131,7 @@ def provisioned() -> Notification:
 
 
 @given(title=st.text(max_size=80))
-def test_B8_whatever_a_customer_is_called_stays_on_its_line(title: str) -> None:
+def test_TB8_whatever_a_customer_is_called_stays_on_its_line(title: str) -> None:
     notification = provisioned()
     lines = words.letter(notification, Customer("acme", title), SENDER, "a@b.example").text.splitlines()
     plain = words.letter(notification, Customer("acme", "Acme"), SENDER, "a@b.example").text.splitlines()

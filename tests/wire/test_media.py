@@ -1,4 +1,4 @@
-"""S7: which bodies are read, by what their head says of them."""
+"""T-C2: which bodies are read, by what their head says of them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FOREIGN = ["application/json", "application/json; charset=utf-8", "text/json", "
 
 
 @pytest.mark.parametrize("said", TAKEN)
-def test_s7_what_soap_stacks_say_is_taken(said: str) -> None:
+def test_TC2_what_soap_stacks_say_is_taken(said: str) -> None:
     assert foreign(said) == ""
 
 
 @pytest.mark.parametrize("said", FOREIGN)
-def test_s7_what_is_plainly_something_else_is_not(said: str) -> None:
+def test_TC2_what_is_plainly_something_else_is_not(said: str) -> None:
     assert foreign(said).isprintable()
     with pytest.raises(HttpError) as refusal:
         check_media(Request("POST", "/", {b"content-type": said.encode("latin-1")}, b"<a/>", True))
@@ -39,12 +39,12 @@ def test_s7_what_is_plainly_something_else_is_not(said: str) -> None:
 
 
 @pytest.mark.parametrize(("coding", "taken"), [("", True), ("identity", True), ("gzip", False), ("x, gzip", False)])
-def test_s7_nor_is_a_body_in_a_coding(coding: str, taken: bool) -> None:
+def test_TC2_nor_is_a_body_in_a_coding(coding: str, taken: bool) -> None:
     assert (foreign("text/xml", coding) == "") is taken
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=200), st.sampled_from(["text/xml", "application/soap+xml"]))
-def test_s7_whatever_follows_the_type_is_read_without_a_fault(rest: str, kind: str) -> None:
+def test_TC2_whatever_follows_the_type_is_read_without_a_fault(rest: str, kind: str) -> None:
     why = foreign(f"{kind};{rest}")
     assert why.isprintable()
     assert not why or "charset" in rest.lower()

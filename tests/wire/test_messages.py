@@ -1,4 +1,4 @@
-"""A3: what a device says and is answered, as elements and back; one table per dialect, nothing is guessed (C4)."""
+"""A3: what a device says and is answered, as elements and back; one table per dialect, nothing is guessed (T-C4)."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ LONG = "x" * 50_000
     (Element(NS, "NotifyDeployed", "", (leaf("ClaimId", CLAIM[:-1]),)), "NotifyDeployed/ClaimId"),
     (Element(NS, "NotifyDeployed", "", (leaf("ClaimId", CLAIM), leaf("Result", "deployed"))), "none of Deployed"),
 ])
-def test_c4_a_refusal_names_the_element(call: Element, names: str) -> None:
+def test_TC4_a_refusal_names_the_element(call: Element, names: str) -> None:
     error = refused(call)
     assert names in error.detail
     assert len(error.detail) < 400
@@ -243,7 +243,7 @@ def test_times_are_written_with_a_z() -> None:
     Element(NS, "RequestCredentialResponse", "", (Element(NS, "Credential", "", (
         leaf("UserName", "u"), leaf("Password", ""))),)),
 ])
-def test_c10_a_delegates_answer_must_answer_the_question(answer: Element) -> None:
+def test_TC10_a_delegates_answer_must_answer_the_question(answer: Element) -> None:
     with pytest.raises(DelegatorError):
         messages.read_answer(asked("RequestCredential"), answer)
 

@@ -1,4 +1,4 @@
-"""What one call may make a library digest: so many bytes and pieces, whatever they are. S1, S2, S9."""
+"""What one call may make a library digest: so many bytes and pieces, whatever they are. T-B10, T-B11, T-B12."""
 
 from __future__ import annotations
 

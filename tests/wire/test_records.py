@@ -1,4 +1,4 @@
-"""S1, S3: what a peer may send that carries no data is a bounded number, whoever it is and however it is cut."""
+"""T-B10: what a peer may send that carries no data is a bounded number, whoever it is and however it is cut."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_handshake_may_come_in_small_fragments_but_not_without_end() -> None:
 
 
 @pytest.mark.parametrize("most", [SHAKING, CALLING], ids=["a server's", "a client's"])
-def test_s1_a_handshake_has_so_many_bytes_and_is_digested_in_pieces(most: int) -> None:
+def test_TB10_a_handshake_has_so_many_bytes_and_is_digested_in_pieces(most: int) -> None:
     """A certificate of 100 KiB is never whole: what OpenSSL has not seen to its end it does not read."""
     one, digested, told = Records(most), 0, ""
     for piece, ended in one.cut(record(16_000) * 100):
@@ -178,7 +178,7 @@ def drained(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("count", [BARREN, 5 * BARREN])
-def test_s3_a_device_may_change_its_key_a_few_times_and_not_for_ever(
+def test_TB10_a_device_may_change_its_key_a_few_times_and_not_for_ever(
         factory: Folder, device: Callable[[str], Issued], wire: tuple[socket.socket, socket.socket],
         count: int) -> None:
     ours, theirs = wire
@@ -201,7 +201,7 @@ def test_s3_a_device_may_change_its_key_a_few_times_and_not_for_ever(
         assert answered <= BARREN + AT_ONCE, "what comes after the last few records is not digested"
 
 
-def test_s1_a_delegate_that_only_changes_its_key_ends_the_call(
+def test_TB10_a_delegate_that_only_changes_its_key_ends_the_call(
         factory: Folder, wire: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = wire
     session = Session(client_context(None, None, TrustStore.load(factory.ca_path, None), lambda: NOW), "localhost")
@@ -216,7 +216,7 @@ def test_s1_a_delegate_that_only_changes_its_key_ends_the_call(
     assert len(session.outgoing()) <= (BARREN + AT_ONCE) * KEY_UPDATE + 24
 
 
-def test_s1_hello_requests_without_end_end_the_handshake(factory: Folder) -> None:
+def test_TB10_hello_requests_without_end_end_the_handshake(factory: Folder) -> None:
     """TLS 1.2: a client is to ignore them (RFC 5246 section 7.4.1.1), in any number."""
     session = Session(client_context(None, None, TrustStore.load(factory.ca_path, None), lambda: NOW), "localhost")
     session.start()

@@ -156,7 +156,7 @@ class TestRefusals:
         assert ours.refused.refusal is Refusal.NOT_YET_VALID
 
     def test_a_revoked_certificate(self, tmp_path: Path, version: ssl.TLSVersion) -> None:
-        """DESIGN 4: the list is a set looked up by us, and OpenSSL still sends `certificate_revoked`."""
+        """R-revoked: the list is a set looked up by us, and OpenSSL still sends `certificate_revoked`."""
         folder = Folder.create(tmp_path / "pki", common_name="Revoking CA")
         folder.issue("delegator-server", "delegator", names=("localhost",))
         stolen = folder.issue("device", "STOLEN01")
@@ -321,7 +321,7 @@ ODD_NAMES: list[tuple[str | tuple[str, _ASN1Type], ...]] = [
 
 @pytest.mark.parametrize("names", ODD_NAMES, ids=range(len(ODD_NAMES)))
 @pytest.mark.parametrize("version", VERSIONS)
-def test_c1_whatever_a_stranger_calls_himself_the_refusal_is_one_plain_line(
+def test_TC1_whatever_a_stranger_calls_himself_the_refusal_is_one_plain_line(
         factory: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str], version: ssl.TLSVersion,
         names: tuple[str | tuple[str, _ASN1Type], ...]) -> None:
     """The names of a certificate that nobody we know signed: hostile bytes like any other, judged in OpenSSL's own
@@ -336,7 +336,7 @@ def test_c1_whatever_a_stranger_calls_himself_the_refusal_is_one_plain_line(
 
 
 @pytest.mark.parametrize("bent", [b"\x13\x02\xff\xfe", b"\x16\x02\xc3\xa9", b"\x13\x03*@\n", b"\x03\x02\x00Q"])
-def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
+def test_TC1_a_name_that_no_reader_understands_is_refused_all_the_same(
         factory: Folder, tmp_path: Path, capfd: pytest.CaptureFixture[str], bent: bytes) -> None:
     """Bytes that are no text of the type they claim to be; OpenSSL takes them, `cryptography` does not."""
     made = forged(authority("Nobody"), "Q" * (len(bent) - 2))
@@ -356,7 +356,7 @@ def test_c1_a_name_that_no_reader_understands_is_refused_all_the_same(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_s1_a_strangers_certificate_is_read_for_the_log_only_if_it_is_small(
+def test_TB10_a_strangers_certificate_is_read_for_the_log_only_if_it_is_small(
         factory: Folder, tmp_path: Path, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody signed it, so anybody can send it: 3 000 names took 25 ms of everybody's time."""
     read, sizes = x509.load_der_x509_certificate, []
@@ -376,7 +376,7 @@ def test_s1_a_strangers_certificate_is_read_for_the_log_only_if_it_is_small(
     assert max(sizes) <= TOLD
 
 
-def test_s1_a_leaf_is_no_larger_than_that(factory: Folder, tmp_path: Path) -> None:
+def test_TB10_a_leaf_is_no_larger_than_that(factory: Folder, tmp_path: Path) -> None:
     """Whoever has an authority of its own can fill it, and its walk is ours."""
     own = authority("A customer's")
     for many, good in ((900, True), (1400, False)):
@@ -391,7 +391,7 @@ def test_s1_a_leaf_is_no_larger_than_that(factory: Folder, tmp_path: Path) -> No
         assert good or f"and {LARGEST} are taken" in str(session.refused)
 
 
-def test_s1_of_a_server_with_very_many_names_none_is_looked_at(
+def test_TB10_of_a_server_with_very_many_names_none_is_looked_at(
         factory: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """13 000 fit into what OpenSSL takes, and to compare them took 140 ms."""
     session = Session(client_context(None, None, TrustStore.load(factory.ca_path, None), lambda: NOW), "localhost")
@@ -406,7 +406,7 @@ def test_s1_of_a_server_with_very_many_names_none_is_looked_at(
         session.check_name("localhost")
 
 
-def test_s1_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_used(
+def test_TB10_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_used(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exponent of 3 060 bits makes each signature of a chain take 7 ms; whoever has an authority may choose it."""
     own = authority("A customer's")
@@ -417,7 +417,7 @@ def test_s1_a_servers_key_that_is_dear_to_check_with_is_refused_before_it_is_use
         made = x509.CertificateBuilder(name, name, key, 7, NOW, NOW + timedelta(days=1)).sign(own.key, hashes.SHA256())
         assert certificate.dear_key(made.public_bytes(Encoding.DER)) is is_dear
     folder = Folder.create(tmp_path / "pki", common_name="A CA", key_type="rsa")
-    folder.issue("delegate-server", "localhost", key_type="rsa")
+    folder.issue("delegate-server", "localhost", key="rsa")
     for most in (64, 8):
         monkeypatch.setattr(certificate, "EXPONENT", most)
         session = Session(client_context(None, None, TrustStore.load(folder.ca_path, None), lambda: NOW), "localhost")

@@ -88,9 +88,10 @@ DROP POLICY of_customer ON audit;
 CREATE POLICY of_customer ON audit FOR SELECT USING (
     customer = current_setting('delegator.customer', true) AND actor IN ('device', 'delegator'));
 
--- The role of deploy/postgres/reader.sql, where it was made before: as it is made today.
+-- The role of deploy/postgres/reader.sql, where it could read in this database before: as it is made today.
 DO $$ BEGIN
-    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'delegator_reader') THEN
+    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'delegator_reader'
+               AND has_table_privilege(oid, 'imports', 'SELECT')) THEN
         REVOKE ALL ON imports, audit, statements, outbox FROM delegator_reader;
         GRANT SELECT ON import_shown, import_hides, import_hides_own TO delegator_reader;
         GRANT SELECT (at, until_at, act, actor, outcome, service_tag, customer, delegate, claim_id, peer, repeated, reasons)
