@@ -154,7 +154,7 @@ async def test_what_is_no_address_is_never_written_down(store, address) -> None:
     assert await store.outbox.list() == []
 
 
-async def test_64_who_write_the_same_message_at_once_write_it_once(opening) -> None:
+async def test_A7c_of_64_who_write_the_same_message_at_once_write_it_once(opening) -> None:
     stores = await opening(), await opening()
     await asyncio.gather(*(told(stores[number % 2], invitation()) for number in range(64)))
     assert len(await stores[0].outbox.list()) == 1

@@ -41,8 +41,10 @@ ALTER TABLE message_queues ENABLE ROW LEVEL SECURITY;
 CREATE POLICY of_customer ON messages FOR SELECT USING (customer = current_setting('delegator.customer', true));
 CREATE POLICY of_customer ON message_queues FOR SELECT USING (
     EXISTS (SELECT 1 FROM delegates d WHERE d.name = message_queues.recipient));
+-- The role of deploy/postgres/reader.sql, where it can read in this database: as it is made today.
 DO $$ BEGIN
-    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'delegator_reader') THEN
+    IF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'delegator_reader'
+               AND has_table_privilege(oid, 'outbox_queues', 'SELECT')) THEN
         GRANT SELECT ON message_queues TO delegator_reader;
         GRANT SELECT (
             message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, attempts, state,
