@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def fleets(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
 async def _limit(settings: Any) -> None:
     """A limit that is counted and never reached."""
     store = await open_settings_store(settings)
-    await store.add_policy(Policy("limited", max_devices=10**6))
-    await store.add_customer(Customer(CUSTOMER, "Acme", policy="limited"), replace=True)
+    await store.add_policy(Policy("limited", max_devices=10**6), datetime.now(UTC))
+    await store.add_customer(Customer(CUSTOMER, "Acme", policy="limited"), datetime.now(UTC), replace=True)
     await store.close()
 
 

@@ -137,8 +137,9 @@ async def _database(place: Path, name: str, devices: int, audit: int) -> Path:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     store = await open_store(path, _key(place))
     try:
-        await store.add_customer(Customer("acme", "Acme"))
-        await store.add_delegate(Delegate("acme-hosted", "acme", HostedCallback("root", Secret("{random}"))))
+        await store.add_customer(Customer("acme", "Acme"), datetime.now(UTC))
+        await store.add_delegate(Delegate("acme-hosted", "acme", HostedCallback("root", Secret("{random}"))),
+                                 datetime.now(UTC))
         await _append(store, audit)
     finally:
         await store.close()

@@ -12,6 +12,7 @@ import asyncio
 import io
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,10 @@ class Fleet:
     async def _register(self) -> None:
         store = await open_named(self.settings.store, SealingKey(read_key_file(Path(self.settings.sealing.key_file))))
         try:
-            await store.add_customer(Customer(CUSTOMER, "Acme"))
-            await store.add_delegate(Delegate(DELEGATE, CUSTOMER, HostedCallback(USER, Secret(PATTERN))))
-            await store.add_devices(self._registration(number) for number in range(self.size))
+            await store.add_customer(Customer(CUSTOMER, "Acme"), datetime.now(UTC))
+            await store.add_delegate(Delegate(DELEGATE, CUSTOMER, HostedCallback(USER, Secret(PATTERN))),
+                                     datetime.now(UTC))
+            await store.add_devices((self._registration(number) for number in range(self.size)), datetime.now(UTC))
         finally:
             await store.close()
 

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -71,9 +72,9 @@ class SoakFleet(Fleet):
     async def _register(self) -> None:
         store = await open_named(self.settings.store, SealingKey(read_key_file(Path(self.settings.sealing.key_file))))
         try:
-            await store.add_customer(Customer("absent", "Absent"))
+            await store.add_customer(Customer("absent", "Absent"), datetime.now(UTC))
             await store.add_delegate(Delegate("absent-server", "absent", SoapCallback("localhost", 1, "/", None,
-                                                                                      "127.0.0.1")))
+                                                                                      "127.0.0.1")), datetime.now(UTC))
         finally:
             await store.close()
         await super()._register()

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def _answered_at(port: int, fleet: Fleet) -> None:
         store = await open_settings_store(fleet.settings)
         try:
             await store.add_delegate(Delegate(DELEGATE, CUSTOMER, SoapCallback("localhost", port, address=HOST)),
+                                     datetime.now(UTC),
                                      replace=True)
         finally:
             await store.close()

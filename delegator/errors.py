@@ -1,6 +1,8 @@
 """One family of errors. A kind says how it looks outside; the table below is the only place that knows.
 
-The invariant: what reaches a device is the kind's fault and nothing else; `detail` stays in trail, log and CLI.
+The invariants: what reaches a device is the kind's fault and nothing else; `detail` stays in trail, log and CLI. A hint
+names commands that operators have, so the command line and the log tell it, and no other door does: not devices, not
+the operators' port, not whom a webhook or mail goes to.
 Must not live here: rendering (server for SOAP, cli for the terminal).
 """
 
@@ -29,13 +31,15 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How a kind looks to a device (fault, its one public sentence, Retry-After in seconds), a log, a shell."""
+    """How a kind looks to a device (fault, its one public sentence, Retry-After in seconds), a log, a shell, and to
+    people and programs that ask by HTTP without SOAP (`http_status`, RFC 9110)."""
 
     fault: str
     message: str
     retry_after: int | None
     log_level: int
     exit_code: int
+    http_status: int
 
 
 _BARE: tuple[tuple[type[BaseException], str], ...] = (
@@ -62,18 +66,19 @@ def extra(name: str) -> str:
 
 CROWDED = "too many at once of one owner or device: "
 """Begins the reason of what was not tried as others of its own are in line: no fault of the store or the delegator."""
-_UNAVAILABLE = ("Unavailable", "The service is not available.", None, logging.ERROR)
+_UNAVAILABLE = ("Unavailable", "The service is not available.", None)
 
 APPEARANCES: dict[Kind, Appearance] = {
-    Kind.MALFORMED: Appearance("MalformedRequest", "The request was not understood.", None, logging.WARNING, 5),
-    Kind.IDENTITY: Appearance("IdentityRejected", "The identity was not accepted.", None, logging.WARNING, 5),
-    Kind.NOT_ENTITLED: Appearance("NotEntitled", "Nothing is available for this device.", None, logging.INFO, 5),
-    Kind.TRY_LATER: Appearance("TryLater", "Ask again later.", 30, logging.INFO, 75),
-    Kind.UNAVAILABLE: Appearance(*_UNAVAILABLE, exit_code=1),
-    Kind.CONFIGURATION: Appearance(*_UNAVAILABLE, exit_code=3),
-    Kind.UNREACHABLE: Appearance(*_UNAVAILABLE, exit_code=4),
-    Kind.CONFLICT: Appearance(*_UNAVAILABLE, exit_code=6),
-    Kind.NOT_FOUND: Appearance(*_UNAVAILABLE, exit_code=1),
+    Kind.MALFORMED: Appearance("MalformedRequest", "The request was not understood.", None, logging.WARNING, 5, 400),
+    Kind.IDENTITY: Appearance("IdentityRejected", "The identity was not accepted.", None, logging.WARNING, 5, 403),
+    Kind.NOT_ENTITLED: Appearance("NotEntitled", "Nothing is available for this device.", None, logging.INFO, 5, 403),
+    Kind.TRY_LATER: Appearance("TryLater", "Ask again later.", 30, logging.INFO, 75, 503),
+    Kind.UNAVAILABLE: Appearance(*_UNAVAILABLE, logging.ERROR, 1, 503),
+    Kind.CONFIGURATION: Appearance(*_UNAVAILABLE, logging.ERROR, 3, 500),
+    Kind.UNREACHABLE: Appearance(*_UNAVAILABLE, logging.ERROR, 4, 502),
+    # What somebody asked for that is not there, or is not as they think, is nothing that breaks here.
+    Kind.CONFLICT: Appearance(*_UNAVAILABLE, logging.WARNING, 6, 409),
+    Kind.NOT_FOUND: Appearance(*_UNAVAILABLE, logging.WARNING, 1, 404),
 }
 
 
@@ -81,8 +86,8 @@ class DelegatorError(Exception):
     """Anything this program refuses or fails at.
 
     `detail` is one line for operators and holds no secret; `reasons` lists every reason where there are several;
-    `hint` is the next useful action; `retry_after` (seconds) overrides the table's; `alternates` are the delegators
-    that may know better, told to the device.
+    `hint` is the next useful action, for operators alone; `retry_after` (seconds) overrides the table's; `alternates`
+    are the delegators that may know better, told to the device.
     """
 
     def __init__(self, kind: Kind, detail: str, *, reasons: tuple[str, ...] = (), hint: str = "",

@@ -1,12 +1,14 @@
 """Whether this delegator can serve devices now, and if not, why, in words with what to do.
 
-The invariant: asking costs one durable write, never more than two seconds, and changes nothing.
+The invariants: asking costs one durable write, never more than two seconds, and changes nothing; the hint of an error
+goes to the log, once, and not to whoever asks at the port.
 Must not live here: the port it is asked at (ops), how it is counted (metrics).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +16,7 @@ from datetime import datetime, timedelta
 from delegator.errors import DelegatorError
 from delegator.store import Store
 
+log = logging.getLogger(__name__)
 PATIENCE = 2.0
 """Seconds for the store's write. Whoever asks gives up after five or so."""
 SOON = {"revocation list": timedelta(days=7)}
@@ -40,6 +43,8 @@ class Readiness:
     ends: dict[str, datetime] = field(default_factory=dict)
     draining: bool = False
     told_at: datetime | None = None
+    trouble: str = ""
+    """What the store had last, so that the log tells it once and not whenever somebody asks."""
 
     async def wrong(self) -> dict[str, str]:
         """What keeps devices from being served, by part of PARTS; empty when nothing does."""
@@ -60,7 +65,12 @@ class Readiness:
         except TimeoutError:
             return f"no durable write within {PATIENCE:g} s; next: look for a full or slow disk, or a long import"
         except DelegatorError as error:
-            return f"{error.detail}; next: {error.hint or 'look at the disk and at who owns the database'}"
+            trouble = f"{error.detail}; next: {error.hint or 'look at the disk and at who owns the database'}"
+            if trouble != self.trouble:
+                log.error("the store: %s", trouble)
+            self.trouble = trouble
+            return f"{error.detail}; next: read the log, which says what to do"
+        self.trouble = ""
         return ""
 
     def reminders(self) -> tuple[str, ...]:

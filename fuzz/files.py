@@ -18,9 +18,9 @@ import dns.reversename
 import dns.rrset
 
 from delegator import config
-from delegator.cli import policy_file
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-from delegator.cli.records import Table
+from delegator.desk import policy_file
+from delegator.desk.records import Table
+from delegator.desk.rows import COLUMNS, IDENTIFIERS, Rows
 from delegator.domains import DnsTrouble, Naming
 from delegator.errors import DelegatorError, Kind
 from delegator.model import HOST_NAME

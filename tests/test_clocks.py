@@ -235,6 +235,13 @@ def test_TA10_every_use_of_the_wall_clock_is_listed_with_what_a_wrong_look_costs
     assert all(len(words.split("|")) == 2 for words in listed.values()), "what a wrong look costs, and why it mends"
 
 
+def test_TA10_no_verb_of_the_store_looks_at_a_clock() -> None:
+    """Who calls a verb tells it the time, so that a portal and a test have one clock and not the store's. What looks is
+    no verb: the opening of a database, which makes the audit's key, and the saving of one that was deleted."""
+    looking = {path.name for path in (ROOT / "delegator" / "store").rglob("*.py") if _looks(path)}
+    assert looking == {"audit.py", "keeping.py"}
+
+
 def test_TA10_the_law_sees_a_look(tmp_path: Path) -> None:
     for source in ("datetime.now(UTC)", "call(datetime.now)", "time.time()", "f(clock=time.time)"):
         (tmp_path / "one.py").write_text(source)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator.callbacks import answers, hosted
-from delegator.cli import reaching
 from delegator.delegate import credentials
+from delegator.desk import delegates
 from delegator.device.answers import Credential as Shown
 from delegator.device.answers import Limits, check_credential
 from delegator.device.reasons import Failure
@@ -68,7 +68,7 @@ def by_an_older_release(user: str, password: str) -> Credential:
 
 def by_the_administrator(user: str, password: str) -> Credential:
     """`delegates add` and `delegates change`."""
-    reaching.check(HostedCallback(user, Secret(password)), {})
+    delegates.check(HostedCallback(user, Secret(password)), {})
     return Credential(user, Secret(password))
 
 

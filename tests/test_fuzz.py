@@ -23,7 +23,7 @@ READERS = {
     "proxy": "delegator/wire/proxy.py", "smtp": "delegator/wire/smtp.py",
     "certificate": "delegator/wire/certificate.py", "request": "pki/keys.py",
     "dns": "delegator/net/dns.py", "mail": "delegator/wire/mail.py", "config": "delegator/config.py",
-    "rows": "delegator/cli/records.py", "policy": "delegator/cli/policy_file.py",
+    "rows": "delegator/desk/records.py", "policy": "delegator/desk/policy_file.py",
     "program": "delegator/callbacks/answers.py", "device": "delegator/device/answers.py",
 }
 

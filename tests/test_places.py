@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator import config
-from delegator.cli import forms, operator
+from delegator.cli import operator
 from delegator.delegate.access import check_delegator
+from delegator.desk import forms
 from delegator.device import addresses as of_devices
 from delegator.domains import asked_about
 from delegator.errors import DelegatorError
@@ -229,9 +229,9 @@ def typed(text: str) -> tuple[str | None, str]:
     """The network that is taken or suggested, and what is said of it."""
     try:
         return forms.network(text), ""
-    except click.BadParameter as error:
-        near = re.search(r"did you mean (\S+)\?", error.message)
-        return near and near[1], error.message
+    except ValueError as error:
+        near = re.search(r"did you mean (\S+)\?", str(error))
+        return near and near[1], str(error)
 
 
 @pytest.mark.parametrize("host", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::7", "::1", "::ffff:0:0", "64:ff9b::1"])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from delegator import config
-from delegator.cli import policy_file
 from delegator.delegate import provisioning
 from delegator.delegate import settings as delegate_settings
+from delegator.desk import policy_file
 from delegator.errors import DelegatorError
 from delegator.model import Device
 

@@ -25,9 +25,6 @@ WHOLE_TREE = sorted(path for room in ("delegator", "pki", "benchmarks", "scripts
                     for path in (ROOT / room).rglob("*.py"))
 WITH_MORE = {
     "delegator/cli/delegates.py add": 9,
-    "delegator/cli/explain.py command": 9,
-    "delegator/cli/transfers.py _end": 9,
-    "delegator/cli/transfers.py _offer": 9,
     "tests/forgery.py forged": 10,
     "tests/store/conftest.py _ask": 11,
     "tests/test_serving.py trail": 10}

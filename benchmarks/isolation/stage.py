@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +123,20 @@ class Stage(Fleet):
     async def _register(self) -> None:
         store = await open_named(self.settings.store, SealingKey(read_key_file(Path(self.settings.sealing.key_file))))
         try:
-            await store.add_customer(Customer("others", "Others"))
-            await store.add_delegate(Delegate("others", "others", HostedCallback("root", Secret("{random}"))))
+            await store.add_customer(Customer("others", "Others"), datetime.now(UTC))
+            await store.add_delegate(Delegate("others", "others", HostedCallback("root", Secret("{random}"))),
+                                     datetime.now(UTC))
             own = () if self.layer.kind is Kind.NAMES else self._own  # nobody's, so that their addresses are looked up
             rows = [Registration("others", self._tag(number)) for number in (*self._victims, *own)]
             wells = [f"well{number}" for number in range(WELL if self._well else 0)]
             hostile = [f"h{number}" for number in range(len(self._hostile))]
             for name in (*wells, *hostile):
-                await store.add_customer(Customer(name, name))
-                await store.add_delegate(Delegate(name, name, self._callback()))
+                await store.add_customer(Customer(name, name), datetime.now(UTC))
+                await store.add_delegate(Delegate(name, name, self._callback()), datetime.now(UTC))
             rows += [Registration(name, self._tag(number)) for name, number in zip(
                 itertools.cycle(wells or ["others"]), self._well, strict=False)]
             rows += [Registration(name, self._tag(number)) for name, number in zip(hostile, self._hostile, strict=True)]
-            await store.add_devices(rows)
+            await store.add_devices(rows, datetime.now(UTC))
         finally:
             await store.close()
         numbers = iter(self._hostile)

@@ -7,7 +7,6 @@ Must not live here: checking (store.verification), writing files (exporting).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, exporting, forms, listing, owning, shapes
+from delegator.cli import console, exporting, listing
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings, stored
+from delegator.desk import audited, forms, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model.audited import Act, Record
 from delegator.store import Store
-from delegator.store.chain import Head
 from delegator.store.inspection import Wanted
 from delegator.store.verification import Finding, Known, Verification, Wrong
 from delegator.trail import from_kept, tell
@@ -32,35 +32,6 @@ WRONG = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 _COLUMNS = ("row", "at", "act", "outcome", "service_tag", "customer", "actor", "peer", "repeated", "reasons")
 _EXPORTED = ("chain", "number", "at", "until", "repeated", "act", "actor", "peer", "outcome", "service_tag", "customer",
              "delegate", "claim_id", "reasons", "detail", "hash")
-_HEAD = re.compile(r"(?P<chain>[^:\s]{1,200}):(?P<number>\d{1,18}):(?P<hash>[0-9a-f]{64})", re.ASCII)
-_ROW = re.compile(r"((?P<chain>[^:\s]{1,200}):)?(?P<number>\d{1,18})", re.ASCII)
-_AGE = re.compile(r"(\d{1,5})d", re.ASCII)
-
-
-def head(text: str) -> Known:
-    """CHAIN:NUMBER:HASH, as `verify` and the log tell it."""
-    found = _HEAD.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f"{text[:64]!a} must be CHAIN:NUMBER:HASH, as `delegator audit verify` tells it")
-    return Known(found["chain"], Head(int(found["number"]), bytes.fromhex(found["hash"])), "--head")
-
-
-def row(text: str) -> tuple[str, int]:
-    """CHAIN:NUMBER, or the number alone in the chain `main`."""
-    found = _ROW.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f"{text[:64]!a} must be the number of a row, or CHAIN:NUMBER")
-    return found["chain"] or "main", int(found["number"])
-
-
-def age(text: str) -> timedelta:
-    """A number of days, such as 400d."""
-    found = _AGE.fullmatch(text)
-    if found is None or found[1].strip("0") == "":
-        raise click.BadParameter(f"{text[:64]!a} must be a number of days, such as 400d")
-    return timedelta(days=int(found[1]))
-
-
 def wanted(function: F) -> F:
     """The options that choose rows."""
     for option in (
@@ -68,11 +39,12 @@ def wanted(function: F) -> F:
             click.option("--act", type=click.Choice([act.value for act in Act]), metavar="ACT",
                          help="Only this, such as claim.issued or handshake.ended."),
             click.option("--outcome", help="Only those that ended so: done, Answered, NotEntitled, TlsRefused, ..."),
-            click.option("--to", "until", type=forms.moment, metavar="TIME", help="Only those before then."),
-            click.option("--from", "since", type=forms.moment, metavar="TIME", help="Only those since then."),
-            click.option("--claim", "claim_id", type=forms.claim_id, help="Only those of this claim."),
-            click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>."),
-            click.option("--tag", "service_tag", type=forms.tag, help="Only those of this device.")):
+            click.option("--to", "until", type=typed(forms.moment), metavar="TIME", help="Only those before then."),
+            click.option("--from", "since", type=typed(forms.moment), metavar="TIME", help="Only those since then."),
+            click.option("--claim", "claim_id", type=typed(forms.claim_id), help="Only those of this claim."),
+            click.option("--customer", type=typed(forms.owner),
+                         help="Only those of this customer, or domain:<domain>."),
+            click.option("--tag", "service_tag", type=typed(forms.tag), help="Only those of this device.")):
         function = option(function)
     return function
 
@@ -88,13 +60,13 @@ def group() -> None:
 @looking
 async def list_(store: Store, most: int, **chosen: Any) -> Output:
     """List what happened, newest first. What is equal within a quarter of an hour is one row: see REPEATED."""
-    found = [shape(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
+    found = [shapes.record(one) for one in await store.audit.list(Wanted(**chosen), most + 1)]
     return await listing.shown(store, "rows", found, _COLUMNS, most, {
         "customer": chosen["customer"], "device": chosen["service_tag"], "claim": chosen["claim_id"]})
 
 
 @verb(group, "show", "delegator audit show 4711")
-@click.argument("number", type=row, metavar="NUMBER")
+@click.argument("number", type=typed(audited.row), metavar="NUMBER")
 @looking
 async def show(store: Store, number: tuple[str, int]) -> Output:
     """Show the row NUMBER (CHAIN:NUMBER where there are several chains), with the whole trail of a handshake."""
@@ -102,12 +74,12 @@ async def show(store: Store, number: tuple[str, int]) -> Output:
     if found is None:
         raise DelegatorError(Kind.NOT_FOUND, f"there is no row {number[0]}:{number[1]} in the audit",
                              hint="see: delegator audit list; older rows may have been pruned")
-    data = shape(found)
+    data = shapes.record(found)
     trail = _trail(found)
     told = [] if trail is None else ["", *tell(trail)]
     plain = {name: value for name, value in data.items() if name != "detail"}
     detail = {name: value for name, value in found.entry.detail.items() if name not in ("trail", "steps")}
-    signed = owning.signature(found.entry)
+    signed = shapes.signature(found.entry)
     return Output({**data, **({"signed": signed} if signed else {})},
                   [*console.pairs({**plain, "detail": detail, **({"signed": signed} if signed else {})}), *told])
 
@@ -131,7 +103,7 @@ async def export(store: Store, file: Path, form: str, **chosen: Any) -> Output |
 
 
 @verb(group, "verify", "delegator audit verify")
-@click.option("--head", "heads", type=head, multiple=True, metavar="CHAIN:NUMBER:HASH",
+@click.option("--head", "heads", type=typed(audited.head), multiple=True, metavar="CHAIN:NUMBER:HASH",
               help="A head that you know from the log or an earlier run: it must still be in its chain.")
 @looking
 async def verify(store: Store, heads: tuple[Known, ...]) -> Output:
@@ -154,7 +126,8 @@ async def verify(store: Store, heads: tuple[Known, ...]) -> Output:
 
 
 @verb(group, "prune", "delegator audit prune --older-than 400d")
-@click.option("--older-than", "older", type=age, metavar="DAYS", help="Instead of [audit] keep_days, such as 400d.")
+@click.option("--older-than", "older", type=typed(audited.age), metavar="DAYS",
+              help="Instead of [audit] keep_days, such as 400d.")
 @stored
 async def prune(store: Store, older: timedelta | None) -> Output:
     """Remove the oldest rows. A sealed checkpoint stands for them, so that what stays can be verified as before."""
@@ -174,19 +147,9 @@ async def prune(store: Store, older: timedelta | None) -> Output:
 # --- shapes -------------------------------------------------------------------------------------------------------
 
 
-def shape(record: Record) -> shapes.Shape:
-    """A row as plain data."""
-    entry = record.entry
-    return {"row": record.name, "chain": record.chain, "number": record.number, "at": shapes.at(entry.at),
-            "until": shapes.at(entry.until), "repeated": entry.repeated, "act": entry.act.value, "actor": entry.actor,
-            "peer": entry.peer, "outcome": entry.outcome, "service_tag": entry.service_tag,
-            "customer": entry.customer, "delegate": entry.delegate, "claim_id": entry.claim_id,
-            "reasons": list(entry.reasons), "detail": dict(entry.detail), "hash": record.hash.hex()}
-
-
 async def _exported(store: Store, which: Wanted, form: str) -> AsyncIterator[shapes.Shape]:
     async for record in store.audit.stream(which):
-        data = shape(record)
+        data = shapes.record(record)
         if form == "csv":
             data |= {name: json.dumps(data[name], ensure_ascii=False) for name in ("reasons", "detail")}
         yield {name: data[name] for name in _EXPORTED}

@@ -88,7 +88,8 @@ async def _note(act: Act, copy: Copy) -> None:
     """In the database that is, or was just put, in use: a copy is as it was before."""
     store = await session.open_named(session.settings())
     try:
-        await store.audit.note(act, {"file": str(copy.path), "bytes": copy.size, "claims": copy.claims})
+        await store.audit.note(act, {"file": str(copy.path), "bytes": copy.size, "claims": copy.claims},
+                               datetime.now(UTC))
     finally:
         await store.close()
 

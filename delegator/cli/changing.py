@@ -11,15 +11,17 @@ import bisect
 import dataclasses
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from delegator import widening
-from delegator.cli import console, shapes
+from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.session import settings
+from delegator.desk import shapes
 from delegator.model import Customer, Delegate, Policy, Registration, Rule, Secret
 from delegator.routing import directory
 from delegator.store import Store, Tables
@@ -174,7 +176,7 @@ async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
         changed = how(one)
         lets_in.are(let_in(now, noun, name, one, changed))
         return changed
-    before, after = await store.changing.change(noun, name, judged, besides)
+    before, after = await store.changing.change(noun, name, judged, datetime.now(UTC), besides)
     changed = differences(shape(before), shape(after))
     if isinstance(before, Delegate) and isinstance(after, Delegate):
         changed += secrets(before.callback, after.callback)
@@ -184,7 +186,8 @@ async def change(store: Store, noun: Noun[T], name: str, how: Callable[[T], T],
 async def remove(store: Store, noun: Noun[T], name: str) -> Output:
     """Remove what stands under a name, and tell what that lets in."""
     now, lets_in = await store.tables(), Told()
-    await store.changing.remove(noun, name, lambda one: lets_in.are(let_in(now, noun, name, one, None)))
+    await store.changing.remove(noun, name, datetime.now(UTC),
+                                lambda one: lets_in.are(let_in(now, noun, name, one, None)))
     return also(Output({"removed": name}, words=(f"{noun.name} {name} is removed",)), lets_in.words)
 
 

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
-from delegator.cli.lately import passed_over
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
+from delegator.desk.lately import passed_over
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
 from delegator.model.audited import Act
@@ -29,9 +31,9 @@ def group() -> None:
 
 
 @verb(group, "list", "delegator claims list --customer acme --state issued")
-@click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
-@click.option("--delegate", type=forms.owner, help="Only those of this delegate.")
-@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@click.option("--customer", type=typed(forms.owner), help="Only those of this customer, or domain:<domain>.")
+@click.option("--delegate", type=typed(forms.owner), help="Only those of this delegate.")
+@click.option("--tag", type=typed(forms.tag), help="Only those of this device.")
 @click.option("--state", type=click.Choice([state.value for state in ClaimState]), help="Only those in this state.")
 @listing.most()
 @looking
@@ -45,7 +47,7 @@ async def list_(store: Store, customer: str | None, delegate: str | None, tag: s
 
 
 @verb(group, "show", "delegator claims show 0f3c7a1b2d4e5f60718293a4b5c6d7e8")
-@click.argument("claim_id", type=forms.claim_id)
+@click.argument("claim_id", type=typed(forms.claim_id))
 @looking
 async def show(store: Store, claim_id: str) -> Output:
     """Show the claim CLAIM_ID, without its credential; where a delegate stood in for others, why they gave nothing."""
@@ -58,8 +60,8 @@ async def show(store: Store, claim_id: str) -> Output:
 
 
 @verb(group, "contested", "delegator claims contested --customer acme")
-@click.option("--customer", type=forms.owner, help="Only those of this customer, or domain:<domain>.")
-@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@click.option("--customer", type=typed(forms.owner), help="Only those of this customer, or domain:<domain>.")
+@click.option("--tag", type=typed(forms.tag), help="Only those of this device.")
 @listing.most()
 @looking
 async def contested(store: Store, customer: str | None, tag: str | None, most: int) -> Output:
@@ -71,8 +73,8 @@ async def contested(store: Store, customer: str | None, tag: str | None, most: i
 
 
 @verb(group, "release", "delegator claims release ABC1234 --because 'factory reset, ticket 815'")
-@click.argument("tag", type=forms.tag)
-@click.option("--because", type=forms.words, help="The reason, for the audit.")
+@click.argument("tag", type=typed(forms.tag))
+@click.option("--because", type=typed(forms.words), help="The reason, for the audit.")
 @stored
 async def release(store: Store, tag: str, because: str | None) -> Output:
     """Release what the device TAG holds and forget its attempts, so that it can be provisioned anew.

@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
-from click.types import FuncParamType
+
+from delegator.cli.parameters import Typed
 
 CALLED = {
     "customer": "customers", "customers": "customers", "to": "customers", "delegate": "delegates",
@@ -26,7 +27,7 @@ _NEW = "add"
 """The verb whose argument names something that is not there yet."""
 
 
-class Known(FuncParamType):  # type: ignore[type-arg]
+class Known(Typed):
     """A form whose words are names that the store knows."""
 
     def __init__(self, form: Callable[[Any], Any], noun: str) -> None:
@@ -54,7 +55,7 @@ def equip(noun: str, command: click.Command) -> click.Command:
     for verb, inner in _inside("", command):
         for parameter in inner.params:
             known = takes(noun, verb, parameter)
-            if known is not None and isinstance(parameter.type, FuncParamType):
+            if known is not None and isinstance(parameter.type, Typed):
                 parameter.type = Known(parameter.type.func, known)
     return command
 
@@ -68,6 +69,6 @@ def _inside(verb: str, command: click.Command) -> Iterator[tuple[str, click.Comm
 
 def takes(noun: str, verb: str, parameter: click.Parameter) -> str | None:
     """The noun whose names a parameter takes, if any."""
-    if not isinstance(parameter.type, FuncParamType) or (verb == _NEW and isinstance(parameter, click.Argument)):
+    if not isinstance(parameter.type, Typed) or (verb == _NEW and isinstance(parameter, click.Argument)):
         return None
     return noun if parameter.name == "name" else CALLED.get(parameter.name or "")

@@ -12,9 +12,11 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing, owning, shapes
+from delegator.cli import changing, console, listing, owning
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.model import Customer
 from delegator.store import Store, milliseconds
 from delegator.store.changing import CUSTOMER
@@ -32,9 +34,9 @@ _KEY = click.option("--signing-key", type=click.Path(path_type=Path, allow_dash=
 
 
 @verb(group, "add", "delegator customers add acme --title 'Acme Corporation' --policy rollout")
-@click.argument("name", type=forms.name)
-@click.option("--title", type=forms.words, required=True, help="Its name as people write it.")
-@click.option("--policy", type=forms.name, help="What it allows; see: delegator policies add.")
+@click.argument("name", type=typed(forms.name))
+@click.option("--title", type=typed(forms.words), required=True, help="Its name as people write it.")
+@click.option("--policy", type=typed(forms.name), help="What it allows; see: delegator policies add.")
 @click.option("--disabled", is_flag=True, help="Answer none of its devices for now.")
 @_KEY
 def add(signing_key: Path | None, **told: Any) -> Output | None:
@@ -55,7 +57,7 @@ async def _add(store: Store, name: str, title: str, policy: str | None, disabled
                said: bool) -> Output:
     customer = Customer(name, title, not disabled, policy)
     # One transaction: a customer is never there without the key that its transfers have to be signed with.
-    await store.add_customer(customer, besides=_signing(store, name, key, []) if said else None)
+    await store.add_customer(customer, datetime.now(UTC), besides=_signing(store, name, key, []) if said else None)
     data = shapes.customer(customer)
     if said:
         data["signing_key"] = _known_as(key)
@@ -64,9 +66,9 @@ async def _add(store: Store, name: str, title: str, policy: str | None, disabled
 
 @verb(group, "change", "delegator customers change acme --policy rollout\n"
                        "delegator customers change acme --signing-key acme.pub --title 'Acme Limited'")
-@click.argument("name", type=forms.name)
-@click.option("--title", type=forms.words, help="Its name as people write it.")
-@click.option("--policy", type=forms.name, help="What it allows.")
+@click.argument("name", type=typed(forms.name))
+@click.option("--title", type=typed(forms.words), help="Its name as people write it.")
+@click.option("--policy", type=typed(forms.name), help="What it allows.")
 @_KEY
 @changing.unset("policy", "signing-key")
 def change(name: str, title: str | None, policy: str | None, signing_key: Path | None,
@@ -113,7 +115,7 @@ def _with_key(output: Output, name: str, before: str | None, after: str | None) 
 
 
 @verb(group, "disable", "delegator customers disable acme")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def disable(store: Store, name: str) -> Output:
     """Answer none of the devices of the customer NAME from now on. Claims that stand go on until they end."""
@@ -121,7 +123,7 @@ async def disable(store: Store, name: str) -> Output:
 
 
 @verb(group, "enable", "delegator customers enable acme")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def enable(store: Store, name: str) -> Output:
     """Answer the devices of the customer NAME again, as far as policies allow."""
@@ -140,7 +142,7 @@ def _known_as(key: str | None) -> str | None:
 
 
 @verb(group, "list", "delegator customers list --json")
-@click.option("--policy", type=forms.name, help="Only those that have this policy.")
+@click.option("--policy", type=typed(forms.name), help="Only those that have this policy.")
 @listing.enabled
 @listing.most()
 @looking
@@ -153,7 +155,7 @@ async def list_(store: Store, policy: str | None, enabled: bool | None, most: in
 
 
 @verb(group, "show", "delegator customers show acme")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the customer NAME and its delegates."""
@@ -167,7 +169,7 @@ async def show(store: Store, name: str) -> Output:
 
 
 @verb(group, "remove", "delegator customers remove acme")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the customer NAME, once nothing refers to it any more."""

@@ -7,6 +7,7 @@ Must not live here: which option says what (reaching), calling delegates (callba
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import click
 import msgspec
 
 from delegator import widening
-from delegator.cli import changing, console, files, forms, listing, reach, reaching, shapes
+from delegator.cli import changing, console, files, listing, reach, reaching
 from delegator.cli.console import Output, verb
 from delegator.cli.host_keys import scan_host_key
+from delegator.cli.parameters import ranged, typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, registering, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackWay, Delegate
 from delegator.model.places import authority
@@ -41,13 +44,14 @@ def _described(new: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options for what is said of a delegate however it is reached; of a `new` one, with what is so unless said."""
     otherwise = "; {} unless said".format if new else lambda _: ""
     options = (
-        click.option("--url", type=forms.url, help="Where devices go next (https)."),
+        click.option("--url", type=typed(forms.url), help="Where devices go next (https)."),
         click.option("--trust-anchor", type=click.Path(path_type=Path), metavar="FILE",
                      help="Whom devices shall trust there (PEM), if not --callback-ca or the factory CA."),
-        click.option("--policy", type=forms.name, help="What holds for this delegate, besides the customer's policy."),
-        click.option("--priority", type=click.IntRange(0, 1_000_000), help="Among a customer's delegates the lowest is "
+        click.option("--policy", type=typed(forms.name),
+                     help="What holds for this delegate, besides the customer's policy."),
+        click.option("--priority", type=ranged(registering.PRIORITY), help="Among a customer's delegates the lowest is "
                      f"asked first, the next when it is down{otherwise(100)}."),
-        click.option("--weight", type=click.IntRange(1, 1_000_000), help="Its share of devices among those of equal "
+        click.option("--weight", type=ranged(registering.WEIGHT), help="Its share of devices among those of equal "
                      f"priority{otherwise(1)}."))
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,8 +67,8 @@ def _described(new: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                     "--private-key-file paris.key --host-key-file paris.pub\n"
                     "delegator delegates add acme-small --customer acme --hosted 'admin-{tag}'\n"
                     "delegator delegates add acme-own --customer acme --local /opt/acme/credential")
-@click.argument("name", type=forms.name)
-@click.option("--customer", type=forms.name, required=True, help="Whose delegate it is.")
+@click.argument("name", type=typed(forms.name))
+@click.option("--customer", type=typed(forms.name), required=True, help="Whose delegate it is.")
 @reaching.options
 @_described(new=True)
 @click.option("--disabled", is_flag=True, help="Send no device there for now.")
@@ -93,7 +97,7 @@ async def _add(store: Store, delegate: Delegate) -> Output:
     after = changing.would_be(now, DELEGATE.name, delegate.name, delegate)
     lets_in = changing.let_in(now, DELEGATE, delegate.name, None, delegate)
     taken_over = widening.taken_over(after, delegate)
-    await store.add_delegate(delegate)
+    await store.add_delegate(delegate, datetime.now(UTC))
     output = Output(shapes.delegate(delegate),
                     words=(f"delegate {delegate.name} is registered", *reach.remarks(delegate.name, delegate.callback)))
     if sum(one.customer == delegate.customer for one in after.directory.delegates.values()) == 1:
@@ -103,7 +107,7 @@ async def _add(store: Store, delegate: Delegate) -> Output:
 
 @verb(group, "change", "delegator delegates change acme-berlin --address 192.0.2.7 --policy night\n"
                        "delegator delegates change acme-paris --host-key-file paris.pub")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @reaching.options
 @_described(new=False)
 @changing.unset(*_UNSET)
@@ -141,7 +145,7 @@ async def _change(store: Store, name: str, said: Fields, fields: Fields, back: l
 
 
 @verb(group, "disable", "delegator delegates disable acme-berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def disable(store: Store, name: str) -> Output:
     """Send no device to the delegate NAME from now on. Claims that stand go on until they end."""
@@ -150,7 +154,7 @@ async def disable(store: Store, name: str) -> Output:
 
 
 @verb(group, "enable", "delegator delegates enable acme-berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def enable(store: Store, name: str) -> Output:
     """Send devices to the delegate NAME again, as far as policies allow."""
@@ -159,8 +163,8 @@ async def enable(store: Store, name: str) -> Output:
 
 
 @verb(group, "list", "delegator delegates list --customer acme --callback soap")
-@click.option("--customer", type=forms.name, help="Only those of this customer.")
-@click.option("--policy", type=forms.name, help="Only those that have this policy.")
+@click.option("--customer", type=typed(forms.name), help="Only those of this customer.")
+@click.option("--policy", type=typed(forms.name), help="Only those that have this policy.")
 @click.option("--callback", type=click.Choice([way.value for way in CallbackWay]), help="Only those reached so.")
 @listing.enabled
 @listing.most()
@@ -178,7 +182,7 @@ async def list_(store: Store, customer: str | None, policy: str | None, callback
 
 
 @verb(group, "show", "delegator delegates show acme-berlin --json")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the delegate NAME, without its password, and the state of its circuit breaker."""
@@ -193,7 +197,7 @@ async def show(store: Store, name: str) -> Output:
 
 
 @verb(group, "remove", "delegator delegates remove acme-berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the delegate NAME, once nothing refers to it any more."""

@@ -2,7 +2,7 @@
 
 The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
 nothing; an import or an export of ten million needs no more memory than one of a thousand.
-Must not live here: the format of files (records, importing, exporting).
+Must not live here: the format of files (desk.records, desk.rows, exporting).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from msgspec.structs import replace
 
-from delegator.cli import changing, console, exporting, feeding, forms, listing, owning, shapes
+from delegator.cli import changing, console, exporting, feeding, listing, owning
 from delegator.cli.console import Output, verb
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, UNPROVEN, Rows
-from delegator.cli.records import Table
+from delegator.cli.parameters import as_usage, option_of, typed
 from delegator.cli.session import looking, stored
-from delegator.errors import DelegatorError, Kind
-from delegator.model import Registration
+from delegator.desk import forms, registering, shapes
+from delegator.desk.records import Table
+from delegator.desk.rows import COLUMNS, IDENTIFIERS, UNPROVEN, Rows
 from delegator.store import Store
 from delegator.store.fleet import only
 from delegator.store.importing import How
@@ -36,26 +35,25 @@ def group() -> None:
 
 @verb(group, "add", "delegator devices add ABC1234 --customer acme --mac 00:1A:2B:3C:4D:5E --model R750\n"
                     "delegator devices add --serial SN-0042 --order 4711")
-@click.argument("tag", type=forms.tag, required=False)
-@click.option("--customer", type=forms.name, help="Who owns it; else whoever --order belongs to, or will.")
-@click.option("--serial", type=forms.own_serial, help="Its serial number.")
-@click.option("--mac", type=forms.own_mac, multiple=True, help="A MAC address of it; may be repeated.")
-@click.option("--model", type=forms.model_name, help="Its model.")
-@click.option("--order", type=forms.words, help="The order it was sold with.")
-@click.option("--delegate", type=forms.name, help="Its delegate; else rules choose among the customer's.")
+@click.argument("tag", type=typed(forms.tag), required=False)
+@click.option("--customer", type=typed(forms.name), help="Who owns it; else whoever --order belongs to, or will.")
+@click.option("--serial", type=typed(forms.own_serial), help="Its serial number.")
+@click.option("--mac", type=typed(forms.own_mac), multiple=True, help="A MAC address of it; may be repeated.")
+@click.option("--model", type=typed(forms.model_name), help="Its model.")
+@click.option("--order", type=typed(forms.words), help="The order it was sold with.")
+@click.option("--delegate", type=typed(forms.name), help="Its delegate; else rules choose among the customer's.")
 @stored
 async def add(store: Store, tag: str | None, customer: str | None, serial: str | None, mac: tuple[str, ...],
               model: str | None, order: str | None, delegate: str | None) -> Output:
     """Register the device TAG, or one known only by --serial or --mac. To change one that is there: delegator devices
     change."""
-    if not (tag or serial or mac):
-        raise click.UsageError("say which device: TAG, --serial or --mac")
-    if customer is None and (order is None or delegate is not None):
-        raise click.UsageError("say whose it is with --customer, or --order alone for a device in stock")
-    one = Registration(customer, tag, serial, tuple(dict.fromkeys(mac)), model, order, delegate)
+    with as_usage(lambda field: _OPTIONS.get(field, option_of(field))):
+        one = registering.device({"customer": customer, "service_tag": tag, "serial_number": serial,
+                                  "mac_addresses": mac, "model": model, "order": order, "delegate": delegate})
     name = tag or serial or mac[0]
     tables, lets_in = await store.tables(), changing.Told()
-    new = await store.fleet.add([one], seen=lambda made: lets_in.are(changing.let_in_device(tables, None, made)))
+    new = await store.fleet.add([one], datetime.now(UTC), seen=lambda made: lets_in.are(
+        changing.let_in_device(tables, None, made)))
     said = (f"device {name} is registered to {customer or f'order {order}'}" if new else
             f"device {name} was registered already, just so")
     unproven = () if tag else (f"it has no service tag: {UNPROVEN}",)
@@ -64,15 +62,15 @@ async def add(store: Store, tag: str | None, customer: str | None, serial: str |
 
 @verb(group, "change", "delegator devices change ABC1234 --delegate acme-berlin --model R750\n"
                        "delegator devices change ABC1234 --unset delegate")
-@click.argument("device", type=forms.identifier)
-@click.option("--customer", type=forms.name, help="Who owns it, where nobody does.")
-@click.option("--tag", "service_tag", type=forms.tag, help="Its service tag, where it has none yet.")
-@click.option("--serial", "serial_number", type=forms.own_serial, help="Its serial number.")
-@click.option("--mac", "mac_addresses", type=forms.own_mac, multiple=True,
+@click.argument("device", type=typed(forms.identifier))
+@click.option("--customer", type=typed(forms.name), help="Who owns it, where nobody does.")
+@click.option("--tag", "service_tag", type=typed(forms.tag), help="Its service tag, where it has none yet.")
+@click.option("--serial", "serial_number", type=typed(forms.own_serial), help="Its serial number.")
+@click.option("--mac", "mac_addresses", type=typed(forms.own_mac), multiple=True,
               help="A MAC address of it, instead of those that it has; may be repeated.")
-@click.option("--model", type=forms.model_name, help="Its model.")
-@click.option("--order", type=forms.words, help="The order it was sold with.")
-@click.option("--delegate", type=forms.name, help="Its delegate.")
+@click.option("--model", type=typed(forms.model_name), help="Its model.")
+@click.option("--order", type=typed(forms.words), help="The order it was sold with.")
+@click.option("--delegate", type=typed(forms.name), help="Its delegate.")
 @changing.unset("serial", "mac", "model", "order", "delegate")
 @stored
 async def change(store: Store, device: str, unset: tuple[str, ...], **said: Any) -> Output:
@@ -88,39 +86,22 @@ async def change(store: Store, device: str, unset: tuple[str, ...], **said: Any)
     emptied = {name: () if name == "mac_addresses" else None for name in back}
     tables, lets_in = await store.tables(), changing.Told()
     before, after = await store.fleet.change(
-        device, lambda one: _changed(one, {**fields, **emptied}),
+        device, lambda one: registering.device_changed(one, {**fields, **emptied}), datetime.now(UTC),
         seen=lambda before, after: lets_in.are(changing.let_in_device(tables, before, after)))
     return changing.told(shapes.owned(after), f"device {device}",
                          changing.differences(shapes.owned(before), shapes.owned(after)), lets_in.words)
 
 
 _CALLED = {"serial": "serial_number", "mac": "mac_addresses"}
-
-
-def _changed(one: Registration, fields: dict[str, Any]) -> Registration:
-    """Raises DelegatorError (CONFLICT) for another tag than it has, MALFORMED for what cannot be."""
-    tag = fields.get("service_tag")
-    if tag is not None and one.service_tag not in (None, tag):
-        raise DelegatorError(Kind.CONFLICT, f"that device has the service tag {one.service_tag}, which its certificate "
-                             "proves", hint="remove it and register the other one")
-    try:
-        after = replace(one, **fields)
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFLICT, str(error), hint="say whose it is with --customer") from None
-    if not (after.service_tag or after.serial_number or after.mac_addresses):
-        raise DelegatorError(Kind.CONFLICT, "a device needs a service tag, a serial number or a MAC address",
-                             hint="to take it off the register: delegator devices remove")
-    if after.customer is None and after.order is None:
-        raise DelegatorError(Kind.CONFLICT, "a device that names no customer needs its order",
-                             hint="to take it back to stock: delegator devices return")
-    return after
+_OPTIONS = {"service_tag": "TAG", "serial_number": "--serial", "mac_addresses": "--mac"}
 
 
 @verb(group, "list", "delegator devices list --customer acme --order 4711 --json")
-@click.option("--customer", type=forms.name, help="Only those of this customer, by themselves or by their order.")
-@click.option("--order", type=forms.words, help="Only those of this order.")
-@click.option("--delegate", type=forms.name, help="Only those that name this delegate, or whose order does.")
-@click.option("--model", type=forms.model_name, help="Only those of this model.")
+@click.option("--customer", type=typed(forms.name),
+              help="Only those of this customer, by themselves or by their order.")
+@click.option("--order", type=typed(forms.words), help="Only those of this order.")
+@click.option("--delegate", type=typed(forms.name), help="Only those that name this delegate, or whose order does.")
+@click.option("--model", type=typed(forms.model_name), help="Only those of this model.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, most: int, **chosen: str | None) -> Output:
@@ -132,7 +113,7 @@ async def list_(store: Store, customer: str | None, most: int, **chosen: str | N
 
 
 @verb(group, "show", "delegator devices show ABC1234\ndelegator devices show 00:1A:2B:3C:4D:5E")
-@click.argument("device", type=forms.identifier)
+@click.argument("device", type=typed(forms.identifier))
 @looking
 async def show(store: Store, device: str) -> Output:
     """Show how DEVICE is registered, and its claims: a service tag, serial number or MAC address."""
@@ -151,7 +132,7 @@ async def show(store: Store, device: str) -> Output:
 
 
 @verb(group, "remove", "delegator devices remove ABC1234\ndelegator devices remove SN-0042")
-@click.argument("device", type=forms.identifier)
+@click.argument("device", type=typed(forms.identifier))
 @stored
 async def remove(store: Store, device: str) -> Output:
     """Take DEVICE off the register, by service tag, serial number or MAC address; its claims stay on record.
@@ -173,7 +154,7 @@ async def remove(store: Store, device: str) -> Output:
 @verb(group, "import", "delegator devices import shipment.csv --customer acme\n"
                        "delegator devices import - --customer acme --dry-run < shipment.jsonl")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--customer", type=forms.name, help="Who owns those devices whose row does not say it.")
+@click.option("--customer", type=typed(forms.name), help="Who owns those devices whose row does not say it.")
 @feeding.options
 @stored
 async def import_(store: Store, file: Path, customer: str | None, **how: bool) -> Output:
@@ -193,7 +174,7 @@ async def import_(store: Store, file: Path, customer: str | None, **how: bool) -
             rows = Rows(customer)
             spool.fill(rows.read(unnamed.noted(table)))
         wanted = How(**how, source={"file": file.name, "sha256": table.sha256}, unnamed=unnamed.of, whose=True)
-        imported = await store.fleet.import_all(spool, wanted, stages.next)
+        imported = await store.fleet.import_all(spool, wanted, stages.next, lambda: datetime.now(UTC))
         stages.finish()
         counts = imported.counts
         output = feeding.result(

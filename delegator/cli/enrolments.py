@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.errors import Missing
+from delegator.model.audited import By
 from delegator.model.enrolled import Enrolled
-from delegator.model.owned import By
 from delegator.store import Store
 from pki import Reason
 
@@ -34,7 +36,7 @@ def group() -> None:
 
 @verb(group, "list", "delegator enrolments list --state revoked")
 @click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--tag", type=forms.tag, help="Only those of this device.")
+@click.option("--tag", type=typed(forms.tag), help="Only those of this device.")
 @listing.most()
 @looking
 async def list_(store: Store, state: str | None, tag: str | None, most: int) -> Output:
@@ -58,7 +60,7 @@ async def _all(store: Store) -> AsyncIterator[Enrolled]:
 
 
 @verb(group, "show", "delegator enrolments show ABC1234")
-@click.argument("tag", type=forms.tag)
+@click.argument("tag", type=typed(forms.tag))
 @looking
 async def show(store: Store, tag: str) -> Output:
     """Show every certificate that the device TAG was given here, the newest first."""
@@ -70,7 +72,7 @@ async def show(store: Store, tag: str) -> Output:
     return Output(found, lines[:-1])
 
 
-_because = click.option("--because", type=forms.words, help="Why, in words, for the audit.")
+_because = click.option("--because", type=typed(forms.words), help="Why, in words, for the audit.")
 _reason = click.option("--reason", type=click.Choice([reason.value for reason in Reason]), default="unspecified",
                        show_default=True, help="As it will stand in the revocation list.")
 
@@ -80,7 +82,7 @@ def _by(store: Store, because: str | None) -> By:
 
 
 @verb(group, "revoke", "delegator enrolments revoke ABC1234 --reason keyCompromise --because 'ticket 815'")
-@click.argument("tag", type=forms.tag)
+@click.argument("tag", type=typed(forms.tag))
 @_reason
 @_because
 @stored
@@ -94,7 +96,7 @@ async def revoke(store: Store, tag: str, reason: str, because: str | None) -> Ou
 
 
 @verb(group, "forget", "delegator enrolments forget ABC1234 --because 'main board replaced'")
-@click.argument("tag", type=forms.tag)
+@click.argument("tag", type=typed(forms.tag))
 @_reason
 @_because
 @stored

@@ -20,9 +20,11 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
-from delegator.cli.shapes import Shape
+from delegator.cli.parameters import typed
+from delegator.desk import forms
+from delegator.desk.shapes import Shape
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TOGETHER = 1000
@@ -36,7 +38,7 @@ def options(customer_help: str) -> Callable[[F], F]:
         for option in (
                 click.option("--format", "form", type=click.Choice(_FORMATS), default="csv", show_default=True,
                              help="As CSV with a header, or as JSON lines."),
-                click.option("--customer", type=forms.name, help=customer_help),
+                click.option("--customer", type=typed(forms.name), help=customer_help),
                 click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False), default="-")):
             function = option(function)
         return function

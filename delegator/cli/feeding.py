@@ -1,7 +1,7 @@
 """What commands that import have in common: options, bars, what they say at the end.
 
 The invariant: a file is read once, from its begin to its end, so that standard input will do.
-Must not live here: what a row means (importing, orders), how it is kept (store).
+Must not live here: what a row means (desk.rows, orders), how it is kept (store).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from delegator.cli import console, records
+from delegator.cli import console, files
 from delegator.cli.console import Output
 from delegator.errors import APPEARANCES, Kind
 from delegator.store.spool import Refused
@@ -60,7 +60,7 @@ class Stages:
 @contextlib.contextmanager
 def opened(file: Path, stages: Stages) -> Iterator[tuple[IO[bytes], Callable[[int], None]]]:
     """A file or standard input, and what is told of bytes read from it; how many there are is known of files alone."""
-    with records.source(file) as source:
+    with files.rows(file) as source:
         found = os.fstat(source.fileno()) if file != Path("-") else None
         plain = found is not None and stat.S_ISREG(found.st_mode)
         yield source, stages.next("bytes read", found.st_size) if found is not None and plain else lambda _: None

@@ -1,25 +1,29 @@
-"""What commands take from files: certificates, passwords, keys. Of each file nothing but that is kept.
+"""What commands take from files: certificates, passwords, keys, rows. Of each file nothing but that is kept.
 
 The invariants: a secret comes from a file that others cannot read, from a prompt or from standard input; no error
 shows what a file holds.
-Must not live here: which option names which file (reaching).
+Must not live here: which option names which file (reaching), what a file must hold (desk.contents).
 """
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import click
 
+from delegator.cli.parameters import as_configuration
+from delegator.desk import contents
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
 from delegator.private import read_secret, secret_of
-from pki.disk import read_given
-from pki.text import SECRET_BYTES, NotText, decoded
+from pki.disk import read_given, require_given
+from pki.text import SECRET_BYTES
 
-_SHORTEST_SECRET = 16
 _LARGEST = 1 << 20
 """Bytes that are read of any file: all certificates of a system have a quarter of it."""
 
@@ -58,13 +62,10 @@ def _secret(path: Path, what: str) -> Secret:
 
 
 def webhook_secret(path: Path) -> Secret:
-    """The one line of a private file, long enough that nobody guesses it (RFC 2104 section 3 asks for as many bits
-    as the hash has; 16 random characters are what people copy). Raises DelegatorError (CONFIGURATION)."""
+    """The one line of a private file, long enough that nobody guesses it. Raises DelegatorError (CONFIGURATION)."""
     secret = _secret(path, "webhook secret file")
-    if len(secret.reveal()) < _SHORTEST_SECRET:
-        raise DelegatorError(Kind.CONFIGURATION, f"the secret in {path} is shorter than {_SHORTEST_SECRET} characters",
-                             hint=f"make one with: openssl rand -hex 32 > {path}")
-    return secret
+    with as_configuration(path):
+        return contents.webhook_secret(secret, str(path))
 
 
 def asked_password(wanted: bool) -> Secret:
@@ -77,49 +78,34 @@ def asked_password(wanted: bool) -> Secret:
 
 def private_key(path: Path) -> Secret:
     """Raises DelegatorError (CONFIGURATION)."""
-    from delegator.callbacks.ssh_keys import private_key_in
-
     content = read_private(path, "private key file")
-    try:
-        return private_key_in(content)
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"private key file {path}: {error}",
-                             hint="make one for this delegate: ssh-keygen -t ed25519 -N '' -f FILE") from None
+    with as_configuration(path):
+        return contents.private_key(content, f"private key file {path}")
 
 
 def host_key(path: Path) -> str:
     """Raises DelegatorError (CONFIGURATION)."""
-    from delegator.callbacks.ssh_keys import host_key_in
-
-    try:
-        return str(host_key_in(decoded(read(path, "host key file"))))
-    except NotText as error:
-        raise DelegatorError(Kind.CONFIGURATION, error.of(f"host key file {path}"), hint=error.hint) from None
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"host key file {path}: {error}",
-                             hint="delegator delegates scan-host-key HOST --output FILE") from None
+    content = read(path, "host key file")
+    with as_configuration(path):
+        return contents.host_key(content, f"host key file {path}")
 
 
 def certificates(path: Path) -> str:
-    """The certificates in a PEM file that others are verified by, and nothing else of it. A file with a private key is
-    refused: what is kept here goes out to devices. So is one that vouches for nobody, such as a server's own
-    certificate. Raises DelegatorError (CONFIGURATION)."""
+    """The certificates in a PEM file that others are verified by, and nothing else of it: see desk.contents. Raises
+    DelegatorError (CONFIGURATION)."""
     content = read(path, "certificate file")
-    if b"PRIVATE KEY-----" in content:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} holds a private key",
-                             hint="give a file with certificates only; devices are sent what is in it")
-    from cryptography.hazmat.primitives.serialization import Encoding
+    with as_configuration(path):
+        return contents.anchors(content, f"certificate file {path}")
 
-    from pki import pem
-    from pki.trust import anchors_fault
 
+@contextlib.contextmanager
+def rows(path: Path) -> Iterator[IO[bytes]]:
+    """A file of rows, or standard input for "-". Raises DelegatorError (CONFIGURATION)."""
     try:
-        found = pem.read(content, pem.CERTIFICATE)
-    except pem.PemFault as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {error}",
-                             hint=f"look at it with: openssl storeutl -noout -text -certs {path}") from None
-    fault = anchors_fault(found)
-    if fault:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {fault}",
-                             hint="ask for the certificate of the authority, often called ca.crt or root.pem")
-    return "".join(one.public_bytes(Encoding.PEM).decode() for one in found)
+        if str(path) != "-":
+            require_given(path)  # nobody is waited for who would have to write into a named pipe
+        opened = click.open_file(str(path), "rb")
+    except OSError as error:
+        raise DelegatorError(Kind.CONFIGURATION, f"{path}: {error.strerror}", hint="check the path") from None
+    with opened as found:
+        yield found

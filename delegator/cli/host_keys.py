@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delegator.cli import console, forms
+from delegator.cli import console
 from delegator.cli.console import Output
+from delegator.cli.parameters import typed
 from delegator.cli.session import settings
+from delegator.desk import forms
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
 
@@ -27,7 +29,7 @@ UNCONFIRMED = ("nobody has confirmed it: ask the customer for the output of "
 
 
 @console.command("scan-host-key", "delegator delegates scan-host-key delegate.acme.example:22 --output acme.pub")
-@click.argument("host", type=forms.host, metavar="HOST[:PORT]")
+@click.argument("host", type=typed(forms.host), metavar="HOST[:PORT]")
 @click.option("--fingerprint", metavar="SHA256:...", help="What the customer says it is; without it you are asked.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the confirmed key here, for "
               "delegates add --host-key-file.")

@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
                         args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, except that a misspelt name is answered with the names that there are."""
         if args[0] not in self._places and not args[0].startswith("-"):
-            from delegator.cli.nearest import near
+            from delegator.desk.nearest import near
 
             found = near(self._places, args[0])
             meant = f"did you mean {found}? There" if found else "there"

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-from delegator.cli import console, shapes
+from delegator.cli import console
 from delegator.cli.console import Output
-from delegator.cli.nearest import suggested
+from delegator.desk import shapes
+from delegator.desk.nearest import suggested
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.store import Store

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms, listing, shapes
+from delegator.cli import console, listing
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, shapes
 from delegator.model import NotificationState
 from delegator.store import Store
 
@@ -26,10 +28,10 @@ def group() -> None:
 
 
 @verb(group, "list", "delegator notifications list --customer acme --state waiting")
-@click.option("--customer", type=forms.name, help="Only those of this customer.")
+@click.option("--customer", type=typed(forms.name), help="Only those of this customer.")
 @click.option("--state", type=click.Choice([state.value for state in NotificationState]),
               help="Only those in this state.")
-@click.option("--delegate", type=forms.name, help="Only those of this delegate.")
+@click.option("--delegate", type=typed(forms.name), help="Only those of this delegate.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, state: str | None, delegate: str | None, most: int) -> Output:
@@ -41,8 +43,8 @@ async def list_(store: Store, customer: str | None, state: str | None, delegate:
 
 
 @verb(group, "retry", "delegator notifications retry --delegate acme-small")
-@click.option("--claim", "claim_id", type=forms.claim_id, help="Only those of this claim.")
-@click.option("--delegate", type=forms.name, help="Only those of this delegate.")
+@click.option("--claim", "claim_id", type=typed(forms.claim_id), help="Only those of this claim.")
+@click.option("--delegate", type=typed(forms.name), help="Only those of this delegate.")
 @stored
 async def retry(store: Store, claim_id: str | None, delegate: str | None) -> Output:
     """Try again now what waits or was given up, all of it unless told otherwise.

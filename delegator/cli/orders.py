@@ -2,31 +2,30 @@
 
 The invariants: an import is kept whole or not at all, unless --keep-good asks otherwise; running it again changes
 nothing.
-Must not live here: how files are read (records), what an order means for a device (store.orders, routing).
+Must not live here: how files are read (desk.records, desk.rows), what an order means for a device (store.orders,
+routing).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from delegator.cli import changing, console, exporting, feeding, forms, listing, shapes
+from delegator.cli import changing, console, exporting, feeding, listing
 from delegator.cli.console import Output, verb
-from delegator.cli.importing import converted
-from delegator.cli.records import Table
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, rows, shapes
+from delegator.desk.records import Table
 from delegator.model import Order, Registration
 from delegator.model.audited import Act, Entry
 from delegator.store import Store, Tables
-from delegator.store.orders import MOST, Assigned, no_such_order
+from delegator.store.orders import Assigned, no_such_order
 from delegator.store.spool import Refused
-from pki.tables import Record, Values
 
-COLUMNS = ("order", "customer", "delegate")
-_FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": forms.name, "delegate": forms.name}
 _PAGE = 1000
 
 
@@ -36,9 +35,10 @@ def group() -> None:
 
 
 @verb(group, "add", "delegator orders add 4711 --customer acme --delegate acme-berlin")
-@click.argument("order", type=forms.words)
-@click.option("--customer", type=forms.name, required=True, help="Whose it is.")
-@click.option("--delegate", type=forms.name, help="Its devices' delegate; else rules choose among the customer's.")
+@click.argument("order", type=typed(forms.words))
+@click.option("--customer", type=typed(forms.name), required=True, help="Whose it is.")
+@click.option("--delegate", type=typed(forms.name),
+              help="Its devices' delegate; else rules choose among the customer's.")
 @stored
 async def add(store: Store, order: str, customer: str, delegate: str | None) -> Output:
     """Everything with the number ORDER belongs to a customer, whether it is registered already or later. To give it
@@ -76,8 +76,8 @@ def _device(one: Order) -> Registration:
 
 @verb(group, "change", "delegator orders change 4711 --delegate acme-paris\n"
                        "delegator orders change 4711 --unset delegate")
-@click.argument("order", type=forms.words)
-@click.option("--delegate", type=forms.name, help="Its devices' delegate.")
+@click.argument("order", type=typed(forms.words))
+@click.option("--delegate", type=typed(forms.name), help="Its devices' delegate.")
 @changing.unset("delegate")
 @stored
 async def change(store: Store, order: str, delegate: str | None, unset: tuple[str, ...]) -> Output:
@@ -91,15 +91,15 @@ async def change(store: Store, order: str, delegate: str | None, unset: tuple[st
 
 
 @verb(group, "list", "delegator orders list --customer acme --json")
-@click.option("--customer", type=forms.name, help="Only those of this customer.")
-@click.option("--delegate", type=forms.name, help="Only those that name this delegate.")
+@click.option("--customer", type=typed(forms.name), help="Only those of this customer.")
+@click.option("--delegate", type=typed(forms.name), help="Only those that name this delegate.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
     """List orders that belong to somebody, by number."""
     wanted = listing.filters(delegate=delegate)
     found = await listing.first((one async for one in _all(store, customer) if wanted(one)), most)
-    return await listing.shown(store, "orders", [shapes.order(one) for one in found], COLUMNS, most,
+    return await listing.shown(store, "orders", [shapes.order(one) for one in found], rows.ORDER, most,
                                {"customer": customer, "delegate": delegate})
 
 
@@ -112,7 +112,7 @@ async def _all(store: Store, customer: str | None) -> AsyncIterator[Order]:
 
 
 @verb(group, "show", "delegator orders show 4711")
-@click.argument("order", type=forms.words)
+@click.argument("order", type=typed(forms.words))
 @looking
 async def show(store: Store, order: str) -> Output:
     """Show whose ORDER is, how many devices are registered with it, and how many of these name no customer of their
@@ -127,7 +127,7 @@ async def show(store: Store, order: str) -> Output:
 
 
 @verb(group, "remove", "delegator orders remove 4711")
-@click.argument("order", type=forms.words)
+@click.argument("order", type=typed(forms.words))
 @stored
 async def remove(store: Store, order: str) -> Output:
     """ORDER belongs to nobody any more: its devices are in stock again. Claims that stand go on until they end."""
@@ -139,7 +139,7 @@ async def remove(store: Store, order: str) -> Output:
 
 @verb(group, "import", "delegator orders import sales.csv\ndelegator orders import - --dry-run < sales.jsonl")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--customer", type=forms.name, help="Whose those orders are whose row does not say it.")
+@click.option("--customer", type=typed(forms.name), help="Whose those orders are whose row does not say it.")
 @feeding.options
 @stored
 async def import_(store: Store, file: Path, customer: str | None, replace: bool, keep_good: bool,
@@ -151,59 +151,23 @@ async def import_(store: Store, file: Path, customer: str | None, replace: bool,
     """
     stages = feeding.Stages()
     with feeding.opened(file, stages) as (source, step):
-        table, unnamed = Table(source, COLUMNS, COLUMNS[:1], step), changing.Unnamed(COLUMNS)
-        rows, wrong = _read(unnamed.noted(table), customer)
+        table, unnamed = Table(source, rows.ORDER, rows.ORDER[:1], step), changing.Unnamed(rows.ORDER)
+        good, wrong = rows.orders(unnamed.noted(table), customer)
     stages.finish()
 
     def keep(assigned: Assigned) -> bool:
         return not dry_run and (keep_good or not (wrong or assigned.refused))
     entry = Entry(Act.ORDERS_IMPORTED, datetime.now(UTC), store.by.actor, peer=store.by.peer,
-                  detail={"file": file.name, "sha256": table.sha256, "rows": len(rows) + len(wrong)})
-    kept = frozenset(order.number for line, order in rows if "delegate" in unnamed.of(line))
-    assigned = await store.orders.import_all([order for _, order in rows], entry, replace=replace, keep=keep,
+                  detail={"file": file.name, "sha256": table.sha256, "rows": len(good) + len(wrong)})
+    kept = frozenset(order.number for line, order in good if "delegate" in unnamed.of(line))
+    assigned = await store.orders.import_all([order for _, order in good], entry, replace=replace, keep=keep,
                                              unnamed=kept)
-    refused = sorted([*wrong, *(Refused(rows[at][0], error) for at, error in assigned.refused)])
+    refused = sorted([*wrong, *(Refused(good[at][0], error) for at, error in assigned.refused)])
     output = feeding.result(
-        {"rows": len(rows) + len(wrong), "new": assigned.new, "changed": assigned.changed,
+        {"rows": len(good) + len(wrong), "new": assigned.new, "changed": assigned.changed,
          "unchanged": assigned.unchanged, "refused_rows": len(refused), "sha256": table.sha256},
         refused[:feeding.MOST_TOLD], kept=keep(assigned), dry_run=dry_run)
     return changing.plainly(output, changing.imported("orders", assigned.new, assigned.changed, keep(assigned)))
-
-
-def _read(table: Iterable[Record], customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:
-    """Orders with their lines, each number once, and the lines that are wrong."""
-    rows: list[tuple[int, Order]] = []
-    refused: list[Refused] = []
-    seen: dict[str, int] = {}
-    for line, values in table:
-        try:
-            order = _order(values, customer)
-            if seen.setdefault(order.number, line) != line:
-                raise ValueError(f"order {order.number} stands on line {seen[order.number]} already")
-            rows.append((line, order))
-        except ValueError as error:
-            refused.append(Refused(line, str(error)))
-        if len(rows) + len(refused) > 2 * MOST:
-            break  # more than can be taken: do not fill the memory with them
-    return rows, refused
-
-
-def _order(values: Values | str, customer: str | None) -> Order:
-    """Raises ValueError with everything that is wrong."""
-    if isinstance(values, str):
-        raise ValueError(values)
-    wrong: list[str] = []
-    good = {name: converted(name, _FORMS[name], value, wrong) for name, value in zip(COLUMNS, values, strict=True)}
-    said = good["customer"]
-    if said and customer and said != customer:
-        wrong.append(f"customer: the row says {said}, the command {customer}")
-    if not (said or customer):
-        wrong.append("customer: neither the row nor --customer says it")
-    if not good["order"]:
-        wrong.append("order: is missing")
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    return Order(str(good["order"]), str(said or customer), good["delegate"])
 
 
 @verb(group, "export", "delegator orders export > orders.csv\ndelegator orders export orders.jsonl --format jsonl")
@@ -213,7 +177,7 @@ async def export(store: Store, file: Path, customer: str | None, form: str) -> O
     """Write all orders that belong to somebody to FILE, or to standard output, as `orders import` takes them."""
     await listing.must_know(store, {"customer": customer})
 
-    async def rows() -> AsyncIterator[shapes.Shape]:
+    async def all_of() -> AsyncIterator[shapes.Shape]:
         async for one in _all(store, customer):
             yield shapes.order(one)
-    return await exporting.export(file, form, COLUMNS, rows(), {"customer": customer}, "orders")
+    return await exporting.export(file, form, rows.ORDER, all_of(), {"customer": customer}, "orders")

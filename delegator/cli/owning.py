@@ -2,41 +2,37 @@
 
 The invariants: what is named is done as a whole or not at all; a private key is read from a file of its owner's alone
 and goes nowhere.
-Must not live here: what a change of owner means (store.ownership, store.transfers).
+Must not live here: how many at once, and until when (desk.ownership), what a change of owner means (store.ownership,
+store.transfers).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from delegator.cli import changing, console, files, forms, shapes
+from delegator.cli import changing, console, files
 from delegator.cli.console import Output
+from delegator.cli.parameters import as_configuration, typed
 from delegator.cli.session import stored
 from delegator.cli.tags import devices_in
-from delegator.errors import DelegatorError, Kind
-from delegator.model.audited import Entry
+from delegator.desk import contents, forms, ownership, shapes
 from delegator.model.owned import Standing, TransferState
 from delegator.store import Store
-from pki.text import MARK
 
-MOST = 2_000
-"""Devices in one step: one transaction, in which a running delegator writes no claim; past five seconds it would turn
-devices away. A device that is accepted and signed for takes a millisecond (measured)."""
-STOCK = "returned"
-"""The order under which returned devices are in stock, where no other is named."""
+if TYPE_CHECKING:
+    from delegator.signing import Sign
+
 _PATH = click.Path(path_type=Path, allow_dash=True)
 
 
 def several(function: Callable[..., Any]) -> Callable[..., Any]:
     """The argument and the option that say which devices."""
-    named = click.argument("names", metavar="[DEVICE]...", type=forms.identifier, nargs=-1)
+    named = click.argument("names", metavar="[DEVICE]...", type=typed(forms.identifier), nargs=-1)
     listed = click.option("--devices", "listed", type=_PATH, metavar="FILE",
                           help="Those in FILE, one a line; - is standard input.")
     return named(listed(function))
@@ -45,15 +41,16 @@ def several(function: Callable[..., Any]) -> Callable[..., Any]:
 def chosen(names: Sequence[str], listed: Path | None) -> list[str]:
     """The devices that were named, each once. Raises DelegatorError (MALFORMED) for a list that is not in order."""
     found = [] if listed is None else devices_in(listed, forms.identifier)
-    return at_most(list(dict.fromkeys([*names, *found])))
+    return at_most([*names, *found])
 
 
-def at_most(found: list[str]) -> list[str]:
+def at_most(found: Sequence[str]) -> list[str]:
     """Raises UsageError for more than one transaction takes."""
-    if len(found) > MOST:
-        raise click.UsageError(f"more than {MOST} devices are too many for one step: name so many at a time with "
-                               f"--devices FILE; a long list is cut with: split -l {MOST}")
-    return found
+    try:
+        return list(ownership.at_most(found))
+    except ValueError as error:
+        raise click.UsageError(f"{error}: name so many at a time with --devices FILE; a long list is cut with: "
+                               f"split -l {ownership.MOST}") from None
 
 
 # --- signatures ---------------------------------------------------------------------------------------------------
@@ -68,57 +65,27 @@ def signing(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_key(with_signature(function))
 
 
-def signed_by(key_file: Path | None, signature_file: Path | None, count: int) -> Callable[[bytes], bytes] | None:
+def signed_by(count: int, key_file: Path | None = None, signature_file: Path | None = None) -> Sign | None:
     """How to sign, or None. Raises DelegatorError (CONFIGURATION), UsageError."""
     if key_file is not None and signature_file is not None:
         raise click.UsageError("--sign-with or --signature, not both")
     if signature_file is not None:
         if count != 1:
             raise click.UsageError("--signature is of one device's step: name one device")
-        signature = _signature(files.read(signature_file, "signature file"))
+        signature = contents.signature(files.read(signature_file, "signature file"))
         return lambda _: signature
     if key_file is None:
         return None
-    from delegator.signing import signer
-
-    try:
-        return signer(files.read_private(key_file, "private key file"))
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"private key file {key_file}: {error}",
-                             hint="make one: openssl genpkey -algorithm ed25519 -out FILE") from None
-
-
-def _signature(content: bytes) -> bytes:
-    """As programs write it: the bytes themselves, or base64."""
-    try:
-        return base64.b64decode(b"".join(content.removeprefix(MARK).split()), validate=True)
-    except binascii.Error:
-        return content
-
-
-def signature(entry: Entry) -> shapes.Shape:
-    """What a row of audit holds of a signature, checked here and now with nothing but the row; empty for a row without
-    one. It must be of what the row says."""
-    from delegator.signing import Signed, fingerprint
-
-    parts = [entry.detail.get(name) for name in ("statement", "signature", "public_key")]
-    if not any(parts):
-        return {}
-    signed = Signed(*map(str, parts))
-    holds = signed.holds and signed.says({**entry.detail, "act": entry.act.value})
-    return {"signature": "holds" if holds else "does not hold", "statement": signed.statement,
-            "key": fingerprint(signed.public_key)[:16] if holds else None}
+    content = files.read_private(key_file, "private key file")
+    with as_configuration(key_file):
+        return contents.signer(content, f"private key file {key_file}")
 
 
 def public_key(path: Path) -> str:
     """A customer's public key, from a file with it or with a certificate. Raises DelegatorError (CONFIGURATION)."""
-    from delegator.signing import public_key_in
-
-    try:
-        return public_key_in(files.read(path, "signing key file"))
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"signing key file {path}: {error}",
-                             hint="openssl pkey -in PRIVATE-KEY-FILE -pubout") from None
+    content = files.read(path, "signing key file")
+    with as_configuration(path):
+        return contents.public_key(content, f"signing key file {path}")
 
 
 # --- devices show, devices return, devices repair -------------------------------------------------------------------
@@ -140,9 +107,9 @@ async def standing(store: Store, name: str, tag: str | None) -> shapes.Shape:
 
 @console.command("return", "delegator devices return ABC1234 --because 'RMA 2026-0815'")
 @several
-@click.option("--order", type=forms.words, default=STOCK, show_default=True,
+@click.option("--order", type=typed(forms.words), default=ownership.STOCK, show_default=True,
               help="The order under which they are in stock; it must be nobody's.")
-@click.option("--because", type=forms.words, help="The reason, for the audit.")
+@click.option("--because", type=typed(forms.words), help="The reason, for the audit.")
 def return_(names: tuple[str, ...], listed: Path | None, order: str, because: str | None) -> Output | None:
     """Take devices back to stock: nobody owns them, what they hold is released, what was offered is withdrawn."""
     found = chosen(names, listed)
@@ -162,13 +129,14 @@ async def _return(store: Store, found: list[str], order: str, because: str | Non
 
 @console.command("repair", "delegator devices repair ABC1234 --certificate new-board.crt --because 'ticket 4711'\n"
                            "delegator devices repair ABC1234 --within 3d --because 'ticket 4712'")
-@click.argument("tag", type=forms.tag)
+@click.argument("tag", type=typed(forms.tag))
 @click.option("--certificate", type=_PATH, metavar="FILE", help="The certificate of the new main board.")
-@click.option("--key-fingerprint", "fingerprint", type=str, metavar="HEX",
+@click.option("--key-fingerprint", "fingerprint", type=typed(forms.fingerprint), metavar="HEX",
               help="SHA-256 of the new main board's public key, where its certificate is not at hand.")
-@click.option("--within", type=forms.duration, help="How long the new main board may take to claim; without its key "
+@click.option("--within", type=typed(forms.duration),
+              help="How long the new main board may take to claim; without its key "
                                                     "7d unless told otherwise.")
-@click.option("--because", type=forms.words, required=True, help="The reason, for the audit.")
+@click.option("--because", type=typed(forms.words), required=True, help="The reason, for the audit.")
 def repair(tag: str, certificate: Path | None, fingerprint: str | None, within: timedelta | None,
            because: str) -> Output | None:
     """Approve a new main board for the device TAG: same tag, new certificate.
@@ -178,14 +146,14 @@ def repair(tag: str, certificate: Path | None, fingerprint: str | None, within: 
     """
     if certificate is not None and fingerprint is not None:
         raise click.UsageError("--certificate or --key-fingerprint, not both")
-    key = _fingerprint(fingerprint) if certificate is None else _key_of(certificate, tag)
-    return _repair(tag=tag, key=key, within=within or (timedelta(days=7) if key is None else None), because=because)
+    key = fingerprint if certificate is None else _key_of(certificate, tag)
+    return _repair(one=ownership.repair({"service_tag": tag, "key": key, "within": within, "because": because}))
 
 
 @stored
-async def _repair(store: Store, tag: str, key: str | None, within: timedelta | None, because: str) -> Output:
-    now = datetime.now(UTC)
-    known = await store.ownership.repair(tag, key, now, None if within is None else now + within, because)
+async def _repair(store: Store, one: ownership.Repair) -> Output:
+    now, tag, key, within = datetime.now(UTC), one.service_tag, one.key, one.within
+    known = await store.ownership.repair(tag, key, now, one.until(now), one.because)
     refused = sum(one.standing is Standing.REFUSED for one in known)
     until = "" if within is None else f" within {shapes.lasting(within)}"
     which = "the first key that is not refused" if key is None else f"key {key[:16]}..."
@@ -195,30 +163,8 @@ async def _repair(store: Store, tag: str, key: str | None, within: timedelta | N
     return changing.plainly(output, [f"device {tag}: another key was refused, now {which} may claim it{until}"])
 
 
-def _fingerprint(text: str | None) -> str | None:
-    """Hexadecimal digits, with or without colons. Raises BadParameter."""
-    plain = None if text is None else text.replace(":", "").lower()
-    if plain is not None and (len(plain) != 64 or set(plain) - set("0123456789abcdef")):
-        raise click.BadParameter("a key's fingerprint is SHA-256, 64 hexadecimal digits; see: python -m pki show",
-                                 param_hint="--key-fingerprint")
-    return plain
-
-
 def _key_of(path: Path, tag: str) -> str:
     """The fingerprint of a device certificate's key. Raises DelegatorError (CONFIGURATION)."""
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    from delegator.wire.certificate import read_certificate
-    from pki import pem
-
-    try:
-        found = pem.read(files.read(path, "certificate file"), pem.CERTIFICATE)[0]
-        shown = read_certificate(found.public_bytes(Encoding.DER))
-    except ValueError as error:
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path}: {error}",
-                             hint=f"look at it with: openssl x509 -in {path} -noout -text") from None
-    if shown.common_names != (tag,):
-        raise DelegatorError(Kind.CONFIGURATION, f"certificate file {path} is of "
-                             f"{', '.join(shown.common_names) or 'nobody'}, not of {tag}",
-                             hint=f"make one: python -m pki device {tag}")
-    return shown.key_fingerprint
+    content = files.read(path, "certificate file")
+    with as_configuration(path):
+        return contents.device_key(content, tag, f"certificate file {path}")

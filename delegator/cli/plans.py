@@ -1,25 +1,22 @@
 """`delegator plans`: what customers pay, in versions that hold from a month on, and who has which.
 
-The invariant: what is not said of a plan that is changed stays as it is in its last version.
-Must not live here: what a plan makes of events (delegator.billing).
+Must not live here: which words make a plan (desk.plans), what a plan makes of events (delegator.billing).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import click
-from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import as_usage, ranged, typed
 from delegator.cli.session import looking, settings, stored
-from delegator.cli.shapes import Shape
-from delegator.model import CallbackWay
-from delegator.model.billed import MOST_INCLUDED, Month, Plan, amount
+from delegator.desk import forms, plans, shapes
+from delegator.model.billed import Month, Plan
 from delegator.store import Store
 from delegator.store.plans import in_force
 
@@ -28,37 +25,14 @@ _COLUMNS = ("name", "version", "since", "currency", "included", "price", "prices
 _SINCE = "From this month on, such as 2026-12; {0} unless said."
 
 
-def month(text: str) -> Month:
-    try:
-        return Month.of(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def fee(text: str) -> Decimal:
-    try:
-        return amount(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def price(text: str) -> tuple[CallbackWay | None, Decimal]:
-    """An amount for all ways of callback, or WAY=AMOUNT for one."""
-    way, parted, value = text.rpartition("=")
-    known = {one.value: one for one in CallbackWay}
-    if parted and way not in known:
-        raise click.BadParameter(f"{text[:64]!a} must be AMOUNT, or WAY=AMOUNT with one of {', '.join(known)}")
-    return (known[way] if parted else None), fee(value)
-
-
 def plan_options(function: F) -> F:
     """What a plan says."""
     for option in (
-            click.option("--base-fee", type=fee, metavar="AMOUNT",
+            click.option("--base-fee", type=typed(forms.fee), metavar="AMOUNT",
                          help="A month, however many events; none unless said."),
-            click.option("--price", "prices", type=price, multiple=True, metavar="[WAY=]AMOUNT",
+            click.option("--price", "prices", type=typed(plans.price), multiple=True, metavar="[WAY=]AMOUNT",
                          help="Of one event past the included ones; with WAY for those by this way of callback."),
-            click.option("--included", type=click.IntRange(0, MOST_INCLUDED), metavar="NUMBER",
+            click.option("--included", type=ranged(plans.INCLUDED), metavar="NUMBER",
                          help="Events a month that cost nothing; 0 unless said."),
             click.option("--currency", metavar="CODE", help="Such as EUR.")):
         function = option(function)
@@ -72,69 +46,53 @@ def group() -> None:
 
 @verb(group, "add", "delegator plans add standard --currency EUR --included 1000 --price 0.25\n"
                     "delegator plans add large --currency EUR --base-fee 500 --price 0.10 --price ssh=0.15")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @plan_options
-@click.option("--from", "since", type=month, metavar="MONTH", help=_SINCE.format("the current one"))
+@click.option("--from", "since", type=typed(forms.month), metavar="MONTH", help=_SINCE.format("the current one"))
 @stored
 async def add(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Add the plan NAME, with a --currency and a --price."""
-    if name == forms.NOBODY:
-        raise click.UsageError(f"a plan cannot be named {name}: that stands for no plan")
-    general, by_way = _prices(said["prices"])
-    if said["currency"] is None or general is None:
-        raise click.UsageError("a plan needs --currency and a --price without a way, for the ways that have none")
-    plan = _valid(lambda: Plan(name, said["currency"], general, since or this_month(), said["included"] or 0, by_way,
-                               said["base_fee"] or Decimal(0)))
+    with as_usage():
+        general, by_way = plans.prices(said["prices"])
+        plan = plans.made({"name": name, "currency": said["currency"], "price": general, "prices": by_way,
+                           "since": plans.since(since, this_month(), first=True),
+                           **{key: said[key] for key in ("included", "base_fee") if said[key] is not None}})
     return _told(await store.plans.add(plan, datetime.now(UTC)), "is registered")
 
 
 @verb(group, "change", "delegator plans change standard --price 0.22 --from 2027-01")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @plan_options
-@click.option("--from", "since", type=month, metavar="MONTH", help=_SINCE.format("the next one"))
+@click.option("--from", "since", type=typed(forms.month), metavar="MONTH", help=_SINCE.format("the next one"))
 @stored
 async def change(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Change the plan NAME from a month on: what is not said stays. What was billed before keeps its version."""
-    general, by_way = _prices(said["prices"])
+    with as_usage():
+        general, by_way = plans.prices(said["prices"])
     wanted = {"currency": said["currency"], "included": said["included"], "base_fee": said["base_fee"],
               "price": general, "prices": by_way or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change: --price, --included, --base-fee or --currency")
-    begins = since or this_month().after(1)
+    begins = plans.since(since, this_month(), first=False)
 
     def how(last: Plan) -> Plan:
-        prices = {**last.prices, **by_way}
-        return _valid(lambda: replace(last, **{**changes, "since": begins, "prices": prices}))
+        with as_usage():
+            return plans.changed(last, {**changes, "since": begins})
     before, after = await store.plans.amend(name, how, datetime.now(UTC))
-    fields = [one for one in changing.differences(shape(before), shape(after)) if one["field"] != "version"]
+    fields = [one for one in changing.differences(shapes.plan(before), shapes.plan(after)) if one["field"] != "version"]
     output = _told(after, "is changed")
     words = [f"  {one['field']}: {console.short(one['old'])} -> {console.short(one['new'])}" for one in fields]
     return output.saying(*words)
 
 
-def _prices(said: Sequence[tuple[CallbackWay | None, Decimal]]) -> tuple[Decimal | None, dict[CallbackWay, Decimal]]:
-    """The price for all ways, and those of single ways."""
-    ways = [way for way, _ in said]
-    if len(set(ways)) < len(ways):
-        raise click.UsageError("--price says the same way twice")
-    found = dict(said)
-    return found.get(None), {way: value for way, value in found.items() if way is not None}
-
-
-def _valid(made: Callable[[], Plan]) -> Plan:
-    try:
-        return made()
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
 def _told(plan: Plan, what: str) -> Output:
-    return Output(shape(plan), words=(f"plan {plan.name} {what}: version {plan.version} holds from {plan.since} on",))
+    return Output(shapes.plan(plan),
+                  words=(f"plan {plan.name} {what}: version {plan.version} holds from {plan.since} on",))
 
 
 @verb(group, "list", "delegator plans list --customer acme --json")
-@click.option("--customer", type=forms.owner, help="Only those that this customer has or had.")
+@click.option("--customer", type=typed(forms.owner), help="Only those that this customer has or had.")
 @click.option("--currency", metavar="CODE", help="Only those in this currency.")
 @listing.most()
 @looking
@@ -142,13 +100,13 @@ async def list_(store: Store, customer: str | None, currency: str | None, most: 
     """List every version of every plan, by name."""
     had = None if customer is None else {one.plan for one in await store.plans.assignments(customer)}
     wanted = listing.filters(currency=currency)
-    found = [shape(one) for one in await store.plans.all() if wanted(one) and (had is None or one.name in had)]
+    found = [shapes.plan(one) for one in await store.plans.all() if wanted(one) and (had is None or one.name in had)]
     lines = console.table([name.replace("_", " ") for name in _COLUMNS], [_cells(one) for one in found[:most]])
     return await listing.told(store, "plans", found, lines, most, {"customer": customer})
 
 
 @verb(group, "show", "delegator plans show standard")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the plan NAME as it holds this month, its other versions, and who has it from when on."""
@@ -156,9 +114,9 @@ async def show(store: Store, name: str) -> Output:
     now = in_force(versions, this_month()) or versions[0]
     customers = [{"customer": one.customer, "since": str(one.since), "until": None if until is None else str(until)}
                  for one, until in await _having(store, name)]
-    shaped = [shape(one) for one in versions]
-    data = {**shape(now), "versions": shaped, "customers": customers}
-    return Output(data, [*console.pairs(shape(now)), "", *console.table(_COLUMNS, map(_cells, shaped)), "",
+    shaped = [shapes.plan(one) for one in versions]
+    data = {**shapes.plan(now), "versions": shaped, "customers": customers}
+    return Output(data, [*console.pairs(shapes.plan(now)), "", *console.table(_COLUMNS, map(_cells, shaped)), "",
                          *console.table(("customer", "from", "to"), [list(one.values()) for one in customers])])
 
 
@@ -171,23 +129,23 @@ async def _having(store: Store, name: str) -> list[tuple[Any, Month | None]]:
 
 
 @verb(group, "assign", "delegator plans assign acme standard --from 2026-12\ndelegator plans assign acme none")
-@click.argument("customer", type=forms.owner)
-@click.argument("plan", type=forms.name)
-@click.option("--from", "since", type=month, metavar="MONTH",
+@click.argument("customer", type=typed(forms.owner))
+@click.argument("plan", type=typed(forms.name))
+@click.option("--from", "since", type=typed(forms.month), metavar="MONTH",
               help=_SINCE.format("the current one for the first plan, else the next one"))
 @stored
 async def assign(store: Store, customer: str, plan: str, since: Month | None) -> Output:
     """Give CUSTOMER the PLAN from a month on, or `none`."""
     wanted = None if plan == forms.NOBODY else plan
     first = not await store.plans.assignments(customer)
-    begins = since or this_month().after(0 if first else 1)
+    begins = plans.since(since, this_month(), first=first)
     await store.plans.assign(customer, wanted, begins, datetime.now(UTC))
     return Output({"customer": customer, "plan": wanted, "since": str(begins)},
                   words=(f"customer {customer} has plan {plan} from {begins} on",))
 
 
 @verb(group, "remove", "delegator plans remove trial")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the plan NAME, if no customer has or had it."""
@@ -202,14 +160,6 @@ def zone() -> str:
 
 def this_month() -> Month:
     return Month.at(datetime.now(UTC), zone())
-
-
-def shape(plan: Plan) -> Shape:
-    """Money as text, so that no reader makes a float of it."""
-    return {"name": plan.name, "version": plan.version, "since": str(plan.since), "currency": plan.currency,
-            "included": plan.included, "price": format(plan.price, "f"),
-            "prices": {way.value: format(value, "f") for way, value in plan.prices.items()},
-            "base_fee": format(plan.base_fee, "f")}
 
 
 def _cells(one: Mapping[str, Any]) -> list[object]:

@@ -14,21 +14,12 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from delegator.cli import (
-    changing,
-    console,
-    files,
-    forms,
-    listing,
-    policy_file,
-    policy_options,
-    policy_words,
-    shapes,
-    trying,
-)
+from delegator.cli import changing, console, files, listing, policy_options, trying
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings, stored
 from delegator.cli.tags import tags_in
+from delegator.desk import forms, policy_file, policy_words, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Policy
 from delegator.store import Store
@@ -55,7 +46,7 @@ _FILE = click.option("--file", type=click.Path(path_type=Path, allow_dash=True),
                     "--max-devices 500\ndelegator policies add office --hours 'Mon-Fri 08:00-18:00 Europe/Berlin' "
                     "--network 192.0.2.0/24\n"
                     "delegator customers change acme --policy rollout")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @policy_options.policy_options
 @_FILE
 @stored
@@ -65,7 +56,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
     written = None if file is None else _written(file, name)
     policy = policy_options.changed(Policy(name) if written is None else written.policy, said)
     relisting = _Relisting(store, name, None if written is None else written.approved)
-    await store.add_policy(policy, besides=relisting.work)
+    await store.add_policy(policy, datetime.now(UTC), besides=relisting.work)
     where = settings().domains
     output = _stated(policy, "is registered")
     return changing.also(_noted(output.saying(*relisting.words), policy), [
@@ -75,7 +66,7 @@ async def add(store: Store, name: str, file: Path | None, **said: Any) -> Output
 
 @verb(group, "change", "delegator policies change rollout --max-devices 800 --unset until\n"
                        "delegator policies try rollout --set max-devices=800")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @policy_options.policy_options
 @_FILE
 @policy_options.unset_option
@@ -179,7 +170,7 @@ async def _known(store: Store, name: str) -> Policy:
 
 
 @verb(group, "list", "delegator policies list --customer acme --json")
-@click.option("--customer", type=forms.name, help="Only those that this customer, or a delegate of it, has.")
+@click.option("--customer", type=typed(forms.name), help="Only those that this customer, or a delegate of it, has.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, most: int) -> Output:
@@ -202,7 +193,7 @@ def _whence(policy: Policy) -> str:
 
 
 @verb(group, "show", "delegator policies show rollout --json")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the policy NAME and the devices on its approved list."""
@@ -211,7 +202,7 @@ async def show(store: Store, name: str) -> Output:
 
 
 @verb(group, "remove", "delegator policies remove rollout")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the policy NAME and its list, once no customer or delegate names it any more."""
@@ -220,8 +211,8 @@ async def remove(store: Store, name: str) -> Output:
 
 @verb(group, "approve", "delegator policies approve rollout ABC1234 ABC1235\n"
                         "delegator policies approve rollout --from-file tags.txt")
-@click.argument("name", type=forms.name)
-@click.argument("tags", type=forms.tag, nargs=-1)
+@click.argument("name", type=typed(forms.name))
+@click.argument("tags", type=typed(forms.tag), nargs=-1)
 @click.option("--from-file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="One service tag a line; # begins a comment; - is standard input.")
 @stored
@@ -229,7 +220,7 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
     """Put service TAGS on the approved list of the policy NAME: all of them, or none if one is wrong."""
     wanted = _all_tags(tags, from_file)
     asked, strangers = (await _known(store, name)).approved_only, await store.fleet.unregistered(wanted)
-    new = await store.approve(name, wanted)
+    new = await store.approve(name, wanted, datetime.now(UTC))
     some = ", ".join(strangers[:_SHOWN]) + (", ..." if len(strangers) > _SHOWN else "")
     output = Output({"policy": name, "tags": len(wanted), "new": new, "not_registered": len(strangers)},
                     words=(f"{new} of {len(wanted)} tags were new on the list of policy {name}", *([
@@ -238,8 +229,8 @@ async def approve(store: Store, name: str, tags: tuple[str, ...], from_file: Pat
 
 
 @verb(group, "disapprove", "delegator policies disapprove rollout ABC1234")
-@click.argument("name", type=forms.name)
-@click.argument("tags", type=forms.tag, nargs=-1)
+@click.argument("name", type=typed(forms.name))
+@click.argument("tags", type=typed(forms.tag), nargs=-1)
 @click.option("--from-file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="One service tag a line; # begins a comment; - is standard input.")
 @stored
@@ -247,7 +238,7 @@ async def disapprove(store: Store, name: str, tags: tuple[str, ...], from_file: 
     """Take service TAGS off the approved list of the policy NAME."""
     await _known(store, name)
     wanted = _all_tags(tags, from_file)
-    removed = await store.disapprove(name, wanted)
+    removed = await store.disapprove(name, wanted, datetime.now(UTC))
     return Output({"policy": name, "tags": len(wanted), "removed": removed},
                   words=(f"{removed} of {len(wanted)} tags were taken off the list of policy {name}",))
 

@@ -1,7 +1,8 @@
 """The options that say a policy, the same wherever one is said: `policies add`, `change` and `try`.
 
 The invariant: what an option does not say is left as it is; a time without its zone is refused, never guessed.
-Must not live here: policies in files (policy_file), what a command does with a policy (policies).
+Must not live here: which fields go together (desk.policies), policies in files (desk.policy_file), what a command does
+with a policy (policies).
 """
 
 from __future__ import annotations
@@ -10,35 +11,37 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
-from delegator.cli import forms, shapes
-from delegator.model import IdentityRule, Policy
+from delegator.cli.parameters import as_usage, option_of, ranged, typed
+from delegator.desk import forms, policies
+from delegator.model import Policy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _TIME = "ISO 8601 with its zone, or a date, which begins at midnight UTC."
 _OPTIONS = (
-    click.option("--identity", type=click.Choice([rule.value for rule in IdentityRule]),
+    click.option("--identity", type=click.Choice(policies.IDENTITIES),
                  help="The certificate to show: the device's own (unless said), or the one that all share."),
-    click.option("--from", "valid_from", type=forms.moment, metavar="TIME", help=f"Not before. {_TIME}"),
-    click.option("--until", "valid_until", type=forms.moment, metavar="TIME", help=f"Not from then on. {_TIME}"),
-    click.option("--hours", type=forms.opening, multiple=True, metavar="'DAYS HH:MM-HH:MM ZONE'",
+    click.option("--from", "valid_from", type=typed(forms.moment), metavar="TIME", help=f"Not before. {_TIME}"),
+    click.option("--until", "valid_until", type=typed(forms.moment), metavar="TIME", help=f"Not from then on. {_TIME}"),
+    click.option("--hours", type=typed(forms.opening), multiple=True, metavar="'DAYS HH:MM-HH:MM ZONE'",
                  help="Open only then, such as 'Mon-Fri 08:00-18:00 Europe/Berlin'; may be repeated."),
-    click.option("--network", "networks", type=forms.network, multiple=True, metavar="NETWORK",
+    click.option("--network", "networks", type=typed(forms.network), multiple=True, metavar="NETWORK",
                  help="From addresses of this network; may be repeated."),
-    click.option("--domain", "domains", type=forms.domain, multiple=True,
+    click.option("--domain", "domains", type=typed(forms.domain), multiple=True,
                  help="From addresses whose name in the DNS, forward-confirmed, is in this domain; may be repeated. "
                       "With networks too, either is enough."),
     click.option("--own-anywhere", is_flag=True, default=None,
                  help="Networks and domains bind shared certificates only."),
     click.option("--approved-only", is_flag=True, default=None,
                  help="Only devices on its list: delegator policies approve."),
-    click.option("--max-devices", type=click.IntRange(0), help="How many devices may hold a claim at once."),
-    click.option("--claims-per-hour", type=click.IntRange(1), help="How many claims may be opened in any hour."),
-    click.option("--attempts", type=click.IntRange(1), help="Claims that one device may let expire; 10 unless said."),
-    click.option("--lease", type=forms.duration,
+    click.option("--max-devices", type=ranged(policies.MAX_DEVICES), help="How many devices may hold a claim at once."),
+    click.option("--claims-per-hour", type=ranged(policies.CLAIMS_PER_HOUR),
+                 help="How many claims may be opened in any hour."),
+    click.option("--attempts", type=ranged(policies.ATTEMPTS),
+                 help="Claims that one device may let expire; 10 unless said."),
+    click.option("--lease", type=typed(forms.duration),
                  help="How long a device may ask again for the same credential; 24h unless said."),
-    click.option("--callbacks", type=forms.callbacks, metavar="KIND[,KIND]",
+    click.option("--callbacks", type=typed(forms.callbacks), metavar="KIND[,KIND]",
                  help="Allowed ways to a delegate: soap, ssh, hosted, local. All unless said."),
     click.option("--shared-by-domain", is_flag=True, default=None,
                  help="Let a shared certificate be enough where only reverse DNS led to the customer. Needs --identity "
@@ -52,7 +55,6 @@ FIELDS = {
     "max-devices": "max_devices", "claims-per-hour": "claims_per_hour", "attempts": "attempts", "lease": "lease",
     "callbacks": "callbacks", "shared-by-domain": "shared_by_domain", "no-custom-operations": "custom_operations"}
 """From an option to the field of a policy that it says."""
-_SAFE = Policy()
 
 
 def policy_options(function: Function) -> Function:
@@ -90,21 +92,14 @@ def parsed(settings: Iterable[str]) -> dict[str, Any]:
 def stated(options: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that were said, as a policy has them."""
     said = {name: value for name, value in options.items() if name in FIELDS.values() and value not in (None, ())}
-    return said | ({"identity": IdentityRule(said["identity"])} if "identity" in said else {})
+    return said | ({"identity": policies.identity(said["identity"])} if "identity" in said else {})
+
+
+_CALLED = {"networks": "network", "domains": "domain", "custom_operations": "no-custom-operations"}
+"""Options that are called otherwise than the field in a policy's shape."""
 
 
 def changed(policy: Policy, options: Mapping[str, Any], unset: Iterable[str] = ()) -> Policy:
     """The policy with what was said, and without what was taken back. Raises UsageError for what makes no sense."""
-    said, back = stated(options), {FIELDS[name] for name in unset}
-    if said.keys() & back:
-        both = ", ".join(sorted(f"--{option}" for option, field in FIELDS.items() if field in said.keys() & back))
-        raise click.UsageError(f"{both} is both said and unset")
-    return checked(msgspec.structs.replace(policy, **{name: getattr(_SAFE, name) for name in back}, **said))
-
-
-def checked(policy: Policy) -> Policy:
-    """The policy, if its parts fit together. Raises UsageError."""
-    if policy.valid_from is not None and policy.valid_until is not None and policy.valid_until <= policy.valid_from:
-        raise click.UsageError(f"--until {shapes.at(policy.valid_until)} is not after --from "
-                               f"{shapes.at(policy.valid_from)}")
-    return policy
+    with as_usage(lambda field: option_of(_CALLED.get(field, field))):
+        return policies.changed(policy, stated(options), [FIELDS[name] for name in unset])

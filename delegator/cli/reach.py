@@ -2,29 +2,30 @@
 
 The invariants: nothing is asked of a delegate but whether it is there, and nothing is changed: no credential, no claim,
 no circuit breaker; it is reached by the very code that calls it for a device.
-Must not live here: which option says what (reaching), calling (callbacks), the rule of addresses (outbound).
+Must not live here: which option says what (reaching), what can be known without connecting (desk.reach), calling
+(callbacks).
 """
 
 from __future__ import annotations
 
-import ipaddress
 from datetime import UTC, datetime
 
 import click
 
-from delegator.cli import console, forms
+from delegator.callbacks import calling
+from delegator.callbacks.calling import Needs
+from delegator.cli import console
 from delegator.cli.console import Output
+from delegator.cli.parameters import as_usage, typed
 from delegator.cli.session import looking, settings
+from delegator.desk import forms, reach
 from delegator.errors import DelegatorError
 from delegator.model import Callback, Delegate
 from delegator.store import Store
 
-_LOCAL = ("127.0.0.1", "::1")
-"""What `localhost` is on any machine (RFC 6761 section 6.3)."""
-
 
 @console.command("test", "delegator delegates test acme-berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def test(store: Store, name: str) -> Output:
     """Whether the delegate NAME can be reached from here, as the delegator would reach it for a device.
@@ -37,7 +38,8 @@ async def test(store: Store, name: str) -> Output:
     if found is None:
         raise console.missing("delegate", name, "delegates")
     try:
-        words = await _reached(found)
+        with as_usage():
+            words = await _reached(found)
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
     return Output({"delegate": name, "callback": found.way.value, "reached": True, "words": words},
@@ -45,14 +47,13 @@ async def test(store: Store, name: str) -> Output:
 
 
 async def _reached(delegate: Delegate) -> str:
-    """In words. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
-    from delegator.callbacks.calling import Needs, way
+    """By what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
     from delegator.parts import load_called_with, load_outbound, load_trust
 
     said = settings()
     needs = Needs(said.callbacks, lambda: load_called_with(said), lambda: load_trust(said), lambda: load_outbound(said),
                   lambda: datetime.now(UTC))
-    return await way(delegate.way).reach(delegate, needs)
+    return await calling.way(delegate.way).reach(delegate, needs)
 
 
 _HINTS = (("[outbound] allow", "add its network to [outbound] allow, if that is where it shall be"),
@@ -72,33 +73,14 @@ def _hint(name: str, detail: str) -> str:
 
 def remarks(name: str, callback: Callback) -> tuple[str, ...]:
     """What whoever registers a delegate should know of it."""
-    from delegator.callbacks.calling import way
-
-    return *way(callback.way).remarks(callback), *forbidden(name, callback)
+    return *calling.way(callback.way).remarks(callback), *forbidden(name, callback)
 
 
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:
-    """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand.
-    Only of addresses and of this machine's own name: what another one resolves to is judged at each call."""
-    where = callback.contact
-    if where is None:
-        return ()
+    """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand."""
     from delegator.parts import load_outbound
 
-    host, port = where
-    outbound = load_outbound(settings())
-    refusals = [outbound.refusal(one, port) for one in _addresses(host)]
-    if not refusals or not all(refusals):
-        return ()
-    return (f"WARNING: no device will be served by it: {refusals[0]}\n"
-            f"  next: set [outbound] allow, or name another address; then: delegator delegates test {name}",)
-
-
-def _addresses(host: str) -> tuple[str, ...]:
-    plain = host.strip("[]").rstrip(".").lower()
-    if plain == "localhost" or plain.endswith(".localhost"):
-        return _LOCAL
-    try:
-        return (str(ipaddress.ip_address(plain.partition("%")[0])),)
-    except ValueError:
-        return ()
+    why = reach.refusal(callback, load_outbound(settings()))
+    return () if why is None else (
+        f"WARNING: no device will be served by it: {why}\n"
+        f"  next: set [outbound] allow, or name another address; then: delegator delegates test {name}",)

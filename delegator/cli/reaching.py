@@ -2,8 +2,8 @@
 
 The invariants: exactly one way is named, or none for a delegate that is changed, which keeps it; an option of another
 way is a usage error before anything is read or asked; what is not named keeps its value where there is one.
-Must not live here: which options a way has, and what it refuses (model.ways), what a file may hold (files), the
-commands (delegates).
+Must not live here: which options a way has (model.ways), what goes together (desk.delegates), what a file may hold
+(desk.contents), the commands (delegates).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from delegator.cli import console, files, forms
+from delegator.cli import files
+from delegator.cli.parameters import as_configuration, as_usage, typed
+from delegator.desk import delegates, forms
 from delegator.model import WAYS, Callback, CallbackWay
 from delegator.model.ways import Said
 
@@ -33,9 +34,8 @@ def _unless_none(word: str) -> str | None:
 
 
 def _folder(path: Path) -> str:
-    if not path.is_dir():
-        raise click.UsageError(f"{path} is not a folder")
-    return str(path.resolve())
+    with as_usage():
+        return delegates.folder(path)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,22 +49,22 @@ class _Form:
 _FILE: dict[str, Any] = {"type": click.Path(path_type=Path)}
 _FILE_OR_INPUT: dict[str, Any] = {"type": click.Path(path_type=Path, allow_dash=True)}
 _FORMS = {
-    "address": _Form({"type": forms.address}),
+    "address": _Form({"type": typed(forms.address)}),
     "certificate file": _Form(_FILE, files.certificates),
     "file": _Form(_FILE),
     "folder": _Form(_FILE, _folder),
-    "function": _Form({"type": forms.function}),
-    "host key": _Form({"type": forms.host_key}),
+    "function": _Form({"type": typed(forms.function)}),
+    "host key": _Form({"type": typed(forms.host_key)}),
     "host key file": _Form(_FILE_OR_INPUT, files.host_key),
-    "mail address": _Form({"type": forms.mail_address}, _unless_none),
+    "mail address": _Form({"type": typed(forms.mail_address)}, _unless_none),
     "password file": _Form(_FILE_OR_INPUT, files.password),
     "password prompt": _Form({"is_flag": True}, files.asked_password),
     "private key file": _Form(_FILE_OR_INPUT, files.private_key),
-    "soap": _Form({"type": forms.soap}),
-    "ssh": _Form({"type": forms.ssh}),
-    "ssh command": _Form({"type": forms.ssh_command}),
+    "soap": _Form({"type": typed(forms.soap)}),
+    "ssh": _Form({"type": typed(forms.ssh)}),
+    "ssh command": _Form({"type": typed(forms.ssh_command)}),
     "text": _Form({}),
-    "webhook address": _Form({"type": forms.webhook_url}, _unless_none),
+    "webhook address": _Form({"type": typed(forms.webhook_url)}, _unless_none),
     "webhook secret file": _Form(_FILE_OR_INPUT, files.webhook_secret),
     "words": _Form({"multiple": True}, tuple)}
 """Each form that a way names."""
@@ -127,36 +127,14 @@ def emptied(options: Iterable[str], way: CallbackWay) -> Fields:
     for one in settings:
         if one not in WAYS[way].said:
             raise click.UsageError(f"--unset {one.option[2:]} goes with {_fitting(one)} only")
-    unsaid = {one.name: one.default for one in msgspec.structs.fields(WAYS[way])}
-    return {one.field: unsaid[one.field] for one in settings}
+    return {one.field: delegates.unsaid(way, one.field) for one in settings}
 
 
 def made(way: CallbackWay, fields: Fields, before: Callback | None) -> Callback:
-    """The callback, what is not named as it was before. Raises UsageError, DelegatorError (CONFIGURATION) for one that
-    cannot work."""
-    if before is not None and before.way is way:
-        callback = msgspec.structs.replace(before, **fields)
-    else:
-        fields = {**WAYS[way].unsaid, **fields}
-        wanted = [one.name for one in msgspec.structs.fields(WAYS[way]) if one.required]
-        missing = [name for name in wanted if name not in fields]
-        if missing:
-            raise click.UsageError(f"missing {', '.join(_setting_for(name, way) for name in missing)}")
-        callback = WAYS[way](**fields)
-    check(callback, fields)
-    return callback
-
-
-def check(callback: Callback, said: Mapping[str, Any]) -> None:
-    """What can be known of it here, of which `said` was said now. Raises UsageError, DelegatorError (CONFIGURATION) for
-    one that cannot work."""
-    from delegator.callbacks import calling
-
-    try:
-        callback.check(said)
-        calling.way(callback.way).check(callback)
-    except ValueError as error:
-        raise click.UsageError(console.plain(str(error))) from None
+    """The callback, what is not named as it was before. Raises UsageError for one that cannot work, DelegatorError
+    (CONFIGURATION) where a file on this machine is not as it must be."""
+    with as_usage(lambda field: _setting_for(field, way)), as_configuration(""):
+        return delegates.callback(way, fields, before)
 
 
 def _setting_for(field: str, way: CallbackWay) -> str:

@@ -2,32 +2,29 @@
 
 The invariant: `list` shows rules in the very order in which the server tries them, because it asks the server's code.
 A rule that asks nothing lets every stranger in, so it is made only on purpose.
-Must not live here: matching (routing), what a rule lets in (widening).
+Must not live here: matching (routing), what a rule lets in (widening), what one means that asks nothing
+(desk.strangers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 from msgspec.structs import replace
 
-from delegator.cli import changing, console, forms, listing, shapes
+from delegator.cli import changing, console, listing
 from delegator.cli.console import Output, verb
+from delegator.cli.parameters import as_usage, ranged, typed
 from delegator.cli.session import looking, stored
-from delegator.errors import DelegatorError, Kind
-from delegator.model import IdentityRule, Rule
-from delegator.routing import catches_all
+from delegator.desk import forms, registering, shapes, strangers
+from delegator.model import Rule
 from delegator.store import Store
 from delegator.store.changing import RULE
-from delegator.widening import Gate, gate
 
 F = TypeVar("F", bound=Callable[..., Any])
-DAYS = 30
-"""How far back strangers are counted."""
-
 _CONDITIONS = ("order", "model", "tag_prefix", "mac_prefix", "network", "domain")
 _DEFAULT = "always (the default rule)"
 
@@ -43,23 +40,24 @@ def _options(function: F) -> F:
             click.option("--any-genuine-device", is_flag=True,
                          help="Yes, give a credential to any device of the factory that nobody has registered: what a "
                               "rule means that asks nothing."),
-            click.option("--order", type=forms.words, help="The order it was registered with."),
-            click.option("--domain", type=forms.domain, help="The domain it says it is in, or any below it."),
-            click.option("--network", type=forms.network, help="The network it calls from, such as 192.0.2.0/24."),
-            click.option("--mac-prefix", type=forms.mac_prefix, help="How one of its MAC addresses begins."),
-            click.option("--tag-prefix", type=forms.tag_prefix, help="How its service tag begins."),
-            click.option("--model", type=forms.model_name, help="The device's model, exactly."),
-            click.option("--delegator", metavar="HOST[:PORT]", type=forms.delegator,
+            click.option("--order", type=typed(forms.words), help="The order it was registered with."),
+            click.option("--domain", type=typed(forms.domain), help="The domain it says it is in, or any below it."),
+            click.option("--network", type=typed(forms.network),
+                         help="The network it calls from, such as 192.0.2.0/24."),
+            click.option("--mac-prefix", type=typed(forms.mac_prefix), help="How one of its MAC addresses begins."),
+            click.option("--tag-prefix", type=typed(forms.tag_prefix), help="How its service tag begins."),
+            click.option("--model", type=typed(forms.model_name), help="The device's model, exactly."),
+            click.option("--delegator", metavar="HOST[:PORT]", type=typed(forms.delegator),
                          help="Instead: another delegator, which unregistered devices shall ask."),
-            click.option("--delegate", type=forms.name, help="Where the rule leads.")):
+            click.option("--delegate", type=typed(forms.name), help="Where the rule leads.")):
         function = option(function)
     return function
 
 
 @verb(group, "add", "delegator rules add berlin --delegate acme-berlin --network 192.0.2.0/24 --priority 10")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @_options
-@click.option("--priority", type=click.IntRange(0, 1_000_000), default=100, show_default=True,
+@click.option("--priority", type=ranged(registering.PRIORITY), default=100, show_default=True,
               help="Lower is tried first.")
 @stored
 async def add(store: Store, name: str, any_genuine_device: bool, delegate: str | None, delegator: str | None,
@@ -69,54 +67,25 @@ async def add(store: Store, name: str, any_genuine_device: bool, delegate: str |
     Devices that nobody has registered are led by rules as well, if they show a certificate of their own from the
     factory and the policy allows them. So a rule that asks nothing is refused unless --any-genuine-device is said.
     """
-    if (delegate is None) == (delegator is None):
-        raise click.UsageError("name either --delegate or --delegator")
-    rule = Rule(name, delegate, priority, delegator=delegator, **conditions)
-    meaning = await _must_be_meant(store, rule, any_genuine_device)
+    with as_usage():  # whether it is meant is asked once it is known what it means
+        rule = registering.rule({"name": name, "delegate": delegate, "priority": priority, "delegator": delegator,
+                                 **conditions, "any_genuine_device": True})
+    meaning = await strangers.must_be_meant(store, rule, datetime.now(UTC), said=any_genuine_device)
     lets_in = changing.let_in(await store.tables(), RULE, name, None, rule)
-    await store.add_rule(rule)
+    await store.add_rule(rule, datetime.now(UTC))
     output = Output(shapes.rule(rule), words=(f"rule {name} leads to {delegate or delegator}: {when(rule)}", *meaning))
     return changing.also(output, lets_in)
 
 
-async def _must_be_meant(store: Store, rule: Rule, said: bool) -> tuple[str, ...]:
-    """What a rule means that asks nothing; () for any other. Raises DelegatorError (CONFLICT) where it is not said."""
-    if not catches_all(rule):
-        return ()
-    tables = await store.tables()
-    delegate = tables.directory.delegates.get(rule.delegate or "")
-    if delegate is None:
-        raise console.missing("delegate", rule.delegate or "", "delegates")
-    meaning = await _meaning(store, gate(tables, delegate))
-    if said:
-        return (meaning,)
-    raise DelegatorError(Kind.CONFLICT, f"rule {rule.name} asks nothing of a device. {meaning}",
-                         hint="register the devices (delegator devices add), or give the rule a condition, such as "
-                              "--tag-prefix or --network; if you mean it: --any-genuine-device")
-
-
-async def _meaning(store: Store, way: Gate) -> str:
-    """Exactly what becomes of strangers: by their own certificate as the policy allows, never by the shared one, which
-    needs a device that is registered by its tag (policy._standing)."""
-    many = await store.audit.strangers(datetime.now(UTC) - timedelta(days=DAYS))
-    who = f"a credential of customer {way.customer.name}, by delegate {way.delegate.name}"
-    refused = any(one.policy.identity is IdentityRule.SHARED for one in way.policies)
-    given = (f"no device with a certificate of its own is given {who}: the policy wants the shared one" if refused else
-             f"any device with a certificate of its own from the factory that nobody has registered is given {who}, as "
-             f"far as this allows: {way.asks}")
-    return (f"It means: {given}; one that shows the shared certificate is given nothing until its tag is registered. "
-            f"In the last {DAYS} days {many} devices asked that nobody has registered and no rule led anywhere.")
-
-
 @verb(group, "change", "delegator rules change berlin --network 198.51.100.0/24 --unset model")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @_options
-@click.option("--priority", type=click.IntRange(0, 1_000_000), help="Lower is tried first.")
+@click.option("--priority", type=ranged(registering.PRIORITY), help="Lower is tried first.")
 @changing.unset(*(name.replace("_", "-") for name in _CONDITIONS))
 def change(name: str, unset: tuple[str, ...], any_genuine_device: bool, **said: Any) -> Output | None:
     """Change the rule NAME: what is not named stays. Says what changed, and whether that lets more devices in."""
-    if said["delegate"] is not None and said["delegator"] is not None:
-        raise click.UsageError("name either --delegate or --delegator")
+    with as_usage():
+        registering.leads_once(said, new=False)
     fields = {key: value for key, value in said.items() if value is not None} | changing.taken_back(unset, said)
     changing.must_say(fields, "--network or --priority")
     if said["delegate"] is not None or said["delegator"] is not None:
@@ -127,25 +96,18 @@ def change(name: str, unset: tuple[str, ...], any_genuine_device: bool, **said: 
 @stored
 async def _change(store: Store, name: str, fields: dict[str, Any], meant: bool) -> Output:
     standing = await _known(store, name)
-    meaning = await _must_be_meant(store, replace(standing, **fields), meant or _stays(standing, fields))
+    meaning = await strangers.must_be_meant(store, replace(standing, **fields), datetime.now(UTC),
+                                            said=meant or strangers.stays(standing, fields))
 
     def how(one: Rule) -> Rule:
-        after = replace(one, **fields)
-        if catches_all(after) and not (meant or _stays(one, fields)):
-            raise DelegatorError(Kind.CONFLICT, f"rule {name} was changed meanwhile", hint="look, and run it again")
-        return after
+        return strangers.changed(one, replace(one, **fields), fields, meant=meant)
     output = await changing.change(store, RULE, name, how, shapes.rule)
     return output.saying(*meaning)
 
 
-def _stays(rule: Rule, fields: dict[str, Any]) -> bool:
-    """Whether it asked nothing before either, and leads where it led."""
-    return catches_all(rule) and rule.delegate == fields.get("delegate", rule.delegate)
-
-
 @verb(group, "list", "delegator rules list --delegate acme-berlin --json")
-@click.option("--customer", type=forms.name, help="Only those that lead to this customer's delegates.")
-@click.option("--delegate", type=forms.name, help="Only those that lead there.")
+@click.option("--customer", type=typed(forms.name), help="Only those that lead to this customer's delegates.")
+@click.option("--delegate", type=typed(forms.name), help="Only those that lead there.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, delegate: str | None, most: int) -> Output:
@@ -167,7 +129,7 @@ async def list_(store: Store, customer: str | None, delegate: str | None, most: 
 
 
 @verb(group, "show", "delegator rules show berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @looking
 async def show(store: Store, name: str) -> Output:
     """Show the rule NAME."""
@@ -184,7 +146,7 @@ async def _known(store: Store, name: str) -> Rule:
 
 
 @verb(group, "remove", "delegator rules remove berlin")
-@click.argument("name", type=forms.name)
+@click.argument("name", type=typed(forms.name))
 @stored
 async def remove(store: Store, name: str) -> Output:
     """Remove the rule NAME. What it led elsewhere goes by later rules now, which is told where they are laxer."""

@@ -6,6 +6,8 @@ Must not live here: what is sealed where (store.resealing), making keys (configu
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from delegator.cli import console, session
@@ -58,7 +60,7 @@ async def rotate(store: Store) -> Output:
         done += number
         progress.step(number)
     progress.finish()
-    await store.audit.note(Act.SEALING_ROTATED, {"key": current, "sealed_again": done})
+    await store.audit.note(Act.SEALING_ROTATED, {"key": current, "sealed_again": done}, datetime.now(UTC))
     left = sum(one.values for one in await _others(store, current))
     return Output({"key": current, "sealed_again": done, "left": left}, words=(_verdict(done, left),))
 

@@ -104,7 +104,7 @@ async def _run(function: _Function, settings: Settings, arguments: dict[str, Any
     try:
         return await function(store, **arguments)
     except Missing as error:
-        from delegator.cli import nearest
+        from delegator.desk import nearest
 
         raise await nearest.suggested(store, error) from error
     except Owned as error:

@@ -1,7 +1,7 @@
-"""Lists of devices: one a line, or a table with a column service_tag.
+"""Lists of devices in files that a command is given.
 
 The invariant: all rows are right, or every row that is wrong is told and none is used.
-Must not live here: how such a file is read (pki.tables), files of devices with all that is known of them (importing).
+Must not live here: what a row is (desk.rows), how such a file is read (pki.tables).
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from pathlib import Path
 
 import click
 
-from delegator.cli import forms
-from delegator.cli.records import Table, source
+from delegator.cli import files
+from delegator.desk import forms, rows
+from delegator.desk.records import Table
+from delegator.desk.refusals import Wrong
 from delegator.errors import DelegatorError, Kind
-from pki.tables import Values
-
-COLUMN = "service_tag"
 
 
 def tags_in(path: Path) -> list[str]:
@@ -26,28 +25,15 @@ def tags_in(path: Path) -> list[str]:
 
 
 def devices_in(path: Path, form: Callable[[str], str]) -> list[str]:
-    """The same of devices that are called otherwise too; `form` makes a name of text, or raises BadParameter."""
-    found: dict[str, None] = {}
-    wrong: list[str] = []
-    with source(path) as opened:
-        table = Table(opened, (COLUMN,), (COLUMN,), others=True, alone=True)
-        for line, values in table:
-            try:
-                found[_named(values, form)] = None
-            except click.BadParameter as error:
-                wrong.append(f"line {line}: {error.message}")
-    if wrong:
-        detail = f"{len(wrong)} lines are wrong, nothing was changed: " + "; ".join(wrong[:5])
-        raise DelegatorError(Kind.MALFORMED, detail, reasons=tuple(wrong), hint="mend them and run it again")
+    """The same of devices that are called otherwise too; `form` makes a name of text, or raises ValueError."""
+    with files.rows(path) as opened:
+        table = Table(opened, rows.LISTED, rows.LISTED, others=True, alone=True)
+        try:
+            found = rows.listed(table, form)
+        except Wrong as error:
+            detail = f"{len(error.reasons)} lines are wrong, nothing was changed: " + "; ".join(error.reasons[:5])
+            raise DelegatorError(Kind.MALFORMED, detail, reasons=error.reasons, hint="mend them and run it again"
+                                 ) from None
     if table.headless is not None:
         click.echo(f"{table.taken}; {len(found)} in all", err=True)
-    return list(found)
-
-
-def _named(values: Values | str, form: Callable[[str], str]) -> str:
-    if isinstance(values, str):
-        raise click.BadParameter(values)
-    (value,) = values
-    if not isinstance(value, str):
-        raise click.BadParameter(f"{COLUMN} must be a string")
-    return form(value.strip(" \t"))
+    return found

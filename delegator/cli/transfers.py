@@ -6,31 +6,30 @@ Must not live here: what a step means (store.transfers), which files sign (ownin
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from delegator.cli import changing, console, forms, listing, owning, shapes
+from delegator.cli import changing, console, listing, owning
 from delegator.cli.console import Output, verb
 from delegator.cli.owning import several, signing
+from delegator.cli.parameters import as_usage, typed
 from delegator.cli.session import looking, stored
+from delegator.desk import forms, ownership, shapes
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
-from delegator.store import Store, milliseconds
+from delegator.store import Store
 from delegator.store.transfers import Side
 
-DAYS = 30
-"""How long an offer stands, where nothing else is said: a month, in which the paperwork of a sale is done."""
 _COLUMNS = ("transfer_id", "device", "offered_by", "offered_to", "state", "offered_at", "until", "order")
 _STEPS = {"offer": TransferState.OFFERED, "accept": TransferState.ACCEPTED, "decline": TransferState.DECLINED,
           "withdraw": TransferState.WITHDRAWN}
-_order = click.option("--order", type=forms.words, help="All devices of this order.")
-_because = click.option("--because", type=forms.words, help="The reason, for the audit.")
+_order = click.option("--order", type=typed(forms.words), help="All devices of this order.")
+_because = click.option("--because", type=typed(forms.words), help="The reason, for the audit.")
 
 
 @click.group("transfers", cls=console.Verbs, epilog=console.as_example("delegator transfers offer ABC1234 --to globex"))
@@ -39,12 +38,7 @@ def group() -> None:
 
 
 def _as(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option("--as", "customer", type=forms.name, required=True, help=f"The customer that {what}.")
-
-
-def number(now: datetime) -> str:
-    """A transfer's number: the time, so that they sort, and 80 random bits."""
-    return f"{milliseconds(now) & 0xFFFFFFFFFFFF:012x}{secrets.token_hex(10)}"
+    return click.option("--as", "customer", type=typed(forms.name), required=True, help=f"The customer that {what}.")
 
 
 # --- steps --------------------------------------------------------------------------------------------------------
@@ -54,9 +48,10 @@ def number(now: datetime) -> str:
                       "delegator transfers offer --order 4711 --as acme --to globex --until 2027-01-31")
 @several
 @_order
-@click.option("--as", "customer", type=forms.name, help="Their owner; needed with --order.")
-@click.option("--to", type=forms.name, required=True, help="The customer that may accept them.")
-@click.option("--until", type=forms.moment, help=f"When the offer ends; {DAYS} days from now unless told otherwise.")
+@click.option("--as", "customer", type=typed(forms.name), help="Their owner; needed with --order.")
+@click.option("--to", type=typed(forms.name), required=True, help="The customer that may accept them.")
+@click.option("--until", type=typed(forms.moment),
+              help=f"When the offer ends; {ownership.DAYS} days from now unless told otherwise.")
 @_because
 @signing
 def offer(names: tuple[str, ...], listed: Path | None, order: str | None, customer: str | None,
@@ -72,12 +67,10 @@ def offer(names: tuple[str, ...], listed: Path | None, order: str | None, custom
 
 @stored
 async def _offer(store: Store, found: list[str], order: str | None, customer: str | None, to: str,
-                 until: datetime | None, because: str | None, key_file: Path | None,
-                 signature_file: Path | None) -> Output:
+                 until: datetime | None, because: str | None, **signing: Path | None) -> Output:
     now = datetime.now(UTC)
-    until = _whole(until or now + timedelta(days=DAYS))
-    if until <= now:
-        raise click.UsageError("--until is in the past")
+    with as_usage():
+        until = ownership.ends(until, now)
     if order is not None and customer is not None:
         found = owning.at_most(await store.ownership.in_order(order, customer))
         if not found:
@@ -85,16 +78,11 @@ async def _offer(store: Store, found: list[str], order: str | None, customer: st
             raise DelegatorError(Kind.NOT_FOUND, f"no device of order {order} is {customer}'s",
                                  hint=f"see: delegator devices list --order {order}")
     progress = console.Progress(len(found), "devices")
-    sign = owning.signed_by(key_file, signature_file, len(found))
-    made = await store.ownership.offer(((name, number(now)) for name in found), to, until, now,
+    sign = owning.signed_by(len(found), **signing)
+    made = await store.ownership.offer(((name, ownership.number(now)) for name in found), to, until, now,
                                        Side(customer, sign, because), told=progress.step)
     progress.finish()
     return _told(made, f"offered to {to} until {shapes.at(until)}")
-
-
-def _whole(until: datetime) -> datetime:
-    """To the second, as people write it: the time is part of what is signed."""
-    return until.replace(microsecond=0)
 
 
 def _step(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +97,7 @@ _EXAMPLE = ("delegator transfers {0} ABC1234 --as {1}\n"
 @verb(group, "accept", _EXAMPLE.format("accept", "globex"))
 @_step
 @_as("takes them")
-@click.option("--delegate", type=forms.name, help="The delegate they shall have; else rules choose.")
+@click.option("--delegate", type=typed(forms.name), help="The delegate they shall have; else rules choose.")
 def accept(**how: Any) -> Output | None:
     """Take devices that were offered: they are this customer's from now on.
 
@@ -143,17 +131,16 @@ def _ended(step: str, names: tuple[str, ...], listed: Path | None, order: str | 
 
 @stored
 async def _end(store: Store, to: TransferState, found: list[str], order: str | None, customer: str,
-               because: str | None, key_file: Path | None, signature_file: Path | None,
-               delegate: str | None = None) -> Output:
+               because: str | None, delegate: str | None = None, **signing: Path | None) -> Output:
     if order is not None:
         open_ones = await store.ownership.transfers(customer=customer, state=TransferState.OFFERED, order=order,
-                                                    most=owning.MOST + 1)
+                                                    most=ownership.MOST + 1)
         found = owning.at_most([one.transfer_id for one in open_ones if one.whose(to) == customer])
         if not found:
             await listing.must_know(store, {"customer": customer})
             raise DelegatorError(Kind.NOT_FOUND, f"nothing of order {order} is offered that {customer} could end so",
                                  hint=f"see: delegator transfers list --order {order}")
-    sign = owning.signed_by(key_file, signature_file, len(found))
+    sign = owning.signed_by(len(found), **signing)
     progress = console.Progress(len(found), "devices")
     ended = await store.ownership.end(to, found, datetime.now(UTC), Side(customer, sign, because),
                                       delegate=delegate, told=progress.step)
@@ -174,10 +161,10 @@ def _told(made: list[Transfer], how: str) -> Output:
 
 
 @verb(group, "list", "delegator transfers list --customer globex --state offered")
-@click.option("--customer", type=forms.name, help="Only those that this customer offers or is offered.")
+@click.option("--customer", type=typed(forms.name), help="Only those that this customer offers or is offered.")
 @click.option("--state", type=click.Choice([state.value for state in TransferState]), help="Only those in this state.")
-@click.option("--device", type=forms.identifier, help="Only those of this device.")
-@click.option("--order", type=forms.words, help="Only those of this order.")
+@click.option("--device", type=typed(forms.identifier), help="Only those of this device.")
+@click.option("--order", type=typed(forms.words), help="Only those of this order.")
 @listing.most()
 @looking
 async def list_(store: Store, customer: str | None, state: str | None, device: str | None, order: str | None,
@@ -192,7 +179,7 @@ async def list_(store: Store, customer: str | None, state: str | None, device: s
 
 
 @verb(group, "show", "delegator transfers show ABC1234")
-@click.argument("which", metavar="DEVICE", type=forms.identifier)
+@click.argument("which", metavar="DEVICE", type=typed(forms.identifier))
 @looking
 async def show(store: Store, which: str) -> Output:
     """Show the transfer of this number, or the open offer of DEVICE: each step, by whom, and its signature."""
@@ -209,16 +196,16 @@ _OF_STEP = ("at", "step", "customer", "actor", "peer", "signature", "key")
 def _step_shape(entry: Entry) -> shapes.Shape:
     """A row of audit as a step."""
     return {"at": shapes.at(entry.at), "step": entry.act.value, "customer": entry.customer, "actor": entry.actor,
-            "peer": entry.peer, "signature": None, "key": None, "statement": None, **owning.signature(entry)}
+            "peer": entry.peer, "signature": None, "key": None, "statement": None, **shapes.signature(entry)}
 
 
 @verb(group, "statement", "delegator transfers statement accept ABC1234 > statement\n"
                           "openssl pkeyutl -sign -rawin -inkey globex.key -in statement -out signature\n"
                           "delegator transfers accept ABC1234 --as globex --signature signature")
 @click.argument("step", type=click.Choice(list(_STEPS)))
-@click.argument("which", metavar="DEVICE", type=forms.identifier)
-@click.option("--to", type=forms.name, help="For an offer: the customer that may accept it.")
-@click.option("--until", type=forms.moment, help="For an offer: when it ends.")
+@click.argument("which", metavar="DEVICE", type=typed(forms.identifier))
+@click.option("--to", type=typed(forms.name), help="For an offer: the customer that may accept it.")
+@click.option("--until", type=typed(forms.moment), help="For an offer: when it ends.")
 def statement(step: str, which: str, to: str | None, until: datetime | None) -> Output | None:
     """Print what a customer signs for STEP, to be signed where its key is."""
     if step == "offer" and (to is None or until is None):
@@ -232,7 +219,7 @@ async def _statement(store: Store, step: TransferState, which: str, to: str | No
 
     if step is TransferState.OFFERED and to is not None and until is not None:
         await listing.must_know(store, {"customer": to})
-        text = stated(await store.ownership.planned(which, to, _whole(until)), step)
+        text = stated(await store.ownership.planned(which, to, ownership.to_the_second(until)), step)
     else:
         text = stated(await store.ownership.transfer(which), step)
     if not console.wants_json():

@@ -1,7 +1,7 @@
 """`delegator policies try`: shows what a policy would do to every device before it is saved.
 
 The invariant: the answer comes while devices are read, one JSON document with --json, and nothing is changed.
-Must not live here: judging devices (trial), the forms of a policy (policy_options, policy_file).
+Must not live here: judging devices (desk.trial), the forms of a policy (policy_options, desk.policy_file).
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from delegator.cli import console, files, forms, policy_file, policy_options, policy_words, shapes
+from delegator.cli import console, files, policy_options
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.cli.tags import tags_in
+from delegator.desk import explained, forms, policy_file, policy_words
 from delegator.model import NAME, IdentityKind
 from delegator.store import Store
 
 if TYPE_CHECKING:
-    from delegator.cli.trial import Call, Change, Fate, Subject, Tally, Trial
+    from delegator.desk.trial import Call, Change, Fate, Subject, Tally, Trial
 
 _LISTS = ("refused", "allowed", "otherwise", "all")
 
@@ -32,13 +34,15 @@ _LISTS = ("refused", "allowed", "otherwise", "all")
 @click.argument("policy", metavar="POLICY")
 @policy_options.set_option
 @policy_options.unset_option
-@click.option("--customer", "customers", type=forms.name, multiple=True, help="As if this customer named it too.")
-@click.option("--delegate", "delegates", type=forms.name, multiple=True, help="As if this delegate named it too.")
+@click.option("--customer", "customers", type=typed(forms.name), multiple=True,
+              help="As if this customer named it too.")
+@click.option("--delegate", "delegates", type=typed(forms.name), multiple=True,
+              help="As if this delegate named it too.")
 @click.option("--devices", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
               help="Only these, one service tag a line; - is standard input. All registered ones unless said.")
 @click.option("--list", "wanted", type=click.Choice(_LISTS), help="Name the devices that would become so.")
-@click.option("--at", type=forms.moment, metavar="TIME", help="As if they asked then; now unless said.")
-@click.option("--from", "peer", type=forms.ip, metavar="IP", help="From this address; unknown unless said.")
+@click.option("--at", type=typed(forms.moment), metavar="TIME", help="As if they asked then; now unless said.")
+@click.option("--from", "peer", type=typed(forms.ip), metavar="IP", help="From this address; unknown unless said.")
 @click.option("--identity", type=click.Choice([kind.value for kind in IdentityKind]), default="own",
               show_default=True, help="With this certificate.")
 @looking
@@ -50,7 +54,7 @@ async def command(store: Store, policy: str, devices: Path | None, wanted: str |
     `approved` is taken as the list that would be). Devices are judged by the code that serves them, with places,
     claims and attempts as they stand.
     """
-    from delegator.cli.trial import Call, prepare
+    from delegator.desk.trial import Call, prepare
     from delegator.net.reverse import load_domains
 
     change = await _change(store, policy, **said)
@@ -64,7 +68,7 @@ async def command(store: Store, policy: str, devices: Path | None, wanted: str |
 
 async def _change(store: Store, policy: str, settings: Sequence[str], unset: Sequence[str], customers: Sequence[str],
                   delegates: Sequence[str]) -> Change:
-    from delegator.cli.trial import Change
+    from delegator.desk.trial import Change
 
     approved = None
     if re.fullmatch(NAME, policy):
@@ -79,7 +83,7 @@ async def _change(store: Store, policy: str, settings: Sequence[str], unset: Seq
 
 
 async def _run(store: Store, trial: Trial, tags: Sequence[str] | None, wanted: str | None) -> Tally:
-    from delegator.cli.trial import Tally
+    from delegator.desk.trial import Tally
 
     tally = Tally()
     progress = console.Progress(await store.surveys.devices() if tags is None else len(tags), "devices")
@@ -95,7 +99,7 @@ async def _run(store: Store, trial: Trial, tags: Sequence[str] | None, wanted: s
 
 
 def _pages(store: Store, tags: Sequence[str] | None) -> AsyncIterator[list[Subject]]:
-    from delegator.cli.trial import pages_of, registered_pages
+    from delegator.desk.trial import pages_of, registered_pages
 
     return registered_pages(store) if tags is None else pages_of(store, tags)
 
@@ -112,7 +116,7 @@ class _Naming:
         if self._wanted is None or became == "unchanged" or self._wanted not in (became, "all"):
             return
         if self._json:
-            click.echo(self._between + json.dumps(_fate(fate)), nl=False)
+            click.echo(self._between + json.dumps(explained.fate(fate)), nl=False)
             self._between = ",\n"
         else:
             because = "; ".join(text for _, text in fate.changed_reasons or fate.present_reasons)
@@ -127,18 +131,8 @@ class _Naming:
                        nl=False)
 
 
-def _fate(fate: Fate) -> shapes.Shape:
-    return {"device": fate.name, "present": fate.present.value, "changed": fate.changed.value,
-            "becomes": fate.becomes.value, "present_reasons": _reasons(fate.present_reasons),
-            "changed_reasons": _reasons(fate.changed_reasons)}
-
-
-def _reasons(reasons: Iterable[tuple[str, str]]) -> list[shapes.Shape]:
-    return [{"why": why, "text": text} for why, text in reasons]
-
-
 def _show(change: Change, call: Call, trial: Trial, tally: Tally, wanted: str | None) -> None:
-    summary = _summary(change, call, trial, tally)
+    summary = explained.summary(change, call, trial, tally)
     if console.wants_json():
         click.echo(json.dumps(summary)[1:])
         return
@@ -146,32 +140,6 @@ def _show(change: Change, call: Call, trial: Trial, tally: Tally, wanted: str | 
         click.echo()
     for line in _lines(change, summary):
         click.echo(line)
-
-
-def _summary(change: Change, call: Call, trial: Trial, tally: Tally) -> dict[str, Any]:
-    from delegator.cli.trial import Becomes, Told
-
-    whys = sorted({*tally.present_reasons, *tally.changed_reasons})
-    return {
-        "policy": shapes.policy(change.policy), "at": shapes.at(call.at), "from": call.peer or None,
-        "identity": call.identity.value, "devices": tally.devices, "without_tag": tally.without_tag,
-        "becomes": {one.name.lower(): tally.becomes[one] for one in Becomes},
-        "verdicts": {one.value: {"present": tally.present[one], "changed": tally.changed[one]} for one in Told},
-        "reasons": {why: {"present": tally.present_reasons[why], "changed": tally.changed_reasons[why]}
-                    for why in whys},
-        "places": _places(change, trial, tally)}
-
-
-def _places(change: Change, trial: Trial, tally: Tally) -> list[shapes.Shape]:
-    """Of everybody who would name the policy: places as they stand, and how many devices could take one. Each of those
-    is allowed on its own; together they may be more than there are places."""
-    tables, name = trial.tables, change.policy.name
-    holders = [*(f"customer/{one.name}" for one in tables.customers.values() if one.policy == name),
-               *(f"delegate/{one.name}" for one in tables.directory.delegates.values() if one.policy == name)]
-    most = change.policy.max_devices
-    return [{"holder": holder, "taken": trial.places.get(holder, 0), "max_devices": most,
-             "left": None if most is None else max(0, most - trial.places.get(holder, 0)),
-             "wanted": tally.wanting[holder]} for holder in sorted(holders)]
 
 
 def _lines(change: Change, summary: dict[str, Any]) -> Iterable[str]:

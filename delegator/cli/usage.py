@@ -11,21 +11,21 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import click
 
 from delegator.billing import corrections, totals
-from delegator.cli import console, forms, shapes
+from delegator.cli import console
 from delegator.cli.console import JSON_HELP, Output, verb
 from delegator.cli.listing import must_know
-from delegator.cli.plans import month as month_form
+from delegator.cli.parameters import typed
 from delegator.cli.plans import this_month, zone
 from delegator.cli.session import looking, stored
-from delegator.cli.shapes import Shape
+from delegator.desk import forms, shapes
+from delegator.desk.shapes import Shape
 from delegator.errors import APPEARANCES, Kind
-from delegator.model.billed import Correction, Count, Line, Month, Period, Statement, Total
+from delegator.model.billed import Correction, Count, Line, Month, Period, Statement
 from delegator.store import Store
 from delegator.store.reconciling import MEANS, Difference, Reconciliation, Verdict
 from delegator.store.usage import SLICE, slices
@@ -40,8 +40,8 @@ _SHOWN = (*COLUMNS[1:2], *COLUMNS[3:12])
 
 @click.group("usage", cls=console.Verbs, invoke_without_command=True, epilog=console.as_example(
     "delegator usage --month 2026-11 --csv > usage-2026-11.csv\ndelegator usage --customer acme --json"))
-@click.option("--month", type=month_form, metavar="MONTH", help="Such as 2026-11; the current one unless said.")
-@click.option("--customer", type=forms.owner, help="Only this customer, or domain:<domain>.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="Such as 2026-11; the current one unless said.")
+@click.option("--customer", type=typed(forms.owner), help="Only this customer, or domain:<domain>.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header, a line for each line of an invoice.")
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @click.pass_context
@@ -75,9 +75,9 @@ async def _usage(store: Store, month: Month | None, customer: str | None) -> Out
     counted = await store.statements.lines(month, await _counts(store, period, now, customer), customer)
     lines = counted if stated is None else tuple(one for one in stated.lines if customer in (None, one.customer))
     changed = () if stated is None else corrections(lines, counted)
-    data = {**_period(period), "over": now >= period.ends, **_closing(stated),
-            "lines": [line_shape(one) for one in lines], "totals": [_total(one) for one in totals(lines)],
-            "corrections": [_correction(month, one) for one in changed]}
+    data = {**shapes.period(period), "over": now >= period.ends, **shapes.closing(stated),
+            "lines": [shapes.line(one) for one in lines], "totals": [shapes.total(one) for one in totals(lines)],
+            "corrections": [shapes.correction(month, one) for one in changed]}
     return Output(data, _lines(lines, changed), tuple(_remarks(period, now, stated, lines, changed)))
 
 
@@ -111,7 +111,7 @@ def _remarks(period: Period, now: datetime, stated: Statement | None, lines: Seq
 
 
 @verb(group, "close", "delegator usage close --month 2026-11")
-@click.option("--month", type=month_form, metavar="MONTH", help="The one before the current one unless said.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="The one before the current one unless said.")
 @stored
 async def close(store: Store, month: Month | None) -> Output:
     """State a month for good: its lines are kept as they are, and plans up to then can be changed no more.
@@ -121,8 +121,8 @@ async def close(store: Store, month: Month | None) -> Output:
     now = datetime.now(UTC)
     period = await store.statements.period(month or this_month().after(-1), zone())
     stated = await store.statements.close(period, await _counts(store, period, now), now)
-    data = {**_period(period), **_closing(stated), "lines": [line_shape(one) for one in stated.lines],
-            "totals": [_total(one) for one in totals(stated.lines)]}
+    data = {**shapes.period(period), **shapes.closing(stated), "lines": [shapes.line(one) for one in stated.lines],
+            "totals": [shapes.total(one) for one in totals(stated.lines)]}
     return Output(data, _lines(stated.lines, ()), (f"month {period.month} is closed: {len(stated.lines)} lines",))
 
 
@@ -130,7 +130,7 @@ async def close(store: Store, month: Month | None) -> Output:
 
 
 @verb(group, "reconcile", "delegator usage reconcile --month 2026-11 --verify")
-@click.option("--month", type=month_form, metavar="MONTH", help="The one before the current one unless said.")
+@click.option("--month", type=typed(forms.month), metavar="MONTH", help="The one before the current one unless said.")
 @click.option("--verify", is_flag=True, help="First check that the audit itself is as it was written.")
 @looking
 async def reconcile(store: Store, month: Month | None, verify: bool) -> Output:
@@ -164,9 +164,9 @@ def _verdict(reconciliation: Reconciliation, period: Period, stated: Statement |
              verified: bool) -> Output:
     found = reconciliation.found
     verdict = Verdict.DIFFERS if broken else reconciliation.verdict
-    data = {**_period(period), "verdict": verdict.value, "events": found.events, "rows": found.rows,
+    data = {**shapes.period(period), "verdict": verdict.value, "events": found.events, "rows": found.rows,
             "not_provable": found.unprovable, "audit_complete_since": shapes.at(reconciliation.since),
-            "audit_verified": verified and not broken, "audit_findings": broken, **_closing(stated),
+            "audit_verified": verified and not broken, "audit_findings": broken, **shapes.closing(stated),
             "differences": [_difference(one) for one in found.differences],
             "counted": {what.value: count for what, count in found.counted.items()}}
     words = (f"month {period.month}: {verdict.value}; {found.events} events, {found.rows} rows of audit, "
@@ -201,38 +201,7 @@ def _differences(found: Iterable[Difference]) -> list[str]:
                          [(one.claim_id, one.row, one.what.value, one.words) for one in found])
 
 
-# --- shapes -------------------------------------------------------------------------------------------------------
-
-
-def _period(period: Period) -> Shape:
-    return {"month": str(period.month), "zone": period.zone, "from": shapes.at(period.begins),
-            "until": shapes.at(period.ends)}
-
-
-def _closing(stated: Statement | None) -> Shape:
-    if stated is None:
-        return {"closed_at": None, "closed_by": None, "digest": None}
-    return {"closed_at": shapes.at(stated.closed_at), "closed_by": stated.closed_by, "digest": stated.digest}
-
-
-def _money(value: Decimal | None) -> str | None:
-    return None if value is None else format(value, "f")
-
-
-def line_shape(line: Line) -> Shape:
-    """A line of an invoice. Money as text, so that no reader makes a float of it."""
-    return {**{name: getattr(line, name) for name in COLUMNS[1:-1]}, "month": str(line.month),
-            "unit_price": _money(line.unit_price), "amount": _money(line.amount), "correction": False}
-
-
-def _correction(month: Month, one: Correction) -> Shape:
-    return {"month": str(month), "customer": one.customer, "item": one.item, "stated": one.stated,
-            "counted": one.counted, "quantity": one.counted - one.stated, "amount": _money(one.difference),
-            "currency": one.currency, "correction": True}
-
-
-def _total(one: Total) -> Shape:
-    return {"currency": one.currency, "quantity": one.quantity, "billable": one.billable, "amount": _money(one.amount)}
+# --- as text ------------------------------------------------------------------------------------------------------
 
 
 def _lines(lines: Sequence[Line], changed: Sequence[Correction]) -> Iterator[str]:
@@ -240,11 +209,12 @@ def _lines(lines: Sequence[Line], changed: Sequence[Correction]) -> Iterator[str
     def cells(data: Shape) -> list[object]:
         return [data[name] for name in _SHOWN]
     sums: list[list[Any]] = [["total", None, one.quantity, None, one.quantity - one.billable, one.billable, None,
-                              _money(one.amount), one.currency, None] for one in totals(lines)]
-    yield from console.table([name.replace("_", " ") for name in _SHOWN], [*(cells(line_shape(one)) for one in lines),
+                              shapes.money(one.amount), one.currency, None] for one in totals(lines)]
+    yield from console.table([name.replace("_", " ") for name in _SHOWN], [*(cells(shapes.line(one)) for one in lines),
                                                                           *sums])
     yield from console.table(("correction of", "item", "stated", "counted", "difference", "currency"), [
-        (one.customer, one.item, one.stated, one.counted, _money(one.difference), one.currency) for one in changed])
+        (one.customer, one.item, one.stated, one.counted, shapes.money(one.difference),
+         one.currency) for one in changed])
 
 
 def _csv(rows: Iterable[Shape]) -> Iterator[str]:

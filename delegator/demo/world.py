@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from delegator import config
@@ -99,14 +100,16 @@ async def register(stage: Stage, cast: Sequence[Part], delegate_port: int) -> No
     """Two customers and what they own. Acme answers for itself; Globex lets the delegator do it."""
     store = await open_settings_store(config.load(stage.settings, {}))
     try:
-        await store.add_policy(Policy("acme-own-only"))
-        await store.add_policy(Policy("globex-registered", identity=IdentityRule.EITHER))
-        await store.add_customer(Customer("acme", "Acme Corporation", policy="acme-own-only"))
-        await store.add_customer(Customer("globex", "Globex Industries", policy="globex-registered"))
+        await store.add_policy(Policy("acme-own-only"), datetime.now(UTC))
+        await store.add_policy(Policy("globex-registered", identity=IdentityRule.EITHER), datetime.now(UTC))
+        await store.add_customer(Customer("acme", "Acme Corporation", policy="acme-own-only"), datetime.now(UTC))
+        await store.add_customer(Customer("globex", "Globex Industries", policy="globex-registered"), datetime.now(UTC))
         anchor = (stage.customer / "ca.crt").read_text()
         await store.add_delegate(Delegate("acme-server", "acme", SoapCallback(
-            "localhost", delegate_port, "/", trust_anchor=anchor, address="127.0.0.1")))
-        await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))))
-        await store.add_devices(Registration(part.customer, part.tag) for part in cast if part.customer is not None)
+            "localhost", delegate_port, "/", trust_anchor=anchor, address="127.0.0.1")), datetime.now(UTC))
+        await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))),
+                                 datetime.now(UTC))
+        await store.add_devices((Registration(part.customer, part.tag) for part in cast if part.customer is not None),
+                                datetime.now(UTC))
     finally:
         await store.close()

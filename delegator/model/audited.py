@@ -1,4 +1,4 @@
-"""What the audit keeps of each act: who, what, when, from where, how it ended and why.
+"""What the audit keeps of each act: who (`By`), what, when, from where, how it ended and why.
 
 The invariant: no secret is in an entry; `detail` holds plain JSON values.
 Must not live here: the chain that makes a change visible (store.audit).
@@ -81,6 +81,16 @@ class Act(Word):
     @classmethod
     def of(cls, text: str) -> Act:
         return cls(text) if text in cls._value2member_map_ else cls.UNKNOWN
+
+
+class By(msgspec.Struct, frozen=True):
+    """Who acts: "device", "delegator" or "operator NAME"; from where; and the reason that was given. Every row of the
+    audit that an act leaves says this, so whoever opens a store or acts in it says who that is."""
+
+    actor: str
+    peer: str | None = None
+    because: str | None = None
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from delegator.model.ways import CallbackWay
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
-_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
+CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 UNKNOWN = "unknown"
 """How the delegate of an event was reached where nobody knows any more: claims from before it was noted."""
 BASE_FEE = "base fee"
@@ -102,7 +102,7 @@ class Plan(msgspec.Struct, frozen=True):
     version: int = 1
 
     def __post_init__(self) -> None:
-        if _CURRENCY.fullmatch(self.currency) is None:
+        if CURRENCY.fullmatch(self.currency) is None:
             raise ValueError(f"{self.currency[:64]!a} is no currency such as EUR: three capital letters (ISO 4217)")
         if not 0 <= self.included <= MOST_INCLUDED:
             raise ValueError(f"included events must be 0 to {MOST_INCLUDED}")

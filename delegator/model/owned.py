@@ -5,22 +5,12 @@ Must not live here: how it is kept (store.ownership, store.transfers), signature
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
 from delegator.model.audited import Act
 from delegator.model.word import Word
-
-
-class By(msgspec.Struct, frozen=True):
-    """Whose act it is: "device", "delegator" or "operator NAME"; from where; and the reason that was given."""
-
-    actor: str
-    peer: str | None = None
-    because: str | None = None
-    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
 
 
 class TransferState(Word):

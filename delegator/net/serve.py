@@ -23,7 +23,7 @@ from msgspec.structs import force_setattr
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
-from delegator.net.company import FULL, LOOK, Company
+from delegator.net.company import AT_WORK, FULL, LOOK, Company
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.ebb import Ebb, give_back
@@ -69,6 +69,9 @@ class Deadlines(msgspec.Struct, frozen=True):
                       {phase: getattr(self, phase.value) for phase in Phase if phase is not Phase.CLOSED})
 
 
+LONG = 0.01
+"""Seconds of a turn of the loop from which on the next worker is asked too: twice what a crowd of 16 takes where the
+core is ours."""
 SLOW = 3
 """Answers that take longer than a sweep from which on the next worker is asked too: who waits for a slow delegate waits
 for its turn there, of which each worker has its share."""
@@ -111,6 +114,7 @@ class Listener:
         self._company = company
         self._answering = 0
         self._is_slow = False
+        self._busy_until = 0.0
         self._failed = Seldom()
         self._ebb = Ebb()
         self._numbers = (f"{os.getpid():x}-{number:x}" for number in itertools.count(1))
@@ -167,9 +171,17 @@ class Listener:
             self._take_in(listening, admission, admission.room())
         elif company.is_ours:
             self._take_in(listening, admission, company.room(admission.room()))
+            self.loop.call_soon(self._turned, time.monotonic())
         else:
             admission.behind = False  # our turns say nothing of the line now
             self._pause(listening, LOOK)
+
+    def _turned(self, began: float) -> None:
+        """All that stood ready had its turn: where that took long, devices wait here for a core that another has."""
+        now = time.monotonic()
+        if self._company is not None and now - began > LONG:
+            self._busy_until = now + AT_WORK
+            self._company.has(FULL)
 
     def _take_in(self, listening: socket.socket, admission: Admission, room: int) -> None:
         behind, refusals = admission.behind, REFUSALS
@@ -224,13 +236,14 @@ class Listener:
             self._count(connection)
 
     def _count(self, connection: Connection) -> None:
-        """The other workers are told how many handshakes and answers are in hand: as many as we can have, where answers
-        are slow, or where half of our places are taken, of all, of its source or for half-open ones. The others have
-        their shares of all that too, and no worker can give away what it took."""
+        """The other workers are told how many handshakes and answers are in hand: as many as we can have, where turns
+        are long, answers slow, or half of our places taken, of all, of its source or for half-open ones. The others
+        have their shares of all that too, and no worker can give away what it took."""
         if self._company is None:
             return
         strangers = len(self._strangers)
-        full = self._is_slow or 2 * strangers > self._caps.half_open or self.is_tight(connection)
+        full = (time.monotonic() < self._busy_until or self._is_slow or 2 * strangers > self._caps.half_open
+                or self.is_tight(connection))
         self._company.has(FULL if full else max(strangers, self._answering // 2))  # who is answered mostly waits
 
     def introduced(self, connection: Connection, address: str) -> bool:

@@ -190,10 +190,11 @@ class Notifier:
     async def _failed(self, taken: Taken, error: Exception) -> None:
         """The whole queue rests: what this target refuses or does not hear, it will not hear a moment later."""
         told, why = taken.notification, _why(error)
+        hint = error.hint if isinstance(error, DelegatorError) and error.kind is Kind.CONFIGURATION else ""
         rest = pause(taken.queue.failures, self._chance())
         self.told[told.carrier.value, "failed"] += 1
-        log.warning("notification of %s by %s failed, attempt %d, again in %d s: %s", _about(told), told.carrier.value,
-                    told.attempts, rest.total_seconds(), why)
+        log.warning("notification of %s by %s failed, attempt %d, again in %d s: %s%s", _about(told),
+                    told.carrier.value, told.attempts, rest.total_seconds(), why, hint and f"; next: {hint}")
         now = self._now()
         for lost in await self._store.outbox.failed(taken, why, now, now + rest, give_up=self._settled()):
             self.told[lost.carrier.value, "given up"] += 1
@@ -211,11 +212,11 @@ def _whom(told: Notification) -> str:
 
 
 def _why(error: Exception) -> str:
-    """What may be shown and kept. A fault of ours may hold anything in its words, so its type is told and where it
-    was: it fails like any other, which may be a hundred times, and no log needs its traceback as often."""
+    """What may be shown and kept, also to the customer: no hint, which is for operators and stands in the log. A fault
+    of ours may hold anything in its words, so its type is told and where it was: it fails like any other, which may be
+    a hundred times, and no log needs its traceback as often."""
     if isinstance(error, DelegatorError):
-        why = f"{error.detail}, {error.hint}" if error.hint and error.kind is Kind.CONFIGURATION else error.detail
-        return said(why, LONGEST_WHY)
+        return said(error.detail, LONGEST_WHY)
     bare = words_of(type(error)()) if isinstance(error, TimeoutError | ConnectionError) else type(error).__name__
     at = [f" at {Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__)[-1:]]
     return f"a fault of ours, {bare}{''.join(at)}"

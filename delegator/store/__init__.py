@@ -1,15 +1,16 @@
 """One Store for everything that must last: plain verbs in, model values out, any driver behind it.
 
-Time comes in as aware UTC and is kept as milliseconds. The small tables are read once and kept until `revision`
-says that somebody, in whatever process, has changed them.
-The invariant: a verb that changes something returns when the change is durable, or raises and nothing changed.
+Time comes in as aware UTC and is kept as milliseconds; no verb looks at a clock, each is told the time. The small
+tables are read once and kept until `revision` says that somebody, in whatever process, has changed them.
+The invariants: a verb that changes something returns when the change is durable, or raises and nothing changed; its row
+of audit says who acts in this store, which `acting` gives to somebody else.
 Must not live here: SQL (claims, devices, registry), decisions, callbacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,8 @@ from delegator.model import (
     Rule,
     Telling,
 )
-from delegator.model.audited import Act
+from delegator.model.audited import Act, By
 from delegator.model.billed import Period, Statement
-from delegator.model.owned import By
-from delegator.routing import directory
 from delegator.sealing import SealingKey
 from delegator.store import (
     administration,
@@ -47,12 +46,13 @@ from delegator.store import (
     rows,
     stand_ins,
 )
-from delegator.store.audit import Kept, kept
+from delegator.store.audit import kept
 from delegator.store.auditing import Auditing
 from delegator.store.changing import Changing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of
+from delegator.store.common import Common
 from delegator.store.contested import Contests
-from delegator.store.copies import Copies, Tables
+from delegator.store.copies import Tables
 from delegator.store.enrolled import Enrolments
 from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
@@ -88,25 +88,41 @@ class Candidates(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """See the module. Make it with `open_store`."""
+    """See the module. Make it with `open_store`, and one for each actor with `acting`."""
 
-    def __init__(self, driver: Kept, key: SealingKey, by: By) -> None:
-        self._driver = driver
-        self._key = key
+    def __init__(self, common: Common, by: By) -> None:
+        driver = common.driver
+        self._common, self._driver, self._copies = common, driver, common.copies
         self.by = by
         """Whose acts these are, for the audit."""
-        self._copies = Copies(driver.driver, self._revision, self._read_tables)
+        self.customers, self.policies = common.customers, common.policies
+        self.rules, self.delegates = common.rules, common.delegates
         self.outbox = Outbox(driver, by)
-        self.resealing = Resealing(driver, key)
         self.ownership = Ownership(driver, by)
         self.fleet = Fleet(driver, by, snapshot_of(driver.driver))
         self.orders = Orders(driver, by)
-        self.changing = Changing(driver, by, lambda: self._key)
+        self.changing = Changing(driver, by, lambda: common.key)
         self.surveys = Surveys(driver)
         self.enrolments = Enrolments(driver)
         self.contests = Contests(driver)
         self.audit = Auditing(driver, by)
         self.usage, self.plans, self.statements = Usage(driver), Plans(driver, by), Statements(driver, by)
+
+    def acting(self, by: By) -> Store:
+        """The same open store, in which somebody else acts from now on: the audit says who. Everything else is shared,
+        the driver, the copy of the small tables and the keys, so each of hundreds may have one at the cost of a few
+        objects; to close any of them closes the store for all."""
+        return Store(self._common, by)
+
+    @property
+    def _key(self) -> SealingKey:
+        """The keys that seal now, whoever told us of them."""
+        return self._common.key
+
+    @property
+    def resealing(self) -> Resealing:
+        """Which keys seal what, and sealing it again."""
+        return Resealing(self._driver, self._key)
 
     def reconciliation(self, period: Period, statement: Statement | None) -> Reconciliation:
         """A comparison of usage with the audit, to be run."""
@@ -149,25 +165,14 @@ class Store:
         return self._driver.driver.commits
 
     def use(self, key: SealingKey) -> None:
-        """Seal and open with another set of keys from now on."""
-        self._key = key
-        self.resealing = Resealing(self._driver, key)
+        """Seal and open with another set of keys from now on, for everybody who acts in this store."""
+        self._common.key = key
 
     # --- for handshakes ---
 
     def tables(self) -> Coroutine[Any, Any, Tables]:
         """The small tables, as fresh as this moment. Not a coroutine of its own: each handshake asks."""
         return self._copies.newest()
-
-    async def _revision(self) -> int:
-        return int(str((await self._driver.read(registry.REVISION))[0][0]))
-
-    async def _read_tables(self, revision: int) -> Tables:
-        return Tables(
-            revision,
-            {one.name: one for one in await self.customers()},
-            {one.name: one for one in await self.policies()},
-            directory(await self.delegates(), await self.rules()))
 
     async def find(self, device: Device, *, lists: bool = True) -> Candidates:
         """The registrations that concern a device, and with `lists` its approvals: no need where no policy has one."""
@@ -290,18 +295,6 @@ class Store:
         found = await self._driver.read(holders.taken_by_each((f"customer/{customer}", f"delegate/{delegate}")))
         return {str(row[0]): int(str(row[1])) for row in found}
 
-    async def customers(self) -> list[Customer]:
-        return [rows.customer_of(row) for row in await self._driver.read(registry.ALL_CUSTOMERS)]
-
-    async def policies(self) -> list[Policy]:
-        return [rows.policy_of(row) for row in await self._driver.read(registry.ALL_POLICIES)]
-
-    async def rules(self) -> list[Rule]:
-        return [rows.rule_of(row) for row in await self._driver.read(registry.ALL_RULES)]
-
-    async def delegates(self) -> list[Delegate]:
-        return [rows.delegate_of(row, self._key) for row in await self._driver.read(registry.ALL_DELEGATES)]
-
     def devices(self, customer: str | None = None, page: int = 1000) -> AsyncIterator[Registration]:
         """Every registered device, a page at a time, so that ten million need no more memory than a thousand."""
         return self.fleet.view.devices(customer, page)
@@ -311,50 +304,52 @@ class Store:
             Query("SELECT service_tag FROM approvals WHERE policy = $1 ORDER BY service_tag", (policy,)))
         return [str(row[0]) for row in found]
 
-    async def add_customer(self, customer: Customer, *, replace: bool = False,
+    async def add_customer(self, customer: Customer, now: datetime, *, replace: bool = False,
                            besides: Work[object] | None = None) -> None:
         """`besides` is what is kept elsewhere of the same, added in the same transaction."""
-        await self._save("customer", customer.name, lambda: registry.add_customer(customer, replace), besides)
+        await self._save("customer", customer.name, lambda: registry.add_customer(customer, replace), now, besides)
 
-    async def add_delegate(self, delegate: Delegate, *, replace: bool = False) -> None:
-        await self._save("delegate", delegate.name, lambda: registry.add_delegate(delegate, self._key, replace))
+    async def add_delegate(self, delegate: Delegate, now: datetime, *, replace: bool = False) -> None:
+        await self._save("delegate", delegate.name, lambda: registry.add_delegate(delegate, self._key, replace), now)
 
-    async def add_policy(self, policy: Policy, *, replace: bool = False, besides: Work[object] | None = None) -> None:
+    async def add_policy(self, policy: Policy, now: datetime, *, replace: bool = False,
+                         besides: Work[object] | None = None) -> None:
         """`besides` as with customers."""
-        await self._save("policy", policy.name, lambda: registry.add_policy(policy, replace), besides)
+        await self._save("policy", policy.name, lambda: registry.add_policy(policy, replace), now, besides)
 
-    async def add_rule(self, rule: Rule, *, replace: bool = False) -> None:
-        await self._save("rule", rule.name, lambda: registry.add_rule(rule, replace))
+    async def add_rule(self, rule: Rule, now: datetime, *, replace: bool = False) -> None:
+        await self._save("rule", rule.name, lambda: registry.add_rule(rule, replace), now)
 
-    async def _save(self, noun: str, name: str, work: Work[None], besides: Work[object] | None = None) -> None:
+    async def _save(self, noun: str, name: str, work: Work[None], now: datetime,
+                    besides: Work[object] | None = None) -> None:
         """Add or change one of the small tables' rows, with its row of audit."""
         def saved() -> Transaction[None]:
-            yield from administration.saved(noun, name, work(), self._key, self.by, datetime.now(UTC))
+            yield from administration.saved(noun, name, work(), self._key, self.by, now)
             if besides is not None:
                 yield from besides()
         await self._driver.run(saved)
 
-    async def add_devices(self, registrations: Iterable[Registration], *, replace: bool = False) -> int:
+    async def add_devices(self, registrations: Iterable[Registration], now: datetime, *, replace: bool = False) -> int:
         """Register devices in one transaction, all or none; the number of new or changed ones."""
-        return await self.fleet.add(registrations, replace=replace)
+        return await self.fleet.add(registrations, now, replace=replace)
 
-    async def approve(self, policy: str, tags: Iterable[str]) -> int:
+    async def approve(self, policy: str, tags: Iterable[str], now: datetime) -> int:
         named = list(tags)
         return await self._driver.run(lambda: administration.listed(
-            Act.APPROVALS_ADDED, policy, named, registry.approve(policy, named), self.by, datetime.now(UTC)))
+            Act.APPROVALS_ADDED, policy, named, registry.approve(policy, named), self.by, now))
 
-    async def disapprove(self, policy: str, tags: Iterable[str]) -> int:
+    async def disapprove(self, policy: str, tags: Iterable[str], now: datetime) -> int:
         named = list(tags)
         return await self._driver.run(lambda: administration.listed(
-            Act.APPROVALS_REMOVED, policy, named, registry.disapprove(policy, named), self.by, datetime.now(UTC)))
+            Act.APPROVALS_REMOVED, policy, named, registry.disapprove(policy, named), self.by, now))
 
-    async def remove(self, noun: str, name: str) -> None:
+    async def remove(self, noun: str, name: str, now: datetime) -> None:
         """Remove a customer, delegate, rule or policy. Raises DelegatorError (CONFLICT) while it is referred to."""
         await self._driver.run(lambda: administration.removed(
-            noun, name, registry.remove(noun, name), self.by, datetime.now(UTC)))
+            noun, name, registry.remove(noun, name), self.by, now))
 
-    async def remove_device(self, service_tag: str) -> None:
-        await self.fleet.remove(only(await self.fleet.called(service_tag), service_tag))
+    async def remove_device(self, service_tag: str, now: datetime) -> None:
+        await self.fleet.remove(only(await self.fleet.called(service_tag), service_tag), now)
 
 
 async def open_store(path: Path, key: SealingKey, *, actor: str = "delegator", peer: str | None = None,
@@ -381,7 +376,7 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
 async def _opened(driver: Driver, key: SealingKey, by: By) -> Store:
     try:
         await bring_up_to_date(driver)
-        return Store(await kept(driver, key), key, by)
+        return Store(Common(await kept(driver, key), key), by)
     except BaseException:
         await driver.close()
         raise

@@ -13,8 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.sealing import SealingKey
 from delegator.store.audit import append
 from delegator.store.transaction import Query, Row, Transaction, Value

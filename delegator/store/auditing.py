@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
-from delegator.model.audited import Act, Entry, Record
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry, Record
 from delegator.store import inspection, pruning
 from delegator.store.audit import Kept, append
 from delegator.store.inspection import Wanted, record_of
@@ -39,9 +38,9 @@ class Auditing:
                 yield from append(entry)
         await self._driver.run(all_of, rows_alone)
 
-    async def note(self, act: Act, detail: dict[str, object]) -> None:
-        """A row for an act of whoever opened this store, now."""
-        await self.append([Entry(act, datetime.now(UTC), self._by.actor, peer=self._by.peer, detail=detail)])
+    async def note(self, act: Act, detail: dict[str, object], now: datetime) -> None:
+        """A row for an act of whoever acts in this store."""
+        await self.append([Entry(act, now, self._by.actor, peer=self._by.peer, detail=detail)])
 
     # --- reading ---
 

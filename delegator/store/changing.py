@@ -9,15 +9,14 @@ Must not live here: the tables themselves (store.registry), their audit (store.a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from delegator.errors import Missing
 from delegator.model import Customer, Delegate, Policy, Rule
-from delegator.model.audited import Act
-from delegator.model.owned import By
+from delegator.model.audited import Act, By
 from delegator.sealing import SealingKey
 from delegator.store import administration, registry, rows
 from delegator.store.running import Running
@@ -96,11 +95,12 @@ class Changing:
     def __init__(self, driver: Running, by: By, key: Callable[[], SealingKey]) -> None:
         self._driver, self._by, self._key = driver, by, key
 
-    async def change(self, noun: Noun[T], name: str, how: How[T], besides: Work[object] | None = None) -> tuple[T, T]:
+    async def change(self, noun: Noun[T], name: str, how: How[T], now: datetime,
+                     besides: Work[object] | None = None) -> tuple[T, T]:
         """Before and after. Raises DelegatorError: NOT_FOUND, and whatever `how` raises."""
-        return await self._driver.run(
-            lambda: change(noun, name, how, self._key(), self._by, datetime.now(UTC), besides))
+        return await self._driver.run(lambda: change(noun, name, how, self._key(), self._by, now, besides))
 
-    async def remove(self, noun: Noun[T], name: str, seen: Callable[[T], None] = lambda before: None) -> T:
+    async def remove(self, noun: Noun[T], name: str, now: datetime,
+                     seen: Callable[[T], None] = lambda before: None) -> T:
         """What was removed. Raises DelegatorError: NOT_FOUND, CONFLICT while it is referred to."""
-        return await self._driver.run(lambda: remove(noun, name, self._key(), self._by, datetime.now(UTC), seen))
+        return await self._driver.run(lambda: remove(noun, name, self._key(), self._by, now, seen))

@@ -17,9 +17,8 @@ from datetime import datetime
 import msgspec
 
 from delegator.model import CallbackWay, Claim, ClaimState, Identity, IdentityKind, Result
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, By, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
-from delegator.model.owned import By
 from delegator.model.word import Word
 from delegator.policy import Applied, Reason, Why, over_limits, paced
 from delegator.store import audit, boards, enrolled, holders, paces

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hmac
 
 from delegator.model import WAYS, Claim, ClaimState, IdentityKind, Result
+from delegator.model.audited import By
 from delegator.model.lifecycle import Event, as_set, as_where
-from delegator.model.owned import By
 from delegator.store import enrolled
 from delegator.store.claims import COLUMNS, Tell, claim_of, note
 from delegator.store.moments import moment

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from delegator.errors import DelegatorError, Kind, Missing
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, By, Entry
 from delegator.model.enrolled import Enrolled
-from delegator.model.owned import By
 from delegator.store import audit
 from delegator.store.moments import milliseconds, moment, moment_if_any
 from delegator.store.running import Running

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace as replaced
 
 from delegator.model import Claim, Registration
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.store import audit, claims, devices, imports, orders
 from delegator.store.bulk import listed
 from delegator.store.devices import names_of, only
@@ -40,10 +39,6 @@ Seen = Callable[[Registration, Registration], None]
 
 _TOLD = ("customer", "service_tag", "serial_number", "mac_addresses", "model", "order", "delegate")
 """Fields of a device that a row of audit names when they change."""
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class View:
@@ -119,12 +114,12 @@ class Fleet:
         async with self._snapshot() as read:
             yield View(read)
 
-    async def add(self, registrations: Iterable[Registration], *, replace: bool = False,
-                  at: datetime | None = None, seen: Callable[[Registration], None] | None = None) -> int:
+    async def add(self, registrations: Iterable[Registration], now: datetime, *, replace: bool = False,
+                  seen: Callable[[Registration], None] | None = None) -> int:
         """Register devices in one transaction, all or none; the number of new or changed ones. `seen` is told each of
         these as it stands then, before it is there for anybody else: where that raises, nothing was registered."""
         all_of = list(registrations)
-        return await self._driver.run(lambda: self._add(all_of, replace, at or _now(), seen))
+        return await self._driver.run(lambda: self._add(all_of, replace, now, seen))
 
     def _add(self, all_of: Sequence[Registration], replace: bool, at: datetime,
              seen: Callable[[Registration], None] | None) -> Transaction[int]:
@@ -139,8 +134,9 @@ class Fleet:
             seen((yield from devices.settled(names_of(one)))[0])
         return len(added)
 
-    async def import_all(self, spool: Spool, how: How, stage: Stage, now: Callable[[], datetime] = _now) -> Imported:
-        """Register what a spool holds, as store.importing says."""
+    async def import_all(self, spool: Spool, how: How, stage: Stage, now: Callable[[], datetime]) -> Imported:
+        """Register what a spool holds, as store.importing says. It may take minutes, so it is told a clock and not a
+        time."""
         return await Importer(self._driver, self._by, now, stage).run(spool, how)
 
     async def tidy(self, now: datetime) -> bool:
@@ -170,12 +166,12 @@ class Fleet:
             found |= {str(one.service_tag): one.customer for one in map(registration_of, rows)}
         return found
 
-    async def change(self, text: str, how: Callable[[Registration], Registration], at: datetime | None = None,
+    async def change(self, text: str, how: Callable[[Registration], Registration], now: datetime,
                      seen: Seen = lambda before, after: None) -> tuple[Registration, Registration]:
         """Change the device of this service tag, serial number or MAC address in one transaction: `how` makes its new
         row of the one that stands there. As it was and as it is, each with whose it is, which `seen` is told before
         anybody else sees it: where that raises, nothing has changed. Raises DelegatorError."""
-        return await self._driver.run(lambda: self._change(text, how, at or _now(), seen))
+        return await self._driver.run(lambda: self._change(text, how, now, seen))
 
     def _change(self, text: str, how: Callable[[Registration], Registration], at: datetime,
                 seen: Seen) -> Transaction[tuple[Registration, Registration]]:
@@ -187,11 +183,11 @@ class Fleet:
         seen(before, after)
         return before, after
 
-    async def remove(self, one: Registration, at: datetime | None = None,
+    async def remove(self, one: Registration, now: datetime,
                      seen: Callable[[Registration], None] = lambda before: None) -> Claim | None:
         """Take a device off the register; the claim that goes on holding its tag. `seen` is told what goes: where that
         raises, it stays. Raises DelegatorError: see store.devices."""
-        return await self._driver.run(lambda: self._remove(one, at or _now(), seen))
+        return await self._driver.run(lambda: self._remove(one, now, seen))
 
     def _remove(self, one: Registration, at: datetime,
                 seen: Callable[[Registration], None]) -> Transaction[Claim | None]:

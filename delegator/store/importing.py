@@ -19,8 +19,7 @@ import msgspec
 
 from delegator.errors import DelegatorError, Kind, Owned
 from delegator.model import Registration
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.store import audit, imports
 from delegator.store.bulk import listed
 from delegator.store.devices import amended, obstacle, same, sold_orders

@@ -17,8 +17,7 @@ from msgspec.structs import replace as changed_entry
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.store import audit
 from delegator.store.bulk import insert, listed
 from delegator.store.devices import no_such_delegate

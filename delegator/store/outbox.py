@@ -16,9 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from delegator.model import MAIL_ADDRESS, Message, Notification, NotificationKind, NotificationState, must_match
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, By, Entry
 from delegator.model.notified import MAIL_TO
-from delegator.model.owned import By
 from delegator.store import outbox_before
 from delegator.store.audit import append
 from delegator.store.filters import chosen

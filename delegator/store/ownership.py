@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Claim, Registration
-from delegator.model.audited import Act, Entry, Record
+from delegator.model.audited import Act, By, Entry, Record
 from delegator.model.lifecycle import Event
-from delegator.model.owned import STEPS, Board, By, Transfer, TransferState
+from delegator.model.owned import STEPS, Board, Transfer, TransferState
 from delegator.signing import fingerprint
 from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
 from delegator.store.filters import chosen

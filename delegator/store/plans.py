@@ -18,9 +18,8 @@ from msgspec.structs import replace
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import CallbackWay
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Month, Plan
-from delegator.model.owned import By
 from delegator.store.audit import append
 from delegator.store.filters import chosen
 from delegator.store.footing import look

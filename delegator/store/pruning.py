@@ -13,8 +13,7 @@ from datetime import datetime
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model.audited import Act, Entry
-from delegator.model.owned import By
+from delegator.model.audited import Act, By, Entry
 from delegator.store.audit import append, heads_of_all
 from delegator.store.chain import START, Head, Link, hash_of, head_of, same, seal_of
 from delegator.store.inspection import rows_after

@@ -3,7 +3,7 @@
 It is a database of its own without a name, which the system removes with the process however that ends. It knows what
 stands in the file; what is registered it is told.
 The invariant: after `settle` a line stands for a device, or it has a verdict that says why not.
-Must not live here: formats of files (cli.importing), what is registered (store.imports).
+Must not live here: formats of files (desk.rows), what is registered (store.imports).
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ from decimal import Decimal
 
 from delegator.billing import as_row, digest, lines_of, totals
 from delegator.errors import DelegatorError, Kind
-from delegator.model.audited import Act, Entry
+from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Count, Line, Month, Period, Statement
-from delegator.model.owned import By
 from delegator.store import plans
 from delegator.store.audit import append
 from delegator.store.bulk import insert

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Registration, normal_mac
-from delegator.model.audited import Entry
+from delegator.model.audited import By, Entry
 from delegator.model.lifecycle import Event
-from delegator.model.owned import STEPS, By, Transfer, TransferState
+from delegator.model.owned import STEPS, Transfer, TransferState
 from delegator.signing import Sign, Signed, checked, statement
 from delegator.store import audit, devices
 from delegator.store.claims import release

@@ -22,6 +22,7 @@ from delegator.sealing import SealingKey, read_key_file
 from delegator.store import Store, open_store
 from delegator.store.changing import CUSTOMER, NOUNS
 
+from ..clock import today
 from .conftest import Console, Ran
 from .test_commands import VERBS
 
@@ -332,8 +333,9 @@ def test_two_operators_at_once_do_not_undo_each_other(acme: Console) -> None:
         try:
             for number in range(20):
                 await asyncio.gather(
-                    one.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, title=f"T{n}")),
-                    two.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, enabled=n % 2 == 0)))
+                    one.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, title=f"T{n}"), today()),
+                    two.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, enabled=n % 2 == 0),
+                                        today()))
                 (now,) = await one.customers()
                 assert (now.title, now.enabled) == (f"T{number}", number % 2 == 0)
             return await one.customers()

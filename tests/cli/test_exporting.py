@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delegator.cli import exporting
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-from delegator.cli.records import Table
-from delegator.cli.shapes import registration
+from delegator.desk.records import Table
+from delegator.desk.rows import COLUMNS, IDENTIFIERS, Rows
+from delegator.desk.shapes import registration
 from delegator.model import MODEL, Registration
 from delegator.store.importing import registration_said
 from delegator.store.spool import Refused, Said

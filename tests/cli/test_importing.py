@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-from delegator.cli.records import Table
+from delegator.desk.records import Table
+from delegator.desk.rows import COLUMNS, IDENTIFIERS, Rows
 from delegator.errors import DelegatorError, Kind
 from delegator.store.spool import Refused, Said
 from pki.batch import RowFault

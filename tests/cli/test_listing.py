@@ -15,9 +15,11 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
-from delegator.cli import completing, forms, main
+from delegator.cli import completing, main
+from delegator.desk import forms
 from delegator.errors import DelegatorError
 
+from ..clock import today
 from .conftest import Console
 from .test_commands import VERBS, complete
 
@@ -254,7 +256,7 @@ def test_a_running_delegator_does_not_hinder_completion(acme: Console) -> None:
     async def work(store: Any) -> list[str]:
         from delegator.model import Customer
 
-        await store.add_customer(Customer("newer", "Newer"))
+        await store.add_customer(Customer("newer", "Newer"), today())
         return completed("customers", "show", "")
     assert acme.store(work) == ["acme", "newer"]
 

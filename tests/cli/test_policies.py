@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from delegator.cli import policy_file, policy_options, policy_words, shapes
+from delegator.cli import policy_options
+from delegator.desk import policies, policy_words, shapes
 from delegator.judgement import refusal
 from delegator.model import (
     Customer,
@@ -28,6 +29,7 @@ from delegator.model import (
 from delegator.model.hours import opening
 from delegator.policy import Applied, Case, Decision, Hosts, Why, decide, over_limits, over_pace
 
+from ..clock import today
 from .conftest import ROOT, Console
 
 FULL = ("--identity", "either", "--from", "2026-03-01", "--until", "2026-04-01T18:00:00+02:00", "--approved-only",
@@ -42,9 +44,9 @@ FULL = ("--identity", "either", "--from", "2026-03-01", "--until", "2026-04-01T1
 def test_a6_every_field_can_be_said_by_option_by_file_and_is_told_in_words() -> None:
     fields = set(Policy.__struct_fields__)
     assert set(policy_options.FIELDS.values()) == fields - {"name"}
-    assert {field for field, _ in policy_file._FIELDS.values()} == fields
+    assert {field.into for field in policies.SHEET.fields.values()} == fields
     assert policy_words.fields() == fields - {"name"}
-    assert set(shapes.policy(Policy())) == set(policy_file._FIELDS)
+    assert set(shapes.policy(Policy())) == set(policies.SHEET.fields)
 
 
 def test_a6_a_policy_goes_through_a_file_and_comes_back_the_same(console: Console) -> None:
@@ -103,7 +105,7 @@ def _rows(heading: str) -> list[list[str]]:
 
 
 def test_a6_the_manual_has_every_option_with_its_field_and_default() -> None:
-    names = {field: name for name, (field, _) in policy_file._FIELDS.items()}
+    names = {field.into: name for name, field in policies.SHEET.fields.items()}
     fields = {option: names[field] for option, field in policy_options.FIELDS.items()}
     safe = shapes.policy(Policy())
     said = {option: (field, default) for option, field, default, _ in _rows("What a policy can say")}
@@ -299,8 +301,8 @@ def test_a6_a_trial_of_many_devices_needs_no_more_memory_than_of_few(console: Co
     console.ok("delegates", "add", "acme-small", "--customer", "acme", "--hosted", "u")
     peaks = []
     for first, last in ((0, 3_000), (3_000, 30_000)):
-        console.store(lambda store, numbers=range(first, last): store.add_devices(
-            Registration("acme", f"TAG{number:07}") for number in numbers))
+        console.store(lambda store, numbers=range(first, last): store.add_devices((
+            Registration("acme", f"TAG{number:07}") for number in numbers), today()))
         tracemalloc.start()
         try:
             tried = console.ok("policies", "try", "rollout", "--set", "max-devices=0")

@@ -21,6 +21,7 @@ from delegator.wire.http import Response
 from pki.folder import Folder
 
 from ..callbacks.sshd import Sshd
+from ..clock import today
 from .conftest import Console
 
 HOSTED = ("delegates", "add", "x", "--customer", "acme", "--hosted")
@@ -190,7 +191,7 @@ def test_a7c_what_was_registered_once_stays_as_it_is(acme: Console) -> None:
     from delegator.model import HostedCallback, Secret
 
     acme.store(lambda store: store.add_delegate(Delegate(
-        "old", "acme", HostedCallback("x-{Tag}-{tag}", Secret("p")))))
+        "old", "acme", HostedCallback("x-{Tag}-{tag}", Secret("p"))), today()))
     acme.ok("delegates", "change", "old", "--mail-to", "ops@acme.example")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from delegator.sealing import SealingKey, read_key_file
 
+from ..clock import today
 from .conftest import Console
 
 SETTINGS = Path("delegator.toml")
@@ -27,6 +28,7 @@ async def _with_password(store):
     from delegator.model import Delegate, HostedCallback, Secret
 
     await store.add_delegate(Delegate("acme-small", "acme", HostedCallback("root", Secret("planted-password"))),
+                             today(),
                              replace=True)
 
 

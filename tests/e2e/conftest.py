@@ -38,6 +38,7 @@ from delegator.sealing import create_key_file
 from delegator.store import Store
 from pki import Folder, Issued
 
+from ..clock import today
 from .operating import ROOT, Heard, change
 
 QUICK = "test_provisioning"
@@ -269,11 +270,11 @@ class World:
 
     def own(self, *tags: str) -> None:
         """Acme registers devices; its pretend delegate answers for them."""
-        self.store(lambda store: store.add_devices([Registration("acme", tag) for tag in tags]))
+        self.store(lambda store: store.add_devices([Registration("acme", tag) for tag in tags], today()))
 
     def host(self, *tags: str) -> None:
         """Globex registers devices; its credential is kept at the delegator."""
-        self.store(lambda store: store.add_devices([Registration("globex", tag) for tag in tags]))
+        self.store(lambda store: store.add_devices([Registration("globex", tag) for tag in tags], today()))
 
     @staticmethod
     def reach(delegate: PretendDelegate, authority: Folder) -> SoapCallback:
@@ -398,8 +399,8 @@ def _settings(root: Path, factory: Folder) -> config.Settings:
 
 
 async def _registered(store: Store, world: World, authority: Folder) -> None:
-    await store.add_policy(Policy("default"))
-    await store.add_customer(Customer("acme", "Acme", policy="default"))
-    await store.add_customer(Customer("globex", "Globex"))
-    await store.add_delegate(Delegate("acme-server", "acme", world.reach(world.delegate, authority)))
-    await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))))
+    await store.add_policy(Policy("default"), today())
+    await store.add_customer(Customer("acme", "Acme", policy="default"), today())
+    await store.add_customer(Customer("globex", "Globex"), today())
+    await store.add_delegate(Delegate("acme-server", "acme", world.reach(world.delegate, authority)), today())
+    await store.add_delegate(Delegate("globex-hosted", "globex", HostedCallback("root", Secret("{random}"))), today())

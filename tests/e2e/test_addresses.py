@@ -19,6 +19,7 @@ from delegator.handshake import Handshake
 from delegator.model import Customer, Delegate, Policy, SoapCallback
 from delegator.store import Store
 
+from ..clock import today
 from .conftest import ROOT, TRANSACTION, World
 from .operating import change, start_with
 
@@ -78,8 +79,8 @@ def test_an_ipv6_address_is_said_in_brackets(world: World) -> None:
 
 
 async def from_here(store: Store) -> None:
-    await store.add_policy(Policy("here", networks=("::ffff:127.0.0.0/104",)))
-    await store.add_customer(Customer("globex", "Globex", policy="here"), replace=True)
+    await store.add_policy(Policy("here", networks=("::ffff:127.0.0.0/104",)), today())
+    await store.add_customer(Customer("globex", "Globex", policy="here"), today(), replace=True)
 
 
 def test_a_device_at_a_socket_of_both_families_is_seen_by_its_ipv4_address(world: World) -> None:

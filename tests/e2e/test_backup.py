@@ -10,6 +10,7 @@ from pathlib import Path
 from delegator.model import Registration
 
 from ..cli.conftest import process
+from ..clock import today
 from .conftest import World
 
 DEVICES = 120
@@ -49,8 +50,8 @@ class Coming(threading.Thread):
 def test_a10_what_was_answered_before_the_copy_began_is_in_it_and_served_again(world: World, tmp_path: Path) -> None:
     tags = [f"LOAD{number:04}" for number in range(DEVICES)]
     world.host(*tags)
-    world.store(lambda store: store.add_devices(
-        Registration("globex", f"OTHER{number:05}") for number in range(OTHERS)))
+    world.store(lambda store: store.add_devices((
+        Registration("globex", f"OTHER{number:05}") for number in range(OTHERS)), today()))
     for tag in tags:
         world.paths(tag)
     world.start()

@@ -16,6 +16,7 @@ from delegator.model import Customer, Delegate, HostedCallback, LocalCallback, R
 from delegator.sealing import read_key_file
 from delegator.store import Store
 
+from ..clock import today
 from .conftest import World
 from .failing import OWNERS
 from .test_audit import HOSTED, TRANSACTION_CANARY, forms
@@ -38,7 +39,7 @@ LOCAL = "Canary-Local-4711-0815"
 def secrets(world: World) -> dict[str, bytes]:
     """What is planted in a world, by its name."""
     world.store(lambda store: store.add_delegate(
-        Delegate("globex-hosted", "globex", HostedCallback("root", Secret(HOSTED))), replace=True))
+        Delegate("globex-hosted", "globex", HostedCallback("root", Secret(HOSTED))), today(), replace=True))
     world.host("CANARY1")
     world.own("CANARY2")
     key = (world.factory.path / "server/delegator.key").read_bytes().split(b"\n")
@@ -80,9 +81,9 @@ def test_TC11_a_program_of_a_customer_inherits_nothing_and_processes_show_nothin
     program.chmod(0o755)
 
     async def added(store: Store) -> None:
-        await store.add_customer(Customer("initech", "Initech"))
-        await store.add_delegate(Delegate("initech-local", "initech", LocalCallback(str(program))))
-        await store.add_devices([Registration("initech", "CANARY3")])
+        await store.add_customer(Customer("initech", "Initech"), today())
+        await store.add_delegate(Delegate("initech-local", "initech", LocalCallback(str(program))), today())
+        await store.add_devices([Registration("initech", "CANARY3")], today())
     world.store(added)
     settings = world.root / "delegator.toml"
     settings.write_text(settings.read_text().replace("budget = 1.0", "budget = 8.0"))

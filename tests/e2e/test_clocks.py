@@ -20,6 +20,7 @@ from delegator.clocks import STOOD
 from delegator.model import Claim, Delegate, HostedCallback, Notification, Policy, Secret
 from pki import Folder
 
+from ..clock import today
 from ..mailserver import free_port
 from ..postgres import Cluster
 from ..thorough import THOROUGH
@@ -80,7 +81,7 @@ def house(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> W
     world.settings = msgspec.structs.replace(world.settings, audit=config.AuditSettings(keep_days=30),
                                              ops=config.OpsSettings(True, "127.0.0.1", 0))
     (world.root / "delegator.toml").write_text(config.as_toml(world.settings))
-    world.store(lambda store: store.add_policy(Policy("default", lease=timedelta(hours=1)), replace=True))
+    world.store(lambda store: store.add_policy(Policy("default", lease=timedelta(hours=1)), today(), replace=True))
     world.own(*TAGS)
     for tag in TAGS:
         world.device(tag)
@@ -177,7 +178,8 @@ def test_TA10_a_mail_that_failed_while_the_clock_was_ahead_is_tried_again_at_onc
         host="localhost", port=free_port(), sender=sender))
     (house.root / "delegator.toml").write_text(config.as_toml(house.settings))
     house.store(lambda store: store.add_delegate(Delegate(
-        "globex-hosted", "globex", HostedCallback("root", Secret("pass"), "admin@globex.example")), replace=True))
+        "globex-hosted", "globex", HostedCallback("root", Secret("pass"),
+                                                  "admin@globex.example")), today(), replace=True))
     house.host("MAIL001", "MAIL002")
 
     def tried() -> dict[str, int]:

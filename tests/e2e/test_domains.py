@@ -20,6 +20,7 @@ from delegator.model import Customer, IdentityRule, Policy, Registration
 from delegator.store import Store
 from pki import Folder
 
+from ..clock import today
 from ..net.name_servers import LABEL, PretendDns, bind, pretend
 from .conftest import TRANSACTION, PretendDelegate, Reply, World, confirmation, envelope
 
@@ -158,7 +159,7 @@ def test_TB4_a_shared_certificate_gets_nothing_by_reverse_dns_alone_unless_polic
     world = enable(dns.address, policy="by-dns")
 
     def policy(**said: Any) -> None:
-        world.store(lambda store: store.add_policy(Policy("by-dns", **said), replace=True))
+        world.store(lambda store: store.add_policy(Policy("by-dns", **said), today(), replace=True))
 
     assert ask(world, "NOBODY5", "127.0.0.2", shown=shared).fault == "NotEntitled", "the policy must be there"
     assert "by-dns, which there is not" in world.trails("NOBODY5")[-1]["reasons"][0]
@@ -203,8 +204,8 @@ def test_TB4_a_registered_device_is_never_looked_up_even_if_its_customer_has_no_
     world = enable(dns.address)
 
     async def registered(store: Store) -> None:
-        await store.add_customer(Customer("empty", "Empty"))
-        await store.add_devices([Registration("empty", "EMPTY01")])
+        await store.add_customer(Customer("empty", "Empty"), today())
+        await store.add_devices([Registration("empty", "EMPTY01")], today())
 
     world.store(registered)
     assert ask(world, "EMPTY01", "127.0.0.2").fault == "NotEntitled"

@@ -22,6 +22,7 @@ from delegator import config
 from delegator.model import ClaimState, Customer, Delegate, HostedCallback, IdentityRule, Policy, Secret
 from pki import Folder
 
+from ..clock import today
 from .conftest import ROOT, TRANSACTION, Reply, World, envelope
 
 pytestmark = pytest.mark.counterpart("openssl")
@@ -81,9 +82,9 @@ def replace_in(settings: config.Settings, **sections: Any) -> config.Settings:
 def enrolling(world: World, factory: Folder) -> World:
     """Globex lets the shared certificate in; the factory's own authority signs online."""
     configure(world, enabled=True, certificate=str(factory.ca_path), key=str(factory.key_path))
-    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
     for name in ("globex", "acme"):
-        world.store(lambda store, name=name: store.add_customer(Customer(name, name.title(), policy="either"),
+        world.store(lambda store, name=name: store.add_customer(Customer(name, name.title(), policy="either"), today(),
                                                                 replace=True))
     return world
 
@@ -221,7 +222,7 @@ def test_R_enrolled_a_lapsed_claim_leaves_the_tag_to_who_was_enrolled(enrolling:
     """The certificate may be on that device: nobody else gets another one for the tag by waiting for the lease."""
     enrolling.host("LAPS001")
     enrolling.store(lambda store: store.add_policy(
-        Policy("either", identity=IdentityRule.EITHER, lease=timedelta(seconds=4)), replace=True))
+        Policy("either", identity=IdentityRule.EITHER, lease=timedelta(seconds=4)), today(), replace=True))
     enrolling.start()
     device, thief = make("LAPS001"), make("LAPS001")
     first = device.ask()
@@ -271,14 +272,15 @@ def test_an_own_certificate_and_a_policy_for_shared_ones_get_none(enrolling: Wor
     device = make("OWNC001")
     device.shared = enrolling.paths("OWNC001")
     assert device.ask().text("HandshakeCertificate") is None
-    enrolling.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.SHARED), replace=True))
+    enrolling.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.SHARED), today(),
+                                                   replace=True))
     reply = make("ONLY001").ask()
     assert (reply.status, reply.text("HandshakeCertificate")) == (200, None)
 
 
 def test_off_by_default_nothing_changes(world: World, shared: tuple[Path, Path]) -> None:
-    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
-    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), today(), replace=True))
     world.host("OFFD001")
     world.start()
     reply = Device(world, shared, "OFFD001").ask()
@@ -359,7 +361,8 @@ def test_an_authority_for_enrolment_alone_vouches_for_no_server(enrolling: World
     """Its key lies on a machine that talks to the world: devices are not told to trust delegates that it signed."""
     beside(enrolling, factory)
     enrolling.store(lambda store: store.add_delegate(Delegate(
-        "globex-hosted", "globex", HostedCallback("root", Secret("x")), url="https://globex.example/"), replace=True))
+        "globex-hosted", "globex", HostedCallback("root",
+                                                  Secret("x")), url="https://globex.example/"), today(), replace=True))
     enrolling.host("TRST001")
     enrolling.start()
     anchor = make("TRST001").ask().text("TrustAnchor")

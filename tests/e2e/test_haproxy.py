@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from delegator import config
 from delegator.model import Rule
 
+from ..clock import today
 from ..postgres import Cluster
 from .conftest import ROOT, World
 
@@ -82,7 +83,7 @@ def _reachable(port: int) -> None:
 def test_A10_devices_are_shared_out_and_seen_with_their_own_addresses(balanced: tuple[World, World]) -> None:
     """The claim is from the device's address, which rules and policies then look at; 127.0.0.2 is such a one here."""
     one, two = balanced
-    one.store(lambda store: store.add_rule(Rule("near", "globex-hosted", network="127.0.0.2/32")))
+    one.store(lambda store: store.add_rule(Rule("near", "globex-hosted", network="127.0.0.2/32"), today()))
     one.host(*(f"BALA{number:03}" for number in range(8)))
     answers = [one.ask(f"BALA{number:03}") for number in range(8)]
     assert {answer.status for answer in answers} == {200}

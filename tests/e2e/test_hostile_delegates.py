@@ -21,6 +21,7 @@ import pytest
 from delegator.model import ClaimState, Delegate, SshCallback
 
 from ..callbacks.hostile_sshd import flooding, sshd
+from ..clock import today
 from .conftest import SOAP11, PretendDelegate, World
 
 GOOD = ("<RequestCredentialResponse xmlns='urn:delegator:provisioning:1'>{before}<Credential><UserName>temp</UserName>"
@@ -107,7 +108,7 @@ def hostile(world: World, delegate_authority, factory) -> HostileDelegate:
     delegate.mode = "hostile"
     world.delegate = delegate
     world.store(lambda store: store.add_delegate(
-        Delegate("acme-server", "acme", world.reach(delegate, delegate_authority)), replace=True))
+        Delegate("acme-server", "acme", world.reach(delegate, delegate_authority)), today(), replace=True))
     return delegate
 
 
@@ -179,7 +180,7 @@ def test_TB11_an_ssh_server_that_floods_costs_its_own_device_a_try_later_and_the
     for tag in (*tags, "INNOCENT1"):
         world.paths(tag)
     with flooding_sshd() as callback:
-        world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", callback), replace=True))
+        world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", callback), today(), replace=True))
         world.start()
         with ThreadPoolExecutor(len(tags)) as pool:
             asked = list(pool.map(world.ask, tags))

@@ -21,6 +21,7 @@ from delegator.store.importing import How, Importer
 from delegator.store.spool import Spool
 from delegator.store.transaction import Query
 
+from ..clock import today
 from .conftest import ROOT, World
 
 ROWS = 1000
@@ -139,11 +140,11 @@ class Timed:
 
 async def imported(store: Store, rows: int) -> tuple[int, list[float]]:
     """An import as the command does it, with its commits timed by their own CPU."""
-    from delegator.cli.importing import COLUMNS, IDENTIFIERS, Rows
-    from delegator.cli.records import Table
+    from delegator.desk.records import Table
+    from delegator.desk.rows import COLUMNS, IDENTIFIERS, Rows
 
     driver = Timed(store._driver)
-    await store.add_customer(Customer("initech", "Initech"))
+    await store.add_customer(Customer("initech", "Initech"), today())
     with Spool() as spool, shipment(Path(store_path(store)), rows).open("rb") as file:
         spool.fill(Rows("initech").read(Table(file, COLUMNS, IDENTIFIERS)))
         done = await Importer(driver, store.by, lambda: datetime.now(UTC), lambda *_: lambda _: None).run(spool, How())

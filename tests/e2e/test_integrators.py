@@ -25,6 +25,7 @@ from zeep.transports import Transport
 from delegator.model import ClaimState, Rule
 from pki import Folder, Reason
 
+from ..clock import today
 from .conftest import NS, ROOT, SOAP11, TRANSACTION, Reply, World, confirmation, envelope
 
 SOAP12 = "http://www.w3.org/2003/05/soap-envelope"
@@ -247,7 +248,7 @@ class TestTheScripts:
         """A3: NotEntitled, IdentityRejected, MalformedRequest 5; TryLater 75; Unavailable 1. The transaction id is
         told with each, because a retry needs the same one; and who may know better, where somebody may."""
         world.own("INTEG0008")
-        world.store(lambda store: store.add_rule(Rule("elsewhere", delegator="second.example:4433")))
+        world.store(lambda store: store.add_rule(Rule("elsewhere", delegator="second.example:4433"), today()))
         world.start()
         other = world.paths("INTEG0007")
         world.delegate.mode = "fault"

@@ -19,6 +19,7 @@ from delegator import config
 from delegator.model import Customer, Delegate, Registration
 from pki import Folder
 
+from ..clock import today
 from .conftest import ROOT, PretendDelegate, World
 
 ASKS = 100
@@ -132,14 +133,15 @@ def test_p99_of_a_third_customer_stays_within_1_3_times_of_normal(
     the rounds counts, so that the machine's own moods cancel out."""
     world = make_world("isolation")
     refusing = PretendDelegate(delegate_authority, factory)
-    world.store(lambda store: store.add_customer(Customer("initech", "Initech")))
+    world.store(lambda store: store.add_customer(Customer("initech", "Initech"), today()))
     world.store(lambda store: store.add_delegate(
-        Delegate("initech-server", "initech", world.reach(refusing, delegate_authority))))
+        Delegate("initech-server", "initech", world.reach(refusing, delegate_authority)), today()))
     crowds = {mode: [f"{mode}A{n:02}" for n in range(8)] + [f"{mode}I{n:02}" for n in range(8)]
               for mode in ("CALM", "TROU")}
     for tags in crowds.values():
         world.own(*tags[:8])
-        world.store(lambda store, some=tags[8:]: store.add_devices([Registration("initech", tag) for tag in some]))
+        world.store(lambda store, some=tags[8:]: store.add_devices([Registration("initech", tag) for tag in some],
+                                                                   today()))
     asking = [[f"R{number:02}T{n:03}" for n in range(ASKS)] for number in range(2 * ROUNDS + 1)]
     for tags in asking:
         world.host(*tags)

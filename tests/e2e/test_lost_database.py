@@ -142,7 +142,9 @@ def test_R_lasting_a_deleted_database_is_brought_back_from_what_was_saved(watche
     path = Path(watched.settings.store.path)
     path.unlink()
     assert wait_for(lambda: list(path.parent.glob(f"{path.name}.saved-*")))
-    assert wait_for(lambda: "delegator restore" in readyz(said["ops"])[1].get("wrong", {}).get("store", ""))
+    assert wait_for(lambda: readyz(said["ops"])[1].get("wrong", {}).get("store"))
+    assert wait_for(lambda: "delegator restore" in watched.log)
+    assert "delegator restore" not in readyz(said["ops"])[1]["wrong"]["store"], "commands are for operators alone"
     saved, = path.parent.glob(f"{path.name}.saved-*")
     watched.stop()
     subprocess.run([sys.executable, "-m", "delegator", "--config", str(watched.root / "delegator.toml"), "restore",

@@ -24,6 +24,7 @@ from delegator import config
 from delegator.model import Delegate, HostedCallback, Notification, NotificationKind, NotificationState, Secret
 from pki import Folder
 
+from ..clock import today
 from ..mailserver import PASSWORD, USER, MailServer, Receiver, free_port, mail_server, webhook_receiver
 from .conftest import World
 
@@ -57,7 +58,8 @@ class Telling:
         if webhook:
             callback = replace(callback, webhook_url=f"https://localhost:{self.receiver.port}/hook",
                                webhook_secret=Secret(SECRET), webhook_anchor=self.authority.ca_path.read_text())
-        self.world.store(lambda store: store.add_delegate(Delegate("globex-hosted", "globex", callback), replace=True))
+        self.world.store(lambda store: store.add_delegate(Delegate("globex-hosted", "globex", callback), today(),
+                                                          replace=True))
 
     def outbox(self) -> list[Notification]:
         async def listed(store: object) -> list[Notification]:

@@ -19,6 +19,7 @@ from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy
 from delegator.store.inspection import Wanted
 from pki import Folder, Issued
 
+from ..clock import today
 from .conftest import ROOT, PretendDelegate, World
 from .test_enrolment import Device, configure
 
@@ -29,9 +30,9 @@ TAG = "OWN0001"
 def initech(world: World, delegate_authority: Folder, factory: Folder) -> Iterator[PretendDelegate]:
     """The delegate of another customer, initech, that owns nothing yet; acme's own is world.delegate."""
     delegate = PretendDelegate(delegate_authority, factory)
-    world.store(lambda store: store.add_customer(Customer("initech", "Initech")))
+    world.store(lambda store: store.add_customer(Customer("initech", "Initech"), today()))
     reach = world.reach(delegate, delegate_authority)
-    world.store(lambda store: store.add_delegate(Delegate("initech-server", "initech", reach)))
+    world.store(lambda store: store.add_delegate(Delegate("initech-server", "initech", reach), today()))
     yield delegate
     delegate.close()
 
@@ -104,8 +105,8 @@ def test_A8_a_repaired_device_that_was_enrolled_enrols_again_with_its_new_board(
         world: World, factory: Folder, shared: tuple[Path, Path]) -> None:
     """One command does it: the old board's own certificate is withdrawn, the shared one may speak once more."""
     configure(world, enabled=True, certificate=str(factory.ca_path), key=str(factory.key_path))
-    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
-    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), today(), replace=True))
     world.host(TAG)
     world.start()
     old, new = Device(world, shared, TAG), Device(world, shared, TAG)
@@ -213,7 +214,7 @@ def test_A4_a_returned_device_is_served_by_nobody_and_then_by_its_buyer(world: W
     assert world.ask(TAG).status == 200
     command(world, "devices", "return", TAG, "--because", "RMA 77")
     assert world.ask(TAG).fault == "NotEntitled"
-    world.store(lambda store: store.add_devices([Registration("initech", TAG)], replace=True))
+    world.store(lambda store: store.add_devices([Registration("initech", TAG)], today(), replace=True))
     assert world.ask(TAG).credential[1] in initech.given.values()
 
 

@@ -20,6 +20,7 @@ from delegator.model.hours import DAYS, opening
 from delegator.store import Store
 from pki import Folder
 
+from ..clock import today
 from ..net.name_servers import PretendDns, bind, pretend
 from .conftest import PretendDelegate, Reply, World, envelope
 
@@ -30,8 +31,8 @@ DAY_AFTER_TOMORROW = DAYS[(datetime.now(UTC) + timedelta(days=2)).weekday()]
 def policy(world: World, **said: Any) -> None:
     """Globex, whose credentials are kept here, says this."""
     async def work(store: Store) -> None:
-        await store.add_policy(Policy("globex", **said), replace=True)
-        await store.add_customer(Customer("globex", "Globex", policy="globex"), replace=True)
+        await store.add_policy(Policy("globex", **said), today(), replace=True)
+        await store.add_customer(Customer("globex", "Globex", policy="globex"), today(), replace=True)
     world.store(work)
 
 
@@ -166,9 +167,9 @@ def test_a6_a_stand_in_answers_for_no_more_devices_than_its_own_policy_allows(
     second = PretendDelegate(delegate_authority, factory)
     try:
         async def work(store: Store) -> None:
-            await store.add_policy(Policy("three", **{limit: 3}))
+            await store.add_policy(Policy("three", **{limit: 3}), today())
             await store.add_delegate(Delegate("acme-second", "acme", world.reach(second, delegate_authority),
-                                              policy="three", priority=200))
+                                              policy="three", priority=200), today())
         world.store(work)
         tags = [f"STND{number:03}" for number in range(13)]
         world.own(*tags)

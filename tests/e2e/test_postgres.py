@@ -23,6 +23,7 @@ from delegator import config
 from delegator.model import ClaimState, Customer, IdentityRule, Policy, Registration
 from pki import Folder
 
+from ..clock import today
 from ..postgres import Cluster
 from .conftest import ROOT, Reply, World
 from .test_crashes import HOSTED_STEPS, SOAP_STEPS, first_try
@@ -65,7 +66,7 @@ def test_A10_a_device_may_call_any_delegator_and_is_the_same_device_everywhere(p
 def test_A6_a_limit_is_one_limit_for_all_delegators(pair: tuple[World, World]) -> None:
     first, _ = pair
     tags = [f"RACE{number:03}" for number in range(24)]
-    first.store(lambda store: store.add_policy(Policy("default", max_devices=5), replace=True))
+    first.store(lambda store: store.add_policy(Policy("default", max_devices=5), today(), replace=True))
     first.own(*tags)
     for tag in tags:
         first.device(tag)
@@ -77,20 +78,21 @@ def test_A6_a_limit_is_one_limit_for_all_delegators(pair: tuple[World, World]) -
 
 
 CHANGES: dict[str, Callable[[World], object]] = {
-    "its registration is removed": lambda world: world.store(lambda store: store.remove_device("MOVE001")),
+    "its registration is removed": lambda world: world.store(lambda store: store.remove_device("MOVE001", today())),
     "it is registered to another customer, whose policy refuses": lambda world: world.store(_moved),
     "its customer is disabled": lambda world: world.store(
-        lambda store: store.add_customer(Customer("acme", "Acme", enabled=False), replace=True)),
+        lambda store: store.add_customer(Customer("acme", "Acme", enabled=False), today(), replace=True)),
     "its customer's policy closes": lambda world: world.store(
-        lambda store: store.add_policy(Policy("default", max_devices=0, custom_operations=False), replace=True)),
+        lambda store: store.add_policy(Policy("default", max_devices=0, custom_operations=False), today(),
+                                       replace=True)),
 }
 
 
 async def _moved(store) -> None:
-    await store.add_policy(Policy("closed", custom_operations=False))
-    await store.add_customer(Customer("globex", "Globex", policy="closed"), replace=True)
-    await store.remove_device("MOVE001")
-    await store.add_devices([Registration("globex", "MOVE001")])
+    await store.add_policy(Policy("closed", custom_operations=False), today())
+    await store.add_customer(Customer("globex", "Globex", policy="closed"), today(), replace=True)
+    await store.remove_device("MOVE001", today())
+    await store.add_devices([Registration("globex", "MOVE001")], today())
 
 
 @pytest.mark.parametrize("how", CHANGES)
@@ -116,8 +118,8 @@ def test_R_seen_a_certificate_that_was_revoked_is_refused_by_every_delegator_wit
     """One that a delegator itself issued, revoked by a command: each keeps the serials, and is told of a new one."""
     first = make_world("first", database=database)
     second = make_world("second", beside=first)
-    first.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
-    first.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
+    first.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
+    first.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), today(), replace=True))
     first.host("GONE001")
     for one in (first, second):
         configure(one, enabled=True, certificate=str(factory.ca_path), key=str(factory.key_path))

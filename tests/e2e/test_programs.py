@@ -11,6 +11,7 @@ import pytest
 from delegator.model import Delegate, LocalCallback, Registration, Rule
 
 from ..callbacks.sshd import ROOT, Sshd
+from ..clock import today
 from .conftest import World
 
 URL = "https://start.acme.example/"
@@ -29,9 +30,10 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
 
 def _acme_asks(world: World, delegate: Delegate, *tags: str) -> None:
     """Acme sends these devices to that delegate."""
-    world.store(lambda store: store.add_delegate(delegate))
-    world.store(lambda store: store.add_rule(Rule("programs", delegate.name, priority=1)))
-    world.store(lambda store: store.add_devices([Registration("acme", tag, delegate=delegate.name) for tag in tags]))
+    world.store(lambda store: store.add_delegate(delegate, today()))
+    world.store(lambda store: store.add_rule(Rule("programs", delegate.name, priority=1), today()))
+    world.store(lambda store: store.add_devices([Registration("acme", tag, delegate=delegate.name) for tag in tags],
+                                                today()))
 
 
 def _reasons(world: World, tag: str) -> str:

@@ -18,6 +18,7 @@ import pytest
 from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy, Registration, Rule, SoapCallback
 from pki import Folder, Reason
 
+from ..clock import today
 from .conftest import TRANSACTION, World, envelope
 from .operating import hang_up
 
@@ -78,9 +79,9 @@ def test_R_shared_shared_identity_is_entitled_only_by_policy_and_registration(wo
     """The shared certificate alone releases nothing (CVE-2024-47575)."""
     world.own("SHRD001")
     world.host("SHRD002")
-    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
-    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
-    world.store(lambda store: store.add_rule(Rule("everything", "globex-hosted")))
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), today(), replace=True))
+    world.store(lambda store: store.add_rule(Rule("everything", "globex-hosted"), today()))
     world.start()
     assert world.ask("SHRD001", shown=shared).fault == "NotEntitled", "nor is it told that its policy wants the own one"
     first = world.ask("SHRD002", shown=shared)
@@ -102,7 +103,7 @@ def test_a4_changes_by_another_process_count_at_once(world: World) -> None:
     assert world.ask("LATE001").status == 200
     world.own("LATE002")
     closed = Policy("default", valid_until=datetime.now(UTC) - timedelta(days=1))
-    world.store(lambda store: store.add_policy(closed, replace=True))
+    world.store(lambda store: store.add_policy(closed, today(), replace=True))
     assert world.ask("LATE002").fault == "NotEntitled"
     assert "closed" in " ".join(world.trails("LATE002")[-1]["reasons"])
 
@@ -110,8 +111,8 @@ def test_a4_changes_by_another_process_count_at_once(world: World) -> None:
 def test_a6_max_devices_is_exact_when_many_ask_at_once(world: World) -> None:
     tags = [f"MANY{n:03}" for n in range(12)]
     world.host(*tags)
-    world.store(lambda store: store.add_policy(Policy("five", max_devices=5)))
-    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="five"), replace=True))
+    world.store(lambda store: store.add_policy(Policy("five", max_devices=5), today()))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="five"), today(), replace=True))
     for tag in tags:
         world.paths(tag)
     world.start()
@@ -159,11 +160,11 @@ class TestTheDelegateFails:
             bad = {"down": SoapCallback("localhost", unused.getsockname()[1], "/", good.trust_anchor, "127.0.0.1"),
                    "untrusted": SoapCallback("localhost", good.port, "/", factory.ca_path.read_text(), "127.0.0.1"),
                    "misnamed": SoapCallback("other.test", good.port, "/", good.trust_anchor, "127.0.0.1")}[fault]
-            world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", bad), replace=True))
+            world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", bad), today(), replace=True))
             world.start()
             assert world.ask("BAD0002").fault == "TryLater"
         assert not world.delegate.given, "nothing was said before the name was checked"
-        world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", good), replace=True))
+        world.store(lambda store: store.add_delegate(Delegate("acme-server", "acme", good), today(), replace=True))
         assert world.ask("BAD0002").status == 200
 
     def test_while_it_is_asked_the_same_tag_is_told_to_wait(self, world: World) -> None:
@@ -370,9 +371,9 @@ def test_R_identity_a_serial_number_is_only_said_so_the_first_claim_binds_it(
         world: World, shared: tuple[Path, Path]) -> None:
     """A device registered by its serial number alone: the first own certificate takes it, no other tag after it, and
     a shared certificate, which proves no tag, never does."""
-    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER)))
-    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), replace=True))
-    world.store(lambda store: store.add_devices([Registration("globex", serial_number="SN-77")]))
+    world.store(lambda store: store.add_policy(Policy("either", identity=IdentityRule.EITHER), today()))
+    world.store(lambda store: store.add_customer(Customer("globex", "Globex", policy="either"), today(), replace=True))
+    world.store(lambda store: store.add_devices([Registration("globex", serial_number="SN-77")], today()))
     world.start()
     said = "<SerialNumber>SN-77</SerialNumber>"
     assert world.ask("SERI001", shown=shared, extra=said).fault == "NotEntitled"

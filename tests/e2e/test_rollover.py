@@ -23,6 +23,7 @@ from pki.request import requested
 from pki.revocation import Reason
 
 from ..cli.conftest import process
+from ..clock import today
 from .conftest import Reply, World, envelope
 from .operating import change, hang_up, lines, wait_for
 
@@ -275,10 +276,11 @@ def test_a_new_shared_certificate_while_devices_keep_coming(serving: World, flee
                                                             tmp_path: Path) -> None:
     """The new batch is served beside the old one; then the old one is revoked, and only that."""
     async def allowed(store) -> None:
-        await store.add_policy(Policy("either", identity=IdentityRule.EITHER))
-        await store.add_customer(Customer("batches", "Batches", policy="either"))
-        await store.add_delegate(Delegate("batches-hosted", "batches", HostedCallback("root", Secret("{random}"))))
-        await store.add_devices([Registration("batches", tag) for tag in ("BATCH01", "BATCH02", "BATCH03")])
+        await store.add_policy(Policy("either", identity=IdentityRule.EITHER), today())
+        await store.add_customer(Customer("batches", "Batches", policy="either"), today())
+        await store.add_delegate(Delegate("batches-hosted", "batches", HostedCallback("root", Secret("{random}"))),
+                                 today())
+        await store.add_devices([Registration("batches", tag) for tag in ("BATCH01", "BATCH02", "BATCH03")], today())
     serving.store(allowed)
 
     def of_batch(batch: str, tag: str) -> Device:

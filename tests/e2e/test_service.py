@@ -19,6 +19,7 @@ import pytest
 
 from delegator.model import Delegate, LocalCallback, Registration
 
+from ..clock import today
 from ..late import until_gone
 from .conftest import ROOT, World
 from .operating import Heard, change, hang_up, metrics, readyz, start_with, wait_for
@@ -147,8 +148,8 @@ def test_the_units_filter_allows_every_system_call_that_we_make(world: World, tm
     program.write_text("#!/bin/sh\necho '{\"user_name\": \"local\", \"password\": \"secret-of-a-program\"}'\n")
     program.chmod(0o755)
     local = Delegate("acme-local", "acme", LocalCallback(str(program)))
-    world.store(lambda store: store.add_delegate(local))
-    world.store(lambda store: store.add_devices([Registration("acme", "TRACE03", delegate="acme-local")]))
+    world.store(lambda store: store.add_delegate(local, today()))
+    world.store(lambda store: store.add_devices([Registration("acme", "TRACE03", delegate="acme-local")], today()))
     world.host("TRACE01")
     world.own("TRACE02")
     trace = tmp_path / "trace"

@@ -19,6 +19,7 @@ from delegator import config
 from delegator.model import Customer, Delegate, Registration
 from pki import Folder
 
+from ..clock import today
 from .conftest import World
 from .operating import lines, metrics, readyz, wait_for
 from .test_clocks import DAYS, WallClock, clock
@@ -36,9 +37,9 @@ def furnished(make_world: Callable[..., World], authority: Folder, workers: int)
     (world.root / "delegator.toml").write_text(config.as_toml(world.settings))
 
     async def register(store):  # type: ignore[no-untyped-def]
-        await store.add_customer(Customer("umbra", "Umbra"))
-        await store.add_delegate(Delegate("umbra-server", "umbra", world.reach(world.delegate, authority)))
-        await store.add_devices([Registration("umbra", tag) for tag in UMBRA])
+        await store.add_customer(Customer("umbra", "Umbra"), today())
+        await store.add_delegate(Delegate("umbra-server", "umbra", world.reach(world.delegate, authority)), today())
+        await store.add_devices([Registration("umbra", tag) for tag in UMBRA], today())
     world.store(register)
     world.own(*ACME)
     return world

@@ -14,6 +14,7 @@ import pytest
 from delegator.model import Delegate, Rule
 from pki import Folder
 
+from ..clock import today
 from .conftest import ROOT, PretendDelegate, World
 
 
@@ -26,7 +27,7 @@ def second(delegate_authority: Folder, factory: Folder) -> Iterator[PretendDeleg
 
 def registered(world: World, *delegates: Delegate) -> None:
     for delegate in delegates:
-        world.store(lambda store, one=delegate: store.add_delegate(one, replace=True))
+        world.store(lambda store, one=delegate: store.add_delegate(one, today(), replace=True))
 
 
 class TestSeveralDelegates:
@@ -70,7 +71,7 @@ class TestSeveralDelegates:
     def test_the_customer_chooses_by_rule(self, world: World, second: PretendDelegate,
                                           delegate_authority: Folder) -> None:
         registered(world, Delegate("acme-second", "acme", world.reach(second, delegate_authority), priority=200))
-        world.store(lambda store: store.add_rule(Rule("racks", "acme-second", model="R760")))
+        world.store(lambda store: store.add_rule(Rule("racks", "acme-second", model="R760"), today()))
         world.own("RULE001", "RULE002")
         world.start()
         world.ask("RULE001", extra="<Model>R760</Model>")
@@ -93,7 +94,7 @@ class TestSeveralDelegators:
     def send_on(world: World, *to: World) -> None:
         for number, there in enumerate(to):
             rule = Rule(f"there-{number}", delegator=f"localhost:{there.port}")
-            world.store(lambda store, rule=rule: store.add_rule(rule, replace=True))
+            world.store(lambda store, rule=rule: store.add_rule(rule, today(), replace=True))
 
     def test_a_device_follows_to_the_delegator_that_serves_it(self, make_world: Callable[[str], World],
                                                               tmp_path: Path) -> None:

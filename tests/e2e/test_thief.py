@@ -40,6 +40,7 @@ from delegator.model.audited import Act
 from delegator.model.hours import opening
 from pki import Folder
 
+from ..clock import today
 from .conftest import World, envelope
 from .test_enrolment import Device, configure, replace_in, until_refused
 
@@ -116,13 +117,14 @@ async def _people(store: Any) -> None:
                           webhook_secret=Secret("a secret of webhooks"))
     for case in (*CASES, GIVEN):
         name = case.policy.name
-        await store.add_policy(case.policy)
-        await store.add_customer(Customer(name, name.title(), policy=name))
-        await store.add_delegate(Delegate(name, name, hook))
-        await store.add_devices([Registration(None if case.before == "in stock" else name, case.tag)])
-    await store.add_devices([Registration("slow", "THFPAC99"), Registration("own-only", "ASIA0001")])
-    await store.add_rule(Rule("unregistered", "given", tag_prefix="THFXXX02"))
-    await store.add_rule(Rule("elsewhere", tag_prefix="ASI", delegator="delegator-asia.example:4433", priority=500))
+        await store.add_policy(case.policy, today())
+        await store.add_customer(Customer(name, name.title(), policy=name), today())
+        await store.add_delegate(Delegate(name, name, hook), today())
+        await store.add_devices([Registration(None if case.before == "in stock" else name, case.tag)], today())
+    await store.add_devices([Registration("slow", "THFPAC99"), Registration("own-only", "ASIA0001")], today())
+    await store.add_rule(Rule("unregistered", "given", tag_prefix="THFXXX02"), today())
+    await store.add_rule(Rule("elsewhere", tag_prefix="ASI", delegator="delegator-asia.example:4433", priority=500),
+                         today())
 
 
 def _happen(world: World, shared: tuple[Path, Path], case: Case) -> None:
@@ -142,9 +144,10 @@ def _happen(world: World, shared: tuple[Path, Path], case: Case) -> None:
 
 async def _afterwards(store: Any) -> None:
     now = datetime.now(UTC)
-    await store.add_customer(Customer("customer-off", "Off", enabled=False, policy="customer-off"), replace=True)
+    await store.add_customer(Customer("customer-off", "Off", enabled=False, policy="customer-off"), today(),
+                             replace=True)
     await store.add_delegate(Delegate("delegate-off", "delegate-off", HostedCallback("root", Secret("x")),
-                                      enabled=False), replace=True)
+                                      enabled=False), today(), replace=True)
     await store.ownership.release("THFREL01", now)
     await store.enrolments.revoke("THFREV01", "keyCompromise", now, store.by)
 

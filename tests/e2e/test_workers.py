@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
@@ -11,15 +12,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from delegator.model import Customer, Policy
+from delegator.net.company import FULL
 from delegator.store import Store
 
+from ..clock import today
 from .conftest import ROOT, Reply, World
 from .operating import Heard, change, lines, metrics, readyz, start_with, wait_for
 
@@ -34,8 +37,8 @@ def several(world: World) -> World:
 
 async def few(store: Store, most: int) -> None:
     """Globex may have so many devices, as its policy says."""
-    await store.add_policy(Policy("few", max_devices=most))
-    await store.add_customer(Customer("globex", "Globex", policy="few"), replace=True)
+    await store.add_policy(Policy("few", max_devices=most), today())
+    await store.add_customer(Customer("globex", "Globex", policy="few"), today(), replace=True)
 
 
 def alive(pid: int) -> bool:
@@ -73,6 +76,16 @@ def ask_at_once(world: World, tags: list[str]) -> list[Reply]:
     return at_once(len(tags), lambda number: world.ask(tags[number]))
 
 
+@contextlib.contextmanager
+def each_takes_what_it_can(said: Any) -> Iterator[None]:
+    """Both workers have as many in hand as they have room for, so that neither leaves a device to the other."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * FULL):
+            stack.enter_context(socket.create_connection(("127.0.0.1", said["port"])))
+        time.sleep(0.2)
+        yield
+
+
 def answered_by(world: World) -> set[str]:
     """The processes that answered, by the beginnings of their connections' names."""
     return {trail["connection"].partition("-")[0] for trail in world.trails()}
@@ -82,8 +95,8 @@ class TestExact:
     def test_a6_one_tag_asked_at_many_workers_is_given_once(self, several: World) -> None:
         """All get the same credential, or are told to ask again; the delegate made one."""
         several.own("RACE001")
-        several.start()
-        replies = ask_at_once(several, ["RACE001"] * 16)
+        with each_takes_what_it_can(several.start()):
+            replies = ask_at_once(several, ["RACE001"] * 16)
         given = {reply.credential for reply in replies if reply.status == 200}
         assert len(given) == 1
         assert {reply.fault for reply in replies if reply.status != 200} <= {"TryLater"}
@@ -97,7 +110,8 @@ class TestExact:
         several.host(*tags)
         several.store(lambda store: few(store, 9))
         said = several.start()
-        replies = ask_at_once(several, tags)
+        with each_takes_what_it_can(said):
+            replies = ask_at_once(several, tags)
         assert sorted(reply.status for reply in replies).count(200) == 9
         assert len(answered_by(several)) == 2, "both took their part"
         counted = metrics(said["ops"])
@@ -219,13 +233,29 @@ class TestReload:
         assert several.ask("STAY001").status == 200
 
 
+class TestLine:
+    def test_A10_when_the_one_that_took_them_all_hangs_the_other_takes_the_next(self, several: World) -> None:
+        several.host("NEXT000", "NEXT001")
+        workers = several.start()["workers"]
+        assert several.ask("NEXT000").status == 200
+        at_work = int(answered_by(several).pop(), 16)
+        assert at_work in workers
+        os.kill(at_work, signal.SIGSTOP)
+        try:
+            assert several.ask("NEXT001").status == 200
+        finally:
+            os.kill(at_work, signal.SIGCONT)
+        assert len(answered_by(several)) == 2
+
+
 class TestSeenAsOne:
     def test_a10_metrics_are_those_of_all(self, several: World) -> None:
         """Each worker counts its own; the port shows the sum, a process's memory too."""
         tags = [f"SUM{number:04}" for number in range(20)]
         several.host(*tags)
         said = several.start()
-        ask_at_once(several, tags)
+        with each_takes_what_it_can(said):
+            ask_at_once(several, tags)
         assert len(answered_by(several)) == 2
         counted = metrics(said["ops"])
         assert counted['delegator_handshakes_total{outcome="Answered"}'] == 20

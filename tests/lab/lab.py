@@ -65,6 +65,8 @@ from delegator.trail import Trail
 from delegator.wire.http import Request, Response
 from pki import Authority
 
+from ..clock import today
+
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 NAMESPACE = "urn:delegator:provisioning:1"
 NS = f"{{{NAMESPACE}}}"
@@ -379,10 +381,10 @@ class Lab:
     # --- operators ---
 
     async def customer(self, name: str, *, replace: bool = False, **said: Any) -> None:
-        await self.store.add_customer(Customer(name, name.title(), **said), replace=replace)
+        await self.store.add_customer(Customer(name, name.title(), **said), today(), replace=replace)
 
     async def policy(self, name: str, *, replace: bool = False, **said: Any) -> None:
-        await self.store.add_policy(Policy(name, **said), replace=replace)
+        await self.store.add_policy(Policy(name, **said), today(), replace=replace)
 
     async def delegate(self, name: str, customer: str = "acme", *, by: str = "soap", replace: bool = False,
                        hosted: dict[str, Any] | None = None, anchor: str | None = None, **said: Any) -> None:
@@ -392,17 +394,17 @@ class Lab:
             "ssh": SshCallback(f"{name}.example", "root", Secret("key"), "host key"),
             "local": LocalCallback("/bin/true"),
             "hosted": HostedCallback("root", Secret("pass of {tag}"), **(hosted or {}))}[by]
-        await self.store.add_delegate(Delegate(name, customer, callback, **said), replace=replace)
+        await self.store.add_delegate(Delegate(name, customer, callback, **said), today(), replace=replace)
 
     async def own(self, *tags: str, customer: str | None = "acme", **said: Any) -> None:
         """Devices are registered to a customer; without one they are in stock."""
-        await self.store.add_devices([Registration(customer, tag, **said) for tag in tags])
+        await self.store.add_devices([Registration(customer, tag, **said) for tag in tags], today())
 
     async def register(self, customer: str | None, **said: Any) -> None:
-        await self.store.add_devices([Registration(customer, **said)])
+        await self.store.add_devices([Registration(customer, **said)], today())
 
     async def rule(self, name: str, delegate: str | None = None, **said: Any) -> None:
-        await self.store.add_rule(Rule(name, delegate, **said))
+        await self.store.add_rule(Rule(name, delegate, **said), today())
 
     # --- what stands there afterwards ---
 

@@ -19,6 +19,7 @@ from delegator.store import open_store
 from delegator.store.transfers import Side
 from pki import Authority
 
+from ..clock import today
 from .lab import OPERATOR, SHARED, START, Lab, key_of
 from .test_enrolling import REQUEST
 
@@ -391,6 +392,6 @@ async def test_what_an_operator_does_from_another_machine_says_so(owned: Lab) ->
 
 
 async def test_a_device_is_found_by_any_name_it_has(lab: Lab) -> None:
-    await lab.store.add_devices([Registration("acme", TAG, "SN1", ("00:1A:2B:3C:4D:5E",))])
+    await lab.store.add_devices([Registration("acme", TAG, "SN1", ("00:1A:2B:3C:4D:5E",))], today())
     for name in (TAG, "SN1", "00-1a-2b-3c-4d-5e"):
         assert (await lab.store.ownership.device(name)).service_tag == TAG

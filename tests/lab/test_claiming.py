@@ -10,6 +10,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState
 
+from ..clock import today
 from .lab import START, Lab, key_of
 
 TAG = "ABC1234"
@@ -186,7 +187,7 @@ async def test_a_broken_try_at_a_delegate_that_serves_it_no_more_makes_way_for_a
     await lab.own(TAG)
     lab.servers.broken["acme-1"] = "down"
     await lab.ask(TAG)
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
     await lab.own(TAG, customer="umbra")
     lab.clock.forward(minutes=1)
     reply = await lab.ask(TAG)

@@ -8,6 +8,7 @@ import pytest
 
 from delegator.model import ClaimState, Result
 
+from ..clock import today
 from .lab import OTHER_SECRET, PEER, SECRET, SHARED, START, Lab, Wire, certificate, envelope, key_of
 
 TAG = "ABC1234"
@@ -161,8 +162,8 @@ async def test_a_delegate_that_is_gone_waits_for_nobody(lab: Lab, claim: str) ->
     await lab.own("UMB1234", customer="umbra")
     other = (await lab.ask("UMB1234")).claim
     await lab.confirm("UMB1234", other)
-    await lab.store.remove_device("UMB1234")
-    await lab.store.remove("delegate", "umbra-1")
+    await lab.store.remove_device("UMB1234", today())
+    await lab.store.remove("delegate", "umbra-1", today())
     await lab.tell()
     assert not lab.servers.told
     assert not await lab.untold()

@@ -10,6 +10,7 @@ import pytest
 from delegator.model import CallbackWay, IdentityRule
 from delegator.model.hours import opening
 
+from ..clock import today
 from .lab import SHARED, START, Lab
 
 TAG = "ABC1234"
@@ -68,7 +69,7 @@ async def test_a6_what_a_policy_allows_is_served(lab: Lab, why: str) -> None:
 
 async def test_a6_a_device_on_the_list_is_served(lab: Lab) -> None:
     await lab.policy("acme", replace=True, approved_only=True)
-    await lab.store.approve("acme", [TAG])
+    await lab.store.approve("acme", [TAG], today())
     await lab.own(TAG, "ABC9999")
     assert (await lab.ask(TAG)).status == 200
     assert (await lab.ask("ABC9999")).fault == NO

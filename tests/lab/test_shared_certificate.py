@@ -13,6 +13,7 @@ import pytest
 
 from delegator.model import ClaimState, HostedCallback, IdentityKind, IdentityRule, Notice, NotificationKind, Secret
 
+from ..clock import today
 from .lab import OTHER_SECRET, PEER, SECRET, SHARED, START, Lab, key_of
 
 TAG = "ABC1234"
@@ -71,21 +72,21 @@ async def moved(lab: Lab) -> None:
     await lab.ask(TAG, shown=SHARED)
     await lab.policy("umbra", identity=IdentityRule.EITHER)
     await lab.customer("umbra", policy="umbra", replace=True)
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
     await lab.own(TAG, customer="umbra")
 
 
 async def unknown(lab: Lab) -> None:
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
 
 
 async def stock(lab: Lab) -> None:
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
     await lab.own(TAG, customer=None)
 
 
 async def by_a_rule(lab: Lab) -> None:
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
     await lab.rule("any", "acme-1", tag_prefix="ABC")
 
 

@@ -19,6 +19,7 @@ from delegator.model import CredentialRequest, Delegate, Deployment, Device, Res
 from delegator.telling import MOST, NOES, ROUND, Teller
 from delegator.trail import Trail
 
+from ..clock import today
 from .lab import PEER, SECRET, Lab, certificate
 
 TAGS = ("ABC1234", "ABC1235")
@@ -370,8 +371,8 @@ async def test_A13_sixteen_confirmations_that_nobody_hears_are_one_commit_and_wa
 async def test_what_waits_for_a_delegate_that_is_gone_is_noted_by_the_page(lab: Lab) -> None:
     await deployed(lab, *tags(30, "UMB"), customer="umbra")
     for tag in tags(30, "UMB"):
-        await lab.store.remove_device(tag)
-    await lab.store.remove("delegate", "umbra-1")
+        await lab.store.remove_device(tag, today())
+    await lab.store.remove("delegate", "umbra-1", today())
     before = lab.store.commits.done
     await look(lab)
     assert lab.store.commits.done - before == 2
@@ -453,7 +454,7 @@ async def test_who_tells_goes_on_after_trouble_with_the_store(
 async def test_whoever_works_on_a_claim_of_another_customer_is_told_how_to_end_it(lab: Lab) -> None:
     await lab.own(TAGS[0])
     claim = (await lab.ask(TAGS[0])).claim
-    await lab.store.remove_device(TAGS[0])
+    await lab.store.remove_device(TAGS[0], today())
     await lab.own(TAGS[0], customer="umbra")
     with pytest.raises(DelegatorError) as raised:
         await lab.handshake.provision(CredentialRequest(Device(TAGS[0]), Secret(SECRET)),

@@ -9,6 +9,7 @@ import pytest
 
 from delegator.model import ClaimState, Order
 
+from ..clock import today
 from .lab import PEER, START, Lab
 
 TAG = "ABC1234"
@@ -135,7 +136,7 @@ async def test_a_claim_of_another_customer_is_refused_whatever_the_registration_
     release the claim."""
     await lab.own(TAG)
     first = await lab.ask(TAG)
-    await lab.store.remove_device(TAG)
+    await lab.store.remove_device(TAG, today())
     await lab.own(TAG, customer="umbra")
     reply = await lab.ask(TAG)
     assert reply.fault == "NotEntitled"
@@ -154,7 +155,7 @@ async def test_a_device_that_changes_hands_while_it_asks_is_asked_to_come_again(
     async def about(device: object) -> object:
         found = await find(device)  # type: ignore[arg-type]
         lab.store.about = find  # type: ignore[method-assign]
-        await lab.store.remove_device(TAG)
+        await lab.store.remove_device(TAG, today())
         await lab.own(TAG, customer="umbra")
         return found
     lab.store.about = about  # type: ignore[assignment, method-assign]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ from delegator.net.admission import MOST
 from delegator.net.company import AT_WORK, FULL, LOOK, Company, page
 from delegator.net.connection import Phase
 from delegator.net.crowds import Caps
-from delegator.net.serve import SLOW, Listener
+from delegator.net.serve import LONG, SLOW, Listener
 
 
 class Clock:
@@ -192,3 +193,16 @@ async def test_TC19_whose_answers_are_slow_leaves_what_comes_to_the_next(line, m
     slow._count(next(iter(slow._connections)))
     await line.knock(1)
     assert (len(slow._connections), len(other._connections)) == (SLOW + 1, 1)
+
+
+async def test_TC19_whose_turns_are_long_leaves_what_comes_to_the_next(line):
+    """Its core is busy, with its own devices or with another program: who comes now need not wait for that too."""
+    workers = await line.workers()
+    await line.knock(1)
+    busy, other = sorted(workers, key=lambda one: -len(one._connections))
+    busy._take = lambda *_, take=busy._take: (take(*_), busy.loop.call_soon(time.sleep, 1.1 * LONG))
+    await line.knock(1)
+    assert held(workers) == [0, 2]
+    await asyncio.sleep(0)
+    await line.knock(1)
+    assert (len(busy._connections), len(other._connections)) == (2, 1)

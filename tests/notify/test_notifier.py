@@ -36,6 +36,8 @@ from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, milliseconds, open_store
 from delegator.store.outbox import put
 
+from ..clock import today
+
 MAIL, WEBHOOK = NotificationKind.MAIL, NotificationKind.WEBHOOK
 HOSTED = HostedCallback("root", Secret("Canary-Passw0rd"), "admin@acme.example", "https://acme.example/hook",
                         Secret("Canary-Secret-0000"))
@@ -104,8 +106,8 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     store = await open_store(tmp_path / "delegator.db", SealingKey(b"k" * 32))
     for name in CUSTOMERS:
-        await store.add_customer(Customer(name, name.title()))
-        await store.add_delegate(Delegate(f"{name}-1", name, HOSTED))
+        await store.add_customer(Customer(name, name.title()), today())
+        await store.add_delegate(Delegate(f"{name}-1", name, HOSTED), today())
     yield Bench(store)
     await store.close()
 
@@ -220,7 +222,7 @@ async def test_A7c_whom_to_tell_is_looked_up_when_it_is_told(bench: Bench) -> No
     """A mistyped address can be mended; a delegate that tells nobody any more ends it."""
     await bench.issue("TAG0001", kinds=(MAIL, WEBHOOK))
     mended = HostedCallback("root", Secret("x"), "right@acme.example")
-    await bench.store.add_delegate(Delegate("acme-1", "acme", mended), replace=True)
+    await bench.store.add_delegate(Delegate("acme-1", "acme", mended), today(), replace=True)
     await bench.look()
     assert {one.carrier: one.state for one in await bench.store.outbox.list()} == {
         MAIL: NotificationState.SENT, WEBHOOK: NotificationState.GIVEN_UP}

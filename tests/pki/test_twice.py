@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator.callbacks.answers import NotAnAnswer, credential_in
-from delegator.cli import policy_file
+from delegator.desk import policy_file
 from delegator.errors import DelegatorError
 from delegator.signing import Signed
 from pki import batch

@@ -31,6 +31,7 @@ from delegator.policy import Applied
 from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, milliseconds, open_named
 
+from ..clock import today
 from ..postgres import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -161,11 +162,11 @@ async def store(opening: Opening) -> Store:
 @pytest.fixture
 async def shop(store: Store) -> Store:
     """A store with two customers: acme has a hosted and a SOAP delegate, umbra a SOAP delegate."""
-    await store.add_customer(Customer("acme", "Acme"))
-    await store.add_customer(Customer("umbra", "Umbra"))
-    await store.add_delegate(Delegate("acme-hosted", "acme", HostedCallback("root", Secret("{random}"))))
-    await store.add_delegate(Delegate("acme-soap", "acme", SoapCallback("d.acme.example")))
-    await store.add_delegate(Delegate("umbra-soap", "umbra", SoapCallback("d.umbra.example")))
+    await store.add_customer(Customer("acme", "Acme"), today())
+    await store.add_customer(Customer("umbra", "Umbra"), today())
+    await store.add_delegate(Delegate("acme-hosted", "acme", HostedCallback("root", Secret("{random}"))), today())
+    await store.add_delegate(Delegate("acme-soap", "acme", SoapCallback("d.acme.example")), today())
+    await store.add_delegate(Delegate("umbra-soap", "umbra", SoapCallback("d.umbra.example")), today())
     return store
 
 

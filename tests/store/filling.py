@@ -40,6 +40,8 @@ from delegator.store.importing import How
 from delegator.store.spool import Said, Spool
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 SHARED = "secret:mine"
 OPENED = frozenset({"schema_files", "audit_keys"})
 """Filled by opening a store for the first time."""
@@ -103,19 +105,20 @@ PLAN = Plan("filled", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackWay.SSH: Deci
 BY_MAIL = Telling((NotificationKind.MAIL,), "filled-1", "delegator.example")
 Verb = Callable[[Filling], Awaitable[object]]
 VERBS: dict[str, Verb] = {
-    "policies": lambda f: f.store.add_policy(Policy("filled", approved_only=True, claims_per_hour=9)),
-    "approvals": lambda f: f.store.approve("filled", ["FILL001", "FILL002", "ABC1234"]),
-    "customers": lambda f: f.store.add_customer(Customer("filled", "Filled", policy="filled")),
-    "revision": lambda f: f.store.add_customer(Customer("filled-too", "Filled too")),
+    "policies": lambda f: f.store.add_policy(Policy("filled", approved_only=True, claims_per_hour=9), today()),
+    "approvals": lambda f: f.store.approve("filled", ["FILL001", "FILL002", "ABC1234"], today()),
+    "customers": lambda f: f.store.add_customer(Customer("filled", "Filled", policy="filled"), today()),
+    "revision": lambda f: f.store.add_customer(Customer("filled-too", "Filled too"), today()),
     "customer_keys": lambda f: f.store.ownership.set_key("filled-too", _public_key(), f.at(0)),
     "delegates": lambda f: f.store.add_delegate(Delegate("filled-1", "filled", HostedCallback(
-        "root", Secret("{random}")), policy="filled")),
+        "root", Secret("{random}")), policy="filled"), today()),
     "delegate_health": lambda f: f.store.note_health("filled-1", "open", "no answer", f.at(0)),
-    "rules": lambda f: f.store.add_rule(Rule("filled", "filled-1", model="R1")),
+    "rules": lambda f: f.store.add_rule(Rule("filled", "filled-1", model="R1"), today()),
     "orders": lambda f: f.store.orders.add(Order("O-1", "filled", "filled-1"), f.at(0)),
-    "device_numbers": lambda f: f.store.add_devices([Registration("filled", "FILL000")]),
-    "devices": lambda f: f.store.add_devices([Registration("filled", "FILL001", "S-FILL001", ("00:1A:2B:3C:4D:5E",))]),
-    "device_names": lambda f: f.store.add_devices([Registration("filled", "FILL003", "S-FILL003")]),
+    "device_numbers": lambda f: f.store.add_devices([Registration("filled", "FILL000")], today()),
+    "devices": lambda f: f.store.add_devices([Registration("filled", "FILL001", "S-FILL001", ("00:1A:2B:3C:4D:5E",))],
+                                             today()),
+    "device_names": lambda f: f.store.add_devices([Registration("filled", "FILL003", "S-FILL003")], today()),
     "transfers": lambda f: f.store.ownership.offer([("FILL003", "0123456789abcdef")], "filled-too", f.at(60), f.at(0)),
     "plans": lambda f: f.store.plans.add(PLAN, f.at(0)),
     "customer_plans": lambda f: f.store.plans.assign("filled", "filled", JANUARY, f.at(0)),
@@ -128,7 +131,7 @@ VERBS: dict[str, Verb] = {
     "contested": Filling.contested,
     "boards": lambda f: f.store.ownership.repair("FILL001", "1b" * 32, f.at(5), None, "ticket 1"),
     "statements": Filling.closed,
-    "audit": lambda f: f.store.audit.note(Act.DATABASE_BACKED_UP, {"file": "copy.db"}),
+    "audit": lambda f: f.store.audit.note(Act.DATABASE_BACKED_UP, {"file": "copy.db"}, today()),
     "audit_marks": lambda f: f.store.audit.mark(f.at(9)),
     "audit_checkpoints": Filling.pruned,
     "pulse": lambda f: f.store.check(),

@@ -24,6 +24,8 @@ from delegator.store.inspection import Wanted, page_of, rows_of
 from delegator.store.transaction import Query
 from delegator.store.verification import Known, Wrong
 
+from ..clock import today
+
 KEY = b"a" * 32
 OTHER = "another"
 
@@ -347,7 +349,7 @@ async def test_A11_without_its_key_nothing_is_verified_or_written(opening, at):
     with pytest.raises(DelegatorError, match="key of its hashes is gone"):
         late.audit.verification()
     with pytest.raises(DelegatorError, match="key of its hashes is gone"):
-        await late.add_customer(Customer("acme", "Acme"))
+        await late.add_customer(Customer("acme", "Acme"), today())
     assert await late.customers() == []
 
 
@@ -494,23 +496,25 @@ def test_A11_rows_are_removed_in_one_place_and_changed_in_none():
 
 HOSTED = HostedCallback("root", Secret("canary-password"))
 ACTS: list[tuple[str, Callable, str, dict]] = [
-    ("customer.added", lambda s: s.add_customer(Customer("new", "New")), "new", {"name": "new"}),
-    ("customer.changed", lambda s: s.add_customer(Customer("acme", "Other", enabled=False), replace=True), "acme",
+    ("customer.added", lambda s: s.add_customer(Customer("new", "New"), today()), "new", {"name": "new"}),
+    ("customer.changed", lambda s: s.add_customer(Customer("acme", "Other", enabled=False), today(), replace=True),
+     "acme",
      {"name": "acme", "fields": ["title", "enabled"]}),
-    ("customer.removed", lambda s: s.remove("customer", "empty"), "empty", {"name": "empty"}),
-    ("delegate.added", lambda s: s.add_delegate(Delegate("d", "acme", HOSTED)), "acme", {"name": "d"}),
-    ("delegate.changed", lambda s: s.add_delegate(Delegate("acme-hosted", "acme", HOSTED), replace=True), "acme",
+    ("customer.removed", lambda s: s.remove("customer", "empty", today()), "empty", {"name": "empty"}),
+    ("delegate.added", lambda s: s.add_delegate(Delegate("d", "acme", HOSTED), today()), "acme", {"name": "d"}),
+    ("delegate.changed", lambda s: s.add_delegate(Delegate("acme-hosted", "acme", HOSTED), today(), replace=True),
+     "acme",
      {"name": "acme-hosted", "fields": ["secret"]}),
     ("delegate.changed", lambda s: s.add_delegate(Delegate(
-        "acme-hosted", "acme", HostedCallback("admin", Secret("{random}")), priority=7), replace=True), "acme",
+        "acme-hosted", "acme", HostedCallback("admin", Secret("{random}")), priority=7), today(), replace=True), "acme",
      {"name": "acme-hosted", "fields": ["user_name", "priority"]}),
-    ("delegate.removed", lambda s: s.remove("delegate", "acme-soap"), "acme", {"name": "acme-soap"}),
-    ("policy.added", lambda s: s.add_policy(Policy("p")), None, {"name": "p"}),
-    ("policy.changed", lambda s: s.add_policy(Policy("strict", attempts=7), replace=True), None,
+    ("delegate.removed", lambda s: s.remove("delegate", "acme-soap", today()), "acme", {"name": "acme-soap"}),
+    ("policy.added", lambda s: s.add_policy(Policy("p"), today()), None, {"name": "p"}),
+    ("policy.changed", lambda s: s.add_policy(Policy("strict", attempts=7), today(), replace=True), None,
      {"name": "strict", "fields": ["attempts"]}),
-    ("policy.removed", lambda s: s.remove("policy", "strict"), None, {"name": "strict"}),
-    ("rule.added", lambda s: s.add_rule(Rule("r", "acme-hosted", 10, model="M1")), None, {"name": "r"}),
-    ("approvals.added", lambda s: s.approve("strict", ["TAG0001", "TAG0002"]), None,
+    ("policy.removed", lambda s: s.remove("policy", "strict", today()), None, {"name": "strict"}),
+    ("rule.added", lambda s: s.add_rule(Rule("r", "acme-hosted", 10, model="M1"), today()), None, {"name": "r"}),
+    ("approvals.added", lambda s: s.approve("strict", ["TAG0001", "TAG0002"], today()), None,
      {"policy": "strict", "count": 2, "tags": ["TAG0001", "TAG0002"]}),
 ]
 
@@ -518,8 +522,8 @@ ACTS: list[tuple[str, Callable, str, dict]] = [
 @pytest.mark.parametrize(("act", "done", "customer", "detail"), ACTS, ids=lambda value: value if isinstance(
     value, str) else "")
 async def test_A11_an_administrative_act_leaves_one_row_with_the_fields_it_changed(shop, act, done, customer, detail):
-    await shop.add_customer(Customer("empty", "Empty"))
-    await shop.add_policy(Policy("strict"))
+    await shop.add_customer(Customer("empty", "Empty"), today())
+    await shop.add_policy(Policy("strict"), today())
     before = await shop.audit.count(Wanted())
     await done(shop)
     assert await shop.audit.count(Wanted()) == before + 1
@@ -540,9 +544,9 @@ async def test_A11_trying_notifications_again_is_an_act(shop, ask, at):
 async def test_A11_an_act_that_is_refused_leaves_no_row(shop):
     before = await shop.audit.count(Wanted())
     with pytest.raises(DelegatorError):
-        await shop.add_customer(Customer("acme", "Acme again"))
+        await shop.add_customer(Customer("acme", "Acme again"), today())
     with pytest.raises(DelegatorError):
-        await shop.remove("customer", "acme")
+        await shop.remove("customer", "acme", today())
     assert await shop.audit.count(Wanted()) == before
 
 

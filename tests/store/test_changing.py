@@ -15,6 +15,8 @@ from delegator.routing import NOBODY
 from delegator.store.changing import CUSTOMER, DELEGATE, NOUNS, POLICY, RULE
 from delegator.store.inspection import Wanted
 
+from ..clock import today
+
 NOW = datetime.now(UTC)
 
 
@@ -23,10 +25,10 @@ NOW = datetime.now(UTC)
     (DELEGATE, "acme-soap", {"priority": 7}, ["priority"]), (POLICY, "strict", {"attempts": 7}, ["attempts"]),
     (RULE, "batch", {"model": None, "tag_prefix": "AB"}, ["model", "tag_prefix"])], ids=lambda one: str(one)[:12])
 async def test_what_is_named_changes_and_nothing_else_does(shop, noun, name, fields, told):
-    await shop.add_policy(Policy("strict", max_devices=3))
-    await shop.add_rule(Rule("batch", "acme-hosted", model="R1"))
+    await shop.add_policy(Policy("strict", max_devices=3), today())
+    await shop.add_rule(Rule("batch", "acme-hosted", model="R1"), today())
     rows = await shop.audit.count(Wanted())
-    before, after = await shop.changing.change(noun, name, lambda one: replace(one, **fields))
+    before, after = await shop.changing.change(noun, name, lambda one: replace(one, **fields), today())
     assert after == replace(before, **fields)
     assert after in await getattr(shop, noun.table)()
     assert await shop.audit.count(Wanted()) == rows + 1
@@ -36,15 +38,15 @@ async def test_what_is_named_changes_and_nothing_else_does(shop, noun, name, fie
 
 async def test_a_change_that_changes_nothing_leaves_no_row(shop):
     rows = await shop.audit.count(Wanted())
-    before, after = await shop.changing.change(CUSTOMER, "acme", lambda one: one)
+    before, after = await shop.changing.change(CUSTOMER, "acme", lambda one: one, today())
     assert before == after
     assert await shop.audit.count(Wanted()) == rows
 
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda one: one.name)
 async def test_what_is_not_there_is_neither_changed_nor_removed(shop, noun):
-    for verb in (lambda: shop.changing.change(noun, "nobody", lambda one: one),
-                 lambda: shop.changing.remove(noun, "nobody")):
+    for verb in (lambda: shop.changing.change(noun, "nobody", lambda one: one, today()),
+                 lambda: shop.changing.remove(noun, "nobody", today())):
         with pytest.raises(Missing) as caught:
             await verb()
         assert (caught.value.kind, caught.value.noun, caught.value.name) == (Kind.NOT_FOUND, noun.name, "nobody")
@@ -55,45 +57,46 @@ async def test_a_change_that_is_refused_leaves_everything_as_it_was(shop):
         raise DelegatorError(Kind.CONFLICT, "no")
     rows = await shop.audit.count(Wanted())
     with pytest.raises(DelegatorError):
-        await shop.changing.change(CUSTOMER, "acme", refuse)
+        await shop.changing.change(CUSTOMER, "acme", refuse, today())
     with pytest.raises(DelegatorError):
-        await shop.changing.change(CUSTOMER, "acme", lambda one: replace(one, policy="nobody"))
+        await shop.changing.change(CUSTOMER, "acme", lambda one: replace(one, policy="nobody"), today())
     assert await shop.audit.count(Wanted()) == rows
 
 
 async def test_two_at_once_do_not_undo_each_other(opening):
     one, two = await opening(), await opening()
-    await one.add_customer(Customer("acme", "Acme"))
-    await one.add_policy(Policy("p"))
+    await one.add_customer(Customer("acme", "Acme"), today())
+    await one.add_policy(Policy("p"), today())
     for number in range(10):
         await asyncio.gather(
-            one.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, title=f"T{n}")),
-            two.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, policy=(None, "p")[n % 2])))
+            one.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, title=f"T{n}"), today()),
+            two.changing.change(CUSTOMER, "acme", lambda was, n=number: replace(was, policy=(None, "p")[n % 2]),
+                                today()))
         assert await one.customers() == [Customer("acme", f"T{number}", policy=(None, "p")[number % 2])]
 
 
 async def test_a_device_is_changed_in_one_step_and_named_in_one_row(shop):
-    await shop.add_devices([Registration("acme", "ABC1234", "SN-1", ("00:1A:2B:3C:4D:5E",), "R1", "4711")])
-    before, after = await shop.fleet.change("SN-1", lambda one: replace(one, serial_number="SN-2", model=None))
+    await shop.add_devices([Registration("acme", "ABC1234", "SN-1", ("00:1A:2B:3C:4D:5E",), "R1", "4711")], today())
+    before, after = await shop.fleet.change("SN-1", lambda one: replace(one, serial_number="SN-2", model=None), today())
     assert (before.serial_number, after.serial_number, after.model, after.order) == ("SN-1", "SN-2", None, "4711")
     assert await shop.fleet.called("SN-1") == []
     assert [one.service_tag for one in await shop.fleet.called("SN-2")] == ["ABC1234"]
     (row,) = await shop.audit.list(Wanted(act="device.changed"), 9)
     assert row.entry.detail["fields"] == ["serial_number", "model"]
-    await shop.add_devices([Registration("acme", "ABC1235", "SN-5")])
+    await shop.add_devices([Registration("acme", "ABC1235", "SN-5")], today())
     for wrong, kind in (({"serial_number": "SN-5"}, Kind.CONFLICT), ({"delegate": "nobody"}, Kind.NOT_FOUND)):
         with pytest.raises(DelegatorError) as caught:
-            await shop.fleet.change("ABC1234", lambda one, wrong=wrong: replace(one, **wrong))
+            await shop.fleet.change("ABC1234", lambda one, wrong=wrong: replace(one, **wrong), today())
         assert caught.value.kind is kind
     assert (await shop.fleet.called("ABC1234"))[0].serial_number == "SN-2"
 
 
 async def test_a_device_of_an_order_is_shown_with_its_owner(shop):
     await shop.orders.add(Order("815", "acme"), NOW)
-    await shop.add_devices([Registration(None, "ABC1234", order="815")])
-    before, after = await shop.fleet.change("ABC1234", lambda one: replace(one, model="R1"))
+    await shop.add_devices([Registration(None, "ABC1234", order="815")], today())
+    before, after = await shop.fleet.change("ABC1234", lambda one: replace(one, model="R1"), today())
     assert (before.customer, after.customer, after.by_order) == ("acme", "acme", True)
-    _, after = await shop.fleet.change("ABC1234", lambda one: replace(one, customer="acme"))
+    _, after = await shop.fleet.change("ABC1234", lambda one: replace(one, customer="acme"), today())
     assert (after.customer, after.by_order) == ("acme", False)
     (row, _) = await shop.audit.list(Wanted(act="device.changed"), 9)
     assert row.entry.detail["fields"] == ["customer"]

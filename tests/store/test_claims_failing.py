@@ -22,6 +22,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Registration, Result
 
+from ..clock import today
 from ..thorough import THOROUGH
 from .conftest import embedded, opened_at
 from .test_claims_machine import BUSY, LEASE, POLICY, ClaimsMachine, bindings, delegates, tags
@@ -86,7 +87,7 @@ class FailingMachine(ClaimsMachine):
             lambda: store.confirm(claim_id, by, result, "disk", now), lambda: store.expire_lapsed(now),
             lambda: store.ownership.release(tag, now), lambda: store.ownership.give_back([tag], "returned", now),
             lambda: store.ownership.repair(tag, None, now, None, "broken"),
-            lambda: store.add_devices([Registration("umbra", tag)], replace=True)]))
+            lambda: store.add_devices([Registration("umbra", tag)], today(), replace=True)]))
         with failing(store, at), pytest.raises(DelegatorError) as told:  # no success, as nothing could be written
             self.run(work())
         assert told.value.kind is Kind.UNAVAILABLE

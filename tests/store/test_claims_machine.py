@@ -23,6 +23,8 @@ from delegator.store import Answered, Outcome
 from delegator.store.inspection import Wanted
 from delegator.store.transfers import Side
 
+from ..clock import today
+
 POLICY = Policy("limits", max_devices=3, attempts=2)
 BUSY, LEASE = 2, 10
 ENDED = (ClaimState.EXPIRED, ClaimState.RELEASED)
@@ -69,8 +71,8 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     async def register(self) -> None:
         for name in ("acme", "umbra"):
-            await self.store.add_customer(Customer(name, name))
-        await self.store.add_devices([Registration("acme", tag) for tag in TAGS])
+            await self.store.add_customer(Customer(name, name), today())
+        await self.store.add_devices([Registration("acme", tag) for tag in TAGS], today())
 
     async def counted(self) -> Counter[str]:
         """The rows of audit of claims, by act."""
@@ -213,7 +215,7 @@ class ClaimsMachine(RuleBasedStateMachine):
     @rule(tag=tags)
     def device_is_returned_and_sold_again(self, tag: str) -> None:
         self.run(self.store.ownership.give_back([tag], "returned", self.at(self.minute)))
-        self.run(self.store.add_devices([Registration("acme", tag)], replace=True))
+        self.run(self.store.add_devices([Registration("acme", tag)], today(), replace=True))
         self.let_go(tag)
 
     @rule(tag=tags, accepted=st.booleans())

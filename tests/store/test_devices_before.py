@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from delegator.model import Customer, Device, Registration
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 pytestmark = pytest.mark.slow
 
 MACS = ("00:1A:2B:00:00:01", "00:1A:2B:00:00:02")
@@ -40,8 +42,8 @@ async def test_A9_devices_their_addresses_and_their_transfers_come_along(opening
         assert [one.device_id for one in (await store.find(said)).registrations] == [number]
     rows = await store._driver.read(Query("SELECT device_id FROM transfers"))
     assert [row[0] for row in rows] == [1]
-    await store.add_customer(Customer("zeta", "Zeta"))
-    assert await store.add_devices([Registration("zeta", "NEW0001")]) == 1
+    await store.add_customer(Customer("zeta", "Zeta"), today())
+    assert await store.add_devices([Registration("zeta", "NEW0001")], today()) == 1
     assert [one.device_id async for one in store.devices("zeta")] == [10]
     await store.fleet.remove(next(iter((await store.find(Device("ABC1234"))).registrations)), datetime.now(UTC))
     assert [row[0] for row in await store._driver.read(Query("SELECT device_id FROM transfers"))] == [None]

@@ -10,9 +10,8 @@ from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import IdentityKind, Notice, NotificationKind, Result, Telling
-from delegator.model.audited import Act
+from delegator.model.audited import Act, By
 from delegator.model.enrolled import Contest, Enrolled
-from delegator.model.owned import By
 from delegator.store import Outcome
 from delegator.store.contested import MOST_A_DAY
 from delegator.store.footing import no_ask

@@ -22,6 +22,7 @@ from delegator.store import Ask, Store, keyring, open_named
 from delegator.store.migrate import schema_files
 from delegator.store.transaction import Query
 
+from ..clock import today
 from .filling import EARLIER, FILLED_BESIDE, OPENED, VERBS, Filling, contents, fill
 
 NEWEST = schema_files("sqlite")[-1].number
@@ -163,4 +164,4 @@ async def test_R_kept_what_a_start_refuses_the_check_refuses_in_the_same_words(s
 async def started(settings: config.Settings) -> None:
     """As far as a start goes with its database: the last is the row of audit that says so."""
     async with closing(await open_store_to_serve(settings)) as store:
-        await store.audit.note(Act.SERVER_STARTED, {})
+        await store.audit.note(Act.SERVER_STARTED, {}, today())

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Device, Order, Registration
-from delegator.model.audited import Act
-from delegator.model.owned import By
+from delegator.model.audited import Act, By
 from delegator.store import Store, importing, imports
 from delegator.store.importing import How, Imported, Importer
 from delegator.store.spool import Refused, Said, Spool
 from delegator.store.transaction import Query
+
+from ..clock import today
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = Registration("acme", "OLD0001", "S-OLD-1", ("00:00:00:00:AA:01", "00:00:00:00:AA:02"), "R1", "O-1", "acme-soap")
@@ -121,7 +122,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a4_a_reader_sees_nothing_or_all(shop: Store, opening, small) -> None:
     """Looked at after every single commit, from another connection: by list, by count, by each kind of key."""
-    await shop.add_devices([OLD, OLDER])
+    await shop.add_devices([OLD, OLDER], today())
     other, states = await opening(), []
     before, after = by_name(OLD, OLDER), by_name(*fresh(150), *CHANGED)
 
@@ -150,7 +151,7 @@ async def test_a4_a_reader_sees_nothing_or_all(shop: Store, opening, small) -> N
 async def test_a4_whenever_it_dies_there_is_nothing_or_all_and_it_can_be_run_again(shop: Store, small,
                                                                                    after: bool) -> None:
     """At every commit there is; what is left behind is cleared up by whoever comes later."""
-    await shop.add_devices([OLD, OLDER])
+    await shop.add_devices([OLD, OLDER], today())
     nothing, everything = by_name(OLD, OLDER), by_name(*fresh(60), *CHANGED)
     names, number, whole = await names_kept(shop), 0, 0
     while True:
@@ -167,7 +168,7 @@ async def test_a4_whenever_it_dies_there_is_nothing_or_all_and_it_can_be_run_aga
             whole += 1
             for one in [each async for each in shop.devices()]:
                 await shop.fleet.remove(one, NOW)
-            await shop.add_devices([OLD, OLDER])
+            await shop.add_devices([OLD, OLDER], today())
         assert await names_kept(shop) == names, "nothing keeps an identifier"
     assert number > 8
     assert whole > 0
@@ -195,7 +196,7 @@ async def test_a9_a_registration_that_took_its_tag_at_the_first_claim_is_the_sam
 
 async def test_a9_every_wrong_row_is_told_with_its_line_and_nothing_is_written(shop: Store) -> None:
     same = Registration("umbra", "SAME001")
-    await shop.add_devices([OLD, OLDER, same])
+    await shop.add_devices([OLD, OLDER, same], today())
     refused: list[Refused] = []
     rows = [
         Registration("umbra", "GOOD001"), Refused(3, "unreadable"), Registration("nobody", "GOOD002"),
@@ -221,7 +222,7 @@ async def test_a9_every_wrong_row_is_told_with_its_line_and_nothing_is_written(s
 
 
 async def test_a9_the_good_ones_are_kept_if_that_is_wanted(shop: Store) -> None:
-    await shop.add_devices([OLD, OLDER])
+    await shop.add_devices([OLD, OLDER], today())
     rows = [*fresh(3), Registration("umbra", "OLD0009", "S-OLD-2"), OLD]
     done = await imported(shop, rows, How(keep_good=True))
     assert (done.kept, done.counts.new, done.counts.refused, done.counts.unchanged) == (True, 3, 1, 1)
@@ -236,7 +237,7 @@ async def test_a9_a_dry_run_counts_and_writes_nothing(shop: Store) -> None:
 
 
 async def test_a9_replace_changes_everything_and_frees_what_was_given_up(shop: Store) -> None:
-    await shop.add_devices([OLD, OLDER])
+    await shop.add_devices([OLD, OLDER], today())
     assert not (await imported(shop, CHANGED)).kept
     assert (await imported(shop, CHANGED, How(replace=True))).counts.changed == 2
     assert await registered(shop) == by_name(*CHANGED)
@@ -246,7 +247,7 @@ async def test_a9_replace_changes_everything_and_frees_what_was_given_up(shop: S
 
 async def test_a9_two_lines_about_one_device_are_told(shop: Store) -> None:
     """They share no identifier with each other, only with what is registered."""
-    await shop.add_devices([OLD])
+    await shop.add_devices([OLD], today())
     refused: list[Refused] = []
     rows = [Registration("acme", "OLD0001", model="R3"), Registration("acme", serial_number="S-OLD-1", model="R4")]
     await imported(shop, rows, How(replace=True), refused)
@@ -264,7 +265,7 @@ async def test_a4_who_registers_the_same_meanwhile_wins_or_waits(shop: Store, op
     async def add() -> None:
         if not outcomes:
             try:
-                outcomes.append(await other.add_devices([clash]))
+                outcomes.append(await other.add_devices([clash], today()))
             except DelegatorError as error:
                 outcomes.append(error.kind)
 
@@ -283,7 +284,7 @@ async def test_a4_who_registers_the_same_meanwhile_wins_or_waits(shop: Store, op
 async def test_a4_what_an_import_is_about_is_left_alone_by_others(shop: Store, ask, small) -> None:
     """Neither a claim nor an operator changes a device between its look and its change, or takes a hidden name."""
     unnamed = Registration("acme", serial_number="S-5")
-    await shop.add_devices([OLD, unnamed])
+    await shop.add_devices([OLD, unnamed], today())
     tried = []
 
     async def meddle() -> None:
@@ -294,8 +295,9 @@ async def test_a4_what_an_import_is_about_is_left_alone_by_others(shop: Store, a
         (one,) = (await shop.find(Device("ABC1234", "S-5"))).registrations
         opened = await shop.open_claim(replace(ask(), unnamed=one.device_id))
         tried.append([reason.why.value for reason in opened.reasons])
-        for work in (shop.add_devices([replace(OLD, model="R8")], replace=True), shop.remove_device("OLD0001"),
-                     shop.add_devices([Registration("umbra", "NEW00001")])):
+        for work in (shop.add_devices([replace(OLD, model="R8")], today(), replace=True),
+                     shop.remove_device("OLD0001", today()),
+                     shop.add_devices([Registration("umbra", "NEW00001")], today())):
             with pytest.raises(DelegatorError) as refusal:
                 await work
             tried.append(refusal.value.kind)
@@ -385,7 +387,7 @@ async def test_a9_one_row_hands_over_an_order_before_or_after_its_devices(shop: 
 
 
 async def test_a9_what_a_device_says_itself_goes_before_its_order(shop: Store) -> None:
-    await shop.add_devices([Registration("umbra", "OWN0001", order="4711")])
+    await shop.add_devices([Registration("umbra", "OWN0001", order="4711")], today())
     await shop.orders.add(Order("4711", "acme"), NOW)
     assert await owners(shop) == {"OWN0001": ("umbra", None, False)}
     assert [one.service_tag async for one in shop.devices("umbra")] == ["OWN0001"]
@@ -407,7 +409,7 @@ async def test_a9_an_order_is_never_moved_to_another_customer_in_one_step(shop: 
     assert await shop.orders.get("4711") == Order("4711", "acme", "acme-soap")
     for noun, name in (("customer", "acme"), ("delegate", "acme-soap")):
         with pytest.raises(DelegatorError) as refusal:
-            await shop.remove(noun, name)
+            await shop.remove(noun, name, today())
         assert refusal.value.kind is Kind.CONFLICT
 
 
@@ -421,15 +423,15 @@ async def test_a4_an_order_is_one_row_of_audit_each_way(shop: Store) -> None:
 
 async def test_a4_an_export_is_of_one_moment(shop: Store, opening) -> None:
     """Pages are read one after the other while others register, change and remove."""
-    await shop.add_devices([OLD, OLDER, *fresh(20)])
+    await shop.add_devices([OLD, OLDER, *fresh(20)], today())
     other, before = await opening(), await registered(shop)
     read: list[Registration] = []
     async with shop.fleet.moment() as view:
         assert await view.count() == len(before)
         async for one in view.devices(page=5):
             if not read:
-                await other.remove_device("OLD0002")
-                await other.add_devices([replace(OLD, model="R9")], replace=True)
+                await other.remove_device("OLD0002", today())
+                await other.add_devices([replace(OLD, model="R9")], today(), replace=True)
                 await imported(other, [Registration("acme", f"LATE{n:03}") for n in range(50)])
             read.append(replace(one, device_id=0))
     assert by_name(*read) == before
@@ -439,7 +441,7 @@ async def test_a4_an_export_is_of_one_moment(shop: Store, opening) -> None:
 async def test_a4_a_customers_devices_are_all_found_while_an_import_is_being_tidied(shop: Store, small) -> None:
     """Its own, those of its orders, and one that an import has just taken out of stock."""
     stock = Registration(None, "STOCK01", order="4713")
-    await shop.add_devices([OLD, stock, Registration(None, "BYORDER", order="4711")])
+    await shop.add_devices([OLD, stock, Registration(None, "BYORDER", order="4711")], today())
     await shop.orders.add(Order("4711", "acme"), NOW)
     lists: list[list[str | None]] = []
 

@@ -18,6 +18,8 @@ from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 NEXT = schema_files("sqlite")[-1].number + 1
 
 
@@ -92,7 +94,7 @@ def test_R_migrated_each_file_has_one_of_the_same_name_for_the_other_engine():
 
 async def test_R_migrated_opening_again_keeps_what_is_there(opening_sqlite):
     store = await opening_sqlite()
-    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("acme", "Acme"), today())
     await store.close()
     store = await opening_sqlite()
     assert await store.customers() == [Customer("acme", "Acme")]
@@ -183,7 +185,7 @@ def test_R_migrated_what_takes_something_away_is_no_addition(statement):
 
 async def test_R_migrated_an_older_database_is_brought_up_to_date_in_order_with_its_data(opening_sqlite, with_files):
     store = await opening_sqlite()
-    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("acme", "Acme"), today())
     await store.close()
     with_files(SchemaFile(NEXT, "more", "CREATE TABLE more (x INTEGER) STRICT; INSERT INTO more VALUES (1);"),
                SchemaFile(NEXT + 1, "most", "ALTER TABLE more ADD COLUMN y INTEGER; UPDATE more SET y = 2;"))
@@ -204,7 +206,7 @@ async def test_R_migrated_a_file_that_breaks_in_the_middle_leaves_nothing_of_its
 
 async def test_R_migrated_servers_that_start_at_the_same_moment_on_a_new_database_all_start(opening_sqlite):
     stores = await asyncio.gather(*(opening_sqlite() for _ in range(4)))
-    await stores[0].add_customer(Customer("acme", "Acme"))
+    await stores[0].add_customer(Customer("acme", "Acme"), today())
     assert [len((await store.tables()).customers) for store in stores] == [1] * 4
     assert await rows(stores[3]._driver, "SELECT number FROM revision") == [(2,)]
 

@@ -9,13 +9,15 @@ from delegator.errors import DelegatorError
 from delegator.model import Customer, Registration
 from delegator.store import names, open_named
 
+from ..clock import today
+
 
 async def _fill(where: config.Store, key) -> None:
     store = await open_named(where, key)
     try:
         for name in ("acme", "acme_ltd".replace("_", "-"), "globex"):
-            await store.add_customer(Customer(name, name))
-        await store.add_devices([Registration("acme", "ABC1234", "sn-1"), Registration("acme", "ABD1234")])
+            await store.add_customer(Customer(name, name), today())
+        await store.add_devices([Registration("acme", "ABC1234", "sn-1"), Registration("acme", "ABD1234")], today())
     finally:
         await store.close()
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from delegator.model import Customer, Delegate, Device, Location, Policy, Rule, SoapCallback
 from delegator.routing import Facts, Route, choose
 
+from ..clock import today
+
 OLDER = (
     ("rules", "conditions", "198.51.100.0/24", "::ffff:198.51.100.0/120"),
     ("rules", "conditions", "example.com", "Example.COM."),
@@ -20,11 +22,11 @@ OLDER = (
 
 async def test_rows_of_an_older_release_count_as_they_were_meant(opening_sqlite, tmp_path: Path) -> None:
     store = await opening_sqlite()
-    await store.add_policy(Policy("near", networks=("198.51.100.0/24",), domains=("example.com",)))
-    await store.add_customer(Customer("acme", "Acme", policy="near"))
-    await store.add_delegate(Delegate("one", "acme", SoapCallback("d.acme.example", address="192.0.2.1")))
-    await store.add_rule(Rule("net", "one", network="198.51.100.0/24"))
-    await store.add_rule(Rule("dom", "one", domain="example.com"))
+    await store.add_policy(Policy("near", networks=("198.51.100.0/24",), domains=("example.com",)), today())
+    await store.add_customer(Customer("acme", "Acme", policy="near"), today())
+    await store.add_delegate(Delegate("one", "acme", SoapCallback("d.acme.example", address="192.0.2.1")), today())
+    await store.add_rule(Rule("net", "one", network="198.51.100.0/24"), today())
+    await store.add_rule(Rule("dom", "one", domain="example.com"), today())
     before = await store.tables()
     await store.close()
     (path,) = tmp_path.glob("**/*.db")

@@ -11,13 +11,15 @@ from delegator.policy import Why
 from delegator.store import Outcome
 from delegator.store.inspection import Wanted
 
+from ..clock import today
+
 TAG, OLD, NEW, THIRD = "ABC1234", "key:" + "0a" * 32, "key:" + "1b" * 32, "key:" + "2c" * 32
 
 
 @pytest.fixture
 async def owned(shop):
     await shop.add_devices([Registration("acme", TAG, "SN-1", ("00:1A:2B:3C:4D:5E",), order="4711",
-                                         delegate="acme-hosted")])
+                                         delegate="acme-hosted")], today())
     return shop
 
 
@@ -73,7 +75,7 @@ async def test_A4_a_returned_device_can_be_sold_to_anybody(owned, at) -> None:
     with pytest.raises(DelegatorError, match="in stock already") as refusal:
         await owned.ownership.give_back([TAG], "returned", at(3))
     assert refusal.value.kind is Kind.CONFLICT
-    await owned.add_devices([Registration("umbra", TAG, "SN-1", ("00:1A:2B:3C:4D:5E",))], replace=True)
+    await owned.add_devices([Registration("umbra", TAG, "SN-1", ("00:1A:2B:3C:4D:5E",))], today(), replace=True)
     assert (await owned.ownership.device("SN-1")).customer == "umbra"
 
 
@@ -87,7 +89,7 @@ async def test_A6_to_look_at_a_device_changes_nothing_and_stops_nobody(owned, mo
 
 async def test_A4_a_device_that_an_order_made_its_owners_does_not_stay_so_by_it(shop, at) -> None:
     await shop.orders.add(Order("4711", "acme"), at(0))
-    await shop.add_devices([Registration(None, TAG, order="4711")])
+    await shop.add_devices([Registration(None, TAG, order="4711")], today())
     assert (await shop.ownership.device(TAG)).customer == "acme"
     with pytest.raises(DelegatorError, match=r"order 4711 is of customer acme") as refusal:
         await shop.ownership.give_back([TAG], "4711", at(1))
@@ -97,7 +99,7 @@ async def test_A4_a_device_that_an_order_made_its_owners_does_not_stay_so_by_it(
 
 
 async def test_A4_many_are_returned_or_none(owned, at) -> None:
-    await owned.add_devices([Registration("acme", None, "SN-2"), Registration("umbra", "UMB0001")])
+    await owned.add_devices([Registration("acme", None, "SN-2"), Registration("umbra", "UMB0001")], today())
     with pytest.raises(DelegatorError, match="NOBODY1") as refusal:
         await owned.ownership.give_back([TAG, "SN-2", "NOBODY1"], "returned", at(1))
     assert refusal.value.kind is Kind.NOT_FOUND

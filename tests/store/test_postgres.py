@@ -24,6 +24,8 @@ from delegator.store import Outcome, audit, holders, open_named
 from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
+from ..clock import today
+
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
 
@@ -352,7 +354,7 @@ async def heard(store, wanted) -> None:
 
 async def test_R_seen_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_handshake(opening, monkeypatch):
     here, there = await opening(), await opening()
-    await here.add_customer(Customer("acme", "Acme"))
+    await here.add_customer(Customer("acme", "Acme"), today())
     await there.tables()
     await heard(there, lambda number: number is not None)
     kept = await there.tables()
@@ -363,7 +365,7 @@ async def test_R_seen_while_it_is_told_of_changes_a_delegator_asks_nothing_at_a_
     assert asked == []
     monkeypatch.undo()
     before, began = there._driver.driver.heard, time.monotonic()
-    await here.add_customer(Customer("umbra", "Umbra"))
+    await here.add_customer(Customer("umbra", "Umbra"), today())
     await heard(there, lambda number: number != before)
     assert time.monotonic() - began < 0.5
     assert set((await there.tables()).customers) == {"acme", "umbra"}
@@ -379,7 +381,7 @@ async def test_R_seen_when_it_is_not_told_it_asks(opening, postgres, url):
     ended = postgres.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE "
                          f"'SELECT number FROM revision%' AND datname = '{name}'")
     assert int(ended) >= 1
-    await here.add_customer(Customer("acme", "Acme"))
+    await here.add_customer(Customer("acme", "Acme"), today())
     await heard(there, lambda number: number != before)
     assert set((await there.tables()).customers) == {"acme"}
     await heard(there, lambda number: number is not None and number != before)

@@ -152,7 +152,7 @@ async def test_TB2_a_reader_that_was_made_before_becomes_what_it_is_today(cluste
                 for column in columns} == {which for which, shown in decided().items() if shown}
 
 
-async def test_B2_where_nobody_made_it_it_reads_nothing(cluster):
+async def test_TB2_where_nobody_made_it_it_reads_nothing(cluster):
     """Roles are of the whole server: that there is one for another database gives it no right in this one."""
     make_reader(cluster, cluster.database())
     name = cluster.database(template="template0")

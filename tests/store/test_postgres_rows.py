@@ -23,6 +23,7 @@ from delegator.model import (
 )
 from delegator.store import open_named
 
+from ..clock import today
 from .readers import make_reader, readable, reading
 
 pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
@@ -34,16 +35,16 @@ async def world(postgres, key, ask):
     """A database with two customers that have something in every table that is theirs, and its reader."""
     with postgres.lent() as name:
         store = await open_named(config.Store(url=postgres.url(name)), key)
-        await store.add_policy(Policy("shared", approved_only=False))
+        await store.add_policy(Policy("shared", approved_only=False), today())
         for number, customer in enumerate(CUSTOMERS):
-            await store.add_policy(Policy(f"of-{customer}"))
-            await store.add_customer(Customer(customer, customer.title(), policy=f"of-{customer}"))
+            await store.add_policy(Policy(f"of-{customer}"), today())
+            await store.add_customer(Customer(customer, customer.title(), policy=f"of-{customer}"), today())
             callback = HostedCallback("root", Secret("the secret word"), mail_to="a@example.com")
-            await store.add_delegate(Delegate(f"{customer}-1", customer, callback, policy="shared"))
-            await store.add_rule(Rule(f"rule-{customer}", f"{customer}-1", model=f"M{number}"))
+            await store.add_delegate(Delegate(f"{customer}-1", customer, callback, policy="shared"), today())
+            await store.add_rule(Rule(f"rule-{customer}", f"{customer}-1", model=f"M{number}"), today())
             await store.add_devices([Registration(customer, f"{customer.upper()}{n}", f"SN-{customer}-{n}",
-                                                  (f"00:1A:2B:00:0{number}:0{n}",)) for n in range(3)])
-            await store.approve("shared", [f"{customer.upper()}0"])
+                                                  (f"00:1A:2B:00:0{number}:0{n}",)) for n in range(3)], today())
+            await store.approve("shared", [f"{customer.upper()}0"], today())
             await store.open_and_issue(ask(f"{customer.upper()}0", customer=customer, delegate=f"{customer}-1"),
                                        lambda claim: "the secret word",
                                        Telling((NotificationKind.MAIL,), f"{customer}-1", "delegator", None))

@@ -16,6 +16,8 @@ from delegator.store import Store
 from delegator.store.resealing import PAGE, SEALED, Resealing, _one_of_each, counts
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 OLD, NEW = b"k" * 32, b"n" * 32
 """The first is the key of the `key` fixture."""
 SCHEMA = Path(__file__).parents[2] / "delegator" / "store" / "schema"
@@ -39,7 +41,7 @@ async def sealed(shop: Store, ask, at) -> list[str]:
                                                         f"secret {number}") for number in range(PAGE + 20)))
     issued = [one.claim.claim_id for one in opened]
     await shop.confirm(issued[0], "key:one", Result.DEPLOYED, None, at(1))
-    await shop.add_delegate(Delegate("acme-more", "acme", HostedCallback("root", Secret("planted-password"))))
+    await shop.add_delegate(Delegate("acme-more", "acme", HostedCallback("root", Secret("planted-password"))), today())
     return issued
 
 

@@ -19,6 +19,8 @@ from delegator.store import Outcome, open_store
 from delegator.store.sqlite import GROUP
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
 
 
@@ -118,7 +120,7 @@ async def test_R_drained_closing_finishes_what_waits_and_later_calls_are_told(st
     await asyncio.sleep(0)
     await store.close()
     assert len(await asyncio.gather(*tasks)) == GROUP + 5
-    for late in (store.add_customer(Customer("late", "Late")), store.customers()):
+    for late in (store.add_customer(Customer("late", "Late"), today()), store.customers()):
         with pytest.raises(DelegatorError) as refusal:
             await asyncio.wait_for(late, 5)
         assert refusal.value.kind is Kind.UNAVAILABLE
@@ -148,7 +150,7 @@ async def test_R_sealed_the_database_is_private_whatever_the_umask(tmp_path, key
     before = os.umask(umask)
     try:
         store = await open_store(tmp_path / "new" / "delegator.db", key)
-        await store.add_customer(Customer("acme", "Acme"))
+        await store.add_customer(Customer("acme", "Acme"), today())
         modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in (tmp_path / "new").iterdir()}
         await store.close()
     finally:
@@ -193,7 +195,7 @@ async def test_R_sealed_a_wiped_credential_is_gone_from_the_files(store, ask, at
 
 async def test_R_sealed_no_secret_stands_in_the_files_in_plain_text(shop, ask, tmp_path):
     await shop.open_and_issue(ask(), lambda claim: "correct-horse-battery")
-    await shop.add_devices([Registration("acme", "ABC1234")])
+    await shop.add_devices([Registration("acme", "ABC1234")], today())
     found = b"".join(one.read_bytes() for one in tmp_path.rglob("delegator.db*"))
     assert b"ABC1234" in found
     assert b"correct-horse-battery" not in found

@@ -21,6 +21,8 @@ from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.soundness import ENOUGH, require_sound, troubles
 
+from ..clock import today
+
 FILES = schema_files("sqlite")
 COLUMNS = "abc"
 MANY = ENOUGH + 50
@@ -85,8 +87,8 @@ def before(path: Path, opening_sqlite, as_of) -> Callable[[], Awaitable[None]]:
     async def made() -> None:
         with as_of(9):
             store = await opening_sqlite()
-            await store.add_policy(Policy("rollout", approved_only=True))
-            await store.approve("rollout", [f"TAG{number:04}" for number in range(MANY)])
+            await store.add_policy(Policy("rollout", approved_only=True), today())
+            await store.approve("rollout", [f"TAG{number:04}" for number in range(MANY)], today())
             await store.close()
     return made
 
@@ -99,7 +101,7 @@ async def test_R_kept_a_database_with_approved_tags_from_before_is_started_and_h
     backup.examine(path)
     store = await opening_sqlite()
     assert await store.approved("rollout") == [f"TAG{number:04}" for number in range(MANY)]
-    await store.remove("policy", "rollout")
+    await store.remove("policy", "rollout", today())
     assert await store.approved("rollout") == [], "they go with their policy, as before"
 
 

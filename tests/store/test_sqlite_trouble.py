@@ -19,6 +19,8 @@ from delegator.store import Outcome, open_store
 from delegator.store import sqlite as sqlite_driver
 from delegator.store.soundness import require_sound
 
+from ..clock import today
+
 ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
 
 
@@ -201,7 +203,7 @@ async def test_R_later_a_page_that_breaks_later_makes_the_store_unavailable_not_
     assert "delegator restore" in damaged.value.hint
     store = await opening_sqlite()
     await all_told([store.open_claim(ask("TAG0001")), store.open_claim(ask("NEW0001"))])
-    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("acme", "Acme"), today())
 
 
 @pytest.mark.parametrize("small", [True, False])

@@ -18,6 +18,8 @@ from delegator.store.reconciling import Verdict
 from delegator.store.statements import GRACE
 from delegator.store.transaction import Query
 
+from ..clock import today
+
 JANUARY, FEBRUARY, MARCH = Month(2026, 1), Month(2026, 2), Month(2026, 3)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 STANDARD = Plan("standard", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackWay.SSH: Decimal("0.40")}, Decimal("9.90"))
@@ -134,7 +136,7 @@ async def test_A11_a_closed_month_stays_as_it_was_stated_and_what_changes_is_a_c
         ("acme", "soap", 5, 1, "1.00"), ("acme", "ssh", 1, 1, "0.00"), ("acme", "base fee", 1, 0, "9.90"),
         ("umbra", "soap", 1, 0, "None")]
     await issued(7)
-    await shop.add_customer(replace((await shop.customers())[0], title="Renamed"), replace=True)
+    await shop.add_customer(replace((await shop.customers())[0], title="Renamed"), today(), replace=True)
     assert await shop.statements.statement(JANUARY) == before
     counted = await shop.statements.lines(JANUARY, await counts(shop))
     assert [(one.customer, one.item, one.stated, one.counted, str(one.difference))

@@ -18,6 +18,8 @@ from delegator.store import Outcome
 from delegator.store.inspection import Wanted
 from delegator.store.transfers import Side, stated
 
+from ..clock import today
+
 TAG, NUMBER = "ABC1234", "0" * 31 + "1"
 ACCEPTED, DECLINED, WITHDRAWN = TransferState.ACCEPTED, TransferState.DECLINED, TransferState.WITHDRAWN
 
@@ -34,7 +36,8 @@ def key_pair(kind: str = "ed25519"):
 @pytest.fixture
 async def owned(shop):
     await shop.add_devices([Registration("acme", TAG, "SN-1", order="4711", delegate="acme-hosted"),
-                            Registration("acme", None, "SN-2", order="4711"), Registration("umbra", "UMB0001")])
+                            Registration("acme", None, "SN-2", order="4711"), Registration("umbra",
+                                                                                           "UMB0001")], today())
     return shop
 
 
@@ -127,7 +130,7 @@ async def test_A4_each_step_is_one_customers_and_no_others(owned, offer, end, to
 
 
 async def test_A4_a_device_has_one_open_offer(owned, offer, end) -> None:
-    await owned.add_customer(replace((await owned.customers())[0], name="third", title="Third"))
+    await owned.add_customer(replace((await owned.customers())[0], name="third", title="Third"), today())
     await offer()
     for name in (TAG, "SN-1"):
         await refused(Kind.CONFLICT, offer(name, number="2" * 32, to="third"), "offered to umbra already")
@@ -174,7 +177,7 @@ async def test_A4_a_device_that_is_not_the_owners_any_more_cannot_be_accepted(ow
         return
     await owned.ownership.give_back([TAG], "returned", at(0.5))
     if how == "returned and sold":
-        await owned.add_devices([Registration("acme", TAG, "SN-1")], replace=True)
+        await owned.add_devices([Registration("acme", TAG, "SN-1")], today(), replace=True)
     await refused(Kind.CONFLICT, end(ACCEPTED, "umbra", NUMBER), "over: withdrawn")
     assert (await steps(owned))[-1] == ("transfer.withdrawn", "acme")
 
@@ -288,7 +291,7 @@ async def test_A4_a_row_of_a_transfer_that_was_changed_breaks_the_chain(owned, o
 
 async def test_A4_setting_a_customers_key_is_on_record_and_it_goes_with_the_customer(owned, at) -> None:
     _, public = key_pair()
-    await owned.add_customer(replace((await owned.customers())[0], name="third", title="Third"))
+    await owned.add_customer(replace((await owned.customers())[0], name="third", title="Third"), today())
     await owned.ownership.set_key("third", public, at(1))
     assert await owned.ownership.key("third") == public
     await owned.ownership.set_key("third", None, at(2))
@@ -296,7 +299,7 @@ async def test_A4_setting_a_customers_key_is_on_record_and_it_goes_with_the_cust
     rows = await owned.audit.list(Wanted(act="customer.signing_key_set"), 9)
     assert [row.entry.detail["key"] for row in reversed(rows)] == [signing.fingerprint(public), None]
     await owned.ownership.set_key("third", public, at(3))
-    await owned.remove("customer", "third")
+    await owned.remove("customer", "third", today())
     assert await owned.ownership.key("third") is None
     await refused(Kind.NOT_FOUND, owned.ownership.set_key("third", public, at(4)), "no customer named third")
 
@@ -308,7 +311,7 @@ async def test_A8_a_device_that_changes_hands_while_it_asks_is_not_claimed_for_i
     name = "SN-2"
     if how == "order removed":
         await owned.orders.add(Order("4713", "acme"), at(0))
-        await owned.add_devices([Registration(None, None, "SN-3", order="4713")])
+        await owned.add_devices([Registration(None, None, "SN-3", order="4713")], today())
         name = "SN-3"
     found = await owned.ownership.device(name)
     asked = replace(ask("TAG0009", minute=2), owned=found.device_id)

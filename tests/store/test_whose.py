@@ -22,6 +22,8 @@ from delegator.store.devices import names_of
 from delegator.store.importing import How
 from delegator.store.spool import Refused, Said, Spool
 
+from ..clock import today
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MAC, OTHER_MAC = "00:1A:2B:00:00:01", "00:1A:2B:00:00:05"
 OWN = Registration("acme", "REP0001", "SR-1", (MAC,), delegate="acme-soap")
@@ -56,7 +58,7 @@ async def by_import_of_some_columns(store: Store, row: Registration) -> object:
 
 
 async def by_add(store: Store, row: Registration) -> object:
-    return await store.add_devices([row], replace=True)
+    return await store.add_devices([row], today(), replace=True)
 
 
 async def by_change(store: Store, row: Registration) -> object:
@@ -66,7 +68,7 @@ async def by_change(store: Store, row: Registration) -> object:
                 if getattr(row, name)}
         with contextlib.suppress(DelegatorError):
             await store.fleet.change(one.service_tag or str(one.serial_number), lambda was, said=said, one=one: replace(
-                was, **said, service_tag=one.service_tag or row.service_tag))
+                was, **said, service_tag=one.service_tag or row.service_tag), today())
 
 
 ROADS: tuple[Callable[[Store, Registration], Awaitable[object]], ...] = (
@@ -77,7 +79,7 @@ ROADS: tuple[Callable[[Store, Registration], Awaitable[object]], ...] = (
 async def sold(shop: Store) -> Store:
     await shop.orders.add(Order("7001", "acme", "acme-soap"), NOW)
     await shop.orders.add(Order("8001", "umbra"), NOW)
-    await shop.add_devices(ALL)
+    await shop.add_devices(ALL, today())
     return shop
 
 
@@ -114,7 +116,7 @@ async def test_a9_whatever_a_row_says_nobodys_device_is_renamed_or_moved(
         if not fresh:
             for one in before.values():
                 await sold.fleet.remove(one, NOW)
-            await sold.add_devices(ALL)
+            await sold.add_devices(ALL, today())
             before = await standing(sold)
         with contextlib.suppress(DelegatorError):
             await road(sold, row)
@@ -127,7 +129,7 @@ async def refused(sold: Store, row: Registration) -> str:
     """By an import and by an addition alike: the words of the import."""
     before = await standing(sold)
     with pytest.raises(DelegatorError) as refusal:
-        await sold.add_devices([row], replace=True)
+        await sold.add_devices([row], today(), replace=True)
     assert refusal.value.kind is Kind.CONFLICT
     told = {dry: await imported(sold, row, How(replace=True, dry_run=dry)) for dry in (True, False)}
     assert told[True] == told[False] == [Refused(2, refusal.value.detail)]
@@ -165,7 +167,7 @@ async def test_a9_a_row_finds_its_device_by_the_tag_whatever_else_it_says(sold: 
 async def test_a9_what_has_an_owner_by_its_row_or_its_order_stays_the_owners(sold: Store, row: Registration) -> None:
     assert "acme" not in await refused(sold, row), "whoever asks may be a customer"
     with pytest.raises(Owned) as refusal:
-        await sold.add_devices([row], replace=True)
+        await sold.add_devices([row], today(), replace=True)
     assert "is acme's" in refusal.value.told
     assert refusal.value.hint.count("delegator devices return") == 1
     assert ("transfers offer" in refusal.value.hint) is (row.order != "9001")

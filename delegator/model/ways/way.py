@@ -46,6 +46,10 @@ class Reached(msgspec.Struct, frozen=True):
 
     way: ClassVar[CallbackWay]
     said: ClassVar[tuple[Said, ...]]
+    forms: ClassVar[Mapping[str, str]]
+    """The form of each field, by which pages and interfaces take it: known by name to the desk."""
+    together: ClassVar[Mapping[str, str]] = {}
+    """Fields that are no use without another one."""
     shown: ClassVar[str]
     """What a list shows of it: fields by name, and `where`, host and port."""
     unsaid: ClassVar[Mapping[str, object]] = {}

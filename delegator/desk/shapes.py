@@ -7,12 +7,18 @@ Must not live here: layout (console).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from delegator.model import Claim, Customer, Delegate, Notification, Order, Policy, Registration, Rule
 from delegator.model.enrolled import Contest, Enrolled
 from delegator.model.owned import Board, Transfer
+
+if TYPE_CHECKING:
+    from delegator.model.audited import Entry, Record
+    from delegator.model.billed import Correction, Line, Month, Period, Plan, Statement, Total
 
 Shape = dict[str, object]
 
@@ -124,3 +130,76 @@ def notification(value: Notification) -> Shape:
             "claim_id": value.claim_id, "subject": value.subject, "customer": value.customer,
             "delegate": value.recipient, **facts, "attempts": value.attempts, "last_error": value.last_error,
             "created_at": at(value.at), "give_up_at": at(value.give_up_at), "ended_at": at(value.ended_at)}
+
+
+# --- the audit ------------------------------------------------------------------------------------------------------
+
+
+def record(value: Record) -> Shape:
+    """A row of the audit."""
+    entry = value.entry
+    return {"row": value.name, "chain": value.chain, "number": value.number, "at": at(entry.at),
+            "until": at(entry.until), "repeated": entry.repeated, "act": entry.act.value, "actor": entry.actor,
+            "peer": entry.peer, "outcome": entry.outcome, "service_tag": entry.service_tag,
+            "customer": entry.customer, "delegate": entry.delegate, "claim_id": entry.claim_id,
+            "reasons": list(entry.reasons), "detail": dict(entry.detail), "hash": value.hash.hex()}
+
+
+def signature(entry: Entry) -> Shape:
+    """What a row of audit holds of a signature, checked here and now with nothing but the row; empty for a row without
+    one. It must be of what the row says."""
+    from delegator.signing import Signed, fingerprint
+
+    parts = [entry.detail.get(name) for name in ("statement", "signature", "public_key")]
+    if not any(parts):
+        return {}
+    signed = Signed(*map(str, parts))
+    holds = signed.holds and signed.says({**entry.detail, "act": entry.act.value})
+    return {"signature": "holds" if holds else "does not hold", "statement": signed.statement,
+            "key": fingerprint(signed.public_key)[:16] if holds else None}
+
+
+# --- billing ------------------------------------------------------------------------------------------------------
+
+
+_LINE = ("customer", "title", "item", "quantity", "confirmed", "included", "billable", "unit_price", "amount",
+         "currency", "plan", "plan_version")
+
+
+def plan(value: Plan) -> Shape:
+    """Money as text, so that no reader makes a float of it."""
+    return {"name": value.name, "version": value.version, "since": str(value.since), "currency": value.currency,
+            "included": value.included, "price": format(value.price, "f"),
+            "prices": {kind.value: format(price, "f") for kind, price in value.prices.items()},
+            "base_fee": format(value.base_fee, "f")}
+
+
+def period(value: Period) -> Shape:
+    return {"month": str(value.month), "zone": value.zone, "from": at(value.begins), "until": at(value.ends)}
+
+
+def closing(stated: Statement | None) -> Shape:
+    """When a month was closed, by whom, and the digest of what was stated; nothing of it for one that is open."""
+    if stated is None:
+        return {"closed_at": None, "closed_by": None, "digest": None}
+    return {"closed_at": at(stated.closed_at), "closed_by": stated.closed_by, "digest": stated.digest}
+
+
+def money(value: Decimal | None) -> str | None:
+    return None if value is None else format(value, "f")
+
+
+def line(value: Line) -> Shape:
+    """A line of an invoice. Money as text, so that no reader makes a float of it."""
+    return {**{name: getattr(value, name) for name in _LINE}, "month": str(value.month),
+            "unit_price": money(value.unit_price), "amount": money(value.amount), "correction": False}
+
+
+def correction(month: Month, one: Correction) -> Shape:
+    return {"month": str(month), "customer": one.customer, "item": one.item, "stated": one.stated,
+            "counted": one.counted, "quantity": one.counted - one.stated, "amount": money(one.difference),
+            "currency": one.currency, "correction": True}
+
+
+def total(one: Total) -> Shape:
+    return {"currency": one.currency, "quantity": one.quantity, "billable": one.billable, "amount": money(one.amount)}

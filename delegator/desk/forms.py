@@ -1,8 +1,9 @@
-"""The forms that words on the command line must have. Each function takes a word and returns a value.
+"""The forms that words must have which people write, wherever they write them. Each function takes a word and returns a
+value.
 
-They are given to click as parameter types; click shows a function's name as the placeholder in its help.
-The invariant: a word that does not fit is refused with the form it should have had, before anything is touched.
-Must not live here: rules between several words (the commands).
+The invariant: a word that does not fit is refused by ValueError with the form it should have had, before anything is
+touched.
+Must not live here: rules between several words (the sheets), how a door shows a refusal.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import difflib
 import re
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from urllib.parse import urlsplit
-
-import click
 
 from delegator import model
 from delegator.domains import PREFIX, domain_of
 from delegator.model import CallbackWay, Opening, SoapCallback, hours, places
+from delegator.model.billed import CURRENCY, Month, amount
 
 _NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
 _TAG_WORDS = "5 to 20 of A-Z and 0-9"
@@ -26,16 +27,19 @@ _HOST_WORDS = "letters, digits and '-' between dots"
 _LONGEST_LEASE = timedelta(days=366)
 _DURATION = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_SSH = re.compile(r"(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
+_SSH = re.compile(rf"(?P<user>{_USER})@(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)"
                   r"(:(?P<port>[0-9]{1,5}))?")
+_PATH = r"/[!-~]*"
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>[0-9]{1,5}))?(?P<path>/[!-~]*)?")
+_SOAP = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+)(:(?P<port>[0-9]{1,5}))?"
+                   rf"(?P<path>{_PATH})?")
 
 
 def matching(pattern: re.Pattern[str], text: str, words: str) -> str:
-    """The text, or a refusal with the words that say the form. Raises BadParameter."""
+    """The text, or a refusal with the words that say the form. Raises ValueError."""
     if pattern.fullmatch(text) is None:
-        raise click.BadParameter(f"{text[:64]!a} must be {words}" + _guess(pattern, text))
+        raise ValueError(f"{text[:64]!a} must be {words}" + _guess(pattern, text))
     return text
 
 
@@ -72,14 +76,14 @@ def _identifying(pattern: re.Pattern[str], text: str, words: str) -> str:
 
 def _no_placeholder(text: str) -> str:
     if len(set(filter(str.isalnum, text))) > 1 and model.is_placeholder_serial(text.strip()):
-        raise click.BadParameter(f"{text[:64]!a} is a placeholder, leave the cell empty: it identifies no device")
+        raise ValueError(f"{text[:64]!a} is a placeholder, leave the cell empty: it identifies no device")
     return text
 
 
 def own_serial(text: str) -> str:
     """One to register a device by: thousands of machines say a placeholder, and it finds none of them."""
     if any(map(str.isalnum, text)) and model.is_placeholder_serial(text.strip()):
-        raise click.BadParameter(f"{text[:64]!a} is what firmware says where nobody wrote a serial number, and "
+        raise ValueError(f"{text[:64]!a} is what firmware says where nobody wrote a serial number, and "
                                  "identifies no device: leave it away")
     return serial(text)
 
@@ -88,7 +92,7 @@ def own_mac(text: str) -> str:
     """The same of an address."""
     found = mac(text)
     if model.is_placeholder_mac(found):
-        raise click.BadParameter(f"{found} is no interface's own address, and identifies no device: leave it away")
+        raise ValueError(f"{found} is no interface's own address, and identifies no device: leave it away")
     return found
 
 
@@ -102,7 +106,7 @@ def identifier(text: str) -> str:
     except ValueError:
         _no_placeholder(text)
         near = _guess(model.SERVICE_TAG, text) or _guess(model.SERIAL_NUMBER, text)
-        raise click.BadParameter(f"{text[:64]!a} must be a service tag ({_TAG_WORDS}), a serial number "
+        raise ValueError(f"{text[:64]!a} must be a service tag ({_TAG_WORDS}), a serial number "
                                  f"({_SERIAL_WORDS}) or a MAC address{near}") from None
 
 
@@ -117,7 +121,7 @@ def claim_id(text: str) -> str:
 def words(text: str) -> str:
     """A title or an order number: anything that can be printed."""
     if not 1 <= len(text.strip()) <= 200 or not text.isprintable():
-        raise click.BadParameter(f"{text[:64]!a} must be 1 to 200 printable characters")
+        raise ValueError(f"{text[:64]!a} must be 1 to 200 printable characters")
     return text.strip()
 
 
@@ -127,7 +131,7 @@ def mac(text: str) -> str:
     except ValueError as error:
         _no_placeholder(text)
         near = _near_mac(text)
-        raise click.BadParameter(f"{error}, such as 00:1A:2B:3C:4D:5E" + near) from None
+        raise ValueError(f"{error}, such as 00:1A:2B:3C:4D:5E" + near) from None
 
 
 def _near_mac(text: str) -> str:
@@ -158,14 +162,14 @@ def delegator(text: str) -> str:
     try:
         return places.normal_delegator(text)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise ValueError(str(error)) from None
 
 
 def ip(text: str) -> str:
     try:
         return places.normal_address(text)
     except ValueError:
-        raise click.BadParameter(f"{text[:64]!a} is not an IP address, such as 192.0.2.7 or 2001:db8::7") from None
+        raise ValueError(f"{text[:64]!a} is not an IP address, such as 192.0.2.7 or 2001:db8::7") from None
 
 
 def network(text: str) -> str:
@@ -173,13 +177,13 @@ def network(text: str) -> str:
     try:
         near = places.meant(text)
     except ValueError:
-        raise click.BadParameter(f"{text[:64]!a} is not a network; such as 192.0.2.0/24") from None
+        raise ValueError(f"{text[:64]!a} is not a network; such as 192.0.2.0/24") from None
     if near is None or places.is_empty(near):
-        raise click.BadParameter(f"{text} holds no address that anybody has; for all of IPv4 write 0.0.0.0/0")
+        raise ValueError(f"{text} holds no address that anybody has; for all of IPv4 write 0.0.0.0/0")
     try:
         return places.normal_network(text)
     except ValueError:
-        raise click.BadParameter(f"{text[:64]!a} is not a network; did you mean {near}?") from None
+        raise ValueError(f"{text[:64]!a} is not a network; did you mean {near}?") from None
 
 
 def address(text: str) -> str:
@@ -195,8 +199,17 @@ def soap(text: str) -> SoapCallback:
     found = _SOAP.fullmatch(text)
     port = int(found["port"] or 443) if found else 0
     if found is None or not 1 <= port <= 65535:
-        raise click.BadParameter(f"{text[:80]!a} must be HOST[:PORT][/path], such as delegate.acme.example:8443/soap")
+        raise ValueError(f"{text[:80]!a} must be HOST[:PORT][/path], such as delegate.acme.example:8443/soap")
     return SoapCallback(address(found["host"].strip("[]")), port, found["path"] or "/")
+
+
+def path(text: str) -> str:
+    """Where a server answers."""
+    return matching(re.compile(_PATH), text, "a path such as /soap")
+
+
+def ssh_user(text: str) -> str:
+    return matching(re.compile(_USER), text, "a user's name such as delegator")
 
 
 def ssh(text: str) -> tuple[str, str, int]:
@@ -204,7 +217,7 @@ def ssh(text: str) -> tuple[str, str, int]:
     found = _SSH.fullmatch(text)
     port = int(found["port"] or 22) if found else 0
     if found is None or not 1 <= port <= 65535:
-        raise click.BadParameter(f"{text[:80]!a} must be USER@HOST[:PORT], such as delegator@delegate.acme.example:22")
+        raise ValueError(f"{text[:80]!a} must be USER@HOST[:PORT], such as delegator@delegate.acme.example:22")
     return found["user"], address(found["host"].strip("[]")), port
 
 
@@ -220,7 +233,7 @@ def host_key(text: str) -> str:
     try:
         return str(host_key_in(text))
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise ValueError(str(error)) from None
 
 
 def ssh_command(text: str) -> str:
@@ -230,8 +243,18 @@ def ssh_command(text: str) -> str:
     try:
         check_command(text)
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise ValueError(str(error)) from None
     return text
+
+
+def place(text: str) -> str:
+    """A file or folder on this machine."""
+    return matching(re.compile(r"/[^\0]*"), text, "an absolute path such as /opt/acme/credential")
+
+
+def argument(text: str) -> str:
+    """A word that a program is given."""
+    return matching(re.compile(r"[^\0]*"), text, "text without NUL")
 
 
 def function(text: str) -> str:
@@ -241,9 +264,9 @@ def function(text: str) -> str:
 def url(text: str) -> str:
     """Where devices go next: https, a host, no credentials."""
     if places.names_user(text):
-        raise click.BadParameter("an address with a user or a password in it is told to nobody: leave that out")
+        raise ValueError("an address with a user or a password in it is told to nobody: leave that out")
     if not places.is_https(text):
-        raise click.BadParameter(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
+        raise ValueError(f"{text[:80]!a} must be an https address such as https://delegate.acme.example/start")
     host = urlsplit(text).netloc.partition(":")[0]
     return text.replace(host, host.removesuffix("."), 1)
 
@@ -251,10 +274,13 @@ def url(text: str) -> str:
 NOBODY = "none"
 
 
+def mailbox(text: str) -> str:
+    return matching(model.MAIL_ADDRESS, text, "a plain mail address, such as admin@acme.example")
+
+
 def mail_address(text: str) -> str:
     """A plain mailbox, or `none`."""
-    return text if text == NOBODY else matching(model.MAIL_ADDRESS, text, "a plain mail address, such as "
-                                                "admin@acme.example")
+    return text if text == NOBODY else mailbox(text)
 
 
 def webhook_url(text: str) -> str:
@@ -271,8 +297,8 @@ def moment(text: str) -> datetime:
         if found.tzinfo is not None:
             return found.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text[:64]!a} is not a time such as 2026-03-01T08:00:00Z, or a date") from None
-    raise click.BadParameter(f"{text} does not say its time zone: write {found.isoformat()}Z for UTC, "
+        raise ValueError(f"{text[:64]!a} is not a time such as 2026-03-01T08:00:00Z, or a date") from None
+    raise ValueError(f"{text} does not say its time zone: write {found.isoformat()}Z for UTC, "
                              f"or {found.isoformat()}+01:00")
 
 
@@ -281,8 +307,30 @@ def duration(text: str) -> timedelta:
     found = _DURATION.fullmatch(text)
     value = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta()
     if not timedelta() < value <= _LONGEST_LEASE:
-        raise click.BadParameter(f"{text[:64]!a} must be a number and s, m, h or d, such as 24h; 366d at most")
+        raise ValueError(f"{text[:64]!a} must be a number and s, m, h or d, such as 24h; 366d at most")
     return value
+
+
+def month(text: str) -> Month:
+    """A month of the calendar, such as 2026-11."""
+    return Month.of(text)
+
+
+def fee(text: str) -> Decimal:
+    """A price or fee, such as 0.25."""
+    return amount(text)
+
+
+def currency(text: str) -> str:
+    return matching(CURRENCY, text, "a currency such as EUR, three capital letters (ISO 4217)")
+
+
+def fingerprint(text: str) -> str:
+    """Of a key: hexadecimal digits, with or without colons."""
+    plain = text.replace(":", "").lower()
+    if re.fullmatch("[0-9a-f]{64}", plain) is None:
+        raise ValueError("a key's fingerprint is SHA-256, 64 hexadecimal digits; see: python -m pki show")
+    return plain
 
 
 def opening(text: str) -> Opening:
@@ -290,9 +338,9 @@ def opening(text: str) -> Opening:
     try:
         found = hours.opening(text)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; write {hours.FORM}") from None
+        raise ValueError(f"{error}; write {hours.FORM}") from None
     if not hours.is_known(found.zone):
-        raise click.BadParameter(f"time zone {found.zone} is not known on this machine" + _near_zone(found.zone))
+        raise ValueError(f"time zone {found.zone} is not known on this machine" + _near_zone(found.zone))
     return found
 
 
@@ -312,4 +360,4 @@ def callbacks(text: str) -> frozenset[CallbackWay]:
         return frozenset(CallbackWay(one.strip()) for one in text.split(","))
     except ValueError:
         known = ", ".join(kind.value for kind in CallbackWay)
-        raise click.BadParameter(f"{text[:64]!a} must be some of {known}, separated by commas") from None
+        raise ValueError(f"{text[:64]!a} must be some of {known}, separated by commas") from None

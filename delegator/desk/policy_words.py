@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from delegator.cli import shapes
+from delegator.desk import shapes
 from delegator.model import IdentityRule, Policy
 
 _IDENTITY = {IdentityRule.OWN: "with its own certificate", IdentityRule.SHARED: "with the shared certificate",

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+import msgspec
+
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import OBSTACLES
 from delegator.judgement import Judgement, judge, refusal
@@ -94,6 +96,17 @@ async def explain(store: Store, question: Question, domains: Domains | None = No
     enrolled = next((one for one in await store.enrolments.of_tag(tag) if one.forgotten_at is None), None)
     return Explanation(question, registration, judgement, counts, history.standing,
                        said if enrolled is None else _enrolled(said, enrolled, history.standing, question))
+
+
+async def as_registered(store: Store, device: Device) -> Device:
+    """A device that says what it is registered with, where the question does not say otherwise."""
+    found = registered(device, (await store.find(device)).registrations)
+    if found is None or found[0].service_tag is None:
+        return device
+    known = found[0]
+    return msgspec.structs.replace(device, serial_number=device.serial_number or known.serial_number,
+                                   mac_addresses=device.mac_addresses or known.mac_addresses,
+                                   model=device.model or known.model)
 
 
 def repaired(said: Verdict, known: list[Board], question: Question) -> Verdict:

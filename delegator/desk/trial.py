@@ -16,7 +16,7 @@ from datetime import datetime
 
 import msgspec
 
-from delegator.cli.explanation import Counts, Question, Verdict, expired, lapsed, unrouted, verdict
+from delegator.desk.explanation import Counts, Question, Verdict, expired, lapsed, unrouted, verdict
 from delegator.errors import DelegatorError, Kind
 from delegator.judgement import Judgement, judge
 from delegator.model import ClaimState, Customer, Delegate, Device, IdentityKind, Location, Policy, Registration

@@ -1,4 +1,4 @@
-"""Rows of a file of devices, read into what a spool holds.
+"""Rows of files: devices, read into what a spool holds; orders; lists of devices by one identifier.
 
 The invariants: every row that is wrong is told with its line number, and with everything that is wrong with it; a row
 that is accepted is one that the store's forms accept, whichever of the two ways it took through here.
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-import click
-
-from delegator.cli import forms
-from delegator.model import SERIAL_NUMBER, SERVICE_TAG, is_placeholder_mac, is_placeholder_serial
+from delegator.desk import forms
+from delegator.desk.refusals import Wrong
+from delegator.model import SERIAL_NUMBER, SERVICE_TAG, Order, is_placeholder_mac, is_placeholder_serial
+from delegator.store.orders import MOST
 from delegator.store.spool import Refused, Said
 from pki.tables import ABSENT, Record, Values
 
@@ -105,9 +105,9 @@ class Rows:
         """Raises ValueError with everything that is wrong."""
         fields = dict(zip(COLUMNS, values, strict=True))
         wrong: list[str] = []
-        good = {name: converted(name, form, fields[name], wrong) for name, form in _FORMS.items()}
+        good = {name: _cell(name, form, fields[name], wrong) for name, form in _FORMS.items()}
         parts = _parts(fields["mac_addresses"])
-        macs = [mac for part in parts if (mac := converted("mac_addresses", forms.mac, part, wrong)) is not None]
+        macs = [mac for part in parts if (mac := _cell("mac_addresses", forms.mac, part, wrong)) is not None]
         owner = self._owner(fields, good, wrong)
         wrong += [f"{name}: {value} is a MAC address; several of them in one cell are quoted, or parted by spaces"
                   for name in ("model", "order") if (value := good[name]) and _ONE_MAC(value)]
@@ -159,7 +159,14 @@ def _listed(macs: object) -> str:
     raise TypeError
 
 
-def converted(name: str, form: Callable[[str], str], value: object, wrong: list[str]) -> str | None:
+def _parts(value: object) -> list[object]:
+    """A list, or text with semicolons, commas or spaces in between."""
+    if isinstance(value, list):
+        return value
+    return [*re.split(r"[;,\s]+", value)] if isinstance(value, str) else [value]
+
+
+def _cell(name: str, form: Callable[[str], str], value: object, wrong: list[str]) -> str | None:
     """The value in its form; None where there is none, or where it does not fit, which `wrong` then tells."""
     if value is None or value is ABSENT:
         return None
@@ -171,13 +178,79 @@ def converted(name: str, form: Callable[[str], str], value: object, wrong: list[
         return None
     try:
         return form(text)
-    except click.BadParameter as error:
-        wrong.append(f"{name}: {error.message}")
+    except ValueError as error:
+        wrong.append(f"{name}: {error}")
         return None
 
 
-def _parts(value: object) -> list[object]:
-    """A list, or text with semicolons, commas or spaces in between."""
-    if isinstance(value, list):
-        return value
-    return [*re.split(r"[;,\s]+", value)] if isinstance(value, str) else [value]
+# --- orders -------------------------------------------------------------------------------------------------------
+
+
+ORDER = ("order", "customer", "delegate")
+_ORDER_FORMS: dict[str, Callable[[str], str]] = {"order": forms.words, "customer": forms.name, "delegate": forms.name}
+
+
+def orders(records: Iterable[Record], customer: str | None) -> tuple[list[tuple[int, Order]], list[Refused]]:
+    """Orders with their lines, each number once, and the lines that are wrong; `customer` has those that do not say
+    whose they are. No more are read than can be taken, so that they do not fill the memory."""
+    good: list[tuple[int, Order]] = []
+    refused: list[Refused] = []
+    seen: dict[str, int] = {}
+    for line, values in records:
+        try:
+            order = _order(values, customer)
+            if seen.setdefault(order.number, line) != line:
+                raise ValueError(f"order {order.number} stands on line {seen[order.number]} already")
+            good.append((line, order))
+        except ValueError as error:
+            refused.append(Refused(line, str(error)))
+        if len(good) + len(refused) > 2 * MOST:
+            break
+    return good, refused
+
+
+def _order(values: Values | str, customer: str | None) -> Order:
+    """Raises ValueError with everything that is wrong."""
+    if isinstance(values, str):
+        raise ValueError(values)
+    wrong: list[str] = []
+    good = {name: _cell(name, _ORDER_FORMS[name], value, wrong) for name, value in zip(ORDER, values, strict=True)}
+    said = good["customer"]
+    if said and customer and said != customer:
+        wrong.append(f"customer: the row says {said}, the command {customer}")
+    if not (said or customer):
+        wrong.append("customer: neither the row nor --customer says it")
+    if not good["order"]:
+        wrong.append("order: is missing")
+    if wrong:
+        raise Wrong(wrong)
+    return Order(str(good["order"]), str(said or customer), good["delegate"])
+
+
+# --- lists --------------------------------------------------------------------------------------------------------
+
+
+LISTED = ("service_tag",)
+
+
+def listed(records: Iterable[Record], form: Callable[[str], str]) -> list[str]:
+    """Each device once, in order, by what `form` makes of its cell. Raises Wrong naming every line that is."""
+    found: dict[str, None] = {}
+    wrong: list[str] = []
+    for line, values in records:
+        try:
+            found[_named(values, form)] = None
+        except ValueError as error:
+            wrong.append(f"line {line}: {error}")
+    if wrong:
+        raise Wrong(wrong)
+    return list(found)
+
+
+def _named(values: Values | str, form: Callable[[str], str]) -> str:
+    if isinstance(values, str):
+        raise ValueError(values)
+    (value,) = values
+    if not isinstance(value, str):
+        raise ValueError(f"{LISTED[0]} must be a string")
+    return form(value.strip(_BLANKS))
