@@ -128,7 +128,7 @@ KNOWING = {
     *(f"model/ways/{way.value}.py" for way in CallbackWay), *(f"callbacks/{way.value}.py" for way in CallbackWay),
     "model/ways/__init__.py", "model/__init__.py", "callbacks/calling.py", "callbacks/ssh_session.py",
     "domains.py",  # a delegate found by the DNS is a server
-    "cli/forms.py",  # HOST:PORT/path of a server
+    "desk/forms.py",  # HOST:PORT/path of a server
     "demo/world.py"}
 """Who may know one way from another."""
 
