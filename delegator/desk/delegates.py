@@ -1,104 +1,71 @@
-"""A delegate as people say it, and how it is reached: the fields of each kind of callback, what must go together, and
+"""A delegate as people say it, and how it is reached: the fields of its way in their forms, what must go together, and
 what can be known of one here before a device depends on it.
 
-The invariants: exactly one kind of callback is said; of one that is changed, what is not said keeps its value; a
-password or user name names no gap that nobody fills; what cannot work is refused.
-Must not live here: connecting to one (reach), calling one (callbacks), options and files (cli.reaching, cli.files).
+The invariants: exactly one way is said; of one that is changed, what is not said keeps its value; what cannot work is
+refused.
+Must not live here: which fields a way has (model.ways), calling one (callbacks), options and files (cli.reaching,
+cli.files).
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from delegator.callbacks import calling
 from delegator.desk import contents, forms
 from delegator.desk.refusals import Clash, Unfit
 from delegator.desk.registering import PRIORITY, WEIGHT
 from delegator.desk.sheets import Field, Range, Read, Sheet, many, switch, text
-from delegator.model import (
-    CALLBACKS,
-    Callback,
-    CallbackKind,
-    Credential,
-    Delegate,
-    HostedCallback,
-    LocalCallback,
-    Secret,
-    SshCallback,
-)
-from pki.said import visible
+from delegator.errors import DelegatorError
+from delegator.model import WAYS, Callback, CallbackWay, Delegate, Secret
 from pki.text import NotText, secret_in
 
 Fields = Mapping[str, Any]
-SOAP, SSH, HOSTED, LOCAL = CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.HOSTED, CallbackKind.LOCAL
 PORT = Range(1, 65535)
-MAY_BE_EMPTY = {"address": None, "trust_anchor": None, "mail_to": None, "webhook_url": None, "webhook_secret": None,
-                "webhook_anchor": None, "arguments": ()}
-"""Fields of callbacks that may be taken back, with what is there then."""
-_UNSAID: dict[CallbackKind, Fields] = {HOSTED: {"password": Secret("{random}")}}
-"""Without a password of the customer's, each device gets one of its own."""
-_GAP = re.compile(r"\{[^{}]*\}")
-_LONGEST = {"{tag}": "T" * 20, "{random}": "r" * 20}
 
 
 # --- callbacks ----------------------------------------------------------------------------------------------------
 
 
-def callback(kind: CallbackKind, fields: Fields, before: Callback | None = None) -> Callback:
-    """The callback, what is not said as it was before where that is of the same kind. Raises ValueError for one that
+def callback(way: CallbackWay, fields: Fields, before: Callback | None = None) -> Callback:
+    """The callback, what is not said as it was before where that is of the same way. Raises ValueError for one that
     cannot work."""
-    if type(before) is CALLBACKS[kind]:
+    if before is not None and before.way is way:
         made = msgspec.structs.replace(before, **fields)
     else:
-        fields = {**_UNSAID.get(kind, {}), **fields}
-        wanted = [one.name for one in msgspec.structs.fields(CALLBACKS[kind]) if one.required]
-        missing = [name for name in wanted if name not in fields]
+        fields = {**WAYS[way].unsaid, **fields}
+        missing = [name for name in _required(way) if name not in fields]
         if missing:
             raise Clash(f"missing {', '.join(f'{{{name}}}' for name in missing)}", at=missing[0])
-        made = CALLBACKS[kind](**fields)
-    check(made)
-    if isinstance(made, HostedCallback):
-        _check_gaps(fields)
+        made = WAYS[way](**fields)
+    check(made, fields)
     return made
 
 
-def _check_gaps(fields: Fields) -> None:
-    """What is said now names no gap that nobody fills: it would stand in every device as it is. In a password, which
-    may hold any brace, only what is a gap in another spelling. What was registered once is served as it stands."""
-    wrong = [one for one in _GAP.findall(fields.get("user_name", "")) if one not in _LONGEST]
-    if "password" in fields:
-        wrong += [one for one in _GAP.findall(fields["password"].reveal())
-                  if one not in _LONGEST and re.sub(r"\s", "", one).lower() in _LONGEST]
-    if wrong:
-        raise ValueError(f"{visible(wrong[0][:40])} is not known; there are {' and '.join(_LONGEST)}")
+def _required(way: CallbackWay) -> list[str]:
+    return [one.name for one in msgspec.structs.fields(WAYS[way]) if one.required]
 
 
-def check(one: Callback) -> None:
-    """What can be known of it here. Raises ValueError, Unfit where a file of this machine is not as it must be."""
-    match one:
-        case HostedCallback():
-            _check_hosted(one)
-        case SshCallback():
-            forms.ssh_command(one.command)
-        case LocalCallback(python=None):
-            _check_program(Path(one.program))
-        case LocalCallback():
-            folder(one.program)
+def unsaid(way: CallbackWay, field: str) -> object:
+    """What a field holds that was never said."""
+    return {one.name: one.default for one in msgspec.structs.fields(WAYS[way])}[field]
 
 
-def _check_hosted(one: HostedCallback) -> None:
-    """As long as both can become, so that no device is the first to find them too long."""
-    filled = [one.user_name, one.password.reveal()]
-    for gap, longest in _LONGEST.items():
-        filled = [pattern.replace(gap, longest) for pattern in filled]
-    Credential(filled[0], Secret(filled[1]))
-    if one.webhook_url is not None and one.webhook_secret is None:
-        raise Clash("{webhook_url} needs {webhook_secret}", at="webhook_url")
+def check(one: Callback, said: Fields) -> None:
+    """What can be known of it here, of which `said` was said just now. Raises ValueError, Unfit where a file of this
+    machine is not as it must be."""
+    for field, other in one.together.items():
+        if getattr(one, field) is not None and getattr(one, other) is None:
+            raise Clash(f"{{{field}}} needs {{{other}}}", at=field)
+    one.check(said)
+    try:
+        calling.way(one.way).check(one)
+    except DelegatorError as error:
+        raise Unfit(error.detail, error.hint) from None
 
 
 def folder(path: str | Path) -> str:
@@ -106,14 +73,6 @@ def folder(path: str | Path) -> str:
     if not Path(path).is_dir():
         raise ValueError(f"{path} is not a folder")
     return str(Path(path).resolve())
-
-
-def _check_program(path: Path) -> None:
-    """It runs as we do, so nobody else may be able to change it. Raises Unfit."""
-    if not path.is_file() or not os.access(path, os.X_OK):
-        raise Unfit(f"{path} is not a program that can be run", f"chmod +x {path}")
-    if path.stat().st_mode & 0o022:
-        raise Unfit(f"{path} can be changed by others", f"chmod go-w {path}")
 
 
 # --- sheets -------------------------------------------------------------------------------------------------------
@@ -131,32 +90,26 @@ def _password(content: bytes) -> Secret:
         raise ValueError(error.of("it")) from None
 
 
-_HOST = {"host": Field("host", text(forms.address)), "port": Field("port", PORT),
-         "address": Field("address", text(forms.address), empty=True)}
-_OF_KIND: dict[CallbackKind, dict[str, Field]] = {
-    SOAP: {**_HOST, "path": Field("path", text(forms.path)),
-           "trust_anchor": Field("trust_anchor", _pasted(contents.anchors), empty=True)},
-    SSH: {**_HOST, "user": Field("user", text(forms.ssh_user)),
-          "private_key": Field("private_key", _pasted(contents.private_key)),
-          "host_key": Field("host_key", text(forms.host_key)), "command": Field("command", text(forms.ssh_command))},
-    HOSTED: {"user_name": Field("user_name", text(str)), "password": Field("password", _pasted(_password)),
-             "mail_to": Field("mail_to", text(forms.mailbox), empty=True),
-             "webhook_url": Field("webhook_url", text(forms.url), empty=True),
-             "webhook_secret": Field("webhook_secret", _pasted(lambda content: contents.webhook_secret(
-                 _password(content))), empty=True),
-             "webhook_anchor": Field("webhook_anchor", _pasted(contents.anchors), empty=True)},
-    LOCAL: {"program": Field("program", text(forms.place)), "arguments": Field("arguments", many(forms.argument)),
-            "python": Field("python", text(forms.function), empty=True)},
-}
+_READ: dict[str, Read] = {
+    "address": text(forms.address), "anchors": _pasted(contents.anchors), "function": text(forms.function),
+    "host key": text(forms.host_key), "mailbox": text(forms.mailbox), "password": _pasted(_password),
+    "path": text(forms.path), "place": text(forms.place), "port": PORT,
+    "private key": _pasted(contents.private_key), "ssh command": text(forms.ssh_command),
+    "ssh user": text(forms.ssh_user), "text": text(str), "url": text(forms.url),
+    "webhook secret": _pasted(lambda content: contents.webhook_secret(_password(content))),
+    "words": many(forms.argument)}
+"""Each form that a field of a way names."""
 
 
-def _sheet(kind: CallbackKind) -> Sheet[Callback]:
-    needed = {one.name for one in msgspec.structs.fields(CALLBACKS[kind]) if one.required} - {*_UNSAID.get(kind, {})}
-    return Sheet(f"callback {kind.value}", _OF_KIND[kind], lambda fields: callback(kind, fields), frozenset(needed))
+def _sheet(way: CallbackWay) -> Sheet[Callback]:
+    fields = {name: Field(name, _READ[form], empty=name not in _required(way) and unsaid(way, name) is None)
+              for name, form in WAYS[way].forms.items()}
+    return Sheet(f"callback {way.value}", fields, lambda said: callback(way, said),
+                 frozenset(_required(way)) - {*WAYS[way].unsaid})
 
 
-REACHED: dict[CallbackKind, Sheet[Callback]] = {kind: _sheet(kind) for kind in CallbackKind}
-"""How a delegate is reached, by kind. A local callback names a program on the delegator's own machine, and an SSH one a
+REACHED: dict[CallbackWay, Sheet[Callback]] = {way: _sheet(way) for way in CallbackWay}
+"""How a delegate is reached, by way. A local callback names a program on the delegator's own machine, and an SSH one a
 key that is kept here: whether somebody may say such a thing at all is for each door to decide before it reads it."""
 
 
@@ -164,7 +117,7 @@ def _callback(value: object) -> Callback:
     """An object with its kind, as a delegate's shape has it. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError("must be an object with a kind")
-    known = {kind.value: kind for kind in CallbackKind}
+    known = {kind.value: kind for kind in CallbackWay}
     kind = known.get(str(value.get("kind")))
     if kind is None:
         raise ValueError(f"kind must be one of {', '.join(known)}")
