@@ -104,7 +104,7 @@ async def _round(store: Any, numbers: list[int]) -> dict[str, float]:
         """By a tag that never asked, as the databases are kept; the registration is looked at all the same."""
         whose = Identity(IdentityKind.OWN, secrets.token_hex(8).upper(), f"key:{secrets.token_hex(8)}")
         ask = Ask(f"{now:012x}{secrets.token_hex(10)}", whose, "acme", "acme-hosted", "192.0.2.7", now, now + 1,
-                  now + 1000, lambda places, attempts: (), owned=device)
+                  now + 1000, owned=device)
         opened = await store.open_and_issue(ask, lambda claim: "secret")
         assert opened.outcome is Outcome.ISSUED
     start = time.process_time()

@@ -18,7 +18,7 @@ import msgspec
 
 from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
-from delegator.model import Delegate, HostedCallback, IdentityKind, Telling
+from delegator.model import Delegate, IdentityKind, Telling
 from delegator.model.enrolled import Contest
 from delegator.rounds import guarded
 from delegator.store import Store
@@ -98,9 +98,9 @@ class Alarm:
         first = delegates.get(contest.delegate or "")
         rest = sorted((one for one in delegates.values() if one.customer == contest.customer), key=lambda one: one.name)
         for delegate in ([first] if first is not None else []) + rest:
-            callback = delegate.callback
-            if isinstance(callback, HostedCallback) and callback.told_by:
-                return Telling(callback.told_by, delegate.name, self.name)
+            told_by = delegate.callback.told_by
+            if told_by:
+                return Telling(told_by, delegate.name, self.name)
         return None
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """From counted events to lines of a statement. Pure, and exact to the last digit.
 
-Each customer has one plan in a month. Its included events are taken off the dearest kinds of callback first, which is
+Each customer has one plan in a month. Its included events are taken off the dearest ways of callback first, which is
 the cheapest for the customer. A line's amount is billable events times unit price, rounded once, half up, to the
 currency's digits; a total is the sum of such lines, so it never differs from what the lines add up to.
 The invariant: included and billable events of a customer are together what was issued, neither more nor less.
@@ -32,7 +32,7 @@ def cost(quantity: int, price: Decimal, currency: str) -> Decimal:
 
 def lines_of(month: Month, counts: Iterable[Count], plans: Mapping[str, Plan],
              titles: Mapping[str, str]) -> tuple[Line, ...]:
-    """The statement of a month: by customer, one line for each kind of callback that was used, and the base fee of all
+    """The statement of a month: by customer, one line for each way of callback that was used, and the base fee of all
     who have a plan. Whoever is registered no more has its name for a title."""
     by_customer: dict[str, list[Count]] = {name: [] for name in plans}
     for count in counts:
@@ -49,7 +49,7 @@ def _lines_of_one(month: Month, customer: str, title: str, counts: Sequence[Coun
             yield Line(month, customer, title, count.item, count.issued, count.confirmed, 0, count.issued)
             continue
         billable = count.issued - free[count.item]
-        price = plan.price_of(count.kind)
+        price = plan.price_of(count.way)
         yield Line(month, customer, title, count.item, count.issued, count.confirmed, free[count.item], billable, price,
                    cost(billable, price, plan.currency), plan.currency, plan.name, plan.version)
     if plan is not None and plan.base_fee:
@@ -58,9 +58,9 @@ def _lines_of_one(month: Month, customer: str, title: str, counts: Sequence[Coun
 
 
 def included(counts: Sequence[Count], plan: Plan) -> dict[str, int]:
-    """How many events of each kind the plan includes: the dearest first, by name where they cost the same."""
+    """How many events of each way the plan includes: the dearest first, by name where they cost the same."""
     left, free = plan.included, {}
-    for count in sorted(counts, key=lambda count: (-plan.price_of(count.kind), count.item)):
+    for count in sorted(counts, key=lambda count: (-plan.price_of(count.way), count.item)):
         free[count.item] = min(left, count.issued)
         left -= free[count.item]
     return free

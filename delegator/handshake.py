@@ -22,7 +22,7 @@ from delegator.clocks import STOOD
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
-from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, pacing, refusal, stand_in
+from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -33,21 +33,18 @@ from delegator.model import (
     Delegate,
     DelegateAddress,
     DelegateRequest,
-    HostedCallback,
     Identity,
     IdentityKind,
     PeerCertificate,
     Secret,
-    SoapCallback,
     Telling,
 )
 from delegator.model.enrolled import Contest
-from delegator.model.places import url_elsewhere
 from delegator.net.reverse import Domains
-from delegator.policy import Decision, over_limits
+from delegator.policy import Decision
 from delegator.routing import Facts, Route
 from delegator.shared import SharedDoor, contest, veiled
-from delegator.store import Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
+from delegator.store import Answered, Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
 from delegator.store.footing import no_ask
 from delegator.store.moments import moment
 from delegator.trail import CALLBACK_FAILED, Step, Trail
@@ -172,9 +169,8 @@ class Handshake:
             delegate=judgement.route.delegate.name, peer=peer.address, now=milliseconds(now),
             busy_until=milliseconds(now + self._busy_for * (1 + len(judgement.route.others))),
             lease_until=milliseconds(until), unnamed=_unnamed(judgement.route),
-            limits=lambda places, attempts: over_limits(judgement.policies, places, attempts),
-            pacing=pacing(judgement.policies, now), trail=None if trail is None else trail.as_kept,
-            callback=judgement.route.delegate.kind, since=self._since(), owned=_owned(judgement.route))
+            policies=judgement.policies, trail=None if trail is None else trail.as_kept,
+            callback=judgement.route.delegate.way, since=self._since(), owned=_owned(judgement.route))
 
     async def _claim(self, request: CredentialRequest, identity: Identity, judgement: Judgement, peer: Peer,
                      trail: Trail) -> tuple[Opened, Credential | None]:
@@ -191,7 +187,7 @@ class Handshake:
         if opened.outcome is not Outcome.ISSUED:
             return opened, None
         self._wake_for(telling)
-        mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value}, set here by the customer")
+        mark(trail, Step.CALLED_BACK, f"callback {delegate.way.value}, set here by the customer")
         return opened, credential
 
     async def _call_back(self, request: CredentialRequest, claim: Claim, judgement: Judgement, peer: Peer,
@@ -217,10 +213,11 @@ class Handshake:
                 passed.append(_passed(trail, delegate, error.detail, isinstance(error, OverLimit)))
                 continue
             trail.facts["delegate"] = delegate.name  # who answered, where another was asked first
-            mark(trail, Step.CALLED_BACK, f"callback {delegate.kind.value} to {delegate.name}")
+            mark(trail, Step.CALLED_BACK, f"callback {delegate.way.value} to {delegate.name}")
             try:
-                issued = await self._store.issue(claim.claim_id, _sealable(credential), self._now(), delegate.name,
-                                                 telling, within, trail.as_kept, delegate.kind)
+                issued = await self._store.issue(
+                    claim.claim_id, _sealable(credential), self._now(),
+                    Answered(delegate.name, delegate.way, telling, within, trail.as_kept))
             except OverLimit as error:  # another device was faster; what the delegate answered is not used
                 failures.append(error)
                 passed.append(_passed(trail, delegate, error.detail, ours=True))
@@ -238,10 +235,9 @@ class Handshake:
                              retry_after=max(error.retry_after or 0 for error in failures) or None)
 
     def _telling(self, request: CredentialRequest, delegate: Delegate) -> Telling | None:
-        """What its administrator is to be told: only of what is kept here, a delegate of its own knows already."""
-        if not isinstance(delegate.callback, HostedCallback) or not delegate.callback.told_by:
-            return None
-        return Telling(delegate.callback.told_by, delegate.name, self._name, request.location.ip_address)
+        """What its administrator is to be told, if there is one to be told."""
+        told_by = delegate.callback.told_by
+        return Telling(told_by, delegate.name, self._name, request.location.ip_address) if told_by else None
 
     def _wake_for(self, telling: Telling | None) -> None:
         if telling is not None:
@@ -260,10 +256,8 @@ class Handshake:
 
     def _address(self, delegate: Delegate) -> DelegateAddress | None:
         """Where the device goes next, and whom it shall trust there."""
-        callback, url, anchor = delegate.callback, delegate.url, delegate.trust_anchor
-        if isinstance(callback, SoapCallback):
-            url = url or url_elsewhere(callback.host, callback.port, "/provisioning")
-            anchor = anchor or callback.trust_anchor
+        url = delegate.url or delegate.callback.next_url
+        anchor = delegate.trust_anchor or delegate.callback.next_anchor
         return None if url is None else DelegateAddress(url, anchor or self._factory_anchor)
 
     def _obstacle(self, opened: Opened, identity: Identity, peer: Peer) -> DelegatorError:

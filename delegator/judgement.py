@@ -9,7 +9,6 @@ Must not live here: claims, callbacks, answers (handshake), the rules themselves
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,12 +27,9 @@ from delegator.policy import (
     applied,
     asks_hosts,
     decide,
-    over_limits,
-    over_pace,
-    paced,
 )
 from delegator.routing import Facts, NoRoute, Route, choose, registered
-from delegator.store import Candidates, Pacing, StandIn, Tables, milliseconds
+from delegator.store import Candidates, StandIn, Tables, milliseconds
 from delegator.store.moments import moment
 from delegator.trail import Step, Trail
 
@@ -139,20 +135,14 @@ def _customer(name: str, tables: Tables, domains: Domains | None) -> Customer:
     return customer
 
 
-def pacing(policies: Sequence[Applied], now: datetime) -> Pacing | None:
-    """What a claim needs where a policy limits claims per hour; None where none does."""
-    holders = paced(policies)
-    return Pacing(holders, lambda paces: over_pace(policies, paces, now)) if holders else None
-
-
 def stand_in(delegate: Delegate, judgement: Judgement, now: datetime, since: int = 0) -> StandIn | None:
     """What the delegate's own policy says, which the claim was not opened under; None where it has none."""
     holder = f"delegate/{delegate.name}"
-    own = [one for one in applied(judgement.customer, delegate, judgement.tables.policies) if one.holder == holder]
+    policies = applied(judgement.customer, delegate, judgement.tables.policies)
+    own = tuple(one for one in policies if one.holder == holder)
     if not own:
         return None
-    return StandIn(delegate.name, lambda places, attempts: over_limits(own, places, attempts),
-                   milliseconds(now + min(one.policy.lease for one in own)), pacing(own, now), since)
+    return StandIn(delegate.name, own, milliseconds(now + min(one.policy.lease for one in own)), since)
 
 
 def lent_until(claim: Claim, within: StandIn | None) -> datetime:

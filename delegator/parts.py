@@ -18,15 +18,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator.callbacks import Caller
+from delegator.callbacks.calling import Caller, Needs, callers
 from delegator.callbacks.guard import Limits
-from delegator.callbacks.local import Allowance, LocalCaller, user_named
-from delegator.callbacks.soap import SoapCaller
-from delegator.callbacks.ssh import SshCaller
 from delegator.config import Settings
 from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, NotificationKind
+from delegator.model import CallbackWay, NotificationKind
 from delegator.model.places import networks, normal_delegator
 from delegator.net import descriptors
 from delegator.net.aside import aside
@@ -62,7 +59,7 @@ class Parts:
     called_with: Pair | DelegatorError
     context: TlsContext
     key: SealingKey
-    callers: dict[CallbackKind, Caller]
+    callers: dict[CallbackWay, Caller]
     domains: Domains | None
     carriers: dict[NotificationKind, Carrier]
     ends: dict[str, datetime]
@@ -229,11 +226,8 @@ def _servers(trust: TrustStore, enrolment: Authority | None, shown: Pair) -> Tru
 
 
 def _callers(settings: Settings, shows: Pair | DelegatorError, trust: TrustStore, outbound: Outbound,
-             now: Clock) -> dict[CallbackKind, Caller]:
-    said = settings.callbacks
-    soap = SoapCaller(shows, trust, now, said.budget, outbound)
-    local = LocalCaller(Allowance(said.budget, said.local_cpu, said.local_memory, user_named(said.local_user)))
-    return {CallbackKind.SOAP: soap, CallbackKind.SSH: SshCaller(outbound), CallbackKind.LOCAL: local}
+             now: Clock) -> dict[CallbackWay, Caller]:
+    return callers(Needs(settings.callbacks, lambda: shows, lambda: trust, lambda: outbound, now))
 
 
 def _ends(shown: Pair, called_with: Pair | DelegatorError, trust: TrustStore) -> dict[str, datetime]:

@@ -146,6 +146,15 @@ def over_limits(policies: Sequence[Applied], places: Mapping[str, int], attempts
     return tuple(reasons)
 
 
+def capped(policies: Sequence[Applied]) -> tuple[tuple[str, int], ...]:
+    """The holders of which only so many devices may be served, each with how many; usually none."""
+    found: tuple[tuple[str, int], ...] = ()
+    for one in policies:
+        if one.policy.max_devices is not None:
+            found += ((one.holder, one.policy.max_devices),)
+    return found
+
+
 def paced(policies: Sequence[Applied]) -> tuple[str, ...]:
     """The holders whose claims are counted by the hour; usually none."""
     found: tuple[str, ...] = ()
@@ -197,8 +206,8 @@ def _custom_operations(policy: Policy, case: Case) -> _Found:
 
 
 def _callbacks(policy: Policy, case: Case) -> _Found:
-    if policy.callbacks is not None and case.delegate.kind not in policy.callbacks:
-        return Why.NOT_ALLOWED, f"callback {case.delegate.kind.value} is not allowed"
+    if policy.callbacks is not None and case.delegate.way not in policy.callbacks:
+        return Why.NOT_ALLOWED, f"callback {case.delegate.way.value} is not allowed"
     return None
 
 

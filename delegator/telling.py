@@ -172,7 +172,7 @@ class Teller:
     async def _tell(self, name: str, page: Sequence[Claim], pace: Pace) -> bool:
         """Tell all of a page, or note at once that there is nobody; whether to go on."""
         delegate = delegate_of(name, await self._store.tables(), self._domains)
-        if delegate is None or not delegate.kind.hears:
+        if delegate is None or not delegate.callback.hears:
             await self._store.notified(page)
             return True
         while page and not self._ending:

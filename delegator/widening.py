@@ -50,7 +50,7 @@ class Gate:
     @property
     def barred(self) -> bool:
         """Whether a policy does not allow this way to reach the delegate."""
-        return any(one.policy.callbacks is not None and self.delegate.kind not in one.policy.callbacks
+        return any(one.policy.callbacks is not None and self.delegate.way not in one.policy.callbacks
                    for one in self.policies)
 
     @property
@@ -78,7 +78,7 @@ def _opened(before: Gate | None, after: Gate) -> list[str]:
         (f"customer {before.customer.name}", before.customer.enabled),
         (f"delegate {before.delegate.name}", before.delegate.enabled)) if not on]
     if before.barred:
-        stood.append(f"callback {before.delegate.kind.value} was not allowed")
+        stood.append(f"callback {before.delegate.way.value} was not allowed")
     return [*stood, *loosened(before.policies, after.policies, but="callbacks")]
 
 
@@ -117,7 +117,7 @@ def taken_over(tables: Small, added: Delegate) -> tuple[str, ...]:
 
 def _assigned(one: Gate) -> object:
     """What decides, besides what the policies themselves say."""
-    return (one.customer.enabled, one.delegate.enabled, one.delegate.kind,
+    return (one.customer.enabled, one.delegate.enabled, one.delegate.way,
             [(each.policy.name, each.holder) for each in one.policies])
 
 

@@ -43,8 +43,10 @@ HOLDS = {
     "enrolled": "Certificates that were issued to devices that came with the shared one.",
     "imports": "The import under way, if there is one, and which numbers its devices have.",
     "orders": "Orders that belong to a customer, and with them what was sold in them.",
-    "outbox": "What administrators are still to be told, and what they were told lately.",
-    "outbox_queues": "For each kind and delegate with something waiting: when it may be worked on next.",
+    "messages": "What somebody is still to be told of an event, by one carrier, and what was told lately.",
+    "message_queues": "For each carrier and recipient with something waiting: when it may be worked on next.",
+    "outbox": "As `messages`, of programs of the release before, until this one moves it there.",
+    "outbox_queues": "As `message_queues`, of the release before.",
     "paces": "How many claims were opened in which minute, by holder, where a policy limits them by the hour.",
     "places": "How many devices hold a live claim, by holder: customer/NAME and delegate/NAME.",
     "plans": "Versions of what is charged.",
@@ -67,7 +69,8 @@ BY_VALUE = {
     "claims.customer": "customers", "claims.delegate": "delegates", "contested.claim_id": "claims",
     "customer_plans.customer": "customers", "customer_plans.plan": "plans", "delegate_health.delegate": "delegates",
     "device_names.device_id": "devices", "devices.order_number": "orders", "enrolled.claim_id": "claims",
-    "outbox.claim_id": "claims", "outbox_queues.delegate": "delegates", "statement_lines.customer": "customers",
+    "messages.subject": "claims", "message_queues.recipient": "delegates", "outbox.claim_id": "claims",
+    "outbox_queues.delegate": "delegates", "statement_lines.customer": "customers",
     "transfers.offered_by": "customers", "transfers.offered_to": "customers",
 }
 """What refers to a row by its name or number without a key that is checked: it may outlive that row, or come before."""

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegator.billing import as_row, corrections, cost, digest, included, lines_of, rounded, totals
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.billed import BASE_FEE, Count, Month, Plan, amount, digits
 
 NOVEMBER = Month(2026, 11)
-kinds = st.none() | st.sampled_from(CallbackKind)
+kinds = st.none() | st.sampled_from(CallbackWay)
 prices = st.decimals(0, 10**6, places=6, allow_nan=False)
 currencies = st.sampled_from(["EUR", "JPY", "KWD"])
 plans = st.builds(Plan, name=st.just("p"), currency=currencies, price=prices, since=st.just(Month(2026, 1)),
-                  included=st.integers(0, 5000), prices=st.dictionaries(st.sampled_from(CallbackKind), prices),
+                  included=st.integers(0, 5000), prices=st.dictionaries(st.sampled_from(CallbackWay), prices),
                   base_fee=st.integers(0, 10**6).map(Decimal))
 counts = st.dictionaries(st.tuples(st.sampled_from(["acme", "globex", "umbra"]), kinds), st.integers(1, 10**7)).map(
     lambda found: [Count(customer, kind, many, many // 2) for (customer, kind), many in found.items()])
@@ -62,10 +62,10 @@ def test_A11_lines_add_up_to_what_was_issued_and_totals_to_what_the_lines_say(fo
     assert {total.currency for total in totals(lines)} == {line.currency for line in lines}
 
 
-@given(st.lists(st.tuples(st.sampled_from(CallbackKind), st.integers(1, 50)), unique_by=lambda one: one[0], max_size=4),
+@given(st.lists(st.tuples(st.sampled_from(CallbackWay), st.integers(1, 50)), unique_by=lambda one: one[0], max_size=4),
        plans)
-def test_A11_included_events_are_spent_as_is_cheapest_for_the_customer(found: list[tuple[CallbackKind, int]],
-                                                                       of: Plan) -> None:
+def test_A11_included_events_are_spent_as_is_cheapest_for_the_customer(found: list[tuple[CallbackWay, int]],
+                                                                      of: Plan) -> None:
     mine = [Count("acme", kind, many, 0) for kind, many in found]
 
     def price(order: tuple[Count, ...]) -> Decimal:
@@ -73,10 +73,10 @@ def test_A11_included_events_are_spent_as_is_cheapest_for_the_customer(found: li
         for one in order:
             free = min(left, one.issued)
             left -= free
-            sum_ += (one.issued - free) * of.price_of(one.kind)
+            sum_ += (one.issued - free) * of.price_of(one.way)
         return sum_
     free = included(mine, of)
-    ours = sum(((one.issued - free[one.item]) * of.price_of(one.kind) for one in mine), Decimal(0))
+    ours = sum(((one.issued - free[one.item]) * of.price_of(one.way) for one in mine), Decimal(0))
     assert ours == min(map(price, permutations(mine)))
 
 
@@ -89,8 +89,8 @@ def test_A11_an_amount_is_rounded_once_half_up_to_the_digits_of_its_currency(qua
 
 
 def test_A11_a_line_is_ready_for_an_invoice() -> None:
-    of = plan(included=100, prices={CallbackKind.SSH: Decimal("0.40")}, base_fee=Decimal(50))
-    found = [Count("acme", CallbackKind.SOAP, 1000, 990), Count("acme", CallbackKind.SSH, 40, 40)]
+    of = plan(included=100, prices={CallbackWay.SSH: Decimal("0.40")}, base_fee=Decimal(50))
+    found = [Count("acme", CallbackWay.SOAP, 1000, 990), Count("acme", CallbackWay.SSH, 40, 40)]
     assert [as_row(line) for line in lines_of(NOVEMBER, found, {"acme": of}, {"acme": "Acme Corporation"})] == [
         ("2026-11", "acme", "soap", "Acme Corporation", 1000, 990, 60, 940, "0.25", "235.00", "EUR", "p", 1),
         ("2026-11", "acme", "ssh", "Acme Corporation", 40, 40, 40, 0, "0.40", "0.00", "EUR", "p", 1),
@@ -121,9 +121,9 @@ def test_A11_corrections_lead_from_what_was_stated_to_what_is_counted(before: li
 
 
 def test_A11_a_digest_knows_every_digit_and_no_order() -> None:
-    lines = lines_of(NOVEMBER, [Count("acme", CallbackKind.SOAP, 5, 5)], {"acme": plan(base_fee=Decimal(1))}, {})
+    lines = lines_of(NOVEMBER, [Count("acme", CallbackWay.SOAP, 5, 5)], {"acme": plan(base_fee=Decimal(1))}, {})
     assert digest(lines) == digest(tuple(reversed(lines)))
-    others = lines_of(NOVEMBER, [Count("acme", CallbackKind.SOAP, 5, 4)], {"acme": plan(base_fee=Decimal(1))}, {})
+    others = lines_of(NOVEMBER, [Count("acme", CallbackWay.SOAP, 5, 4)], {"acme": plan(base_fee=Decimal(1))}, {})
     assert digest(lines) != digest(others)
 
 

@@ -68,7 +68,7 @@ def by_an_older_release(user: str, password: str) -> Credential:
 
 def by_the_administrator(user: str, password: str) -> Credential:
     """`delegates add` and `delegates change`."""
-    delegates.check(HostedCallback(user, Secret(password)))
+    delegates.check(HostedCallback(user, Secret(password)), {})
     return Credential(user, Secret(password))
 
 
@@ -110,7 +110,7 @@ def test_TC10_what_is_minted_is_fit() -> None:
     assert not is_harmful(made.user_name + made.password.reveal())
 
 
-MAKERS = {"handshake.py", "callbacks/hosted.py", "callbacks/answers.py", "desk/delegates.py", "delegate/ledger.py",
+MAKERS = {"handshake.py", "callbacks/hosted.py", "callbacks/answers.py", "model/ways/hosted.py", "delegate/ledger.py",
           "delegate/credentials.py", "device/state.py", "device/answers.py"}
 """Who makes one by hand. The ledger gives what `compose` made; the device has a class of its own."""
 

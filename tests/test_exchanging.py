@@ -23,7 +23,7 @@ from delegator.app import App
 from delegator.config import Settings, Store
 from delegator.errors import DelegatorError
 from delegator.exchanging import salvaged
-from delegator.model import Customer, HostedCallback, Notification, NotificationKind, NotificationState, Secret
+from delegator.model import Customer, Notification, NotificationKind, NotificationState, Target
 from delegator.net.stamps import HANGS, stamp_of
 from delegator.parts import Parts, prepare, watched, withdrawing
 from pki import Folder, Refusal
@@ -273,11 +273,12 @@ async def test_b_no_key_is_read_on_the_event_loop(shop: Shop) -> None:
     assert {name for name, thread in OPENED if thread == threading.get_ident()} == set()
 
 
-def a_mail() -> tuple[Notification, Customer, HostedCallback]:
+def a_mail() -> tuple[Notification, Customer, Target]:
     at = now()
-    return (Notification(7, "0f" * 16, NotificationKind.MAIL, "acme", "d", "delegator.example", "ABC1234", "192.0.2.7",
-                         "10.0.0.5", at, at, 3, NotificationState.WAITING), Customer("acme", "Acme"),
-            HostedCallback("u", Secret("p"), mail_to="a@b.example"))
+    body = {"service_tag": "ABC1234", "peer": "192.0.2.7", "delegator": "delegator.example"}
+    return (Notification("i1", "provisioned", "d", NotificationKind.MAIL, "0f" * 16, body, at, "acme", number=7,
+                         give_up_at=at, attempts=3, state=NotificationState.WAITING), Customer("acme", "Acme"),
+            Target("a@b.example"))
 
 
 class Disk:

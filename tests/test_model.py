@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from delegator.model import (
     AddressChange,
-    CallbackKind,
+    CallbackWay,
     Claim,
     ClaimState,
     Confirmation,
@@ -155,10 +155,10 @@ def test_A6_a_policy_that_makes_no_sense_is_refused(said):
 
 
 def test_A7_a_delegate_knows_how_it_is_called():
-    assert Delegate("d", "acme", SoapCallback("d.acme.example")).kind is CallbackKind.SOAP
-    assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).kind is CallbackKind.HOSTED
-    assert Delegate("d", "acme", SshCallback("d.acme.example", "ztp", Secret("x"), "k")).kind is CallbackKind.SSH
-    assert Delegate("d", "acme", LocalCallback("/opt/acme/credential")).kind is CallbackKind.LOCAL
+    assert Delegate("d", "acme", SoapCallback("d.acme.example")).kind is CallbackWay.SOAP
+    assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).kind is CallbackWay.HOSTED
+    assert Delegate("d", "acme", SshCallback("d.acme.example", "ztp", Secret("x"), "k")).kind is CallbackWay.SSH
+    assert Delegate("d", "acme", LocalCallback("/opt/acme/credential")).kind is CallbackWay.LOCAL
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Customer,
     Delegate,
     HostedCallback,
@@ -52,7 +52,7 @@ hours = st.none() | st.integers(-2, 2).map(lambda n: NOON + timedelta(hours=n))
 policies = st.builds(
     Policy, st.sampled_from(["p", "q", "r"]), st.booleans(), hours, hours, st.sampled_from(IdentityRule),
     st.booleans(), st.none() | st.integers(0, 3),
-    st.none() | st.frozensets(st.sampled_from([CallbackKind.SOAP, CallbackKind.HOSTED])), st.integers(1, 3),
+    st.none() | st.frozensets(st.sampled_from([CallbackWay.SOAP, CallbackWay.HOSTED])), st.integers(1, 3),
     shared_by_domain=st.booleans(), hours=st.lists(st.sampled_from(
         [opening(text) for text in ("Thu 08:00-13:00 Europe/Berlin", "daily 12:00-14:00 UTC")]), max_size=2).map(tuple),
     networks=st.lists(st.sampled_from(["192.0.2.0/24", "2001:db8::/32"]), unique=True, max_size=2).map(tuple),
@@ -75,7 +75,7 @@ def violated(policy: Policy, case: Case) -> list[Why]:
               IdentityRule.EITHER: list(IdentityKind)}[policy.identity]
     conditions = [
         (Why.NOT_ALLOWED, not policy.custom_operations),
-        (Why.NOT_ALLOWED, policy.callbacks is not None and case.delegate.kind not in policy.callbacks),
+        (Why.NOT_ALLOWED, policy.callbacks is not None and case.delegate.way not in policy.callbacks),
         (Why.NOT_YET, case.now < (policy.valid_from or case.now)),
         (Why.CLOSED, policy.valid_until is not None and not case.now < policy.valid_until),
         (Why.HOURS, bool(policy.hours) and not any(

@@ -24,7 +24,6 @@ MOST_PARAMETERS = 8
 WHOLE_TREE = sorted(path for room in ("delegator", "pki", "benchmarks", "scripts", "fuzz", "examples", "tests")
                     for path in (ROOT / room).rglob("*.py"))
 WITH_MORE = {
-    "delegator/callbacks/launch.py __init__": 9,
     "delegator/cli/delegates.py add": 9,
     "tests/forgery.py forged": 10,
     "tests/store/conftest.py _ask": 11,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from delegator import widening
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Customer,
     Delegate,
     Device,
@@ -65,7 +65,7 @@ FIELDS: dict[str, tuple[object, ...]] = {
     "custom_operations": (True, True, True, False), "valid_from": (None, NOON, NOON + timedelta(hours=1)),
     "valid_until": (None, NOON, NOON + timedelta(hours=1)), "identity": tuple(IdentityRule),
     "approved_only": (False, True), "max_devices": (None, 0, 1, 2, 3),
-    "callbacks": (None, frozenset({CallbackKind.SOAP}), frozenset({CallbackKind.HOSTED})), "attempts": (1, 2, 3, 4),
+    "callbacks": (None, frozenset({CallbackWay.SOAP}), frozenset({CallbackWay.HOSTED})), "attempts": (1, 2, 3, 4),
     "lease": (timedelta(hours=1), timedelta(hours=24)), "shared_by_domain": (False, True),
     "hours": ((), *((one,) for one in HOURS), tuple(HOURS[:2])),
     "networks": ((), ("192.0.2.0/24",), ("192.0.2.0/28",), ("2001:db8::/32", "192.0.2.0/28")),
@@ -229,7 +229,7 @@ def test_what_stays_as_it_is_has_none(seed: int) -> None:
 
 
 STRICT = Policy("p", valid_from=NOON, valid_until=NOON + timedelta(hours=1), approved_only=True, max_devices=1,
-                callbacks=frozenset({CallbackKind.SOAP}), attempts=1, hours=(HOURS[0],), networks=("192.0.2.0/24",),
+                callbacks=frozenset({CallbackWay.SOAP}), attempts=1, hours=(HOURS[0],), networks=("192.0.2.0/24",),
                 domains=("a.example",), claims_per_hour=1)
 LOOSER: dict[str, object] = {
     "valid_from": None, "valid_until": None, "identity": IdentityRule.EITHER, "approved_only": False,

@@ -1,6 +1,6 @@
 """Callbacks: one verb, `obtain(request, delegate, until) -> Credential`, however a delegate is reached. Block 215.
 
-Each kind of callback is one module with one class; the table below is all that knows which is which.
+Each way of calling is a module here, of the same name as its fields in model.ways; `calling` has the table.
 The invariant: a failure of a delegate is an UNREACHABLE or TRY_LATER of that delegate and of nobody else, and its no
 for one device is a NOT_ENTITLED of that device and of no other.
 Must not live here: claims, policy, what the device is told.
@@ -10,50 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
 
-from delegator.callbacks import hosted
+from delegator.callbacks.calling import AT_HAND, Caller
 from delegator.callbacks.guard import Guard, Limits
 from delegator.deadline import Elsewhere
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Credential,
     Delegate,
     DelegateRequest,
     Deployment,
-    HostedCallback,
 )
 
 __all__ = ["Callbacks", "Caller"]
 
 
-class Caller(Protocol):
-    """One way to reach a delegate. `until` is when the claim's lease ends."""
-
-    async def obtain(self, request: DelegateRequest, delegate: Delegate, until: datetime) -> Credential:
-        """The delegate's credential for a claim. Raises DelegatorError: NOT_ENTITLED where it answers no, UNREACHABLE
-        where it gives no answer or nonsense."""
-
-    async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
-        """Tell the delegate how provisioning ended, if it can be told. Raises DelegatorError as `obtain` does."""
-
-    def close(self) -> None:
-        """Let go of connections."""
-
-
 class Callbacks:
     """Every way to reach a delegate, behind one verb and one guard."""
 
-    def __init__(self, callers: Mapping[CallbackKind, Caller], guard: Guard) -> None:
+    def __init__(self, callers: Mapping[CallbackWay, Caller], guard: Guard) -> None:
         self._callers = callers
         self._guard = guard
 
     def at_hand(self, delegate: Delegate, request: DelegateRequest, until: datetime) -> Credential | None:
         """The credential when it needs nobody else, so that its claim can be opened and issued in one commit."""
-        if isinstance(delegate.callback, HostedCallback):
-            return hosted.compose(request, delegate.callback, until)
-        return None
+        compose = AT_HAND.get(delegate.way)
+        return None if compose is None else compose(request, delegate.callback, until)
 
     @property
     def spare(self) -> int:
@@ -76,20 +59,20 @@ class Callbacks:
                                          lambda: caller.obtain(request, delegate, until))
 
     async def notify(self, deployment: Deployment, delegate: Delegate) -> None:
-        """Tell the delegate how provisioning ended, where there is one to tell: a server. A command or a program
-        has nobody in it once it has answered, and a call that does nothing would be a success to the breaker."""
-        if delegate.kind.hears:
+        """Tell the delegate how provisioning ended, where there is one to tell: a call that does nothing would be a
+        success to the breaker."""
+        if delegate.callback.hears:
             caller = self._caller(delegate)
             await self._guard.run(delegate.name, deployment.claim_id, lambda: caller.notify(deployment, delegate))
 
     def _caller(self, delegate: Delegate) -> Caller:
-        caller = self._callers.get(delegate.kind)
+        caller = self._callers.get(delegate.way)
         if caller is None:
-            raise DelegatorError(Kind.UNREACHABLE, f"callback {delegate.kind.value} is not available here",
+            raise DelegatorError(Kind.UNREACHABLE, f"callback {delegate.way.value} is not available here",
                                  hint="install the extra that brings it, see docs/operators.md")
         return caller
 
-    def use(self, callers: Mapping[CallbackKind, Caller], limits: Limits) -> None:
+    def use(self, callers: Mapping[CallbackWay, Caller], limits: Limits) -> None:
         """Call in other ways from the next call on. Who made the old callers closes them once nobody uses them."""
         self._callers = callers
         self._guard.use(limits)

@@ -11,7 +11,7 @@ import secrets
 from datetime import datetime
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Credential, DelegateRequest, HostedCallback, Secret
+from delegator.model import Callback, Credential, Delegate, DelegateRequest, HostedCallback, Secret
 
 _RANDOM_BYTES = 15
 
@@ -24,12 +24,29 @@ def _filled(pattern: str, tag: str) -> str:
     return filled.replace("{random}", secrets.token_urlsafe(_RANDOM_BYTES)) if "{random}" in filled else filled
 
 
-def compose(request: DelegateRequest, settings: HostedCallback, not_after: datetime) -> Credential:
+def compose(request: DelegateRequest, settings: Callback, not_after: datetime) -> Credential:
     """The credential for one claim. Raises DelegatorError (UNAVAILABLE) where the settings make none: an older release
     took more of them."""
+    assert isinstance(settings, HostedCallback)
     tag = request.device.service_tag
     try:
         return Credential(_filled(settings.user_name, tag), Secret(_filled(settings.password.reveal(), tag)), not_after)
     except ValueError as error:
         raise DelegatorError(Kind.UNAVAILABLE, f"hosted settings for device {tag}: {error}",
                              hint="delegator delegates change NAME --hosted USER --password-prompt") from None
+
+
+async def reach(delegate: Delegate, needs: object) -> str:
+    return "its settings are kept here, so there is nobody to reach"
+
+
+def check(callback: Callback) -> None:
+    """All that can be known of it its own fields say."""
+
+
+def remarks(callback: Callback) -> tuple[str, ...]:
+    return ()
+
+
+def lacking() -> DelegatorError | None:
+    return None

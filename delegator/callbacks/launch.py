@@ -45,12 +45,12 @@ _ASKED = (signal.SIGCHLD, signal.SIGTERM, ASK)
 class Order:
     """What to run and how much it may take: the script's arguments, in this order, the program's own at the end."""
 
-    def __init__(self, parent: str, seconds: str, cpu: str, memory: str, user: str, group: str, python: str,
-                 program: str, *arguments: str) -> None:
-        """`parent` is the process id of who orders; `memory` is MiB; no `user` is the same one; `python` is
-        module:function or empty."""
+    def __init__(self, parent: str, seconds: str, cpu: str, memory: str, user: str, python: str, program: str,
+                 *arguments: str) -> None:
+        """`parent` is the process id of who orders; `memory` is MiB; `user` is the numbers USER:GROUP, or empty for
+        the same one; `python` is module:function or empty."""
         self.parent, self.seconds, self.cpu, self.memory = int(parent), float(seconds), int(cpu), int(memory)
-        self.user = (int(user), int(group)) if user else None
+        self.user = tuple(map(int, user.split(":"))) if user else None
         self.python, self.program, self.arguments = python, program, arguments
 
 

@@ -28,6 +28,7 @@ from typing import cast
 import msgspec
 
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
+from delegator.callbacks.calling import Needs
 from delegator.callbacks.launch import ASK, OURS
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
@@ -118,8 +119,8 @@ class LocalCaller:
     def _order(self, settings: LocalCallback) -> tuple[str, ...]:
         """The words of `launch.Order`. Its own time limit is for the case that nobody is there to stop it."""
         allowed = self._allowance
-        user, group = allowed.user or ("", "")
-        words = (os.getpid(), allowed.seconds + 1, allowed.cpu, allowed.memory, user, group, settings.python or "",
+        user = "" if allowed.user is None else "{}:{}".format(*allowed.user)
+        words = (os.getpid(), allowed.seconds + 1, allowed.cpu, allowed.memory, user, settings.python or "",
                  settings.program, *settings.arguments)
         return tuple(map(str, words))
 
@@ -236,3 +237,39 @@ def _removed(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     except RecursionError:
         log.warning("%s could not be removed", folder)
+
+
+def caller(needs: Needs) -> LocalCaller:
+    """Raises DelegatorError (CONFIGURATION) for a user that we cannot become."""
+    said = needs.settings
+    return LocalCaller(Allowance(said.budget, said.local_cpu, said.local_memory, user_named(said.local_user)))
+
+
+async def reach(delegate: Delegate, needs: Needs) -> str:
+    assert isinstance(delegate.callback, LocalCallback)
+    try:
+        check(delegate.callback)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, str(error)) from None
+    return f"{delegate.callback.program} is there; it is run only for a device"
+
+
+def check(callback: LocalCallback) -> None:
+    """It runs as we do, so nobody else may be able to change it. Raises ValueError, DelegatorError (CONFIGURATION)."""
+    path = Path(callback.program)
+    if callback.python is not None:
+        if not path.is_dir():
+            raise ValueError(f"{path} is not a folder")
+        return
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise DelegatorError(Kind.CONFIGURATION, f"{path} is not a program that can be run", hint=f"chmod +x {path}")
+    if path.stat().st_mode & 0o022:
+        raise DelegatorError(Kind.CONFIGURATION, f"{path} can be changed by others", hint=f"chmod go-w {path}")
+
+
+def remarks(callback: LocalCallback) -> tuple[str, ...]:
+    return ()
+
+
+def lacking() -> DelegatorError | None:
+    return None

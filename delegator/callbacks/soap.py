@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from delegator.callbacks.calling import Needs
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SoapCallback
 from delegator.net.client import Endpoint, call, close
@@ -131,3 +132,28 @@ class SoapCaller:
     def close(self) -> None:
         for _, endpoint in self._endpoints.values():
             close(endpoint)
+
+
+def caller(needs: Needs) -> SoapCaller:
+    return SoapCaller(needs.shows(), needs.trust(), needs.now, needs.settings.budget, needs.outbound())
+
+
+async def reach(delegate: Delegate, needs: Needs) -> str:
+    """Raises DelegatorError as `obtain` does, CONFIGURATION for our own certificate."""
+    soap = caller(needs)
+    try:
+        return await soap.reach(delegate)
+    finally:
+        soap.close()
+
+
+def check(callback: SoapCallback) -> None:
+    """Whether it is there is found when it is called."""
+
+
+def remarks(callback: SoapCallback) -> tuple[str, ...]:
+    return ()
+
+
+def lacking() -> DelegatorError | None:
+    return None

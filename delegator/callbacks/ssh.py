@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
-from delegator.callbacks.ssh_command import command_for
+from delegator.callbacks.calling import Needs
+from delegator.callbacks.ssh_command import check_command, command_for
 from delegator.callbacks.ssh_keys import HostKey, host_key_in
 from delegator.errors import DelegatorError, Kind, extra, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, SshCallback
@@ -142,3 +144,38 @@ def _changed(name: str, settings: SshCallback, shown: HostKey | None) -> Delegat
                     f"ask the customer; if it is theirs: delegator delegates scan-host-key {where}")
     log.warning("%s", error.detail)
     return error
+
+
+def caller(needs: Needs) -> SshCaller:
+    return SshCaller(needs.outbound())
+
+
+async def reach(delegate: Delegate, needs: Needs) -> str:
+    """Raises DelegatorError as `obtain` does."""
+    budget = needs.settings.budget
+    try:
+        async with asyncio.timeout(budget):
+            return await caller(needs).reach(delegate)
+    except TimeoutError:
+        raise _failed(delegate.name, f"no answer within {budget:g} s") from None
+
+
+def check(callback: SshCallback) -> None:
+    """Raises ValueError for a command that could not be filled."""
+    check_command(callback.command)
+
+
+def remarks(callback: SshCallback) -> tuple[str, ...]:
+    """The fingerprint once more: it is what people compare; and whether it can be called from here."""
+    fingerprint = host_key_in(callback.host_key).fingerprint
+    pinned = f"only the host key {fingerprint} is accepted from {callback.host}"
+    why = lacking()
+    return (pinned,) if why is None else (
+        pinned, f"WARNING: no device will be served by it from here: {why.detail}\n  next: {why.hint}")
+
+
+def lacking() -> DelegatorError | None:
+    """Whether the library is there, which is looked for and not loaded."""
+    if importlib.util.find_spec("asyncssh") is None:
+        return DelegatorError(Kind.UNREACHABLE, f"callback ssh: {MISSING}", hint=HINT)
+    return None

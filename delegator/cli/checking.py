@@ -22,7 +22,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from delegator.cli import checking_ports, checking_postgres
+from delegator.cli import checking_delegates, checking_ports, checking_postgres
+from delegator.cli.checking_delegates import read_only
 from delegator.config import OpsSettings, Server, Settings, Source, Store
 from delegator.errors import DelegatorError
 from delegator.model import Policy
@@ -160,6 +161,7 @@ def _checks(settings: Settings, source: Source) -> Iterator[_Check]:
         yield "database", settings.store.url.partition("?")[0], lambda: checking_postgres.examine(settings.store, key)
     else:
         yield "database", settings.store.path, lambda: _database(settings.store, key)
+    yield from checking_delegates.ways(settings.store)
     policies = [one for one in _policies(settings.store) if one.hours]
     if policies:
         yield "hours", ", ".join(one.name for one in policies[:5]), lambda: _hours(policies)
@@ -210,7 +212,7 @@ def _mail(settings: Settings) -> Iterator[_Check]:
     if settings.mail.host:
         yield "mail", settings.mail.host, lambda: _mail_in_order(settings)
     else:
-        waiting = _wants_mail(settings)
+        waiting = checking_delegates.mailing(settings.store)
         if waiting:
             yield "mail", waiting, _no_mail
 
@@ -236,23 +238,6 @@ def _anchors_of_the_relay(path: str) -> None:
 def _no_mail() -> str:
     raise _Wrong("is to be told by mail, but no relay is named: such mail waits", "set [mail] host and sender, see "
                  "docs/notifications.md")
-
-
-def _wants_mail(settings: Settings) -> str:
-    """Delegates with an address to mail to; none from a database that does not open, which is told on its own."""
-    if settings.store.url:
-        return checking_postgres.mailing(settings.store)
-    path = Path(settings.store.path)
-    if path.is_file():
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
-            rows = connection.execute("SELECT name FROM delegates WHERE kind = 'hosted' AND "
-                                      "json_extract(settings, '$.mail_to') IS NOT NULL ORDER BY name LIMIT 5")
-            return ", ".join(str(row[0]) for row in rows)
-    return ""
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _pair(section: str, certificate: str, key: str) -> Iterator[_Check]:
@@ -363,7 +348,7 @@ def _policies(where: Store) -> list[Policy]:
         return checking_postgres.policies(where)
     path = Path(where.path)
     if path.is_file():
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_read_only(path)) as connection:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(read_only(path)) as connection:
             return [policy_of(row) for row in connection.execute(ALL_POLICIES.sql)]
     return []
 

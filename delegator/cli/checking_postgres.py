@@ -77,12 +77,10 @@ def examine(where: config.Store, key: SealingKey | None) -> str:
                       *(words for applies, words in _REMARKS if applies(found)), standing])
 
 
-def mailing(where: config.Store) -> str:
-    """Delegates with an address to mail to; none from a database that does not answer, which is told on its own."""
+def names(where: config.Store, question: str, *values: str) -> str:
+    """The names that a question finds; none from a database that does not answer, which is told on its own."""
     try:
-        rows = _asked(where, lambda connection: connection.fetch(
-            "SELECT name FROM delegates WHERE kind = 'hosted' AND settings::jsonb->>'mail_to' IS NOT NULL "
-            "ORDER BY name LIMIT 5"))
+        rows = _asked(where, lambda connection: connection.fetch(question, *values))
     except DelegatorError:
         return ""
     return ", ".join(str(row[0]) for row in rows)

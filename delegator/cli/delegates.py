@@ -22,7 +22,7 @@ from delegator.cli.parameters import ranged, typed
 from delegator.cli.session import looking, stored
 from delegator.desk import forms, registering, shapes
 from delegator.errors import DelegatorError, Kind
-from delegator.model import Callback, CallbackKind, Delegate, SshCallback
+from delegator.model import CallbackWay, Delegate
 from delegator.model.places import authority
 from delegator.store import Store
 from delegator.store.changing import DELEGATE
@@ -76,10 +76,10 @@ def add(name: str, customer: str, url: str | None, trust_anchor: Path | None, po
         priority: int | None, weight: int | None, disabled: bool, **said: Any) -> Output | None:
     """Add the delegate NAME of a customer, reached by --soap, --ssh or --local, or kept here by --hosted. To change one
     that is there: delegator delegates change."""
-    kind = reaching.named_kind(said)
-    if kind is None:
-        raise click.UsageError(f"give one of {' or '.join(one.option for one in reaching.NAMING.values())}")
-    callback = reaching.made(kind, reaching.fields_of(said, kind), None)
+    way = reaching.named_way(said)
+    if way is None:
+        raise click.UsageError(f"give one of {' or '.join(one.option for _, one in reaching.NAMING.values())}")
+    callback = reaching.made(way, reaching.fields_of(said, way), None)
     named = _named(url, trust_anchor, policy, priority, weight)
     return _add(delegate=Delegate(name, customer, callback, enabled=not disabled, **named))
 
@@ -99,8 +99,7 @@ async def _add(store: Store, delegate: Delegate) -> Output:
     taken_over = widening.taken_over(after, delegate)
     await store.add_delegate(delegate, datetime.now(UTC))
     output = Output(shapes.delegate(delegate),
-                    words=(f"delegate {delegate.name} is registered", *_pinned(delegate.callback),
-                           *reach.forbidden(delegate.name, delegate.callback)))
+                    words=(f"delegate {delegate.name} is registered", *reach.remarks(delegate.name, delegate.callback)))
     if sum(one.customer == delegate.customer for one in after.directory.delegates.values()) == 1:
         return changing.plainly(output, lets_in)
     return changing.plainly(changing.also(output, lets_in), taken_over)
@@ -130,19 +129,19 @@ async def _change(store: Store, name: str, said: Fields, fields: Fields, back: l
     standing = (await store.tables()).directory.delegates.get(name)
     if standing is None:
         raise console.missing("delegate", name, "delegates")
-    kind = reaching.named_kind(said) or standing.kind
-    reached = {**reaching.fields_of(said, kind), **reaching.emptied(back, kind)}
+    way = reaching.named_way(said) or standing.way
+    reached = {**reaching.fields_of(said, way), **reaching.emptied(back, way)}
     changing.must_say([*fields, *reached, *back], "--address, --policy or --priority")
 
     def how(one: Delegate) -> Delegate:
-        if one.kind != standing.kind:
+        if one.way != standing.way:
             raise DelegatorError(Kind.CONFLICT, f"delegate {name} was changed meanwhile", hint="look, and run it again")
-        callback = reaching.made(kind, reached, one.callback) if reached or kind is not one.kind else one.callback
+        callback = reaching.made(way, reached, one.callback) if reached or way is not one.way else one.callback
         return msgspec.structs.replace(one, callback=callback, **fields)
     would_be = how(standing).callback  # tried before anything is written, on what stands there now
-    pinned = (*_pinned(would_be), *reach.forbidden(name, would_be))
+    remarks = reach.remarks(name, would_be)
     output = await changing.change(store, DELEGATE, name, how, shapes.delegate)
-    return output.saying(*pinned) if reached else output
+    return output.saying(*remarks) if reached else output
 
 
 @verb(group, "disable", "delegator delegates disable acme-berlin")
@@ -163,19 +162,10 @@ async def enable(store: Store, name: str) -> Output:
                                  shapes.delegate)
 
 
-def _pinned(callback: Callback) -> tuple[str, ...]:
-    """The fingerprint once more: it is what people compare."""
-    if not isinstance(callback, SshCallback):
-        return ()
-    from delegator.callbacks.ssh_keys import host_key_in
-
-    return (f"only the host key {host_key_in(callback.host_key).fingerprint} is accepted from {callback.host}",)
-
-
 @verb(group, "list", "delegator delegates list --customer acme --callback soap")
 @click.option("--customer", type=typed(forms.name), help="Only those of this customer.")
 @click.option("--policy", type=typed(forms.name), help="Only those that have this policy.")
-@click.option("--callback", type=click.Choice([kind.value for kind in CallbackKind]), help="Only those reached so.")
+@click.option("--callback", type=click.Choice([way.value for way in CallbackWay]), help="Only those reached so.")
 @listing.enabled
 @listing.most()
 @looking
@@ -183,7 +173,7 @@ async def list_(store: Store, customer: str | None, policy: str | None, callback
                 most: int) -> Output:
     """List delegates by name; passwords and private keys are never shown."""
     wanted = listing.filters(customer=customer, policy=policy, enabled=enabled,
-                             kind=None if callback is None else CallbackKind(callback))
+                             way=None if callback is None else CallbackWay(callback))
     found = [one for one in await store.delegates() if wanted(one)]
     rows = [(one.name, one.customer, _reached(one), one.url, one.policy, one.enabled) for one in found[:most]]
     lines = console.table(("name", "customer", "reached", "url", "policy", "enabled"), rows)
@@ -215,11 +205,7 @@ async def remove(store: Store, name: str) -> Output:
 
 
 def _reached(delegate: Delegate) -> str:
-    """The kind of callback and the one setting that tells most."""
+    """The way and the one setting that tells most."""
     shape = shapes.callback(delegate)
     where = authority(str(shape["host"]), int(str(shape["port"]))) if "host" in shape else ""
-    return f"{shape['kind']} {_REACHED[delegate.kind].format(**shape, where=where)}"
-
-
-_REACHED = {CallbackKind.SOAP: "{where}{path}", CallbackKind.SSH: "{user}@{where}",
-            CallbackKind.HOSTED: "{user_name}", CallbackKind.LOCAL: "{program}"}
+    return f"{delegate.way.value} {delegate.callback.shown.format(**shape, where=where)}"

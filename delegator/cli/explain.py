@@ -174,7 +174,7 @@ def _routed(explanation: Explanation) -> str:
     if judgement is None:
         return "none"
     route = judgement.route
-    return (f"customer {route.delegate.customer}, delegate {route.delegate.name} ({route.delegate.kind.value}), "
+    return (f"customer {route.delegate.customer}, delegate {route.delegate.name} ({route.delegate.way.value}), "
             f"because {route.because}")
 
 

@@ -30,8 +30,8 @@ def plan_options(function: F) -> F:
     for option in (
             click.option("--base-fee", type=typed(forms.fee), metavar="AMOUNT",
                          help="A month, however many events; none unless said."),
-            click.option("--price", "prices", type=typed(plans.price), multiple=True, metavar="[KIND=]AMOUNT",
-                         help="Of one event past the included ones; with KIND for those by this kind of callback."),
+            click.option("--price", "prices", type=typed(plans.price), multiple=True, metavar="[WAY=]AMOUNT",
+                         help="Of one event past the included ones; with WAY for those by this way of callback."),
             click.option("--included", type=ranged(plans.INCLUDED), metavar="NUMBER",
                          help="Events a month that cost nothing; 0 unless said."),
             click.option("--currency", metavar="CODE", help="Such as EUR.")):
@@ -53,8 +53,8 @@ def group() -> None:
 async def add(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Add the plan NAME, with a --currency and a --price."""
     with as_usage():
-        general, by_kind = plans.prices(said["prices"])
-        plan = plans.made({"name": name, "currency": said["currency"], "price": general, "prices": by_kind,
+        general, by_way = plans.prices(said["prices"])
+        plan = plans.made({"name": name, "currency": said["currency"], "price": general, "prices": by_way,
                            "since": plans.since(since, this_month(), first=True),
                            **{key: said[key] for key in ("included", "base_fee") if said[key] is not None}})
     return _told(await store.plans.add(plan, datetime.now(UTC)), "is registered")
@@ -68,9 +68,9 @@ async def add(store: Store, name: str, since: Month | None, **said: Any) -> Outp
 async def change(store: Store, name: str, since: Month | None, **said: Any) -> Output:
     """Change the plan NAME from a month on: what is not said stays. What was billed before keeps its version."""
     with as_usage():
-        general, by_kind = plans.prices(said["prices"])
+        general, by_way = plans.prices(said["prices"])
     wanted = {"currency": said["currency"], "included": said["included"], "base_fee": said["base_fee"],
-              "price": general, "prices": by_kind or None}
+              "price": general, "prices": by_way or None}
     changes = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise click.UsageError("say what to change: --price, --included, --base-fee or --currency")
@@ -163,5 +163,5 @@ def this_month() -> Month:
 
 
 def _cells(one: Mapping[str, Any]) -> list[object]:
-    return [", ".join(f"{kind}={value}" for kind, value in one["prices"].items()) if name == "prices" else one[name]
+    return [", ".join(f"{way}={value}" for way, value in one["prices"].items()) if name == "prices" else one[name]
             for name in _COLUMNS]

@@ -8,18 +8,17 @@ Must not live here: which option says what (reaching), what can be known without
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import click
 
 from delegator.cli import console
 from delegator.cli.console import Output
-from delegator.cli.parameters import as_configuration, as_usage, typed
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.desk import forms, reach
-from delegator.errors import DelegatorError, Kind
-from delegator.model import Callback, CallbackKind, Delegate
+from delegator.errors import DelegatorError
+from delegator.model import Callback, Delegate
 from delegator.store import Store
 
 
@@ -37,37 +36,23 @@ async def test(store: Store, name: str) -> Output:
     if found is None:
         raise console.missing("delegate", name, "delegates")
     try:
-        with as_usage(), as_configuration(""):
-            words = reach.at_hand(found.callback)
-        words = await _connected(found) if words is None else words
+        words = await _reached(found)
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
-    return Output({"delegate": name, "callback": found.kind.value, "reached": True, "words": words},
+    return Output({"delegate": name, "callback": found.way.value, "reached": True, "words": words},
                   words=(f"delegate {name}: {words}",))
 
 
-async def _connected(delegate: Delegate) -> str:
-    """By what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
+async def _reached(delegate: Delegate) -> str:
+    """In words, by what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong
+    here."""
+    from delegator.callbacks.calling import Needs, way
     from delegator.parts import load_called_with, load_outbound, load_trust
 
     said = settings()
-    if delegate.kind is CallbackKind.SOAP:
-        from delegator.callbacks.soap import SoapCaller
-
-        soap = SoapCaller(load_called_with(said), load_trust(said), lambda: datetime.now(UTC), said.callbacks.budget,
-                          load_outbound(said))
-        try:
-            return await soap.reach(delegate)
-        finally:
-            soap.close()
-    from delegator.callbacks.ssh import SshCaller
-
-    try:
-        async with asyncio.timeout(said.callbacks.budget):
-            return await SshCaller(load_outbound(said)).reach(delegate)
-    except TimeoutError:
-        why = f"delegate {delegate.name}: no answer within {said.callbacks.budget:g} s"
-        raise DelegatorError(Kind.UNREACHABLE, why) from None
+    needs = Needs(said.callbacks, lambda: load_called_with(said), lambda: load_trust(said), lambda: load_outbound(said),
+                  lambda: datetime.now(UTC))
+    return await way(delegate.way).reach(delegate, needs)
 
 
 _HINTS = (("[outbound] allow", "add its network to [outbound] allow, if that is where it shall be"),
@@ -83,6 +68,11 @@ def _hint(name: str, detail: str) -> str:
 
 
 # --- when it is registered ----------------------------------------------------------------------------------------
+
+
+def remarks(name: str, callback: Callback) -> tuple[str, ...]:
+    """What whoever registers a delegate should know of it."""
+    return *reach.remarks(callback), *forbidden(name, callback)
 
 
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:

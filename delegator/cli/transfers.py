@@ -23,6 +23,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Entry
 from delegator.model.owned import Transfer, TransferState
 from delegator.store import Store
+from delegator.store.transfers import Side
 
 _COLUMNS = ("transfer_id", "device", "offered_by", "offered_to", "state", "offered_at", "until", "order")
 _STEPS = {"offer": TransferState.OFFERED, "accept": TransferState.ACCEPTED, "decline": TransferState.DECLINED,
@@ -79,7 +80,7 @@ async def _offer(store: Store, found: list[str], order: str | None, customer: st
     progress = console.Progress(len(found), "devices")
     sign = owning.signed_by(len(found), **signing)
     made = await store.ownership.offer(((name, ownership.number(now)) for name in found), to, until, now,
-                                       customer=customer, sign=sign, because=because, told=progress.step)
+                                       Side(customer, sign, because), told=progress.step)
     progress.finish()
     return _told(made, f"offered to {to} until {shapes.at(until)}")
 
@@ -141,7 +142,7 @@ async def _end(store: Store, to: TransferState, found: list[str], order: str | N
                                  hint=f"see: delegator transfers list --order {order}")
     sign = owning.signed_by(len(found), **signing)
     progress = console.Progress(len(found), "devices")
-    ended = await store.ownership.end(to, found, datetime.now(UTC), customer=customer, sign=sign, because=because,
+    ended = await store.ownership.end(to, found, datetime.now(UTC), Side(customer, sign, because),
                                       delegate=delegate, told=progress.step)
     progress.finish()
     return _told(ended, f"{to.value} by {customer}")

@@ -46,7 +46,7 @@ _SHOWN = (*COLUMNS[1:2], *COLUMNS[3:12])
 @click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @click.pass_context
 def group(context: click.Context, month: Month | None, customer: str | None, as_csv: bool, as_json: bool) -> None:
-    """Credentials issued in a month, by customer and kind of callback, and what they cost.
+    """Credentials issued in a month, by customer and way of callback, and what they cost.
 
     One that was issued is one event, however often the device asked for it and whatever it made of it.
     """

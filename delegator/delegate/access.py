@@ -1,8 +1,8 @@
-"""Who may: a delegator by a name in its certificate, a device by its credential. Pure, and a bounded table of misses.
+"""Who may: a delegator by a name in its certificate, a device by its credential. Pure.
 
 The invariants: a certificate of the right authority is not enough, since every device has one; a user name that
 nobody has costs and looks the same as a wrong password.
-Must not live here: answers (server), the ledger, verification of certificates (wire.tls).
+Must not live here: answers (server), the ledger, counting misses (attempts), verification of certificates (wire.tls).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -87,46 +86,6 @@ def same(one: Secret, other: Secret) -> bool:
     return hmac.compare_digest(one.reveal().encode(), other.reveal().encode())
 
 
-_Key = tuple[str, str]
-
-
-def _keys(user_name: str, address: str) -> tuple[_Key, _Key]:
-    return ("user", user_name[:LONGEST]), ("address", address)
-
-
-@dataclass(slots=True)
-class _Misses:
-    since: float
-    count: int = 0
-
-
-class Attempts:
-    """Misses by user name and by address. `clock` gives seconds that only grow."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._table: OrderedDict[_Key, _Misses] = OrderedDict()
-
-    def wait(self, user_name: str, address: str) -> int:
-        """Seconds until this name from this address may try again; 0 for now."""
-        user, place = _keys(user_name, address)
-        return max(self._wait(user, PER_USER), self._wait(place, PER_ADDRESS))
-
-    def missed(self, user_name: str, address: str) -> None:
-        for key in _keys(user_name, address):
-            self._current(key).count += 1
-
-    def _wait(self, key: _Key, most: int) -> int:
-        misses = self._table.get(key)
-        if misses is None or misses.count < most:
-            return 0
-        return max(0, int(misses.since + WINDOW - self._clock() + 0.999))
-
-    def _current(self, key: _Key) -> _Misses:
-        misses = self._table.get(key)
-        if misses is None or misses.since + WINDOW <= self._clock():
-            misses = self._table[key] = _Misses(self._clock())
-            self._table.move_to_end(key)
-            if len(self._table) > REMEMBERED:
-                self._table.popitem(last=False)
-        return misses
+def allowed(user_name: str, address: str) -> dict[Hashable, int]:
+    """The names that a guess is under, with how many misses each may have."""
+    return {("user", user_name[:LONGEST]): PER_USER, ("address", address): PER_ADDRESS}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from delegator.model import Device, Location, Result
+from delegator.store.moments import moment, moment_if_any
 from delegator.store.transaction import Row, Value
 
 COLUMNS = ("claim_id, service_tag, serial_number, model, mac_addresses, ip_address, host_name, domain, user_name, "
@@ -57,18 +58,6 @@ class Entry:
         return self.sealed is not None and now < self.usable_until
 
 
-def milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def moment(value: Value) -> datetime:
-    return datetime.fromtimestamp(int(str(value)) / 1000, UTC)
-
-
-def _perhaps(value: Value) -> datetime | None:
-    return None if value is None else moment(value)
-
-
 def _text(value: Value) -> str | None:
     return None if value is None else str(value)
 
@@ -80,5 +69,5 @@ def entry_of(row: Row) -> Entry:
     return Entry(
         str(claim_id), Device(str(tag), _text(serial), tuple(str(macs).split()), _text(model)),
         Location(_text(address), _text(host), _text(domain)), str(user_name), moment(asked), moment(not_after),
-        moment(usable), bool(voided), _perhaps(fetched), None if result is None else Result(result), _text(detail),
-        _perhaps(ended), sealed if isinstance(sealed, bytes) else None)
+        moment(usable), bool(voided), moment_if_any(fetched), None if result is None else Result(result), _text(detail),
+        moment_if_any(ended), sealed if isinstance(sealed, bytes) else None)

@@ -17,8 +17,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from delegator.attempts import Attempts
 from delegator.delegate import provisioning
-from delegator.delegate.access import Attempts, Shown, check_delegator, read_basic
+from delegator.delegate.access import REMEMBERED, WINDOW, Shown, allowed, check_delegator, read_basic
 from delegator.delegate.credentials import compose
 from delegator.delegate.ledger import Ledger
 from delegator.doors.calls import Call, Operations, operation
@@ -65,7 +66,7 @@ class Server:
         self._lifetime = lifetime
         self._url = url
         self._here = here
-        self._attempts = Attempts(time.monotonic)
+        self._attempts = Attempts(time.monotonic, WINDOW, REMEMBERED)
         self._operations: Operations[[str]] = {**operation(DelegateRequest, self._credential),
                                                **operation(Deployment, self._deployed)}
 
@@ -134,13 +135,13 @@ class Server:
             return _text(500, "the provisioning data is not available")
 
     async def _served(self, shown: Shown, tag: str, connection: Connection) -> Response:
-        wait = self._attempts.wait(shown.user_name, connection.peer_address)
+        wait = self._attempts.wait(allowed(shown.user_name, connection.peer_address))
         if wait:
             log.warning("%s %s: too many wrong credentials", connection.id, connection.peer_address)
             return _text(429, "too many wrong credentials", {b"Retry-After": b"%d" % wait})
         entry = await self._ledger.find(shown.user_name)
         if not self._ledger.is_password(entry, shown.password, self._now()):
-            self._attempts.missed(shown.user_name, connection.peer_address)
+            self._attempts.missed(allowed(shown.user_name, connection.peer_address))
             log.warning("%s %s: no credential in force", connection.id, connection.peer_address)
             return _unauthorized()
         connection.vouch()

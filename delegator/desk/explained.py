@@ -50,7 +50,7 @@ def _route(explanation: Explanation) -> shapes.Shape | None:
         return None
     route = explanation.judgement.route
     return {"customer": route.delegate.customer, "delegate": route.delegate.name,
-            "callback": route.delegate.kind.value, "because": route.because}
+            "callback": route.delegate.way.value, "because": route.because}
 
 
 def limits(explanation: Explanation) -> list[shapes.Shape]:

@@ -181,7 +181,7 @@ def _found(judgement: Judgement, counts: Counts, standing: Claim | None, questio
     if over:
         return _refused(Decision(over))
     delegate = judgement.route.delegate
-    return Verdict(None, f"a new credential of delegate {delegate.name}, by callback {delegate.kind.value}")
+    return Verdict(None, f"a new credential of delegate {delegate.name}, by callback {delegate.way.value}")
 
 
 def _over(judgement: Judgement, counts: Counts, at: datetime) -> tuple[Reason, ...]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from delegator import model
 from delegator.domains import PREFIX, domain_of
-from delegator.model import CallbackKind, Opening, SoapCallback, hours, places
+from delegator.model import CallbackWay, Opening, SoapCallback, hours, places
 from delegator.model.billed import CURRENCY, Month, amount
 
 _NAME_WORDS = "lower-case letters, digits and '-', 1 to 63, the first a letter or digit"
@@ -354,10 +354,10 @@ def _near_zone(name: str) -> str:
     return "; UTC always is" + ("" if known else ", others come with the package tzdata")
 
 
-def callbacks(text: str) -> frozenset[CallbackKind]:
+def callbacks(text: str) -> frozenset[CallbackWay]:
     """Kinds of callbacks, separated by commas."""
     try:
-        return frozenset(CallbackKind(one.strip()) for one in text.split(","))
+        return frozenset(CallbackWay(one.strip()) for one in text.split(","))
     except ValueError:
-        known = ", ".join(kind.value for kind in CallbackKind)
+        known = ", ".join(kind.value for kind in CallbackWay)
         raise ValueError(f"{text[:64]!a} must be some of {known}, separated by commas") from None

@@ -15,7 +15,7 @@ import msgspec
 from delegator.desk import forms, shapes
 from delegator.desk.refusals import Clash
 from delegator.desk.sheets import Field, Range, Sheet, many, switch, text
-from delegator.model import CallbackKind, IdentityRule, Policy
+from delegator.model import CallbackWay, IdentityRule, Policy
 
 MAX_DEVICES, CLAIMS_PER_HOUR, ATTEMPTS = Range(0), Range(1), Range(1)
 IDENTITIES = tuple(rule.value for rule in IdentityRule)
@@ -29,7 +29,7 @@ def identity(word: str) -> IdentityRule:
     return IdentityRule(word)
 
 
-def _callback(word: str) -> CallbackKind:
+def _callback(word: str) -> CallbackWay:
     (kind,) = forms.callbacks(word)
     return kind
 

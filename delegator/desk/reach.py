@@ -1,4 +1,4 @@
-"""Whether a delegate can be reached, as far as that is known without asking it, and where the delegator never connects.
+"""What is known of how a delegate is reached without asking it, and where the delegator never connects.
 
 The invariant: nothing is asked of a delegate but whether it is there, and nothing is changed: no credential, no claim,
 no circuit breaker.
@@ -8,44 +8,31 @@ Must not live here: connecting (callbacks; the door opens what connects), the ru
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
 
-from delegator.desk.delegates import check
-from delegator.model import Callback, HostedCallback, LocalCallback, SoapCallback, SshCallback
+from delegator.model import Callback
 from delegator.outbound import Outbound
 
 _LOCAL = ("127.0.0.1", "::1")
 """What `localhost` is on any machine (RFC 6761 section 6.3)."""
 
 
-def at_hand(callback: Callback) -> str | None:
-    """In words, for what is on this machine; None where somebody must be connected to. Raises ValueError, Unfit where
-    something here is not as it must be."""
-    if isinstance(callback, LocalCallback):
-        check(callback)
-        return f"{callback.program} is there; it is run only for a device"
-    return "its settings are kept here, so there is nobody to reach" if isinstance(callback, HostedCallback) else None
+def remarks(callback: Callback) -> tuple[str, ...]:
+    """What whoever registers a delegate should know of the way it is reached. Raises DelegatorError (UNREACHABLE) where
+    that does not load."""
+    from delegator.callbacks.calling import way
+
+    return way(callback.way).remarks(callback)
 
 
 def refusal(callback: Callback, outbound: Outbound) -> str | None:
     """Why the delegator will never connect there, as its settings stand. Only of addresses and of this machine's own
     name: what another one resolves to is judged at each call."""
-    where = _where(callback)
+    where = callback.contact
     if where is None:
         return None
     host, port = where
     refusals = [outbound.refusal(one, port) for one in _addresses(host)]
     return refusals[0] if refusals and all(refusals) else None
-
-
-def _where(callback: Callback) -> tuple[str, int] | None:
-    match callback:
-        case SoapCallback() | SshCallback():
-            return callback.address or callback.host, callback.port
-        case HostedCallback(webhook_url=str(url)):
-            parts = urlsplit(url)
-            return parts.hostname or "", parts.port or 443
-    return None
 
 
 def _addresses(host: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def customer(value: Customer) -> Shape:
 def callback(value: Delegate) -> Shape:
     """How the delegate is reached. Whatever the model calls a Secret is left out, also where there is none."""
     shown = [name for name, kind in type(value.callback).__annotations__.items() if "Secret" not in kind]
-    return {"kind": value.kind.value, **{name: getattr(value.callback, name) for name in shown}}
+    return {"kind": value.way.value, **{name: getattr(value.callback, name) for name in shown}}
 
 
 def delegate(value: Delegate) -> Shape:
@@ -125,11 +125,11 @@ def contest(value: Contest) -> Shape:
 
 
 def notification(value: Notification) -> Shape:
-    names = ("claim_id", "service_tag", "customer", "delegate", "delegator", "attempts", "last_error", "peer")
-    times = ("created_at", "give_up_at", "ended_at")
-    return {"kind": value.kind.value, "notice": value.notice.value, "state": value.state.value,
-            **{name: getattr(value, name) for name in names},
-            **{name: at(getattr(value, name)) for name in times}}
+    facts = {name: value.body.get(name) for name in ("service_tag", "delegator", "peer")}
+    return {"kind": value.carrier.value, "notice": value.event, "state": value.state.value,
+            "claim_id": value.claim_id, "subject": value.subject, "customer": value.customer,
+            "delegate": value.recipient, **facts, "attempts": value.attempts, "last_error": value.last_error,
+            "created_at": at(value.at), "give_up_at": at(value.give_up_at), "ended_at": at(value.ended_at)}
 
 
 # --- the audit ------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def plan(value: Plan) -> Shape:
     """Money as text, so that no reader makes a float of it."""
     return {"name": value.name, "version": value.version, "since": str(value.since), "currency": value.currency,
             "included": value.included, "price": format(value.price, "f"),
-            "prices": {kind.value: format(price, "f") for kind, price in value.prices.items()},
+            "prices": {way.value: format(price, "f") for way, price in value.prices.items()},
             "base_fee": format(value.base_fee, "f")}
 
 

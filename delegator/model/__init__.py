@@ -19,24 +19,25 @@ from delegator.model.messages import (
     Location,
     Result,
 )
-from delegator.model.notified import Notice, Notification, NotificationKind, NotificationState, Telling
+from delegator.model.notified import (
+    Message,
+    Notice,
+    Notification,
+    NotificationKind,
+    NotificationState,
+    Target,
+    Telling,
+)
 from delegator.model.placeholders import is_placeholder_mac, is_placeholder_serial
 from delegator.model.places import HOST_NAME
 from delegator.model.registered import (
-    CALLBACKS,
-    Callback,
-    CallbackKind,
     Customer,
     Delegate,
-    HostedCallback,
     IdentityRule,
-    LocalCallback,
     Order,
     Policy,
     Registration,
     Rule,
-    SoapCallback,
-    SshCallback,
 )
 from delegator.model.secret import Secret
 from delegator.model.syntax import (
@@ -51,9 +52,17 @@ from delegator.model.syntax import (
     normal_hint,
     normal_mac,
 )
+from delegator.model.ways import (
+    WAYS,
+    Callback,
+    CallbackWay,
+    HostedCallback,
+    LocalCallback,
+    SoapCallback,
+    SshCallback,
+)
 
 __all__ = [
-    "CALLBACKS",
     "CLAIM_ID",
     "HOST_NAME",
     "MAIL_ADDRESS",
@@ -62,10 +71,11 @@ __all__ = [
     "SERIAL_NUMBER",
     "SERVICE_TAG",
     "TRANSACTION_ID",
+    "WAYS",
     "AddressChange",
     "Answer",
     "Callback",
-    "CallbackKind",
+    "CallbackWay",
     "Claim",
     "ClaimState",
     "Confirmation",
@@ -83,6 +93,7 @@ __all__ = [
     "IdentityRule",
     "LocalCallback",
     "Location",
+    "Message",
     "Notice",
     "Notification",
     "NotificationKind",
@@ -97,6 +108,7 @@ __all__ = [
     "Secret",
     "SoapCallback",
     "SshCallback",
+    "Target",
     "Telling",
     "is_placeholder_mac",
     "is_placeholder_serial",

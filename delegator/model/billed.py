@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from delegator.model.registered import CallbackKind
+from delegator.model.ways import CallbackWay
 
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?", re.ASCII)
@@ -90,14 +90,14 @@ def digits(currency: str) -> int:
 
 class Plan(msgspec.Struct, frozen=True):
     """One version of what a customer pays a month, in force from the month `since`: a base fee, and for each event past
-    the `included` ones `price`, or for some kinds of callback another one. Raises ValueError."""
+    the `included` ones `price`, or for some ways of callback another one. Raises ValueError."""
 
     name: str
     currency: str
     price: Decimal
     since: Month
     included: int = 0
-    prices: Mapping[CallbackKind, Decimal] = msgspec.field(default_factory=dict)
+    prices: Mapping[CallbackWay, Decimal] = msgspec.field(default_factory=dict)
     base_fee: Decimal = Decimal(0)
     version: int = 1
 
@@ -110,24 +110,24 @@ class Plan(msgspec.Struct, frozen=True):
             raise ValueError(f"a base fee in {self.currency} has at most {digits(self.currency)} digits behind the "
                              "point")
 
-    def price_of(self, kind: CallbackKind | None) -> Decimal:
-        """Of one event; None stands for the kind that nobody knows."""
-        return self.price if kind is None else self.prices.get(kind, self.price)
+    def price_of(self, way: CallbackWay | None) -> Decimal:
+        """Of one event; None stands for a way that nobody knows."""
+        return self.price if way is None else self.prices.get(way, self.price)
 
 
 class Count(msgspec.Struct, frozen=True):
-    """How many credentials were issued for a customer in a month by one kind of callback, and how many of these claims
+    """How many credentials were issued for a customer in a month by one way of callback, and how many of these claims
     were confirmed by now."""
 
     customer: str
-    kind: CallbackKind | None
+    way: CallbackWay | None
     issued: int
     confirmed: int
 
     @property
     def item(self) -> str:
         """How it is named on a statement."""
-        return UNKNOWN if self.kind is None else self.kind.value
+        return UNKNOWN if self.way is None else self.way.value
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -6,15 +6,12 @@ Must not live here: how a claim changes (store.claims).
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from delegator.model.messages import Result
+from delegator.model.ways import WAYS, CallbackWay
 from delegator.model.word import Word
-
-if TYPE_CHECKING:
-    from delegator.model.registered import CallbackKind
 
 
 class IdentityKind(Word):
@@ -71,13 +68,13 @@ class Claim(msgspec.Struct, frozen=True):
     peer: str | None = None
     binding: str = ""
     sealed: bytes | None = None
-    callback: CallbackKind | None = None
+    callback: CallbackWay | None = None
     """How the delegate that answers it is reached; None for claims older than this was noted."""
 
     @property
     def is_heard_of(self) -> bool:
         """Whether somebody may have to be told how it ends."""
-        return self.callback is None or self.callback.hears
+        return self.callback is None or WAYS[self.callback].hears
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """What may be shown, by name: neither what it is tied to nor what was given."""

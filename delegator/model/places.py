@@ -12,11 +12,15 @@ The invariant: a form is its own normal form. Must not live here: looking anythi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from delegator.model.wrapped import inside
 
@@ -223,3 +227,13 @@ def normal_delegator(text: str) -> str:
     if found is None or any(not "!" <= character <= "~" for character in text):
         raise ValueError(f"{text[:80]!a} is no delegator: HOST, HOST:PORT, [IPv6]:PORT or an https address")
     return authority(*found) if parts is None else parts._replace(netloc=authority(*found)).geturl()
+
+
+def normalise(value: msgspec.Struct, **forms: Callable[[str], str]) -> None:
+    """Bring fields of a frozen value into the one form in which they are compared, whoever wrote them: rows of an
+    older release too. What is of no form stays as it is; those who compare it find nothing."""
+    for field, form in forms.items():
+        said = getattr(value, field)
+        if said is not None:
+            with contextlib.suppress(ValueError):
+                force_setattr(value, field, form(said))

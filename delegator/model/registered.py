@@ -6,29 +6,16 @@ Must not live here: how any of it is kept (store), what follows from it (routing
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
 from msgspec.structs import force_setattr, replace
 
 from delegator.model.hours import Opening
-from delegator.model.notified import NotificationKind
-from delegator.model.places import HOST_NAME, normal_delegator, normal_host, normal_name, normal_network
-from delegator.model.secret import Secret
+from delegator.model.places import HOST_NAME, normal_delegator, normal_name, normal_network, normalise
 from delegator.model.syntax import check_identifiers, must_match, normal_macs
+from delegator.model.ways import Callback, CallbackWay
 from delegator.model.word import Word
-
-
-def _normalise(value: msgspec.Struct, **forms: Callable[[str], str]) -> None:
-    """Bring fields of a frozen value into the one form in which they are compared, whoever wrote them: rows of an
-    older release too. What is of no form stays as it is; those who compare it find nothing."""
-    for field, form in forms.items():
-        said = getattr(value, field)
-        if said is not None:
-            with contextlib.suppress(ValueError):
-                force_setattr(value, field, form(said))
 
 
 def _normal_domain(text: str) -> str:
@@ -37,91 +24,11 @@ def _normal_domain(text: str) -> str:
     return normal_name(text)
 
 
-class CallbackKind(Word):
-    """How the delegator reaches a delegate."""
-
-    SOAP = "soap"
-    SSH = "ssh"
-    HOSTED = "hosted"
-    LOCAL = "local"
-
-    @property
-    def hears(self) -> bool:
-        """Whether there is somebody who can be told how provisioning ended: a server. A command or a program has
-        nobody in it once it has answered, and settings kept here never had."""
-        return self is CallbackKind.SOAP
-
-
 class Customer(msgspec.Struct, frozen=True):
     name: str
     title: str
     enabled: bool = True
     policy: str | None = None
-
-
-class SoapCallback(msgspec.Struct, frozen=True):
-    """The customer's own server. `host` must stand in its certificate; `address` overrides where to connect."""
-
-    host: str
-    port: int = 443
-    path: str = "/"
-    trust_anchor: str | None = None
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        _normalise(self, host=normal_host, address=normal_host)
-
-
-class SshCallback(msgspec.Struct, frozen=True):
-    """The customer's command over SSH. `host_key` is the pinned public key in OpenSSH's form; in `command` `{tag}`,
-    `{ip}`, `{peer}` and `{claim}` are filled with checked values only."""
-
-    host: str
-    user: str
-    private_key: Secret
-    host_key: str
-    port: int = 22
-    command: str = "getCred {tag} {ip}"
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        _normalise(self, host=normal_host, address=normal_host)
-
-
-class HostedCallback(msgspec.Struct, frozen=True):
-    """Settings kept here: a fixed password or a pattern, in which `{tag}` and `{random}` are filled per device; and
-    who is told, by signed mail or by a signed HTTPS call."""
-
-    user_name: str
-    password: Secret
-    mail_to: str | None = None
-    webhook_url: str | None = None
-    webhook_secret: Secret | None = None
-    webhook_anchor: str | None = None
-
-    @property
-    def told_by(self) -> tuple[NotificationKind, ...]:
-        """In which ways the administrator is told."""
-        if self.mail_to is None and self.webhook_url is None:
-            return ()
-        targets = {NotificationKind.MAIL: self.mail_to, NotificationKind.WEBHOOK: self.webhook_url}
-        return tuple(kind for kind, target in targets.items() if target is not None)
-
-
-class LocalCallback(msgspec.Struct, frozen=True):
-    """The customer's own logic on the delegator's machine: an executable (absolute path) with its arguments, or
-    with `python` a function named as `module:function`, found in the folder `program`."""
-
-    program: str
-    arguments: tuple[str, ...] = ()
-    python: str | None = None
-
-
-Callback = SoapCallback | SshCallback | HostedCallback | LocalCallback
-CALLBACKS: dict[CallbackKind, type[Callback]] = {
-    CallbackKind.SOAP: SoapCallback, CallbackKind.SSH: SshCallback, CallbackKind.HOSTED: HostedCallback,
-    CallbackKind.LOCAL: LocalCallback}
-_KIND_OF = {made: kind for kind, made in CALLBACKS.items()}
 
 
 class Delegate(msgspec.Struct, frozen=True):
@@ -139,8 +46,8 @@ class Delegate(msgspec.Struct, frozen=True):
     weight: int = 1
 
     @property
-    def kind(self) -> CallbackKind:
-        return _KIND_OF[type(self.callback)]
+    def way(self) -> CallbackWay:
+        return self.callback.way
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -197,7 +104,7 @@ class Rule(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if (self.delegate is None) == (self.delegator is None):
             raise ValueError(f"rule {self.name} must name a delegate or another delegator, and not both")
-        _normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
+        normalise(self, network=normal_network, domain=normal_name, mac_prefix=str.upper, delegator=normal_delegator)
 
 
 class IdentityRule(Word):
@@ -218,7 +125,7 @@ class Policy(msgspec.Struct, frozen=True):
     identity: IdentityRule = IdentityRule.OWN
     approved_only: bool = False
     max_devices: int | None = None
-    callbacks: frozenset[CallbackKind] | None = None
+    callbacks: frozenset[CallbackWay] | None = None
     attempts: int = 10
     lease: timedelta = timedelta(hours=24)
     shared_by_domain: bool = False

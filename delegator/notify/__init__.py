@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Protocol
 
 from delegator.errors import DelegatorError, Kind, words_of
-from delegator.model import Customer, HostedCallback, Notification, NotificationKind
+from delegator.model import Customer, Notification, NotificationKind, Target
+from delegator.model.notified import MAIL_TO
 from delegator.rounds import guarded
-from delegator.store import Store
+from delegator.store import Store, Tables
 from delegator.store.outbox import Queue, Taken
 from pki.said import said
 
@@ -49,8 +50,16 @@ GRACE = 3.0
 class Carrier(Protocol):
     """One way to tell somebody."""
 
-    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
-        """Deliver; what the other side said. Raises DelegatorError."""
+    async def deliver(self, notification: Notification, customer: Customer | None, target: Target) -> str:
+        """Deliver; what the other side said. `customer` is whose it is, None for nobody's. Raises DelegatorError."""
+
+
+def target_of(recipient: str, tables: Tables) -> Target | None:
+    """Where a recipient is told: an address of its own, or what the delegate of that name says now."""
+    if recipient.startswith(MAIL_TO):
+        return Target(mail_to=recipient.removeprefix(MAIL_TO))
+    delegate = tables.directory.delegates.get(recipient)
+    return None if delegate is None else delegate.callback.target
 
 
 def pause(failures: int, chance: float) -> timedelta:
@@ -109,6 +118,7 @@ class Notifier:
 
     async def look(self) -> None:
         """Start work on every queue that is due, as far as there is room."""
+        await self._store.outbox.adopt(self._now())
         for kind in NotificationKind:
             room = AT_ONCE[kind] - sum(one is kind for one, _ in self._working)
             if kind not in self._carriers:
@@ -124,11 +134,11 @@ class Notifier:
                         kind.value)
 
     def _start(self, queue: Queue) -> None:
-        which = (queue.kind, queue.delegate)
+        which = (queue.carrier, queue.recipient)
         if which in self._working:
             return
         self._working[which] = task = asyncio.get_running_loop().create_task(
-            guarded(lambda: self._work(queue), f"notifications to {queue.delegate}"))
+            guarded(lambda: self._work(queue), f"notifications to {queue.recipient}"))
         task.add_done_callback(lambda _: self._done(which))
 
     def _done(self, which: tuple[NotificationKind, str]) -> None:
@@ -160,21 +170,21 @@ class Notifier:
         """Deliver one; the queue if it is still held and worth going on with."""
         told = taken.notification
         tables = await self._store.tables()
-        delegate, customer = tables.directory.delegates.get(told.delegate), tables.customers.get(told.customer)
-        target = None if delegate is None else delegate.callback
-        if customer is None or not isinstance(target, HostedCallback) or told.kind not in target.told_by:
-            log.warning("notification of claim %s by %s is given up: delegate %s tells nobody that way any more",
-                        told.claim_id, told.kind.value, told.delegate)
-            self.told[told.kind.value, "given up"] += 1
+        target, customer = target_of(told.recipient, tables), tables.customers.get(told.customer or "")
+        gone = customer is None and told.customer is not None
+        if gone or target is None or told.carrier not in target.told_by:
+            log.warning("notification of %s by %s is given up: %s tells nobody that way any more", _about(told),
+                        told.carrier.value, _whom(told))
+            self.told[told.carrier.value, "given up"] += 1
             return await self._store.outbox.given_up(taken, "nobody to tell any more", self._now())
         try:
-            said = await self._carriers[told.kind].deliver(told, customer, target)
+            said = await self._carriers[told.carrier].deliver(told, customer, target)
         except Exception as error:
             await self._failed(taken, error)
             return None
-        log.info("notification of claim %s by %s was sent, attempt %d: %s", told.claim_id, told.kind.value,
-                 told.attempts, said)
-        self.told[told.kind.value, "sent"] += 1
+        log.info("notification of %s by %s was sent, attempt %d: %s", _about(told), told.carrier.value, told.attempts,
+                 said)
+        self.told[told.carrier.value, "sent"] += 1
         return await self._store.outbox.sent(taken, self._now())
 
     async def _failed(self, taken: Taken, error: Exception) -> None:
@@ -182,15 +192,23 @@ class Notifier:
         told, why = taken.notification, _why(error)
         hint = error.hint if isinstance(error, DelegatorError) and error.kind is Kind.CONFIGURATION else ""
         rest = pause(taken.queue.failures, self._chance())
-        self.told[told.kind.value, "failed"] += 1
-        log.warning("notification of claim %s by %s failed, attempt %d, again in %d s: %s%s", told.claim_id,
-                    told.kind.value, told.attempts, rest.total_seconds(), why, hint and f"; next: {hint}")
+        self.told[told.carrier.value, "failed"] += 1
+        log.warning("notification of %s by %s failed, attempt %d, again in %d s: %s%s", _about(told),
+                    told.carrier.value, told.attempts, rest.total_seconds(), why, hint and f"; next: {hint}")
         now = self._now()
         for lost in await self._store.outbox.failed(taken, why, now, now + rest, give_up=self._settled()):
-            self.told[lost.kind.value, "given up"] += 1
-            log.error("notification of claim %s by %s to delegate %s is given up after %d attempts: %s; again with: "
-                      "delegator notifications retry --claim %s", lost.claim_id, lost.kind.value, lost.delegate,
-                      lost.attempts, why, lost.claim_id)
+            self.told[lost.carrier.value, "given up"] += 1
+            log.error("notification of %s by %s to %s is given up after %d attempts: %s; again with: "
+                      "delegator notifications retry%s", _about(lost), lost.carrier.value, _whom(lost), lost.attempts,
+                      why, f" --claim {lost.claim_id}" if lost.claim_id else "")
+
+
+def _about(told: Notification) -> str:
+    return f"claim {told.claim_id}" if told.claim_id else f"{told.event} {told.subject}"
+
+
+def _whom(told: Notification) -> str:
+    return told.recipient if told.recipient.startswith(MAIL_TO) else f"delegate {told.recipient}"
 
 
 def _why(error: Exception) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from delegator.config import MailSettings, Settings
 from delegator.errors import DelegatorError, Kind
-from delegator.model import HOST_NAME, Customer, HostedCallback, Notification, NotificationKind
+from delegator.model import HOST_NAME, Customer, Notification, NotificationKind, Target
 from delegator.model.places import normal_name
 from delegator.net import mail, webhook
 from delegator.net.aside import aside
@@ -40,14 +40,14 @@ class MailCarrier:
     name: str
     now: Callable[[], datetime]
 
-    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
+    async def deliver(self, notification: Notification, customer: Customer | None, target: Target) -> str:
         assert target.mail_to is not None
         try:
             letter = words.letter(notification, customer, self.settings.sender, target.mail_to)
             signer, relay = await aside(lambda: (self.signer(), self.relay()), "reading the mail signer's files")
             message = signed(letter, signer)
         except ValueError as error:
-            raise DelegatorError(Kind.CONFIGURATION, f"mail to delegate {notification.delegate}: {error}") from None
+            raise DelegatorError(Kind.CONFIGURATION, f"mail to {notification.recipient}: {error}") from None
         return await mail.send(relay, self.settings.sender, target.mail_to, message)
 
     def signer(self) -> Signer:
@@ -122,8 +122,8 @@ class WebhookCarrier:
     outbound: Outbound
     now: Callable[[], datetime]
 
-    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
+    async def deliver(self, notification: Notification, customer: Customer | None, target: Target) -> str:
         if target.webhook_url is None or target.webhook_secret is None:
-            raise DelegatorError(Kind.CONFIGURATION, f"delegate {notification.delegate} has no webhook secret")
+            raise DelegatorError(Kind.CONFIGURATION, f"delegate {notification.recipient} has no webhook secret")
         to = webhook.Webhook(target.webhook_url, target.webhook_secret, target.webhook_anchor)
         return f"HTTP {await webhook.post(to, words.body(notification), self.outbound, self.now)}"

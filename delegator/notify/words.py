@@ -46,42 +46,47 @@ If you have just reset this device or changed its main board, tell the
 manufacturer, naming the claim. Else somebody tries to pass as your device.
 You are told once a day for each device, and of {most} devices a day at most.
 """
-_SHOWN = {IdentityKind.SHARED: "the certificate that devices share",
-          IdentityKind.OWN: "another certificate for this device", None: "unknown"}
+_SHOWN = {IdentityKind.SHARED.value: "the certificate that devices share",
+          IdentityKind.OWN.value: "another certificate for this device"}
 
 
-def message_id(notification: Notification) -> str:
-    """The same for every try of the same thing, so that receivers can drop duplicates."""
-    of = "provisioned" if notification.notice is Notice.PROVISIONED else f"contested-{notification.created_at:%Y%m%d}"
-    return f"{notification.claim_id}.{of}.{notification.kind.value}"
+def letter(notification: Notification, customer: Customer | None, sender: str, recipient: str) -> Letter:
+    """The mail. Its date is when it happened: a retry is the same mail (RFC 5322 section 3.6.4)."""
+    body = notification.body
+    frame, subject = _LETTERS.get(notification.event, _AS_WRITTEN)
+    said = {name: body.get(name) or "" for name in ("title", "text")}
+    facts = {
+        "service_tag": body.get("service_tag") or "unknown", "peer": body.get("peer") or "unknown",
+        "claimed": body.get("claimed_address") or "not told", "time": f"{notification.at:%Y-%m-%d %H:%M:%S} UTC",
+        "customer": "nobody" if customer is None else f"{one_line(customer.title)} ({customer.name})",
+        "delegate": notification.recipient, "delegator": _delegator(notification), "claim": notification.subject,
+        "shown": _SHOWN.get(body.get("identity") or "", "unknown"), "most": MOST_A_DAY,
+        "title": one_line(said["title"]), "text": said["text"]}
+    return Letter(sender, recipient, subject.format_map(facts), frame.format_map(facts), notification.at,
+                  notification.message_id, _delegator(notification))
 
 
-def letter(notification: Notification, customer: Customer, sender: str, recipient: str) -> Letter:
-    """The mail. Its date is when the claim was issued: a retry is the same mail (RFC 5322 section 3.6.4)."""
-    frame, subject = _LETTERS[notification.notice]
-    text = frame.format(
-        service_tag=notification.service_tag, peer=notification.peer or "unknown",
-        claimed=notification.claimed_address or "not told", time=f"{notification.created_at:%Y-%m-%d %H:%M:%S} UTC",
-        customer=f"{one_line(customer.title)} ({customer.name})", delegate=notification.delegate,
-        delegator=notification.delegator, claim=notification.claim_id, shown=_SHOWN[notification.identity],
-        most=MOST_A_DAY)
-    return Letter(sender, recipient, subject.format(notification.service_tag), text,
-                  notification.created_at, message_id(notification), notification.delegator)
+def _delegator(notification: Notification) -> str:
+    return notification.body.get("delegator") or "delegator.invalid"
 
 
-_LETTERS = {Notice.PROVISIONED: (_TEXT, "Device {} was provisioned"),
-            Notice.SECOND_CLAIMANT: (_SECOND, "Somebody else asked for device {}")}
+_LETTERS = {Notice.PROVISIONED.value: (_TEXT, "Device {service_tag} was provisioned"),
+            Notice.SECOND_CLAIMANT.value: (_SECOND, "Somebody else asked for device {service_tag}")}
+_AS_WRITTEN = ("{text}", "{title}")
+"""Of any other event: whoever wrote the message gave it its words."""
 
 
 def body(notification: Notification) -> bytes:
     """The webhook's JSON; every try is the same bytes."""
-    identity = {} if notification.identity is None else {"identity": notification.identity.value}
+    known: dict[str, str | None] = {
+        "type": notification.event, "id": notification.message_id, "time": f"{notification.at:%Y-%m-%dT%H:%M:%SZ}",
+        "customer": notification.customer}
+    if notification.claim_id is None:
+        return msgspec.json.encode({**notification.body, **known, "subject": notification.subject}, order="sorted")
+    facts = dict(notification.body)
     return msgspec.json.encode({
-        "type": notification.notice.value, **identity, "id": message_id(notification),
-        "claim_id": notification.claim_id, "service_tag": notification.service_tag, "peer_address": notification.peer,
-        "claimed_address": notification.claimed_address,
-        "time": f"{notification.created_at:%Y-%m-%dT%H:%M:%SZ}", "customer": notification.customer,
-        "delegate": notification.delegate, "delegator": notification.delegator}, order="sorted")
+        "claim_id": notification.claim_id, "peer_address": facts.pop("peer", None), "claimed_address": None,
+        "delegate": notification.recipient, **facts, **known}, order="sorted")
 
 
 def one_line(text: str) -> str:

@@ -20,7 +20,6 @@ from delegator import config
 from delegator.deadline import Within
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
-    CallbackKind,
     Claim,
     ClaimState,
     Customer,
@@ -41,8 +40,8 @@ from delegator.store import (
     confirming,
     devices,
     holders,
+    issuing,
     notices,
-    outbox,
     registry,
     rows,
     stand_ins,
@@ -55,15 +54,16 @@ from delegator.store.common import Common
 from delegator.store.contested import Contests
 from delegator.store.copies import Tables
 from delegator.store.enrolled import Enrolments
+from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
 from delegator.store.footing import Footing, footing_of, look
+from delegator.store.issuing import Answered
 from delegator.store.migrate import bring_up_to_date
 from delegator.store.moments import milliseconds, moment
 from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
-from delegator.store.paces import Pacing
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
@@ -75,8 +75,9 @@ from delegator.store.surveys import Surveys
 from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
 from delegator.store.usage import Usage
 
-__all__ = ["Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "Pacing", "StandIn", "Store", "Tables",
+__all__ = ["Answered", "Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "StandIn", "Store", "Tables",
            "milliseconds", "open_named", "open_store"]
+_AS_OPENED = Answered()
 
 
 class Candidates(msgspec.Struct, frozen=True):
@@ -208,17 +209,14 @@ class Store:
         claim's id."""
         def seal(claim_id: str) -> bytes:
             return self._key.seal(secret(claim_id), f"claims/{claim_id}")
-        return await opened(self._driver, ask, lambda: outbox.open_issue_and_tell(ask, seal, telling))
+        return await opened(self._driver, ask, lambda: issuing.open_issue_and_tell(ask, seal, telling))
 
-    async def issue(self, claim_id: str, secret: str, now: datetime, delegate: str | None = None,
-                    telling: Telling | None = None, stand_in: StandIn | None = None,
-                    trail: Tell | None = None, callback: CallbackKind | None = None) -> Claim | None:
-        """Seal what `delegate` answered (None: the one the claim was opened for), reached by `callback`, and make it
-        durable, with who is to be told of it. Raises OverLimit when `stand_in`, its own limits, says no: then nothing
-        changed."""
-        sealed = self._key.seal(secret, f"claims/{claim_id}")
-        return await self._driver.run(lambda: outbox.issue_and_tell(
-            claim_id, sealed, milliseconds(now), delegate, telling, stand_in, trail, callback),
+    async def issue(self, claim_id: str, secret: str, now: datetime, answered: Answered = _AS_OPENED) -> Claim | None:
+        """Seal what a delegate answered and make it durable, with who is to be told of it. Raises OverLimit where it
+        stands in for another and its own limits say no: then nothing changed."""
+        sealed, stand_in = self._key.seal(secret, f"claims/{claim_id}"), answered.stand_in
+        return await self._driver.run(
+            lambda: issuing.issue_and_tell(claim_id, sealed, milliseconds(now), answered),
             rows_alone if stand_in is None else stand_in.scope, repeatable=True)
 
     async def must_fit(self, claim_id: str, stand_in: StandIn, now: datetime) -> None:
@@ -278,13 +276,10 @@ class Store:
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        wanted = {"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
-                  "state = {0}": None if state is None else state.value}
-        said = [(condition, value) for condition, value in wanted.items() if value is not None]
-        where = " AND ".join(condition.format(f"${number}") for number, (condition, _) in enumerate(said, 2)) or "1 = 1"
+        where, values = chosen({"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
+                                "state = {0}": None if state is None else state.value}, 2)
         query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"
-        return [claim_of(row) for row in
-                await self._driver.read(Query(query, (most, *(value for _, value in said))))]
+        return [claim_of(row) for row in await self._driver.read(Query(query, (most, *values)))]
 
     async def standing(self, service_tag: str) -> Claim | None:
         """The claim that holds a tag and its place."""

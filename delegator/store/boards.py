@@ -8,10 +8,11 @@ Must not live here: what else a repair changes (store.ownership), who may claim 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from delegator.model.owned import Board, Standing
 from delegator.policy import Reason, Why
+from delegator.store.moments import moment, moment_if_any
 from delegator.store.transaction import Query, Row, Transaction
 
 
@@ -22,17 +23,13 @@ def of_tag(tag: str) -> Query:
 
 
 def board_of(row: Row) -> Board:
-    return Board(str(row[0]), Standing(row[1]), _moment(row[2]), None if row[3] is None else _moment(row[3]))
-
-
-def _moment(value: object) -> datetime:
-    return datetime.fromtimestamp(int(str(value)) / 1000, UTC)
+    return Board(str(row[0]), Standing(row[1]), moment(row[2]), moment_if_any(row[3]))
 
 
 def obstacles(tag: str, binding: str, now: int) -> Transaction[tuple[Reason, ...]]:
     """Why this key may not claim this tag, or ()."""
     rows = yield of_tag(tag)
-    return against([board_of(row) for row in rows], binding, _moment(now))
+    return against([board_of(row) for row in rows], binding, moment(now))
 
 
 def against(known: list[Board], binding: str, at: datetime) -> tuple[Reason, ...]:

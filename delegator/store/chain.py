@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from delegator.model.audited import Entry
+from delegator.store.moments import milliseconds
 from delegator.store.transaction import Row, Value
 
 START = bytes(32)
@@ -63,10 +64,10 @@ _NO_REASONS, _NO_DETAIL = "[]", "{}"
 
 def link(chain: str, number: int, entry: Entry) -> Link:
     """An entry as the row of this number."""
-    at = int(entry.at.timestamp() * 1000 + 0.5)
+    at = milliseconds(entry.at)
     until = entry.until
     return Link(
-        chain, number, at, at if until is None else int(until.timestamp() * 1000 + 0.5), entry.act.value, entry.actor,
+        chain, number, at, at if until is None else milliseconds(until), entry.act.value, entry.actor,
         entry.outcome, entry.service_tag, entry.customer, entry.delegate, entry.claim_id, entry.peer, entry.repeated,
         _encode(entry.reasons).decode() if entry.reasons else _NO_REASONS,
         _encode(entry.detail).decode() if entry.detail else _NO_DETAIL)

@@ -16,13 +16,13 @@ from datetime import datetime
 
 import msgspec
 
-from delegator.model import CallbackKind, Claim, ClaimState, Identity, IdentityKind, Result
+from delegator.model import CallbackWay, Claim, ClaimState, Identity, IdentityKind, Result
 from delegator.model.audited import Act, By, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.word import Word
-from delegator.policy import Reason, Why
+from delegator.policy import Applied, Reason, Why, over_limits, paced
 from delegator.store import audit, boards, enrolled, holders, paces
-from delegator.store.contention import Limits, contended
+from delegator.store.contention import contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Counted, Query, Row, Transaction, Twin, Value
@@ -49,7 +49,7 @@ def claim_of(row: Row) -> Claim:
         ended_at=None if row[10] is None else moment(row[10]),
         result=None if row[11] is None else Result(row[11]), detail=texts[12], peer=texts[13],
         binding=str(row[14]), sealed=sealed if isinstance(sealed, bytes) else None,
-        callback=None if row[16] is None else CallbackKind(row[16]))
+        callback=None if row[16] is None else CallbackWay(row[16]))
 
 
 Tell = Callable[[], Mapping[str, object]]
@@ -60,10 +60,10 @@ _LONGEST_BUSY = 3_600_000
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """What is needed to open a claim. `limits` says, from (devices by holder, attempts), why not, or (); `unnamed` is
-    a registration without a service tag, which takes the tag of the first claim; `trail` is for the audit; `pacing` is
-    there where a policy that applies limits claims per hour; `owned` is the registration that led to the customer;
-    what was asked before `since` is not over yet, whatever `now` says (see clocks)."""
+    """What is needed to open a claim. `policies` are those that apply, whose limits are judged as the claim is opened;
+    `unnamed` is a registration without a service tag, which takes the tag of the first claim; `trail` is for the
+    audit; `owned` is the registration that led to the customer; what was asked before `since` is not over yet, whatever
+    `now` says (see clocks)."""
 
     claim_id: str
     identity: Identity
@@ -73,12 +73,11 @@ class Ask(msgspec.Struct, frozen=True):
     now: int
     busy_until: int
     lease_until: int
-    limits: Limits
+    policies: tuple[Applied, ...] = ()
     unnamed: int | None = None
     trail: Tell | None = None
-    pacing: paces.Pacing | None = None
     owned: int | None = None
-    callback: CallbackKind | None = None
+    callback: CallbackWay | None = None
     since: int = 0
 
     @property
@@ -87,8 +86,7 @@ class Ask(msgspec.Struct, frozen=True):
 
     def scope(self) -> list[str | Counted]:
         """What this claim must have to itself: its tag, and each customer or delegate whose devices a policy limits."""
-        return [f"tag/{self.identity.service_tag}", *contended(self.holders, self.limits),
-                *(() if self.pacing is None else self.pacing.holders)]
+        return [f"tag/{self.identity.service_tag}", *contended(self.policies)]
 
 
 class Outcome(Word):
@@ -177,7 +175,7 @@ def _standing(live: Claim, busy_until: int, ask: Ask) -> Transaction[Opened | No
 def _fresh(ask: Ask, seal: Seal | None, counts: Row | None = None) -> Transaction[Opened]:
     """A new claim, unless a limit is in the way. `counts` are those of this very transaction, where nothing has
     changed them since."""
-    attempts, reasons, repaired = yield from over_limits(ask, counts)
+    attempts, reasons, repaired = yield from obstacles(ask, counts)
     if not reasons and ask.unnamed is not None:
         reasons = yield from _name_registration(ask.unnamed, ask.identity.service_tag)
     if reasons:
@@ -193,8 +191,8 @@ def _fresh(ask: Ask, seal: Seal | None, counts: Row | None = None) -> Transactio
          claim.binding, claim.attempt, claim.peer, ask.now, 0 if sealed else ask.busy_until, ask.lease_until,
          ask.now if sealed else None, sealed, claim.callback and claim.callback.value))
     yield holders.take(ask.holders)
-    if ask.pacing is not None:
-        yield from paces.note(ask.pacing.holders, ask.now)
+    if hourly := paced(ask.policies):
+        yield from paces.note(hourly, ask.now)
     yield from note(event, claim, claim.asked_at, By("device", ask.peer), ask.trail if sealed else None)
     if repaired:
         yield from boards.use(claim.service_tag)
@@ -231,9 +229,11 @@ def _name_registration(device_id: int, tag: str) -> Transaction[tuple[Reason, ..
     return () if taken else (Reason(Why.UNREGISTERED, "its registration was taken by another service tag"),)
 
 
-def over_limits(ask: Ask, counts: Row | None = None) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
-    """The attempts so far, the reasons of limits, and whether the tag's main board was replaced. Before limits refuse,
-    claims whose lease is over give their places back. `counts` is what `_COUNTS` gave, None if it was not read yet."""
+def obstacles(ask: Ask, counts: Row | None = None, *,
+              make_room: bool = True) -> Transaction[tuple[int, tuple[Reason, ...], bool]]:
+    """The attempts so far, why no claim may be opened, or (), and whether the tag's main board was replaced. With
+    `make_room` claims whose lease is over give their places back before limits refuse; without it nothing is written.
+    `counts` is what `_COUNTS` gave, None if it was not read yet."""
     attempts, places, repaired, owned = _read(ask, (yield from _counts(ask)) if counts is None else counts)
     if ask.owned is not None and not owned and not (yield from still_owned(ask.owned, ask.customer)):
         return attempts, (Reason(Why.OWNER, "it changed hands while it asked"),), bool(repaired)
@@ -241,12 +241,12 @@ def over_limits(ask: Ask, counts: Row | None = None) -> Transaction[tuple[int, t
         reasons = yield from boards.obstacles(ask.identity.service_tag, ask.identity.binding, ask.now)
         if reasons:
             return attempts, reasons, True
-    reasons = ask.limits(places, attempts)
-    if reasons and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
+    reasons = over_limits(ask.policies, places, attempts)
+    if reasons and make_room and (yield from expire_lapsed(ask.now, ask.customer, since=ask.since)):
         attempts, places, *_ = _read(ask, (yield from _counts(ask)))
-        reasons = ask.limits(places, attempts)
-    if ask.pacing is not None:
-        reasons += yield from paces.obstacles(ask.pacing, ask.now)
+        reasons = over_limits(ask.policies, places, attempts)
+    if paced(ask.policies):
+        reasons += yield from paces.obstacles(ask.policies, ask.now)
     return attempts, reasons, bool(repaired)
 
 
@@ -299,7 +299,7 @@ _ISSUE_ELSEWHERE = (f"{_ANSWERED}, delegate = $5 WHERE claim_id = $1 AND {as_whe
 
 
 def issue(claim_id: str, sealed: bytes, now: int, delegate: str | None = None,
-          trail: Tell | None = None, callback: CallbackKind | None = None) -> Transaction[Claim | None]:
+          trail: Tell | None = None, callback: CallbackWay | None = None) -> Transaction[Claim | None]:
     """asking -> issued, and from then on billable; `delegate` and `callback` say who answered and how, where it is
     not who the claim was opened for. None when the claim is no longer asking: somebody else ended it meanwhile."""
     answer = (claim_id, now, sealed, callback and callback.value, delegate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 
-from delegator.model import CallbackKind, Claim, ClaimState, IdentityKind, Result
+from delegator.model import WAYS, Claim, ClaimState, IdentityKind, Result
 from delegator.model.audited import By
 from delegator.model.lifecycle import Event, as_set, as_where
 from delegator.store import enrolled
@@ -17,7 +17,7 @@ from delegator.store.claims import COLUMNS, Tell, claim_of, note
 from delegator.store.moments import moment
 from delegator.store.transaction import Query, Transaction
 
-_HEAR = ", ".join(f"'{kind.value}'" for kind in CallbackKind if kind.hears)
+_HEAR = ", ".join(f"'{way.value}'" for way, reached in WAYS.items() if reached.hears)
 _TOLD = f"notified = CASE WHEN callback IS NULL OR callback IN ({_HEAR}) THEN 0 ELSE 1 END"
 """As Claim.is_heard_of says it."""
 _ENDS = {Result.DEPLOYED: (Event.DEPLOYED, "sealed = NULL, ended_at = $2"),

@@ -1,25 +1,23 @@
 """What claims contend for: holders, customers and delegates, of which a policy lets only so many devices be served.
 
+The invariant: a holder stands in a scope exactly where a policy that applies limits it.
 Must not live here: what a policy says (delegator.policy), how holders are counted (claims, paces).
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from delegator.policy import Reason
+from delegator.policy import Applied, capped, paced
 from delegator.store.holders import taken_by
 from delegator.store.transaction import Counted
 
-Limits = Callable[[dict[str, int], int], tuple[Reason, ...]]
-"""Says, from places taken by holder and attempts, why no further claim, or ()."""
+
+def contended(policies: Sequence[Applied]) -> list[str | Counted]:
+    """What a claim under these policies shares with others: holders with a number of devices, as long as that is far,
+    and holders whose claims are counted by the hour."""
+    return [*(_counted(holder, most) for holder, most in capped(policies)), *paced(policies)]
 
 
-def contended(holders: Sequence[str], limits: Limits) -> Iterator[Counted]:
-    """The holders whose places these limits look at, found by calling the limits with an impossible count and seeing
-    who objects."""
-    for holder in holders:
-        if limits({holder: sys.maxsize}, 0):
-            yield Counted(holder, taken_by(holder),
-                          lambda taken, holder=holder: bool(limits({holder: taken}, 0)))  # type: ignore[misc]
+def _counted(holder: str, most: int) -> Counted:
+    return Counted(holder, taken_by(holder), lambda taken: taken >= most)

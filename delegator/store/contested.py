@@ -9,17 +9,17 @@ Must not live here: who counts as a second claimant (shared, handshake), wording
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from delegator.model import IdentityKind, Notice, Telling
+from delegator.model import IdentityKind, Message, Notice, Telling
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
 from delegator.store import audit
-from delegator.store.outbox import PATIENCE, milliseconds_of, open_queue
+from delegator.store.filters import chosen
+from delegator.store.moments import milliseconds, moment
+from delegator.store.outbox import DAY, put, told_since
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
-DAY = 24 * 3600 * 1000
 KEPT = 90
 """Days that it can be seen who asked; the audit keeps it for longer."""
 MOST_A_DAY = 20
@@ -41,16 +41,12 @@ def note(contests: Sequence[tuple[Contest, Telling | None]], forget: bool = True
 
 
 def _day(contest: Contest) -> int:
-    return _milliseconds(contest.at) // DAY
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000 + 0.5)
+    return milliseconds(contest.at) // DAY
 
 
 def _count(contest: Contest) -> Transaction[bool]:
     """Whether it is the first of its day."""
-    at = _milliseconds(contest.at)
+    at = milliseconds(contest.at)
     rows = yield Query(
         "INSERT INTO contested (service_tag, day, identity, claim_id, customer, delegate, peer, times, first_at, "
         "last_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (service_tag, day, identity) DO UPDATE "
@@ -72,26 +68,22 @@ def _tell(contest: Contest, telling: Telling | None) -> Transaction[None]:
     """Into the outbox, unless that delegate was told of enough tags today."""
     if telling is None or contest.customer is None:
         return
-    now, day, notice = _milliseconds(contest.at), _day(contest), Notice.SECOND_CLAIMANT.value
+    event, day = Notice.SECOND_CLAIMANT.value, moment(_day(contest) * DAY)
+    body = {"service_tag": contest.service_tag, "peer": contest.peer, "identity": contest.identity.value,
+            "delegator": telling.delegator}
     for kind in telling.kinds:
-        told = yield Query("SELECT count(*) FROM outbox WHERE notice = 'second claimant' AND delegate = $1 AND "
-                           "kind = $2 AND day = $3", (telling.delegate, kind.value, day))
+        told = yield told_since(event, telling.delegate, kind, milliseconds(day))
         if int(str(told[0][0])) >= MOST_A_DAY:
             continue
-        yield Query(
-            "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, created_at, "
-            "give_up_at, notice, day, identity) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
-            "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
-            (contest.claim_id, kind.value, contest.customer, telling.delegate, telling.delegator, contest.service_tag,
-             contest.peer, now, now + milliseconds_of(PATIENCE), notice, day, contest.identity.value))
-        yield open_queue(kind, telling.delegate, now)
+        yield from put(Message(f"{contest.claim_id}.contested-{day:%Y%m%d}.{kind.value}", event, telling.delegate,
+                               kind, contest.claim_id, body, contest.at, contest.customer))
 
 
 def contest_of(row: Row) -> Contest:
     """service_tag, identity, claim_id, customer, delegate, peer, last_at, times."""
     customer, delegate = (None if value is None else str(value) for value in row[3:5])
     return Contest(str(row[0]), IdentityKind(row[1]), str(row[2]), customer, delegate, str(row[5]),
-                   datetime.fromtimestamp(int(str(row[6])) / 1000, UTC), int(str(row[7])))
+                   moment(row[6]), int(str(row[7])))
 
 
 def _alone() -> tuple[str]:
@@ -110,8 +102,8 @@ class Contests:
 
     async def list(self, *, customer: str | None = None, tag: str | None = None, most: int = 1000) -> list[Contest]:
         """The latest first: one for each tag, day and kind of identity, at the time and address last seen."""
+        where, values = chosen({"customer = {0}": customer, "service_tag = {0}": tag}, 2)
         rows = await self._driver.read(Query(
-            "SELECT service_tag, identity, claim_id, customer, delegate, peer, last_at, times FROM contested WHERE "
-            "(CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) IS NULL OR service_tag = $2) "
-            "ORDER BY last_at DESC, service_tag, identity LIMIT $3", (customer, tag, most)))
+            "SELECT service_tag, identity, claim_id, customer, delegate, peer, last_at, times FROM contested "
+            f"WHERE {where} ORDER BY last_at DESC, service_tag, identity LIMIT $1", (most, *values)))
         return [contest_of(row) for row in rows]

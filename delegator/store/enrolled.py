@@ -10,12 +10,13 @@ Must not live here: signing (enrolment), who may claim (store.claims).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model.audited import Act, By, Entry
 from delegator.model.enrolled import Enrolled
 from delegator.store import audit
+from delegator.store.moments import milliseconds, moment, moment_if_any
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
@@ -33,17 +34,9 @@ _FORGET = "forget it with: delegator enrolments forget {0}"
 def enrolled_of(row: Row) -> Enrolled:
     """A row of _COLUMNS as a value."""
     serial, tag, key, claim_id, binding, certificate = (str(value) for value in row[:6])
-    used_at, revoked_at, forgotten_at = (None if row[at] is None else _moment(row[at]) for at in (8, 9, 11))
-    return Enrolled(serial, tag, key, claim_id, binding, certificate, _moment(row[6]), _moment(row[7]), used_at,
+    used_at, revoked_at, forgotten_at = (moment_if_any(row[at]) for at in (8, 9, 11))
+    return Enrolled(serial, tag, key, claim_id, binding, certificate, moment(row[6]), moment(row[7]), used_at,
                     revoked_at, None if row[10] is None else str(row[10]), forgotten_at, bool(row[12]))
-
-
-def _moment(value: object) -> datetime:
-    return datetime.fromtimestamp(int(str(value)) / 1000, UTC)
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000 + 0.5)
 
 
 def of_tag(tag: str) -> Query:
@@ -74,7 +67,7 @@ def enrol(made: Enrolled) -> Transaction[Enrolled]:
     yield Query(
         f"INSERT INTO enrolled ({_KEPT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, NULL, NULL, NULL, NULL)",
         (made.serial, made.service_tag, made.key_fingerprint, made.claim_id, made.binding, made.certificate,
-         _milliseconds(made.issued_at), _milliseconds(made.not_after)))
+         milliseconds(made.issued_at), milliseconds(made.not_after)))
     customer, delegate, peer = (None if value is None else str(value) for value in held[0])
     yield from audit.append(Entry(
         Act.ENROLMENT_ISSUED, made.issued_at, "device", service_tag=made.service_tag, customer=customer,
@@ -137,7 +130,7 @@ def _must_stand(tag: str) -> Transaction[Enrolled]:
 
 
 def _note(act: Act, one: Enrolled, now: int, by: By, reason: str) -> Transaction[None]:
-    return audit.append(Entry(act, _moment(now), by.actor, service_tag=one.service_tag, claim_id=one.claim_id,
+    return audit.append(Entry(act, moment(now), by.actor, service_tag=one.service_tag, claim_id=one.claim_id,
                               peer=by.peer, reasons=(reason,), detail={**_said(one), **by.detail}))
 
 
@@ -151,10 +144,10 @@ class Enrolments:
         return await self._driver.run(lambda: enrol(made), lambda: (f"tag/{made.service_tag}",))
 
     async def revoke(self, tag: str, reason: str, now: datetime, by: By) -> Enrolled:
-        return await self._driver.run(lambda: revoke(tag, reason, _milliseconds(now), by))
+        return await self._driver.run(lambda: revoke(tag, reason, milliseconds(now), by))
 
     async def forget(self, tag: str, reason: str, now: datetime, by: By) -> Enrolled:
-        return await self._driver.run(lambda: forget(tag, reason, _milliseconds(now), by))
+        return await self._driver.run(lambda: forget(tag, reason, milliseconds(now), by))
 
     async def of_tag(self, tag: str) -> list[Enrolled]:
         """Everything ever issued to a tag, the standing one first."""
@@ -170,7 +163,7 @@ class Enrolments:
         """Serial numbers that TLS must refuse: revoked, and not ended by themselves, if `now` can be believed: by a
         clock that is set back a moment later they have not."""
         rows = await self._driver.read(Query(
-            "SELECT serial FROM enrolled WHERE revoked_at IS NOT NULL AND not_after > $1", (_milliseconds(now),)))
+            "SELECT serial FROM enrolled WHERE revoked_at IS NOT NULL AND not_after > $1", (milliseconds(now),)))
         return frozenset(int(str(row[0]), 16) for row in rows)
 
     @staticmethod

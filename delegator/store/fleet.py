@@ -20,6 +20,7 @@ from delegator.store import audit, claims, devices, imports, orders
 from delegator.store.bulk import listed
 from delegator.store.devices import names_of, only
 from delegator.store.importing import How, Imported, Importer, Stage
+from delegator.store.moments import milliseconds
 from delegator.store.rows import REGISTRATION, registration_of
 from delegator.store.running import Running
 from delegator.store.spool import Spool
@@ -142,7 +143,7 @@ class Fleet:
         """One small step of clearing up after imports; whether there is more to do. Cheap where there is nothing."""
         if not await self._driver.read(Query("SELECT 1 FROM imports LIMIT 1")):
             return False
-        return await self._driver.run(lambda: imports.tidy(int(now.timestamp() * 1000), _TIDIED), imports.scope)
+        return await self._driver.run(lambda: imports.tidy(milliseconds(now), _TIDIED), imports.scope)
 
     async def called(self, text: str) -> list[Registration]:
         """The registrations that have this text as their service tag, serial number or MAC address."""

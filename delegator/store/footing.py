@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
-from msgspec.structs import replace
 
 from delegator.model import Claim, Identity
 from delegator.model.enrolled import Enrolled
@@ -36,7 +35,7 @@ class Footing(msgspec.Struct, frozen=True):
 def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
     """The ask in place of one for a request that was refused earlier, so that the same statements are run for it."""
     return Ask(claim_id="", identity=identity, customer="", delegate="", peer="", now=now, busy_until=now,
-               lease_until=now, limits=lambda places, attempts: (), since=since)
+               lease_until=now, since=since)
 
 
 def footing_of(ask: Ask) -> Transaction[Footing]:
@@ -47,24 +46,10 @@ def footing_of(ask: Ask) -> Transaction[Footing]:
     if live is not None and claims.lapsed(live, ask):
         live = None
     standing = yield from enrolled.standing(tag)
-    reasons = yield from _limits(ask)
+    _, reasons, _ = yield from claims.obstacles(ask, make_room=False)  # housekeeping makes room every few seconds
     if live is not None:  # a claim that stands has its place; limits are for a new one
         reasons = ()
     return Footing(live, standing, reasons)
-
-
-def _limits(ask: Ask) -> Transaction[tuple[Reason, ...]]:
-    """The reasons of limits now. Unlike the claim's transaction this does not end lapsed claims first to make room;
-    housekeeping does so every few seconds."""
-    said: tuple[Reason, ...] = ()
-
-    def listen(places: dict[str, int], attempts: int) -> tuple[Reason, ...]:
-        nonlocal said
-        said = ask.limits(places, attempts)
-        return ()
-
-    found = yield from claims.over_limits(replace(ask, limits=listen))
-    return said + found[1]
 
 
 async def look(read: Callable[[Query], Awaitable[Sequence[Row]]], work: Transaction[T]) -> T:

@@ -15,6 +15,7 @@ from delegator.model.audited import Act, Entry, Record
 from delegator.routing import NOBODY
 from delegator.store.chain import Link
 from delegator.store.claims import OF_TAG
+from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row, Value
 
@@ -47,7 +48,7 @@ _INDEXED = {"outcome": "done", "actor": "device"}
 
 def rows_of(wanted: Wanted, most: int) -> Query:
     """The newest rows that are wanted."""
-    table, conditions, values = _chosen(wanted, [])
+    table, conditions, values = _chosen(wanted)
     return Query(f"SELECT {COLUMNS} FROM {table} WHERE {conditions} ORDER BY at DESC, chain, number DESC "
                  f"LIMIT ${len(values) + 1}", (*values, most))
 
@@ -56,7 +57,7 @@ def page_of(wanted: Wanted, after: Record | None, most: int) -> Query:
     """The wanted rows that follow one of them in time, oldest first."""
     if after is not None:  # which is younger than `since`: with both, all rows from there on are read again for a page
         wanted = replace(wanted, since=None)
-    table, conditions, values = _chosen(wanted, [])
+    table, conditions, values = _chosen(wanted)
     if after is not None:
         first = len(values) + 1
         values += [milliseconds(after.entry.at), after.chain, after.number]
@@ -66,21 +67,17 @@ def page_of(wanted: Wanted, after: Record | None, most: int) -> Query:
                  f"LIMIT ${len(values) + 1}", (*values, most))
 
 
-def _chosen(wanted: Wanted, values: list[Value]) -> tuple[str, str, list[Value]]:
+def _chosen(wanted: Wanted) -> tuple[str, str, list[Value]]:
     """Table, condition, and the values of its places."""
-    table = "audit"
-    if wanted.service_tag is not None:
-        values.append(wanted.service_tag)
-        table = _OF_TAG.format("$1")
-    conditions = []
+    tag = () if wanted.service_tag is None else (wanted.service_tag,)
+    said: dict[str, Value] = {}
     for field, condition in _CONDITIONS.items():
         value = getattr(wanted, field)
-        if value is not None:
-            values.append(milliseconds(value) if isinstance(value, datetime) else value)
-            conditions.append(condition.format(f"${len(values)}"))
-            if value != _INDEXED.get(field, value):
-                conditions.append(f"{field} <> '{_INDEXED[field]}'")
-    return table, " AND ".join(conditions) or "1 = 1", values
+        if value != _INDEXED.get(field, value):
+            condition = f"{condition} AND {field} <> '{_INDEXED[field]}'"
+        said[condition] = milliseconds(value) if isinstance(value, datetime) else value
+    where, values = chosen(said, len(tag) + 1)
+    return _OF_TAG.format("$1") if tag else "audit", where, [*tag, *values]
 
 
 def row_at(chain: str, number: int) -> Query:
@@ -94,7 +91,7 @@ def rows_after(chain: str, number: int, most: int) -> Query:
 
 
 def count_of(wanted: Wanted) -> Query:
-    table, conditions, values = _chosen(wanted, [])
+    table, conditions, values = _chosen(wanted)
     return Query(f"SELECT count(*) FROM {table} WHERE {conditions}", tuple(values))
 
 

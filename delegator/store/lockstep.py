@@ -71,7 +71,7 @@ def for_many(text: str, count: int) -> Many:
 
 _ADDING = re.compile(r"INSERT INTO (\w+) \((?!.*\b(SELECT|RETURNING)\b)", re.DOTALL)
 _PLACE = re.compile(r"\$(\d+)")
-_SHARED = "outbox_queues"
+_SHARED = "message_queues"
 """Rows of this table many write to, and hold them until they commit: they are taken in one order, by a statement of
 their own. Rows of `places` are a lane's own."""
 

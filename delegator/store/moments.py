@@ -5,7 +5,7 @@ The invariant: what is read is aware UTC. Must not live here: which moments ther
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def moment(value: object) -> datetime:
@@ -14,6 +14,16 @@ def moment(value: object) -> datetime:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
+def moment_if_any(value: object) -> datetime | None:
+    """The same of a column that may be empty."""
+    return None if value is None else moment(value)
+
+
 def milliseconds(moment: datetime) -> int:
     """As the database keeps it, rounded to the nearest."""
     return int(moment.timestamp() * 1000 + 0.5)
+
+
+def milliseconds_of(duration: timedelta) -> int:
+    """A duration in whole milliseconds."""
+    return duration // timedelta(milliseconds=1)

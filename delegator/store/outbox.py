@@ -1,10 +1,11 @@
-"""The outbox: what administrators are still to be told. At least once, never lost, never in a device's way.
+"""The outbox: what somebody is still to be told, and by which carrier. At least once, never lost, in nobody's way.
 
-A notification is written by the very transaction that issues its claim (`tell`, composed by `yield from`): a crash
-loses none, and a device that asks again adds none. For each kind and delegate there is a queue, a row that says
-when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
-The invariants: a claim is told once in each way; no secret is in any row.
-Must not live here: wording, sending, how long to wait (notify).
+Any room of the store writes a message with `put`, composed by `yield from` into the transaction that makes it true: a
+crash loses none, and whoever says the same again adds none. For each carrier and recipient there is a queue, a row that
+says when it may be worked on; a worker takes it by a compare-and-swap of that time, so of several processes one sends.
+A program of the release before has tables of its own, `outbox` and `outbox_queues`; what it leaves in them is moved.
+The invariants: a message is told once, by its id; no secret is in any row.
+Must not live here: which events there are, wording, sending, how long to wait (notify).
 """
 
 from __future__ import annotations
@@ -14,26 +15,18 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from delegator.model import (
-    CallbackKind,
-    Claim,
-    IdentityKind,
-    Notice,
-    Notification,
-    NotificationKind,
-    NotificationState,
-    Telling,
-)
+from delegator.model import MAIL_ADDRESS, Message, Notification, NotificationKind, NotificationState, must_match
 from delegator.model.audited import Act, By, Entry
+from delegator.model.notified import MAIL_TO
+from delegator.store import outbox_before
 from delegator.store.audit import append
-from delegator.store.claims import Ask, Opened, Outcome, Seal, Tell, issue, open_and_issue
-from delegator.store.moments import milliseconds, moment
+from delegator.store.filters import chosen
+from delegator.store.moments import milliseconds, milliseconds_of, moment, moment_if_any
 from delegator.store.running import Running
-from delegator.store.stand_ins import StandIn, take_over
 from delegator.store.transaction import Query, Row, Transaction, Twin, rows_alone
 
-COLUMNS = ("number, claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, "
-           "give_up_at, attempts, state, last_error, ended_at, notice, identity")
+COLUMNS = ("number, message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, attempts, "
+           "state, last_error, ended_at")
 PATIENCE = timedelta(days=3)
 """How long a notification is tried: a weekend and a day, in which somebody mends a relay."""
 SHORT, LONG = timedelta(minutes=10), timedelta(minutes=61)
@@ -43,13 +36,15 @@ clocks of several delegators may be apart."""
 _AT_A_TIME = 500
 """Rows changed by one transaction of upkeep, so that no device waits for it."""
 _LONGEST_ERROR = 300
+DAY = 24 * 3600 * 1000
+"""Milliseconds."""
 
 
 class Queue(msgspec.Struct, frozen=True):
     """One queue as it was seen. Whoever changes `due_at` from that first has it."""
 
-    kind: NotificationKind
-    delegate: str
+    carrier: NotificationKind
+    recipient: str
     due_at: int
     failures: int = 0
 
@@ -63,74 +58,53 @@ class Taken(msgspec.Struct, frozen=True):
 
 def notification_of(row: Row) -> Notification:
     """A row of COLUMNS as a value."""
-    text = [None if value is None else str(value) for value in row]
+    customer, why = (None if value is None else str(value) for value in (row[7], row[12]))
     return Notification(
-        number=int(str(row[0])), claim_id=str(row[1]), kind=NotificationKind(row[2]), customer=str(row[3]),
-        delegate=str(row[4]), delegator=str(row[5]), service_tag=str(row[6]), peer=text[7], claimed_address=text[8],
-        created_at=moment(row[9]), give_up_at=moment(row[10]), attempts=int(str(row[11])),
-        state=NotificationState(row[12]), last_error=text[13], ended_at=None if row[14] is None else moment(row[14]),
-        notice=Notice(row[15]), identity=None if row[16] is None else IdentityKind(row[16]))
+        message_id=str(row[1]), event=str(row[2]), recipient=str(row[3]), carrier=NotificationKind(row[4]),
+        subject=str(row[5]), body=msgspec.json.decode(str(row[6]), type=dict[str, str | None]), customer=customer,
+        at=moment(row[8]), number=int(str(row[0])), give_up_at=moment(row[9]), attempts=int(str(row[10])),
+        state=NotificationState(row[11]), last_error=why, ended_at=moment_if_any(row[13]))
 
 
-def open_issue_and_tell(ask: Ask, seal: Seal, telling: Telling | None) -> Transaction[Opened]:
-    opened = yield from open_and_issue(ask, seal)
-    if opened.outcome is Outcome.ISSUED and opened.claim is not None:
-        yield from tell(opened.claim, telling)
-    return opened
+def put(message: Message) -> Transaction[None]:
+    """Note what is to be told, and open its queue. A queue that is there stays as it is: somebody works on it, or its
+    target is down. Raises ValueError for a recipient that is no address."""
+    if message.recipient.startswith(MAIL_TO):
+        must_match(MAIL_ADDRESS, message.recipient.removeprefix(MAIL_TO), "mail address")
+    at = milliseconds(message.at)
+    said = {name: value for name, value in message.body.items() if value is not None}
+    yield Query(
+        "INSERT INTO messages (message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at) "
+        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING",
+        (message.message_id, message.event, message.recipient, message.carrier.value, message.subject,
+         msgspec.json.encode(said, order="sorted").decode(), message.customer, at, at + milliseconds_of(PATIENCE)))
+    yield Twin(_OPEN, (message.carrier.value, message.recipient, at), _OPEN_AND_HOLD)
 
 
-def issue_and_tell(claim_id: str, sealed: bytes, now: int, delegate: str | None,
-                   telling: Telling | None, stand_in: StandIn | None = None, trail: Tell | None = None,
-                   callback: CallbackKind | None = None) -> Transaction[Claim | None]:
-    """Raises OverLimit where the delegate stands in and may not."""
-    if stand_in is not None:
-        yield from take_over(claim_id, stand_in, now)
-    claim = yield from issue(claim_id, sealed, now, delegate, trail, callback)
-    if claim is not None:
-        yield from tell(claim, telling)
-    return claim
-
-
-def tell(claim: Claim, telling: Telling | None) -> Transaction[None]:
-    """Note what is to be told of a claim that was just issued, and open the queues for it. A queue that is there
-    stays as it is: somebody works on it, or its target is down."""
-    if telling is None:
-        return
-    now = milliseconds(claim.issued_at or claim.asked_at)
-    for kind in telling.kinds:
-        yield Query(
-            "INSERT INTO outbox (claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, "
-            "created_at, give_up_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-            "ON CONFLICT (claim_id, kind, notice, day) DO NOTHING",
-            (claim.claim_id, kind.value, claim.customer, telling.delegate, telling.delegator, claim.service_tag,
-             claim.peer, telling.claimed_address, now, now + milliseconds_of(PATIENCE)))
-        yield open_queue(kind, telling.delegate, now)
-
-
-_OPEN = ("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-         "ON CONFLICT (kind, delegate) DO NOTHING")
-_OPEN_AND_HOLD = ("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                  "ON CONFLICT (kind, delegate) DO UPDATE SET kind = excluded.kind")
+_OPEN = ("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+         "ON CONFLICT (carrier, recipient) DO NOTHING")
+_OPEN_AND_HOLD = ("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+                  "ON CONFLICT (carrier, recipient) DO UPDATE SET carrier = excluded.carrier")
 """Where transactions run side by side whoever puts something into a queue holds the queue until it is committed: else a
 worker that finds the queue empty at that moment would remove it."""
 
 
-def open_queue(kind: NotificationKind, delegate: str, now: int) -> Query:
-    """There is a queue, which can be worked on from now on if it is new."""
-    return Twin(_OPEN, (kind.value, delegate, now), _OPEN_AND_HOLD)
+def told_since(event: str, recipient: str, carrier: NotificationKind, since: int) -> Query:
+    """How many messages of an event there are to a recipient by a carrier, of that time (ms) and the day after it: for
+    who promises that nobody is flooded."""
+    return Query("SELECT (SELECT count(*) FROM messages WHERE event = $1 AND recipient = $2 AND carrier = $3 AND "
+                 "created_at >= $4 AND created_at < $5) + (SELECT count(*) FROM outbox WHERE notice = $1 AND "
+                 "delegate = $2 AND kind = $3 AND created_at >= $4 AND created_at < $5)",
+                 (event, recipient, carrier.value, since, since + DAY))
 
 
-def milliseconds_of(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
-
-
-def due(kind: NotificationKind, now: int, most: int) -> Query:
+def due(carrier: NotificationKind, now: int, most: int) -> Query:
     """Queues that may be worked on now, the longest waiting first. One that is due further away than any pause is
     long was put off by a wrong clock."""
-    return Query("SELECT kind, delegate, due_at, failures FROM outbox_queues WHERE kind = $1 AND (due_at <= $2 "
+    return Query("SELECT carrier, recipient, due_at, failures FROM message_queues WHERE carrier = $1 AND (due_at <= $2 "
                  "OR due_at > CASE WHEN failures < 5 THEN CAST($4 AS BIGINT) "
                  "ELSE CAST($5 AS BIGINT) END) ORDER BY due_at LIMIT $3",
-                 (kind.value, now, most, now + milliseconds_of(SHORT), now + milliseconds_of(LONG)))
+                 (carrier.value, now, most, now + milliseconds_of(SHORT), now + milliseconds_of(LONG)))
 
 
 def queue_of(row: Row) -> Queue:
@@ -140,8 +114,8 @@ def queue_of(row: Row) -> Queue:
 def _swap(queue: Queue, due_at: int, failures: int) -> Transaction[Queue | None]:
     """Push the queue's time from what it was seen as; None when somebody else has it."""
     rows = yield Query(
-        "UPDATE outbox_queues SET due_at = $4, failures = $5 WHERE kind = $1 AND delegate = $2 AND due_at = $3 "
-        "RETURNING due_at", (queue.kind.value, queue.delegate, queue.due_at, due_at, failures))
+        "UPDATE message_queues SET due_at = $4, failures = $5 WHERE carrier = $1 AND recipient = $2 AND due_at = $3 "
+        "RETURNING due_at", (queue.carrier.value, queue.recipient, queue.due_at, due_at, failures))
     return replace(queue, due_at=due_at, failures=failures) if rows else None
 
 
@@ -153,13 +127,13 @@ def take(queue: Queue, until: int) -> Transaction[Taken | None]:
     held = yield from _swap(queue, until if put_off else max(until, queue.due_at + 1), queue.failures)
     if held is None:
         return None
-    which = (queue.kind.value, queue.delegate)
+    which = (queue.carrier.value, queue.recipient)
     rows = yield Query(
-        "UPDATE outbox SET attempts = attempts + 1 WHERE number = (SELECT number FROM outbox WHERE kind = $1 AND "
-        f"delegate = $2 AND state = 'waiting' ORDER BY attempts, number LIMIT 1) RETURNING {COLUMNS}", which)
+        "UPDATE messages SET attempts = attempts + 1 WHERE number = (SELECT number FROM messages WHERE carrier = $1 "
+        f"AND recipient = $2 AND state = 'waiting' ORDER BY attempts, number LIMIT 1) RETURNING {COLUMNS}", which)
     if rows:
         return Taken(notification_of(rows[0]), held)
-    yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2", which)
+    yield Query("DELETE FROM message_queues WHERE carrier = $1 AND recipient = $2", which)
     return None
 
 
@@ -176,43 +150,46 @@ def given_up(taken: Taken, why: str, now: int) -> Transaction[Queue | None]:
 
 
 def _end(number: int, state: str, why: str | None, now: int) -> Transaction[None]:
-    yield Query("UPDATE outbox SET state = $2, last_error = $3, ended_at = $4 WHERE number = $1",
+    yield Query("UPDATE messages SET state = $2, last_error = $3, ended_at = $4 WHERE number = $1",
                 (number, state, why and why[:_LONGEST_ERROR], now))
 
 
 def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) -> Transaction[list[Notification]]:
     """It could not be delivered; the whole queue waits until `due_at`. The ones whose time is over are given up,
     and returned, where `give_up` says that `now` can be believed."""
-    yield Query("UPDATE outbox SET last_error = $2 WHERE number = $1",
+    yield Query("UPDATE messages SET last_error = $2 WHERE number = $1",
                 (taken.notification.number, why[:_LONGEST_ERROR]))
     yield from _swap(taken.queue, due_at, taken.queue.failures + 1)
     if not give_up:
         return []
     rows = yield Query(
-        "UPDATE outbox SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
-        "outbox WHERE kind = $1 AND delegate = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
+        "UPDATE messages SET state = 'given up', ended_at = $3, last_error = $4 WHERE number IN (SELECT number FROM "
+        "messages WHERE carrier = $1 AND recipient = $2 AND state = 'waiting' AND give_up_at <= $3 ORDER BY attempts, "
         f"number LIMIT {_AT_A_TIME}) RETURNING {COLUMNS}",
-        (taken.queue.kind.value, taken.queue.delegate, now, why[:_LONGEST_ERROR]))
+        (taken.queue.carrier.value, taken.queue.recipient, now, why[:_LONGEST_ERROR]))
     return [notification_of(row) for row in rows]
 
 
-def retry(now: int, claim_id: str | None, delegate: str | None) -> Transaction[int]:
+def retry(now: int, subject: str | None, recipient: str | None) -> Transaction[int]:
     """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
     being worked on may be worked on twice then: receivers drop duplicates by their id."""
+    while (yield from outbox_before.moved(now, now, _AT_A_TIME, held=True)):
+        pass
+    where, values = chosen({"subject = {0}": subject, "recipient = {0}": recipient}, 2)
     rows = yield Query(
-        "UPDATE outbox SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $2 WHERE state <> 'sent' "
-        "AND (CAST($1 AS TEXT) IS NULL OR claim_id = $1) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) "
-        "RETURNING kind, delegate", (claim_id, now + milliseconds_of(PATIENCE), delegate))
+        "UPDATE messages SET state = 'waiting', ended_at = NULL, attempts = 0, give_up_at = $1 WHERE state <> 'sent' "
+        f"AND {where} RETURNING carrier, recipient", (now + milliseconds_of(PATIENCE), *values))
     for kind, whose in sorted({(str(row[0]), str(row[1])) for row in rows}):
-        yield Query("INSERT INTO outbox_queues (kind, delegate, due_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (kind, delegate) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
+        yield Query("INSERT INTO message_queues (carrier, recipient, due_at) VALUES ($1, $2, $3) "
+                    "ON CONFLICT (carrier, recipient) DO UPDATE SET due_at = $3, failures = 0", (kind, whose, now))
     return len(rows)
 
 
-def waiting(kind: NotificationKind, most: int) -> Query:
-    """How many of a kind are still to be sent, counted up to `most`."""
-    return Query("SELECT count(*) FROM (SELECT number FROM outbox WHERE state = 'waiting' AND kind = $1 LIMIT $2) "
-                 "AS some", (kind.value, most))
+def waiting(carrier: NotificationKind, most: int) -> Query:
+    """How many are still to be sent by a carrier, counted up to `most`."""
+    return Query("SELECT count(*) FROM (SELECT number FROM messages WHERE state = 'waiting' AND carrier = $1 UNION ALL "
+                 "SELECT number FROM outbox WHERE state = 'waiting' AND kind = $1 LIMIT $2) AS waiting",
+                 (carrier.value, most))
 
 
 def _noted(work: Transaction[int], by: By, now: datetime, claim_id: str | None,
@@ -227,7 +204,7 @@ def _noted(work: Transaction[int], by: By, now: datetime, claim_id: str | None,
 
 def forget(before: int) -> Transaction[int]:
     """Drop what ended before then: a log of who was told what is not ours to keep for ever."""
-    rows = yield Query("DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE ended_at < $1 "
+    rows = yield Query("DELETE FROM messages WHERE number IN (SELECT number FROM messages WHERE ended_at < $1 "
                        f"LIMIT {_AT_A_TIME}) RETURNING number", (before,))
     return len(rows)
 
@@ -263,14 +240,25 @@ class Outbox:
     async def waiting(self, kind: NotificationKind, most: int) -> int:
         return int(str((await self._driver.read(waiting(kind, most)))[0][0]))
 
+    async def adopt(self, now: datetime) -> int:
+        """Move what a program of the release before left in its own outbox. A look that finds nothing writes
+        nothing."""
+        if not await self._driver.read(outbox_before.ANY):
+            return 0
+        at = milliseconds(now)
+        return await self._driver.run(
+            lambda: outbox_before.moved(at, at + milliseconds_of(LONG), _AT_A_TIME), rows_alone)
+
     async def forget(self, before: datetime) -> int:
         return await self._driver.run(lambda: forget(milliseconds(before)), rows_alone)
 
     async def list(self, *, customer: str | None = None, state: NotificationState | None = None,
                    delegate: str | None = None, most: int = 1000) -> list[Notification]:
         """Notifications, newest first."""
+        where, values = chosen({"customer = {0}": customer, "state = {0}": None if state is None else state.value,
+                                "recipient = {0}": delegate}, 2)
         rows = await self._driver.read(Query(
-            f"SELECT {COLUMNS} FROM outbox WHERE (CAST($1 AS TEXT) IS NULL OR customer = $1) AND (CAST($2 AS TEXT) "
-            "IS NULL OR state = $2) AND (CAST($3 AS TEXT) IS NULL OR delegate = $3) ORDER BY number DESC LIMIT $4",
-            (customer, None if state is None else state.value, delegate, most)))
-        return [notification_of(row) for row in rows]
+            f"SELECT {COLUMNS} FROM messages WHERE {where} ORDER BY number DESC LIMIT $1", (most, *values)))
+        before = await self._driver.read(outbox_before.rows_of(
+            customer, None if state is None else state.value, delegate, most))
+        return [*(notification_of(row) for row in rows), *map(outbox_before.message_of, before)][:most]

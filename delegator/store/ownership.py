@@ -20,8 +20,9 @@ from delegator.model import Claim, Registration
 from delegator.model.audited import Act, By, Entry, Record
 from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Board, Transfer, TransferState
-from delegator.signing import Sign, fingerprint
+from delegator.signing import fingerprint
 from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
+from delegator.store.filters import chosen
 from delegator.store.footing import look
 from delegator.store.inspection import Wanted
 from delegator.store.moments import milliseconds, moment
@@ -29,9 +30,10 @@ from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
 from delegator.store.running import Running
 from delegator.store.transaction import Query, Transaction
-from delegator.store.transfers import Step
+from delegator.store.transfers import Side, Step
 
 T = TypeVar("T")
+_OWNER = Side()
 _STEPS_READ = 100_000
 """Rows looked through for the steps of one transfer: those of its device since it was offered."""
 REPLACED = "main board replaced"
@@ -169,21 +171,19 @@ class Ownership:
         rows = await self._driver.read(transfers.in_order(order, customer))
         return [devices.label(registration_of(row)) for row in rows]
 
-    async def offer(self, offers: Iterable[tuple[str, str]], to: str, until: datetime, now: datetime, *,
-                    customer: str | None = None, sign: Sign | None = None, because: str | None = None,
-                    told: Callable[[], None] | None = None) -> list[Transfer]:
+    async def offer(self, offers: Iterable[tuple[str, str]], to: str, until: datetime, now: datetime,
+                    side: Side = _OWNER, *, told: Callable[[], None] | None = None) -> list[Transfer]:
         """Offer devices, each with the number of its transfer, all or none; `told` is called after each. Raises
         DelegatorError."""
-        step, all_of = Step(self._because(because), milliseconds(now), customer, sign), list(offers)
+        step, all_of = self._step(side, now), list(offers)
         return await self._driver.run(lambda: _each(
             (transfers.offer(name, number, to, milliseconds(until), step) for name, number in all_of), told))
 
-    async def end(self, to: TransferState, which: Iterable[str], now: datetime, *, customer: str,
-                  sign: Sign | None = None, because: str | None = None, delegate: str | None = None,
-                  told: Callable[[], None] | None = None) -> list[Transfer]:
+    async def end(self, to: TransferState, which: Iterable[str], now: datetime, side: Side, *,
+                  delegate: str | None = None, told: Callable[[], None] | None = None) -> list[Transfer]:
         """Accept, decline or withdraw offers, by number or device, all or none; `told` is called after each. Raises
         DelegatorError."""
-        step, all_of = Step(self._because(because), milliseconds(now), customer, sign), list(which)
+        step, all_of = self._step(side, now), list(which)
 
         def one(name: str) -> Transaction[Transfer]:
             if to is TransferState.ACCEPTED:
@@ -191,6 +191,9 @@ class Ownership:
             return {TransferState.DECLINED: transfers.decline, TransferState.WITHDRAWN: transfers.withdraw}[to](
                 name, step)
         return await self._driver.run(lambda: _each((one(name) for name in all_of), told))
+
+    def _step(self, side: Side, now: datetime) -> Step:
+        return Step(self._because(side.because), milliseconds(now), side.customer, side.sign)
 
     async def planned(self, name: str, to: str, until: datetime) -> Transfer:
         """The offer of a device as it would be made: what its owner signs. Raises DelegatorError."""
@@ -221,12 +224,12 @@ class Ownership:
     async def transfers(self, *, customer: str | None = None, state: TransferState | None = None,
                         device: str | None = None, order: str | None = None, most: int = 1000) -> list[Transfer]:
         """Transfers, newest first; of a customer, those it offers and those it is offered."""
+        where, values = chosen({
+            "offered_by = {0} OR offered_to = {0}": customer, "state = {0}": None if state is None else state.value,
+            "device = {0} OR service_tag = {0}": device, "order_number = {0}": order}, 2)
         rows = await self._driver.read(Query(
-            f"SELECT {transfers.COLUMNS} FROM transfers WHERE (CAST($1 AS TEXT) IS NULL OR offered_by = $1 OR "
-            "offered_to = $1) AND (CAST($2 AS TEXT) IS NULL OR state = $2) AND (CAST($3 AS TEXT) IS NULL OR device = $3"
-            " OR service_tag = $3) AND (CAST($4 AS TEXT) IS NULL OR order_number = $4) "
-            "ORDER BY offered_at DESC, transfer_id DESC LIMIT $5",
-            (customer, None if state is None else state.value, device, order, most)))
+            f"SELECT {transfers.COLUMNS} FROM transfers WHERE {where} ORDER BY offered_at DESC, transfer_id DESC "
+            "LIMIT $1", (most, *values)))
         return [transfers.transfer_of(row) for row in rows]
 
 

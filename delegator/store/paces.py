@@ -9,11 +9,10 @@ Must not live here: how long a minute counts, and what is too many (delegator.po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import msgspec
-
-from delegator.policy import WINDOW, Pace, Reason
+from delegator.policy import WINDOW, Applied, Pace, Reason, over_pace, paced
+from delegator.store.moments import moment
 from delegator.store.transaction import Query, Row, Transaction
 
 MINUTE = 60_000
@@ -21,13 +20,6 @@ MINUTE = 60_000
 _WITHIN = "minute BETWEEN $2 AND $3"
 """A minute ahead counts as one behind: a clock may be set back, and servers' clocks differ. One further ahead than an
 hour was written by a clock that was wrong, and is removed with those that are over."""
-
-
-class Pacing(msgspec.Struct, frozen=True):
-    """The holders whose claims are counted by the hour, and what says, from their paces, why not, or ()."""
-
-    holders: tuple[str, ...]
-    limits: Callable[[dict[str, Pace]], tuple[Reason, ...]]
 
 
 def window(holder: str, now: int) -> Query:
@@ -42,12 +34,12 @@ def pace_of(rows: Sequence[Row]) -> Pace:
     return tuple((int(str(row[0])), int(str(row[1]))) for row in rows)
 
 
-def obstacles(pacing: Pacing, now: int) -> Transaction[tuple[Reason, ...]]:
+def obstacles(policies: Sequence[Applied], now: int) -> Transaction[tuple[Reason, ...]]:
     """Why no further claim may be opened in this hour, or ()."""
     paces = {}
-    for holder in pacing.holders:
+    for holder in paced(policies):
         paces[holder] = pace_of((yield window(holder, now)))
-    return pacing.limits(paces)
+    return over_pace(policies, paces, moment(now)) if paces else ()
 
 
 def note(holders: Sequence[str], now: int) -> Transaction[None]:

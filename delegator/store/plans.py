@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from delegator.domains import domain_of
 from delegator.errors import DelegatorError, Kind, Missing
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Month, Plan
 from delegator.store.audit import append
+from delegator.store.filters import chosen
 from delegator.store.footing import look
 from delegator.store.registry import must_exist
 from delegator.store.running import Running
@@ -44,7 +45,7 @@ def plan_of(row: Row) -> Plan:
     return Plan(
         name=str(row[0]), version=int(str(row[1])), since=Month.of(str(row[2])), currency=str(row[3]),
         included=int(str(row[4])), price=Decimal(str(row[5])), base_fee=Decimal(str(row[7])),
-        prices={CallbackKind(kind): Decimal(price) for kind, price in prices.items()})
+        prices={CallbackWay(kind): Decimal(price) for kind, price in prices.items()})
 
 
 def _row_of(plan: Plan) -> tuple[str | int, ...]:
@@ -141,8 +142,9 @@ def _note(act: Act, now: datetime, by: By, detail: Mapping[str, object],
 
 def assignments(customer: str | None = None) -> Transaction[list[Assignment]]:
     """By customer and month; of all of them, or one."""
-    rows = yield Query("SELECT customer, since, plan FROM customer_plans WHERE CAST($1 AS TEXT) IS NULL "
-                       "OR customer = $1 ORDER BY customer, since", (customer,))
+    where, values = chosen({"customer = {0}": customer})
+    rows = yield Query(f"SELECT customer, since, plan FROM customer_plans WHERE {where} ORDER BY customer, since",
+                       values)
     return [Assignment(str(row[0]), Month.of(str(row[1])), None if row[2] is None else str(row[2])) for row in rows]
 
 

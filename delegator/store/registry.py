@@ -77,7 +77,7 @@ def add_delegate(delegate: Delegate, key: SealingKey, replace: bool) -> Transact
         "weight) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (name) DO UPDATE SET kind = $3, "
         "settings = $4, sealed = $5, url = $6, trust_anchor = $7, policy = $8, enabled = $9, priority = $10, "
         "weight = $11 WHERE delegates.customer = $2 RETURNING name",
-        (delegate.name, delegate.customer, delegate.kind.value, settings, sealed, delegate.url,
+        (delegate.name, delegate.customer, delegate.way.value, settings, sealed, delegate.url,
          delegate.trust_anchor, delegate.policy, int(delegate.enabled), delegate.priority, delegate.weight))
     if not changed:
         raise DelegatorError(Kind.CONFLICT, f"delegate {delegate.name} belongs to another customer")

@@ -29,21 +29,20 @@ Read = Callable[[Query], Awaitable[Sequence[Row]]]
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How many schema files a start would apply, of how many; and at what schema a database of a newer release is."""
+    """The number of the newest schema file that was applied, 0 for none; of the newest that a start would apply, None
+    where it applies none; and of the newest that this program knows."""
 
-    missing: int
-    files: int
-    beyond: int = 0
+    at: int
+    to: int | None
+    known: int
 
     @property
     def words(self) -> str:
-        if self.missing == self.files:
+        if not self.at:
             return "holds no tables yet; made at first use"
-        if self.beyond:
-            return f"schema {self.beyond}, of a newer release; this one knows {self.files} and works beside it"
-        if not self.missing:
-            return f"schema {self.files}"
-        return f"schema {self.files - self.missing}; a start brings it to {self.files}, for good"
+        if self.at > self.known:
+            return f"schema {self.at}, of a newer release; this one knows {self.known} and works beside it"
+        return f"schema {self.at}" + ("" if self.to is None else f"; a start brings it to {self.to}, for good")
 
 
 async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Standing:
@@ -54,9 +53,8 @@ async def rehearse(read: Read, dialect: str, sealing: SealingKey | None) -> Stan
     missing = still_missing(applied, dialect)
     if sealing is not None and "audit_keys" in tables:
         await _audit_opens(read, sealing)
-    files = len(schema_files(dialect))
     newest = max((int(str(row[0])) for row in applied), default=0)
-    return Standing(len(missing), files, newest if newest > files else 0)
+    return Standing(newest, missing[-1].number if missing else None, schema_files(dialect)[-1].number)
 
 
 async def _audit_opens(read: Read, sealing: SealingKey) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from delegator.model import (
-    CALLBACKS,
+    WAYS,
     Callback,
-    CallbackKind,
+    CallbackWay,
     Customer,
     Delegate,
     Policy,
@@ -91,17 +91,17 @@ def _json(values: Mapping[str, object]) -> str:
     return msgspec.json.encode(values, order="sorted").decode()
 
 
-def callback_of(kind: CallbackKind, name: str, settings: str, sealed: Value, key: SealingKey) -> Callback:
+def callback_of(way: CallbackWay, name: str, settings: str, sealed: Value, key: SealingKey) -> Callback:
     values = msgspec.json.decode(settings)
     if isinstance(sealed, bytes):
         values |= msgspec.json.decode(key.open(sealed, f"delegates/{name}"))
-    made: Callback = msgspec.convert(values, CALLBACKS[kind], dec_hook=lambda kind, text: kind(text))
+    made: Callback = msgspec.convert(values, WAYS[way], dec_hook=lambda kind, text: kind(text))
     return made
 
 
 def delegate_of(row: Row, key: SealingKey) -> Delegate:
     """name, customer, kind, settings, sealed, url, trust_anchor, policy, enabled, priority, weight."""
     name = str(row[0])
-    callback = callback_of(CallbackKind(row[2]), name, str(row[3]), row[4], key)
+    callback = callback_of(CallbackWay(row[2]), name, str(row[3]), row[4], key)
     return Delegate(name, str(row[1]), callback, _text(row[5]), _text(row[6]), _text(row[7]), bool(row[8]),
                     int(str(row[9])), int(str(row[10])))

@@ -11,21 +11,19 @@ from __future__ import annotations
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
-from delegator.policy import Reason
+from delegator.policy import Applied, Reason, over_limits, paced
 from delegator.store import holders, paces
 from delegator.store.claims import PAST, expire_lapsed
-from delegator.store.contention import Limits, contended
-from delegator.store.paces import Pacing
+from delegator.store.contention import contended
 from delegator.store.transaction import Counted, Query, Transaction, Twin
 
 
 class StandIn(msgspec.Struct, frozen=True):
-    """The delegate, and what its own policy says: `limits` as those of an Ask, and until when (ms) it lends."""
+    """The delegate, its own policies, and until when (ms) it lends by them."""
 
     delegate: str
-    limits: Limits
+    policies: tuple[Applied, ...]
     lease_until: int
-    pacing: Pacing | None = None
     since: int = 0
     """As that of an Ask."""
 
@@ -35,7 +33,7 @@ class StandIn(msgspec.Struct, frozen=True):
 
     def scope(self) -> list[str | Counted]:
         """Holders of which only so many may be served, see Ask.scope."""
-        return [*contended((self.holder,), self.limits), *(() if self.pacing is None else self.pacing.holders)]
+        return contended(self.policies)
 
 
 class OverLimit(DelegatorError):
@@ -60,8 +58,7 @@ def take_over(claim_id: str, stand_in: StandIn, now: int) -> Transaction[None]:
     tag, customer, before, asked_at = rows[0]
     yield from _must_fit(stand_in, str(tag), str(customer), now)
     yield from paces.take_back(f"delegate/{before!s}", int(str(asked_at)))
-    if stand_in.pacing is not None:
-        yield from paces.note(stand_in.pacing.holders, now)
+    yield from paces.note(paced(stand_in.policies), now)
     yield Query("UPDATE claims SET lease_until = $2 WHERE claim_id = $1 AND lease_until > $2",
                 (claim_id, stand_in.lease_until))
 
@@ -85,7 +82,5 @@ _COUNTS, _COUNTS_OF_LANES = holders.beside(
 def _obstacles(stand_in: StandIn, tag: str, now: int) -> Transaction[tuple[Reason, ...]]:
     rows = yield Twin(_COUNTS, (tag, stand_in.holder), _COUNTS_OF_LANES)
     attempts, taken = (int(str(value or 0)) for value in rows[0])
-    reasons = stand_in.limits({stand_in.holder: taken}, attempts)
-    if stand_in.pacing is not None:
-        reasons += yield from paces.obstacles(stand_in.pacing, now)
-    return reasons
+    reasons = over_limits(stand_in.policies, {stand_in.holder: taken}, attempts)
+    return reasons + (yield from paces.obstacles(stand_in.policies, now))

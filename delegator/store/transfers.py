@@ -44,6 +44,14 @@ class Step(msgspec.Struct, frozen=True):
     sign: Sign | None = None
 
 
+class Side(msgspec.Struct, frozen=True):
+    """The customer that takes a step (None for an offer: whoever owns the device), with what it signs, and why."""
+
+    customer: str | None = None
+    sign: Sign | None = None
+    because: str | None = None
+
+
 def transfer_of(row: Row) -> Transfer:
     """A row of COLUMNS as a value."""
     text = [None if value is None else str(value) for value in row]

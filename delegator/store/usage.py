@@ -1,4 +1,4 @@
-"""Billable events: the claims that were issued, counted by month, customer and kind of callback.
+"""Billable events: the claims that were issued, counted by month, customer and way of callback.
 
 An event has no row of its own. It is the claim: written by the transaction that issues it, once, by its primary key;
 a device that asks again within its lease finds the same claim. The database refuses to remove an issued claim, or to
@@ -16,8 +16,9 @@ from typing import Protocol
 
 import msgspec
 
-from delegator.model import CallbackKind, Result
+from delegator.model import CallbackWay, Result
 from delegator.model.billed import Count, Period
+from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Row
 
@@ -35,7 +36,7 @@ _EVENT = "claim_id, customer, delegate, callback, issued_at"
 _COUNT = (f"SELECT customer, callback, count(*), count(CASE WHEN result = '{Result.DEPLOYED.value}' THEN 1 END) FROM "
           f"(SELECT customer, callback, result FROM claims WHERE {_NEAR} UNION ALL "
           f"SELECT customer, callback, result FROM claims WHERE {_FAR_ONES}) AS events "
-          "WHERE CAST($5 AS TEXT) IS NULL OR customer = $5 GROUP BY customer, callback")
+          "WHERE {0} GROUP BY customer, callback")
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -77,8 +78,9 @@ def slices(begins: datetime, ends: datetime) -> Iterator[tuple[datetime, datetim
 
 
 def counting(begins: datetime, ends: datetime, customer: str | None) -> Query:
-    """Rows of customer, kind of callback, issued, confirmed."""
-    return Query(_COUNT, (*span(begins, ends), customer))
+    """Rows of customer, way of callback, issued, confirmed."""
+    where, values = chosen({"customer = {0}": customer}, 5)
+    return Query(_COUNT.format(where), (*span(begins, ends), *values))
 
 
 def near(begins: datetime, ends: datetime, after: Event | None, most: int) -> Query:
@@ -110,7 +112,7 @@ class Usage:
 
     async def counts(self, period: Period, until: datetime, customer: str | None = None,
                      step: Callable[[], None] = lambda: None) -> list[Count]:
-        """Events of a period up to then (aware UTC), by customer and kind; `step` is called after each slice."""
+        """Events of a period up to then (aware UTC), by customer and way; `step` is called after each slice."""
         found: dict[tuple[str, str | None], tuple[int, int]] = {}
         for begins, ends in slices(period.begins, min(period.ends, until)):
             for row in await self._driver.read(counting(begins, ends, customer)):
@@ -118,8 +120,8 @@ class Usage:
                 issued, confirmed = found.get(key, (0, 0))
                 found[key] = issued + int(str(row[2])), confirmed + int(str(row[3]))
             step()
-        return [Count(name, None if kind is None else CallbackKind(kind), *found[name, kind])
-                for name, kind in sorted(found, key=lambda key: (key[0], key[1] or ""))]
+        return [Count(name, None if way is None else CallbackWay(way), *found[name, way])
+                for name, way in sorted(found, key=lambda key: (key[0], key[1] or ""))]
 
     async def events(self, period: Period, page: int = PAGE) -> AsyncIterator[list[Event]]:
         """All events of a period, a page at a time."""

@@ -18,8 +18,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM delegator_reader;
 GRANT USAGE ON SCHEMA public TO delegator_reader;
 GRANT SELECT ON
     customers, policies, approvals, rules, devices, device_names, device_changes, import_shown, import_hides,
-    import_hides_own, orders, current_devices, registrations, places, paces, delegate_health, outbox_queues, transfers,
-    contested, customer_plans, plans, statement_lines
+    import_hides_own, orders, current_devices, registrations, places, paces, delegate_health, outbox_queues,
+    message_queues, transfers, contested, customer_plans, plans, statement_lines
 TO delegator_reader;
 GRANT SELECT (name, customer, kind, settings, url, trust_anchor, policy, enabled, priority, weight)
     ON delegates TO delegator_reader;
@@ -34,5 +34,9 @@ GRANT SELECT (
     claim_id, kind, customer, delegate, delegator, service_tag, peer, claimed_address, created_at, give_up_at,
     attempts, state, last_error, ended_at, notice, day, identity
 ) ON outbox TO delegator_reader;
+GRANT SELECT (
+    message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, attempts, state, last_error,
+    ended_at
+) ON messages TO delegator_reader;
 GRANT SELECT (serial, service_tag, claim_id, issued_at, not_after, used_at, revoked_at, reason, forgotten_at)
     ON enrolled TO delegator_reader;

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from delegator.callbacks import CallbackKind, Callbacks
+from delegator.callbacks import Callbacks, CallbackWay
 from delegator.callbacks.guard import Guard, Limits
 from delegator.callbacks.ssh import SshCaller
 from delegator.errors import DelegatorError, Kind
@@ -138,7 +138,7 @@ async def test_a7b_a_command_that_hangs_costs_its_own_time_only(sshd: Sshd) -> N
     caller = SshCaller(LOOPBACK)
     await ask(sshd.callback(GOOD), caller=caller)
     before = descriptors()
-    callbacks = Callbacks({CallbackKind.SSH: caller}, Guard(Limits(budget=3)))
+    callbacks = Callbacks({CallbackWay.SSH: caller}, Guard(Limits(budget=3)))
     hanging = Delegate("hanging", "acme", sshd.callback(f"echo $$ > {mark}; exec sleep 8"))
     call = asyncio.create_task(callbacks.obtain(asked(), hanging, datetime.now(UTC)))
     good = Delegate("good", "globex", sshd.callback(GOOD))
@@ -305,7 +305,7 @@ async def test_a7b_without_the_extra_the_reason_and_the_remedy_are_told(
 
 async def test_a13_a_command_is_not_told_how_it_ended_and_no_breaker_takes_that_for_a_success(sshd: Sshd) -> None:
     guard = Guard(Limits())
-    callbacks = Callbacks({CallbackKind.SSH: SshCaller(Outbound())}, guard)
+    callbacks = Callbacks({CallbackWay.SSH: SshCaller(Outbound())}, guard)
     delegate = Delegate("acme-ssh", "acme", sshd.callback())
     for number in range(5):
         with pytest.raises(DelegatorError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_what_change_does_not_name_stays(keys: Console) -> None:
     assert after.callback.host_key.split()[1] == Path("other.pub").read_text().split()[1]
     assert "--hosted only" in keys.refused(2, *replacing, "--password-prompt")
     keys.ok(*replacing, "--hosted", "root")
-    assert _kept(keys, "paris").kind.value == "hosted"
+    assert _kept(keys, "paris").way.value == "hosted"
     keys.refused(1, "delegates", "change", "nobody", "--priority", "7")
     keys.refused(2, "delegates", "add", "nobody", "--customer", "acme")
 
@@ -212,3 +213,26 @@ def test_TB7_what_cannot_be_scanned_is_told(console: Console, sshd: Sshd) -> Non
     sshd.stop()
     assert "refused" in console.refused(4, *scan).lower()
     console.refused(2, "delegates", "scan-host-key", "--", "-oProxyCommand=id")
+
+
+@ssh_keygen
+def test_a7b_whoever_registers_what_cannot_be_called_from_here_is_told(
+        keys: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is registered all the same: it may be another machine that calls."""
+    def about_ssh() -> list[dict[str, object]]:
+        found = keys.run("config", "check", "--json").json["findings"]
+        return [one for one in found if one["what"] == "callback ssh"]
+    assert "extra" not in keys.run(*_ssh()).err
+    assert about_ssh() == []
+    keys.ok("delegates", "remove", "paris")
+    monkeypatch.setitem(sys.modules, "asyncssh", None)
+    assert about_ssh() == [], "nobody needs it"
+    said = keys.run(*_ssh())
+    assert said.code == 0
+    assert "the extra `ssh` is not installed here" in said.err
+    assert "pip install" in said.err
+    (finding,) = about_ssh()
+    assert (finding["ok"], finding["path"]) == (False, "paris")
+    assert "the extra `ssh` is not installed here" in str(finding["detail"])
+    assert "pip install" in str(finding["hint"])
+    assert keys.run("delegates", "test", "paris").code != 0

@@ -10,7 +10,7 @@ from lxml import etree
 from msgspec.structs import force_setattr
 
 from delegator.delegate import access, credentials, provisioning
-from delegator.delegate.access import Attempts, read_basic
+from delegator.delegate.access import allowed, read_basic
 from delegator.delegate.entries import Entry, Standing
 from delegator.delegate.settings import load
 from delegator.errors import DelegatorError, Kind
@@ -105,36 +105,9 @@ def test_basic_authentication_as_rfc_7617_has_it():
     assert "123" not in repr(read_basic("Basic dGVzdDoxMjPCow=="))
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_misses_of_a_user_and_of_an_address_are_counted_in_a_window():
-    clock = Clock()
-    attempts = Attempts(clock)
-    for _ in range(access.PER_USER):
-        assert attempts.wait("p-1", "192.0.2.1") == 0
-        attempts.missed("p-1", "192.0.2.1")
-    assert attempts.wait("p-1", "192.0.2.99") == access.WINDOW
-    assert attempts.wait("p-2", "192.0.2.1") == 0
-    for number in range(access.PER_ADDRESS - access.PER_USER):
-        attempts.missed(f"p-x{number}", "192.0.2.1")
-    assert attempts.wait("p-2", "192.0.2.1") == access.WINDOW
-    clock.now = access.WINDOW
-    assert attempts.wait("p-1", "192.0.2.1") == 0
-    attempts.missed("p-1", "192.0.2.1")
-    assert attempts.wait("p-1", "192.0.2.1") == 0
-
-
-def test_a_flood_of_names_is_bounded():
-    attempts = Attempts(Clock())
-    for number in range(2 * access.REMEMBERED):
-        attempts.missed("x" * 10_000 + str(number), f"192.0.2.{number}")
-    assert len(attempts._table) == access.REMEMBERED
-    assert max(len(name) for _, name in attempts._table) <= access.LONGEST
+def test_a_guess_is_under_its_user_and_its_address_and_no_name_is_longer_than_ours():
+    assert allowed("x" * 10_000, "192.0.2.1") == {
+        ("user", "x" * access.LONGEST): access.PER_USER, ("address", "192.0.2.1"): access.PER_ADDRESS}
 
 
 @pytest.mark.parametrize(("changes", "standing"), [

@@ -184,7 +184,7 @@ def test_TA10_a_mail_that_failed_while_the_clock_was_ahead_is_tried_again_at_onc
 
     def tried() -> dict[str, int]:
         found: list[Notification] = house.store(lambda store: store.outbox.list())
-        return {one.service_tag: one.attempts for one in found}
+        return {one.body["service_tag"]: one.attempts for one in found}
     clock.set(2 * HOURS)
     clock.start(house)
     assert house.ask("MAIL001").status == 200

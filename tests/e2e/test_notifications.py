@@ -220,7 +220,7 @@ def test_A7c_mail_that_is_not_configured_waits_and_devices_are_served(telling: T
     for tag in ("TELL005", "TELL006"):
         assert world.ask(tag).status == 200
     telling.until(lambda found: sum(one.state is NotificationState.SENT for one in found) == 2)
-    assert {one.kind for one in telling.outbox() if one.state is NotificationState.WAITING} == {MAIL}
+    assert {one.carrier for one in telling.outbox() if one.state is NotificationState.WAITING} == {MAIL}
     assert world.log.count("[mail] is not configured") == 1
 
 

@@ -272,9 +272,10 @@ def test_R_contested_a_second_claimant_is_an_alarm_once_a_day_and_never_a_flood(
     assert "THF" not in text
     rows = [one for one in audit(street) if one["act"] == Act.CLAIM_CONTESTED.value]
     assert sorted(one["service_tag"] for one in rows) == sorted(found)
-    notices = [one for one in street.store(lambda store: store.outbox.list()) if one.notice is Notice.SECOND_CLAIMANT]
-    assert sorted(one.service_tag for one in notices) == sorted(found)
-    assert {one.kind for one in notices} == {NotificationKind.WEBHOOK}
+    notices = [one for one in street.store(lambda store: store.outbox.list())
+               if one.event == Notice.SECOND_CLAIMANT.value]
+    assert sorted(one.body["service_tag"] for one in notices) == sorted(found)
+    assert {one.carrier for one in notices} == {NotificationKind.WEBHOOK}
 
 
 def contested(world: World) -> Any:

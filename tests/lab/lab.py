@@ -33,7 +33,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Heard, Own
 from delegator.metrics import Metrics
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Claim,
     Credential,
     Customer,
@@ -310,7 +310,7 @@ class Lab:
         self.setup = Setup()
         self.guard = Guard(self.setup.limits, self._breaker_changed, self.clock.seconds)
         self.callbacks = Callbacks(dict.fromkeys(
-            (CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.LOCAL), self.servers), self.guard)
+            (CallbackWay.SOAP, CallbackWay.SSH, CallbackWay.LOCAL), self.servers), self.guard)
         self.teller = Teller(store, self.callbacks, self.clock.seconds)
         self.serve()
 

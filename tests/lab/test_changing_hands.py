@@ -3,6 +3,7 @@ and a row of audit says who did it, when and why (A4, A8)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from delegator.model.owned import Standing, Transfer, TransferState
 from delegator.sealing import SealingKey
 from delegator.signing import public_key_in
 from delegator.store import open_store
+from delegator.store.transfers import Side
 from pki import Authority
 
 from ..clock import today
@@ -228,21 +230,22 @@ async def test_a8_what_cannot_be_repaired_says_why_and_what_to_do(lab: Lab) -> N
 # --- sold ---------------------------------------------------------------------------------------------------------
 
 
-async def offered(lab: Lab, *tags: str, number: str = "t", days: float = 9, **said: Any) -> list[Transfer]:
+async def offered(lab: Lab, *tags: str, number: str = "t", days: float = 9, side: Side | None = None,
+                  told: Callable[[], None] | None = None) -> list[Transfer]:
     pairs = [(tag, number * 31 + str(at)) for at, tag in enumerate(tags)]
     return await lab.store.ownership.offer(pairs, "umbra", lab.clock.now() + timedelta(days=days), lab.clock.now(),
-                                           **said)
+                                           side or Side(), told=told)
 
 
 async def test_a4_a_device_changes_hands_when_the_other_customer_takes_it(owned: Lab) -> None:
     steps: list[str] = []
-    (offer,) = await offered(owned, TAG, customer="acme", because="sold", told=lambda: steps.append("offered"))
+    (offer,) = await offered(owned, TAG, side=Side("acme", because="sold"), told=lambda: steps.append("offered"))
     assert (offer.offered_by, offer.offered_to, offer.state, offer.because, offer.service_tag, offer.order,
             offer.offered_at, offer.until) == ("acme", "umbra", TransferState.OFFERED, "sold", TAG, "4711",
                                                owned.clock.now(), owned.clock.now() + timedelta(days=9))
     assert (await owned.store.ownership.device(TAG)).customer == "acme"
     (taken,) = await owned.store.ownership.end(
-        TransferState.ACCEPTED, [TAG], owned.clock.now(), customer="umbra", because="bought", delegate="umbra-1",
+        TransferState.ACCEPTED, [TAG], owned.clock.now(), Side("umbra", because="bought"), delegate="umbra-1",
         told=lambda: steps.append("accepted"))
     assert (taken.state, taken.ended_at) == (TransferState.ACCEPTED, owned.clock.now())
     assert steps == ["offered", "accepted"]
@@ -258,7 +261,7 @@ async def test_a4_a_device_changes_hands_when_the_other_customer_takes_it(owned:
 async def test_a4_an_offer_that_is_declined_or_withdrawn_leaves_everything_as_it_was(
         owned: Lab, to: TransferState, customer: str) -> None:
     (offer,) = await offered(owned, TAG)
-    (ended,) = await owned.store.ownership.end(to, [offer.transfer_id], owned.clock.now(), customer=customer)
+    (ended,) = await owned.store.ownership.end(to, [offer.transfer_id], owned.clock.now(), Side(customer))
     assert ended.state is to
     assert (await owned.store.ownership.device(TAG)).customer == "acme"
     assert (await owned.audit())[-1].act.value == f"transfer.{to.value}"
@@ -297,7 +300,7 @@ async def test_a4_transfers_are_listed_newest_first_by_whom_state_device_and_ord
         await offered(lab, tag, number=str(number))
         lab.clock.forward(minutes=1)
     ownership = lab.store.ownership
-    await ownership.end(TransferState.WITHDRAWN, ["ABC0002"], lab.clock.now(), customer="acme")
+    await ownership.end(TransferState.WITHDRAWN, ["ABC0002"], lab.clock.now(), Side("acme"))
 
     async def listed(**wanted: Any) -> list[str]:
         return [one.device for one in await ownership.transfers(**wanted)]
@@ -335,7 +338,7 @@ async def test_a4_an_offer_as_it_would_be_made_changes_nothing(owned: Lab) -> No
 
 async def test_a4_the_steps_of_one_transfer_are_those_of_no_other(owned: Lab) -> None:
     (first,) = await offered(owned, TAG, number="1")
-    await owned.store.ownership.end(TransferState.WITHDRAWN, [TAG], owned.clock.now(), customer="acme")
+    await owned.store.ownership.end(TransferState.WITHDRAWN, [TAG], owned.clock.now(), Side("acme"))
     owned.clock.forward(days=1)
     (second,) = await offered(owned, TAG, number="2")
     for transfer, acts in ((first, ["transfer.offered", "transfer.withdrawn"]), (second, ["transfer.offered"])):

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from delegator.model import Claim, ClaimState, Identity, IdentityKind, Order, Result
-from delegator.policy import Reason, Why
-from delegator.store import Outcome, Pacing, milliseconds
+from delegator.model import Claim, ClaimState, Identity, IdentityKind, IdentityRule, Order, Policy, Result
+from delegator.policy import Applied, Reason, Why
+from delegator.store import Outcome, milliseconds
 from delegator.store.claims import Ask, expire_lapsed
 from delegator.store.confirming import confirm
 from delegator.store.devices import still_owned
@@ -89,20 +89,21 @@ async def test_each_row_of_audit_says_who_did_it_and_from_where(lab: Lab) -> Non
     assert (rows[2].detail["result"], rows[2].detail["words"]) == ("Deployed", None)
 
 
-def asked(limits: object, pacing: Pacing | None = None) -> Ask:
+def asked(customers: Policy, delegates: Policy) -> Ask:
     return Ask("c" * 32, Identity(IdentityKind.OWN, TAG, "key:one"), "acme", "acme-1", PEER, 0, 0, 0,
-               limits, pacing=pacing)  # type: ignore[arg-type]
+               (Applied(customers, "customer/acme"), Applied(delegates, "delegate/acme-1")))
 
 
 def test_a_claim_has_to_itself_its_tag_and_the_holders_that_are_limited() -> None:
     """What a database of several servers locks; too much of it and they wait for each other, too little and a limit
     is passed."""
-    assert asked(lambda places, attempts: ()).scope() == [f"tag/{TAG}"]
-    assert asked(lambda places, attempts: (), Pacing(("customer/acme",), lambda paces: ())).scope() == [
-        f"tag/{TAG}", "customer/acme"]
-    tag, *counted = asked(lambda places, attempts: ("full",) * ("delegate/acme-1" in places)).scope()
-    assert tag == f"tag/{TAG}"
-    assert [one.name for one in counted if isinstance(one, Counted)] == ["delegate/acme-1"]
+    free = Policy("free", attempts=1, identity=IdentityRule.EITHER)
+    assert asked(free, free).scope() == [f"tag/{TAG}"]
+    assert asked(Policy("hourly", claims_per_hour=9), free).scope() == [f"tag/{TAG}", "customer/acme"]
+    tag, counted, hourly = asked(Policy("hourly", claims_per_hour=9), Policy("ten", max_devices=10)).scope()
+    assert (tag, hourly) == (f"tag/{TAG}", "customer/acme")
+    assert isinstance(counted, Counted)
+    assert (counted.name, counted.near(9), counted.near(10)) == ("delegate/acme-1", False, True)
 
 
 async def test_a_registration_that_another_tag_took_is_nobodys_any_more_and_says_so(lab: Lab) -> None:
@@ -112,7 +113,7 @@ async def test_a_registration_that_another_tag_took_is_nobodys_any_more_and_says
 
     def ask(tag: str, key: str) -> Ask:
         return Ask(key * 32, Identity(IdentityKind.OWN, tag, f"key:{key}"), "acme", "acme-1", PEER, milliseconds(START),
-                   later, later, lambda places, attempts: (), unnamed=number, owned=number)
+                   later, later, unnamed=number, owned=number)
     assert (await lab.store.open_claim(ask(TAG, "a"))).outcome is Outcome.OPENED
     refused = await lab.store.open_claim(ask("ABC9999", "b"))
     assert (refused.outcome, refused.claim) == (Outcome.OVER_LIMIT, None)

@@ -191,7 +191,7 @@ async def test_a10_only_who_the_claim_was_not_opened_for_must_fit_anew(
         await must_fit(claim_id, stand_in, now)
 
     async def issuing(*said: Any) -> Any:
-        within.append(said[5])
+        within.append(said[3].stand_in)
         return await issue(*said)
     monkeypatch.setattr(lab.store, "must_fit", fitting)
     monkeypatch.setattr(lab.store, "issue", issuing)
@@ -236,7 +236,7 @@ async def test_a10_settings_kept_here_can_stand_in_for_a_server(lab: Lab) -> Non
     assert claim.callback is not None
     assert (claim.delegate, claim.callback.value) == ("acme-2", "hosted")
     (told,) = await lab.outbox()
-    assert (told.delegate, told.claim_id) == ("acme-2", claim.claim_id)
+    assert (told.recipient, told.claim_id) == ("acme-2", claim.claim_id)
     assert lab.woken == ["issued"]
 
 
@@ -360,11 +360,11 @@ async def test_an_administrator_is_told_of_what_was_issued_here_and_never_the_cr
     await lab.own(TAG, customer="globex")
     reply = await lab.ask(TAG, location={"IPAddress": "10.0.0.9"})
     told = await lab.outbox()
-    assert {one.kind for one in told} == {NotificationKind.MAIL, NotificationKind.WEBHOOK}
+    assert {one.carrier for one in told} == {NotificationKind.MAIL, NotificationKind.WEBHOOK}
     for one in told:
-        assert (one.claim_id, one.customer, one.delegate, one.delegator, one.service_tag) == (
+        assert (one.claim_id, one.customer, one.recipient, one.body["delegator"], one.body["service_tag"]) == (
             reply.claim, "globex", "globex-1", "delegator.example", TAG)
-        assert (one.peer, one.claimed_address, one.created_at) == (PEER, "10.0.0.9", START)
+        assert (one.body["peer"], one.body["claimed_address"], one.at) == (PEER, "10.0.0.9", START)
     assert lab.woken == ["issued"]
     assert "pass of" not in str(told)
     await lab.ask(TAG)

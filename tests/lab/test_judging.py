@@ -8,7 +8,7 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.judgement import DNS_RETRY, LIMIT_RETRY, Judgement, judge, refusal, stand_in
-from delegator.model import CallbackKind, Device, IdentityKind, Location
+from delegator.model import CallbackWay, Device, IdentityKind, Location
 from delegator.policy import Decision, Reason, Why
 from delegator.routing import Facts
 from delegator.store import milliseconds
@@ -43,8 +43,8 @@ async def test_a_policy_that_domains_name_and_nobody_made_is_told_with_how_to_ma
 async def test_who_stands_in_is_judged_as_who_it_is(lab: Lab) -> None:
     """A policy may allow one way to call back and not another: what counts is the stand-in's own way, whatever the
     first delegate's is."""
-    await lab.policy("soap", callbacks=frozenset({CallbackKind.SOAP}))
-    await lab.policy("local", callbacks=frozenset({CallbackKind.LOCAL}))
+    await lab.policy("soap", callbacks=frozenset({CallbackWay.SOAP}))
+    await lab.policy("local", callbacks=frozenset({CallbackWay.LOCAL}))
     await lab.delegate("acme-1", priority=1, replace=True)
     await lab.delegate("acme-2", priority=2, by="local", policy="soap")
     await lab.delegate("acme-3", priority=3, by="local", policy="local")
@@ -77,10 +77,7 @@ async def test_a_stand_in_keeps_its_own_limits_and_lease_and_the_customers_are_k
     assert within is not None
     assert within.delegate == "acme-2"
     assert within.lease_until == milliseconds(START + timedelta(minutes=30)), "the claim's own lease is the customer's"
-    assert within.limits({"customer/acme": 99, "delegate/acme-2": 2}, 0) == ()
-    assert [one.why for one in within.limits({"delegate/acme-2": 3}, 0)] == [Why.DEVICES_TAKEN]
-    assert within.pacing is not None
-    assert within.pacing.holders == ("delegate/acme-2",)
+    assert [(one.policy.name, one.holder) for one in within.policies] == [("own", "delegate/acme-2")]
     assert stand_in(third, found, START) is None
 
 

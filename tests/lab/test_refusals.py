@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from delegator.model import CallbackKind, IdentityRule
+from delegator.model import CallbackWay, IdentityRule
 from delegator.model.hours import opening
 
 from ..clock import today
@@ -18,7 +18,7 @@ NO, LATER, WHO = "NotEntitled", "TryLater", "IdentityRejected"
 
 POLICIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "custom operations are off": ({"custom_operations": False}, NO, "custom operations are not allowed"),
-    "another callback": ({"callbacks": frozenset({CallbackKind.SSH})}, NO, "callback soap is not allowed"),
+    "another callback": ({"callbacks": frozenset({CallbackWay.SSH})}, NO, "callback soap is not allowed"),
     "not open yet": ({"valid_from": START + timedelta(seconds=1)}, NO,
                      "provisioning opens at 2026-01-01T12:00:01+00:00"),
     "closed": ({"valid_until": START}, NO, "provisioning closed at 2026-01-01T12:00:00+00:00"),
@@ -55,7 +55,7 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "its hours": {"hours": (opening("Thu 08:00-13:00 UTC"),)},
     "its network": {"networks": ("192.0.2.0/24",)},
     "either identity": {"identity": IdentityRule.EITHER},
-    "its callback": {"callbacks": frozenset({CallbackKind.SOAP})},
+    "its callback": {"callbacks": frozenset({CallbackWay.SOAP})},
     "anywhere, as its certificate is its own": {"networks": ("198.51.100.0/24",), "own_anywhere": True},
 }
 

@@ -191,10 +191,10 @@ async def test_R_contested_a_second_claimant_is_written_down_counted_and_told_to
     (row,) = await lab.audit(act="claim.contested")
     assert (row.peer, row.at, row.reasons) == (
         THIEF, lab.clock.now(), ("somebody else asked for it, showing shared certificate",))
-    told = {one.notice: one for one in await lab.outbox()}
-    alarm = told[Notice.SECOND_CLAIMANT]
-    assert (alarm.kind, alarm.delegate, alarm.peer, alarm.claim_id, alarm.delegator, alarm.identity) == (
-        NotificationKind.MAIL, "globex-1", THIEF, first.claim, "delegator.example", IdentityKind.SHARED)
+    told = {one.event: one for one in await lab.outbox()}
+    alarm = told[Notice.SECOND_CLAIMANT.value]
+    assert (alarm.carrier, alarm.recipient, alarm.claim_id) == (NotificationKind.MAIL, "globex-1", first.claim)
+    assert alarm.body == {"service_tag": TAG, "peer": THIEF, "identity": "shared", "delegator": "delegator.example"}
     assert lab.woken == ["issued", "alarm"]
     assert (await lab.ask(TAG, shown=SHARED)).credential == first.credential, "who was first keeps it"
 

@@ -21,10 +21,12 @@ from delegator.model import (
     HostedCallback,
     Identity,
     IdentityKind,
+    Message,
     Notification,
     NotificationKind,
     NotificationState,
     Secret,
+    Target,
     Telling,
 )
 from delegator.notify import Notifier, pause
@@ -32,6 +34,7 @@ from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
 from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, milliseconds, open_store
+from delegator.store.outbox import put
 
 from ..clock import today
 
@@ -63,12 +66,12 @@ class Pretend:
         self.down: dict[str, Exception] = {}
         self.silent: set[str] = set()
 
-    async def deliver(self, notification: Notification, customer: Customer, target: HostedCallback) -> str:
-        self.tries.append(notification.service_tag)
-        if notification.delegate in self.silent:
+    async def deliver(self, notification: Notification, customer: Customer | None, target: Target) -> str:
+        self.tries.append(notification.body.get("service_tag") or notification.subject)
+        if notification.recipient in self.silent:
             await asyncio.Event().wait()
-        if notification.delegate in self.down:
-            raise self.down[notification.delegate]
+        if notification.recipient in self.down:
+            raise self.down[notification.recipient]
         self.delivered.append(notification)
         return "taken"
 
@@ -87,7 +90,7 @@ class Bench:
     async def issue(self, tag: str, customer: str = "acme", kinds: tuple[NotificationKind, ...] = (MAIL,)) -> None:
         at = milliseconds(self.clock())
         ask = Ask(f"{int.from_bytes(tag.encode(), 'big'):032x}"[-32:], Identity(IdentityKind.OWN, tag, f"key:{tag}"),
-                  customer, f"{customer}-1", "192.0.2.7", at, at + 1000, at + 3_600_000, lambda *_: ())
+                  customer, f"{customer}-1", "192.0.2.7", at, at + 1000, at + 3_600_000)
         await self.store.open_and_issue(ask, lambda _: "Canary-Passw0rd",
                                         Telling(kinds, f"{customer}-1", "delegator.example"))
 
@@ -181,7 +184,7 @@ async def test_A7c_down_then_up_and_everything_arrives(bench: Bench, caplog: pyt
     bench.mail.down.clear()
     bench.clock.later(seconds=30)
     await bench.look()
-    assert {one.service_tag for one in bench.mail.delivered} == {"TAG0000", "TAG0001", "TAG0002"}
+    assert {one.body["service_tag"] for one in bench.mail.delivered} == {"TAG0000", "TAG0001", "TAG0002"}
 
 
 async def test_A7c_it_gives_up_after_three_days_and_says_how_to_go_on(bench: Bench,
@@ -221,7 +224,7 @@ async def test_A7c_whom_to_tell_is_looked_up_when_it_is_told(bench: Bench) -> No
     mended = HostedCallback("root", Secret("x"), "right@acme.example")
     await bench.store.add_delegate(Delegate("acme-1", "acme", mended), today(), replace=True)
     await bench.look()
-    assert {one.kind: one.state for one in await bench.store.outbox.list()} == {
+    assert {one.carrier: one.state for one in await bench.store.outbox.list()} == {
         MAIL: NotificationState.SENT, WEBHOOK: NotificationState.GIVEN_UP}
     assert bench.webhook.tries == []
 
@@ -232,7 +235,7 @@ async def test_TC11_neither_log_nor_outbox_tells_a_secret(bench: Bench, caplog: 
     bench.mail.down["acme-1"] = RuntimeError("with Canary-Passw0rd in it")
     await bench.issue("TAG0001", kinds=(MAIL, WEBHOOK))
     await bench.look()
-    (failed,) = [one for one in await bench.store.outbox.list() if one.kind is MAIL]
+    (failed,) = [one for one in await bench.store.outbox.list() if one.carrier is MAIL]
     assert failed.last_error is not None
     assert failed.last_error.startswith("a fault of ours, RuntimeError at test_notifier.py:")
     assert "Canary" not in "".join(record.getMessage() for record in caplog.records)
@@ -301,3 +304,38 @@ def test_A7c_the_delegators_name_is_a_host_name(monkeypatch: pytest.MonkeyPatch)
     assert delegator_name(Settings(server=Server(name="delegator.factory.example"))) == "delegator.factory.example"
     monkeypatch.setattr("socket.gethostname", lambda: "box_1\r\nBcc: x")
     assert delegator_name(Settings()) == "delegator.invalid"
+
+
+# --- by any room, to anybody --------------------------------------------------------------------------------------
+
+
+async def told(bench: Bench, recipient: str, carrier: NotificationKind = MAIL, customer: str | None = None) -> None:
+    message = Message(f"i1.invited.{recipient}", "invited", recipient, carrier, "i1", {"text": "x"}, bench.clock(),
+                      customer)
+    await bench.store._driver.run(lambda: put(message))
+
+
+async def test_somebody_who_is_no_delegate_is_told_by_mail_at_their_address(bench: Bench) -> None:
+    await told(bench, "mailto:ann@acme.example")
+    await bench.look()
+    assert [one.recipient for one in bench.mail.delivered] == ["mailto:ann@acme.example"]
+    assert await bench.states() == {NotificationState.SENT: 1}
+
+
+@pytest.mark.parametrize(("recipient", "carrier", "customer"), [
+    ("mailto:ann@acme.example", WEBHOOK, None), ("nobody-1", MAIL, None), ("acme-1", MAIL, "nobody")],
+    ids=["no address for it", "no such delegate", "a customer that is gone"])
+async def test_what_nobody_can_be_told_any_more_is_given_up(
+        bench: Bench, recipient: str, carrier: NotificationKind, customer: str | None) -> None:
+    await told(bench, recipient, carrier, customer)
+    await bench.look()
+    assert bench.mail.tries == bench.webhook.tries == []
+    assert await bench.states() == {NotificationState.GIVEN_UP: 1}
+
+
+async def test_an_address_that_is_down_holds_up_no_other(bench: Bench) -> None:
+    bench.mail.down["mailto:ann@acme.example"] = down()
+    await told(bench, "mailto:ann@acme.example")
+    await told(bench, "mailto:bob@acme.example")
+    await bench.look()
+    assert [one.recipient for one in bench.mail.delivered] == ["mailto:bob@acme.example"]

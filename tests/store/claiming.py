@@ -20,7 +20,7 @@ from delegator.store import Ask, Store, open_store
 
 async def claim(store: Store, number: int) -> None:
     identity = Identity(IdentityKind.OWN, f"TAG{number:07}", "key:one")
-    ask = Ask(f"{number:032x}", identity, "acme", "acme-1", "192.0.2.7", 0, 1, 10**12, lambda places, attempts: ())
+    ask = Ask(f"{number:032x}", identity, "acme", "acme-1", "192.0.2.7", 0, 1, 10**12)
     opened = await store.open_and_issue(ask, lambda _: "secret of " + identity.service_tag)
     print(opened.claim.claim_id, flush=True)
 

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import pytest
 
 from delegator import config
-from delegator.judgement import pacing
 from delegator.model import (
     Customer,
     Delegate,
@@ -28,7 +27,7 @@ from delegator.model import (
     Secret,
     SoapCallback,
 )
-from delegator.policy import Applied, over_limits
+from delegator.policy import Applied
 from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, milliseconds, open_named
 
@@ -180,16 +179,15 @@ def _ask(tag: str = "ABC1234", by: str = "key:one", *, minute: float = 0, custom
          kind: IdentityKind = IdentityKind.OWN, busy: float = 1, lease: float = 60,
          since: int = 0) -> Ask:
     """An ask at a minute; its callback may take one minute and its lease is an hour, where not told otherwise."""
-    policies = [Applied(policy or Policy(), f"customer/{customer}")]
+    policies = (Applied(policy or Policy(), f"customer/{customer}"),)
     if of_delegate is not None:
-        policies.append(Applied(of_delegate, f"delegate/{delegate}"))
+        policies += (Applied(of_delegate, f"delegate/{delegate}"),)
     return Ask(
         claim_id=f"{milliseconds(_at(minute)):012x}{secrets.token_hex(10)}",
         identity=Identity(kind, tag, by), customer=customer, delegate=delegate, peer="192.0.2.7",
         now=milliseconds(_at(minute)), busy_until=milliseconds(_at(minute + busy)),
         lease_until=milliseconds(_at(minute + lease)),
-        limits=lambda places, attempts: over_limits(policies, places, attempts),
-        pacing=pacing(policies, _at(minute)), since=since)
+        policies=policies, since=since)
 
 
 @pytest.fixture

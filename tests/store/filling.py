@@ -7,7 +7,7 @@ puts there. Tables that a store fills by being opened stand in OPENED.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from msgspec.structs import replace
 
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Claim,
     Customer,
     Delegate,
@@ -45,6 +45,8 @@ from ..clock import today
 SHARED = "secret:mine"
 OPENED = frozenset({"schema_files", "audit_keys"})
 """Filled by opening a store for the first time."""
+EARLIER = frozenset({"outbox", "outbox_queues"})
+"""Written by programs of the release before, and by nobody else."""
 JANUARY = Month(2026, 1)
 TABLES = {"sqlite": "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
           "postgres": "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"}
@@ -59,7 +61,7 @@ class Filling:
     at: Callable[[float], datetime]
 
     async def issued(self, tag: str, telling: Telling | None = None, **more: Any) -> Claim:
-        asked = replace(self.ask(tag, customer="filled", delegate="filled-1", **more), callback=CallbackKind.HOSTED)
+        asked = replace(self.ask(tag, customer="filled", delegate="filled-1", **more), callback=CallbackWay.HOSTED)
         return (await self.store.open_and_issue(asked, lambda claim: "user / password", telling)).claim
 
     async def enrolled(self) -> None:
@@ -99,7 +101,7 @@ def _public_key() -> str:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-PLAN = Plan("filled", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackKind.SSH: Decimal("0.40")}, Decimal("9.90"))
+PLAN = Plan("filled", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackWay.SSH: Decimal("0.40")}, Decimal("9.90"))
 BY_MAIL = Telling((NotificationKind.MAIL,), "filled-1", "delegator.example")
 Verb = Callable[[Filling], Awaitable[object]]
 VERBS: dict[str, Verb] = {
@@ -123,8 +125,8 @@ VERBS: dict[str, Verb] = {
     "claims": lambda f: f.issued("FILL000"),
     "places": lambda f: f.issued("FILL001"),
     "paces": lambda f: f.issued("FILL004", policy=Policy("filled", claims_per_hour=9)),
-    "outbox": lambda f: f.issued("FILL005", BY_MAIL),
-    "outbox_queues": lambda f: f.issued("FILL006", replace(BY_MAIL, kinds=(NotificationKind.WEBHOOK,))),
+    "messages": lambda f: f.issued("FILL005", BY_MAIL),
+    "message_queues": lambda f: f.issued("FILL006", replace(BY_MAIL, kinds=(NotificationKind.WEBHOOK,))),
     "enrolled": Filling.enrolled,
     "contested": Filling.contested,
     "boards": lambda f: f.store.ownership.repair("FILL001", "1b" * 32, f.at(5), None, "ticket 1"),
@@ -139,9 +141,10 @@ FILLED_BESIDE = {"statement_lines": "statements", "device_changes": "imports"}
 """Tables that are filled together with another one, and in no other way."""
 
 
-async def fill(filling: Filling) -> None:
-    for verb in VERBS.values():
-        await verb(filling)
+async def fill(filling: Filling, without: Collection[str] = ()) -> None:
+    for table, verb in VERBS.items():
+        if table not in without:
+            await verb(filling)
 
 
 async def contents(store: Store) -> dict[str, list[str]]:

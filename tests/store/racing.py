@@ -13,21 +13,18 @@ import sys
 
 from delegator import config
 from delegator.errors import DelegatorError, Kind
-from delegator.judgement import pacing
 from delegator.model import Identity, IdentityKind, Policy
-from delegator.policy import Applied, over_limits
+from delegator.policy import Applied
 from delegator.sealing import SealingKey
 from delegator.store import Ask, Store, open_named
-from delegator.store.moments import moment
 
 NOW = 1_767_225_600_000
 
 
 def ask(number: int, policy: Policy) -> Ask:
-    said = [Applied(policy, "customer/acme")]
     return Ask(f"{NOW:012x}{secrets.token_hex(10)}", Identity(IdentityKind.OWN, f"RACE{number:04}", "key:one"), "acme",
                "acme-1", "192.0.2.7", NOW, NOW + 60_000, NOW + 3_600_000,
-               lambda places, attempts: over_limits(said, places, attempts), pacing=pacing(said, moment(NOW)))
+               (Applied(policy, "customer/acme"),))
 
 
 async def opened(store: Store, asked: Ask) -> str:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, IdentityKind, Policy, Result
 from delegator.policy import Why
-from delegator.store import Outcome, claims, milliseconds
+from delegator.store import Answered, Outcome, claims, milliseconds
 
 TAG, TEXT = "ABC1234", "root / correct horse"
 
@@ -76,7 +76,7 @@ async def test_A10_a_route_that_changed_after_a_crash_starts_a_new_claim_at_the_
 
 
 async def test_A10_when_another_delegate_stood_in_the_claim_and_its_place_are_that_ones(store, ask, asking, at):
-    claim = await store.issue(asking.claim_id, TEXT, at(0.5), "acme-2")
+    claim = await store.issue(asking.claim_id, TEXT, at(0.5), Answered("acme-2"))
     assert (claim.state, claim.delegate, store.reveal(claim)) == (ClaimState.ISSUED, "acme-2", TEXT)
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 0}
     assert await store.taken("acme", "acme-2") == {"customer/acme": 1, "delegate/acme-2": 1}

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from delegator.model import ClaimState, Customer, Policy, Registration, Result
 from delegator.model.owned import TransferState
-from delegator.store import Outcome
+from delegator.store import Answered, Outcome
 from delegator.store.inspection import Wanted
+from delegator.store.transfers import Side
 
 from ..clock import today
 
@@ -161,7 +162,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         if self.known:
             claim_id = data.draw(st.sampled_from(list(self.known)))
             one = self.known[claim_id]
-            issued = self.run(self.store.issue(claim_id, f"for {one.by}", self.at(self.minute), stand_in))
+            issued = self.run(self.store.issue(claim_id, f"for {one.by}", self.at(self.minute), Answered(stand_in)))
             assert (issued is not None) == (one.state is ClaimState.ASKING)
             if issued is not None:
                 one.delegate = stand_in or one.delegate
@@ -224,9 +225,9 @@ class ClaimsMachine(RuleBasedStateMachine):
         for owner, other in (("acme", "umbra"), ("umbra", "acme")):
             self.run(ownership.offer([(tag, secrets.token_hex(16))], other, self.at(self.minute + 1), now))
             if not accepted:
-                self.run(ownership.end(TransferState.WITHDRAWN, [tag], now, customer=owner))
+                self.run(ownership.end(TransferState.WITHDRAWN, [tag], now, Side(owner)))
                 return
-            self.run(ownership.end(TransferState.ACCEPTED, [tag], now, customer=other))
+            self.run(ownership.end(TransferState.ACCEPTED, [tag], now, Side(other)))
             self.let_go(tag)
 
     @rule(tag=tags, new=bindings | st.none(), by=bindings, delegate=delegates)

@@ -235,8 +235,8 @@ async def test_R_contested_an_owner_is_told_once_a_day_for_a_tag_and_never_flood
     for _ in range(3):
         await store.contests.note([(contest(at), BY_MAIL), (contest(at, kind=IdentityKind.OWN), BY_MAIL)])
     (notice,) = await store.outbox.list()
-    assert (notice.notice, notice.claim_id, notice.peer, notice.identity) == (
-        Notice.SECOND_CLAIMANT, "c" * 32, "203.0.113.9", IdentityKind.SHARED)
+    assert (notice.event, notice.claim_id, notice.body["peer"], notice.body["identity"]) == (
+        Notice.SECOND_CLAIMANT.value, "c" * 32, "203.0.113.9", IdentityKind.SHARED.value)
     many = [(contest(at, f"TAG{number:05}", claim=f"{number:032x}"), BY_MAIL) for number in range(60)]
     await store.contests.note(many)
     assert len(await store.outbox.list()) == MOST_A_DAY
@@ -248,7 +248,7 @@ async def test_R_contested_it_is_told_beside_what_was_told_of_the_same_claim(sto
     claim = (await store.open_and_issue(ask(TAG), lambda claim: "x", BY_MAIL)).claim
     await store.contests.note([(contest(at, claim=claim.claim_id), BY_MAIL)])
     found = await store.outbox.list()
-    assert sorted(one.notice.value for one in found) == ["provisioned", "second claimant"]
+    assert sorted(one.event for one in found) == ["provisioned", "second claimant"]
 
 
 async def test_R_contested_whoever_has_no_address_is_told_nothing_and_all_is_kept(store, at):

@@ -76,6 +76,15 @@ async def test_A6_places_of_lapsed_claims_are_given_back_without_a_sweep(store, 
     assert Counter(one.state for one in await store.claims()) == {ClaimState.EXPIRED: 5, ClaimState.ASKING: 1}
 
 
+async def test_A6_what_is_only_looked_at_makes_no_room(store, ask):
+    """A look before a claim, as a shared certificate gets it, says what limits say and changes nothing."""
+    for tag in tags(5):
+        await store.open_claim(ask(tag, policy=FIVE))
+    looked = await store.footing(ask("NEW1234", policy=FIVE, minute=60))
+    assert [reason.why for reason in looked.reasons] == [Why.DEVICES_TAKEN]
+    assert {one.state for one in await store.claims()} == {ClaimState.ASKING}
+
+
 async def test_A6_a_customers_limit_counts_all_its_delegates_and_a_delegates_limit_only_its_own(store, ask):
     two, one = Policy("two", max_devices=2), Policy("one", max_devices=1)
     assert (await store.open_claim(ask("TAG0001", delegate="acme-1", policy=two))).outcome is Outcome.OPENED
@@ -102,10 +111,11 @@ async def test_A11_claims_can_be_listed_by_customer_newest_first(store, ask):
 @pytest.mark.parametrize("limits", [LookupError("no such policy"), ZeroDivisionError()])
 async def test_R_exact_a_limit_that_cannot_be_judged_opens_nothing_and_hurts_nobody_else(store, ask, limits):
     """In one commit with others: its own caller hears of it, the others are served."""
-    def broken(places, attempts):
-        raise limits
+    class Broken(tuple):
+        def __iter__(self):
+            raise limits
     asks = [ask(tag) for tag in tags(6)]
-    asks[3] = replace(asks[3], limits=broken)
+    asks[3] = replace(asks[3], policies=Broken())
     outcomes = await asyncio.wait_for(
         asyncio.gather(*(store.open_claim(one) for one in asks), return_exceptions=True), 5)
     assert outcomes.pop(3) is limits

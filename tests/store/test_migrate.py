@@ -20,7 +20,7 @@ from delegator.store.transaction import Query
 
 from ..clock import today
 
-NEXT = len(schema_files("sqlite")) + 1
+NEXT = schema_files("sqlite")[-1].number + 1
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from delegator.model import CallbackKind, Result
+from delegator.model import CallbackWay, Result
+from delegator.store import Answered
 
 ACME = "acme-1"
 
@@ -31,21 +32,21 @@ async def test_A13_a_claim_waits_from_its_end_until_its_delegate_was_told(store,
 
 
 @pytest.mark.parametrize("result", Result)
-@pytest.mark.parametrize("by", [None, *CallbackKind])
+@pytest.mark.parametrize("by", [None, *CallbackWay])
 async def test_A13_what_nobody_can_be_told_waits_for_nobody(store, ended, at, by, result):
     """In the statement that ends it: there is nothing that somebody would have to do for it later. Of a claim that is
     older than that was noted nobody knows, so its delegate is looked at."""
     claim = await ended("TAG0001", result=result, by=by)
-    assert claim.is_heard_of == (by in (None, CallbackKind.SOAP))
+    assert claim.is_heard_of == (by in (None, CallbackWay.SOAP))
     assert await store.unnotified(ACME) == ([claim] if claim.is_heard_of else [])
 
 
 async def test_A13_who_answered_counts_and_not_for_whom_a_claim_was_opened(store, ask, at):
     """A server stood in for settings kept here, and the other way round."""
-    for tag, before, after in (("TAG0001", CallbackKind.HOSTED, CallbackKind.SOAP),
-                               ("TAG0002", CallbackKind.SOAP, CallbackKind.SSH)):
+    for tag, before, after in (("TAG0001", CallbackWay.HOSTED, CallbackWay.SOAP),
+                               ("TAG0002", CallbackWay.SOAP, CallbackWay.SSH)):
         claim = (await store.open_claim(replace(ask(tag), callback=before))).claim
-        issued = await store.issue(claim.claim_id, "x", at(0.1), "acme-2", callback=after)
+        issued = await store.issue(claim.claim_id, "x", at(0.1), Answered("acme-2", after))
         await store.confirm(issued.claim_id, "key:one", Result.DEPLOYED, None, at(1))
     assert [one.service_tag for one in await store.unnotified("acme-2")] == ["TAG0001"]
 

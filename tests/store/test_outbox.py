@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from delegator.model import NotificationKind, NotificationState, Telling
+from delegator.store import Answered
 from delegator.store.outbox import PATIENCE
 
 MAIL, WEBHOOK = NotificationKind.MAIL, NotificationKind.WEBHOOK
@@ -31,11 +32,11 @@ async def taken(store, at, minute: float = 1, kind: NotificationKind = MAIL, hol
 async def test_A7c_what_is_to_be_told_is_kept_with_the_claim(store, issued, at):
     claim = await issued("TAG0001", BOTH)
     found = await store.outbox.list()
-    assert {one.kind for one in found} == {MAIL, WEBHOOK}
+    assert {one.carrier for one in found} == {MAIL, WEBHOOK}
     for one in found:
-        assert (one.claim_id, one.service_tag, one.customer, one.delegate, one.delegator) == (
+        assert (one.claim_id, one.body["service_tag"], one.customer, one.recipient, one.body["delegator"]) == (
             claim.claim_id, "TAG0001", "acme", "acme-1", "delegator.example")
-        assert (one.peer, one.claimed_address, one.created_at) == ("192.0.2.7", "10.0.0.5", at(0))
+        assert (one.body["peer"], one.body["claimed_address"], one.at) == ("192.0.2.7", "10.0.0.5", at(0))
         assert (one.state, one.attempts, one.give_up_at) == (NotificationState.WAITING, 0, at(0) + PATIENCE)
 
 
@@ -59,8 +60,8 @@ async def test_A7c_a_claim_that_was_opened_before_is_told_when_it_is_issued(stor
     """A hosted delegate that stands in for another is issued in a transaction of its own."""
     claim = (await store.open_claim(ask("TAG0001"))).claim
     assert await store.outbox.list() == []
-    await store.issue(claim.claim_id, "x", at(0), None, BY_MAIL)
-    await store.issue(claim.claim_id, "x", at(0), None, BY_MAIL)
+    await store.issue(claim.claim_id, "x", at(0), Answered(telling=BY_MAIL))
+    await store.issue(claim.claim_id, "x", at(0), Answered(telling=BY_MAIL))
     assert len(await store.outbox.list()) == 1
 
 
@@ -97,7 +98,7 @@ async def test_A7c_a_queue_is_gone_when_it_is_empty_and_comes_back(store, issued
     assert await store.outbox.take(left, at(3)) is None
     assert await store.outbox.due(MAIL, at(60), 10) == []
     await issued("TAG0002", minute=1)
-    assert (await taken(store, at, 1)).notification.service_tag == "TAG0002"
+    assert (await taken(store, at, 1)).notification.body["service_tag"] == "TAG0002"
 
 
 async def test_TB8_what_comes_while_a_queue_is_held_is_sent_by_its_holder(store, issued, at):
@@ -106,7 +107,7 @@ async def test_TB8_what_comes_while_a_queue_is_held_is_sent_by_its_holder(store,
     await issued("TAG0002", minute=1)
     assert await store.outbox.due(MAIL, at(1), 10) == []
     left = await store.outbox.sent(held, at(1))
-    assert (await store.outbox.take(left, at(3))).notification.service_tag == "TAG0002"
+    assert (await store.outbox.take(left, at(3))).notification.body["service_tag"] == "TAG0002"
 
 
 async def test_TB8_a_failure_rests_the_whole_queue_and_no_other(store, issued, at):
@@ -119,7 +120,7 @@ async def test_TB8_a_failure_rests_the_whole_queue_and_no_other(store, issued, a
     assert await taken(store, at, 1, WEBHOOK) is not None
     later = await taken(store, at, 5)
     assert later.queue.failures == 1
-    assert later.notification.service_tag == "TAG0002", "one that nobody accepts is not in the way"
+    assert later.notification.body["service_tag"] == "TAG0002", "one that nobody accepts is not in the way"
 
 
 async def test_TB8_a_success_forgets_the_failures(store, issued, at):
@@ -155,7 +156,7 @@ async def test_A7c_what_is_over_is_forgotten_after_a_while(store, issued, at):
     await store.outbox.sent(await taken(store, at), at(1))
     assert await store.outbox.forget(at(1)) == 0
     assert await store.outbox.forget(at(2)) == 1
-    assert [one.kind for one in await store.outbox.list()] == [WEBHOOK], "what waits is kept"
+    assert [one.carrier for one in await store.outbox.list()] == [WEBHOOK], "what waits is kept"
 
 
 async def test_TC11_no_secret_is_in_the_outbox(store, ask):

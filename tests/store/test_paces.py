@@ -17,10 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from delegator.judgement import pacing
 from delegator.model import ClaimState, Policy
-from delegator.policy import Applied, Why, over_limits
-from delegator.store import Outcome, OverLimit, StandIn, milliseconds
+from delegator.policy import Applied, Why
+from delegator.store import Answered, Outcome, OverLimit, StandIn, milliseconds
 from delegator.store.transaction import Query
 
 ROOT = Path(__file__).parents[2]
@@ -167,9 +166,7 @@ async def begun(store) -> int:
 
 
 def standing_in(policy: Policy, at, minute: float = 1, lease: float = 60) -> StandIn:
-    own = [Applied(policy, "delegate/acme-2")]
-    return StandIn("acme-2", lambda places, attempts: over_limits(own, places, attempts),
-                   milliseconds(at(minute + lease)), pacing(own, at(minute)))
+    return StandIn("acme-2", (Applied(policy, "delegate/acme-2"),), milliseconds(at(minute + lease)))
 
 
 async def opened_for_first(store, ask, many: int, **how: object) -> list[str]:
@@ -184,7 +181,7 @@ async def test_A6_a_stand_in_takes_no_more_than_its_own_policy_allows(opening, a
     stores = await opening(), await opening()
     ids = await opened_for_first(stores[0], ask, 12)
     ended = await asyncio.gather(*(
-        stores[number % 2].issue(claim_id, "x", at(1), "acme-2", None, standing_in(policy, at))
+        stores[number % 2].issue(claim_id, "x", at(1), Answered("acme-2", stand_in=standing_in(policy, at)))
         for number, claim_id in enumerate(ids)), return_exceptions=True)
     refused = [one for one in ended if isinstance(one, OverLimit)]
     assert [len(refused), sum(one.delegate == "acme-2" for one in ended if one not in refused)] == [10, 2]
@@ -199,7 +196,7 @@ async def test_A6_a_stand_in_over_its_limit_is_not_even_asked(store, ask, at):
     first, second = await opened_for_first(store, ask, 2)
     one = standing_in(Policy("one", max_devices=1), at)
     await store.must_fit(first, one, at(1))
-    await store.issue(first, "x", at(1), "acme-2", None, one)
+    await store.issue(first, "x", at(1), Answered("acme-2", stand_in=one))
     with pytest.raises(OverLimit, match="all 1 devices are taken"):
         await store.must_fit(second, one, at(1))
     await store.must_fit(first, one, at(1))
@@ -216,7 +213,7 @@ async def test_A6_a_place_that_a_stand_ins_lapsed_claim_holds_is_given_back_firs
 async def test_A6_a_claim_counts_by_the_hour_where_it_went_and_no_longer_where_it_began(store, ask, at):
     hourly = Policy("hourly", claims_per_hour=5)
     (claim_id,) = await opened_for_first(store, ask, 1, policy=hourly, of_delegate=hourly)
-    await store.issue(claim_id, "x", at(1), "acme-2", None, standing_in(hourly, at))
+    await store.issue(claim_id, "x", at(1), Answered("acme-2", stand_in=standing_in(hourly, at)))
     counted = {holder: sum(many for _, many in await minutes(store, holder))
                for holder in ("customer/acme", "delegate/acme-1", "delegate/acme-2")}
     assert counted == {"customer/acme": 1, "delegate/acme-1": 0, "delegate/acme-2": 1}
@@ -224,9 +221,11 @@ async def test_A6_a_claim_counts_by_the_hour_where_it_went_and_no_longer_where_i
 
 async def test_A6_a_stand_in_lends_no_longer_than_its_own_policy_says(store, ask, at):
     (claim_id,) = await opened_for_first(store, ask, 1, lease=600)
-    issued = await store.issue(claim_id, "x", at(1), "acme-2", None, standing_in(Policy("short"), at, lease=5))
+    issued = await store.issue(claim_id, "x", at(1), Answered(
+        "acme-2", stand_in=standing_in(Policy("short"), at, lease=5)))
     assert issued.lease_until == at(1) + timedelta(minutes=5)
     longer = replace(ask("NEW1234", lease=10), busy_until=0)
     second = (await store.open_claim(longer)).claim.claim_id
-    issued = await store.issue(second, "x", at(1), "acme-2", None, standing_in(Policy("long"), at, lease=600))
+    issued = await store.issue(second, "x", at(1), Answered(
+        "acme-2", stand_in=standing_in(Policy("long"), at, lease=600)))
     assert issued.lease_until == at(10)

@@ -19,7 +19,7 @@ from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.spool import Said, Spool
 
 from ..postgres import OWNER, Cluster
-from .filling import VERBS, Filling
+from .filling import EARLIER, VERBS, Filling
 from .readers import make_reader, psql, readable, reading
 
 pytestmark = [pytest.mark.counterpart("initdb"), pytest.mark.slow]
@@ -42,6 +42,9 @@ SHOWN = {
     "import_hides": "first_id past_id",
     "import_hides_own": "device_id",
     "import_shown": "only_row",
+    "message_queues": "carrier recipient due_at failures",
+    "messages": "message_id event recipient carrier subject body customer created_at give_up_at attempts state "
+                "last_error ended_at",
     "orders": "order_number customer delegate",
     "outbox": "claim_id kind customer delegate delegator service_tag peer claimed_address created_at give_up_at "
               "attempts state last_error ended_at notice day identity",
@@ -66,7 +69,8 @@ WITHHELD: dict[str, dict[str, str]] = {
         "audit_marks": "chain number hash seal", "pulse": "only_row beat", "revision": "only_row number",
         "schema_files": "number name checksum oldest"},
     "it counts for all customers, so it tells how much the others do": {
-        "audit": "chain number hash", "device_numbers": "only_row next_id", "outbox": "number", "statements": "digest",
+        "audit": "chain number hash", "device_numbers": "only_row next_id", "messages": "number",
+        "outbox": "number", "statements": "digest",
         "imports": "only_row import_id state first_id past_id alive_until"},
     "who of the maker did it": {"statements": "closed_by"},
     "it is sealed, or a claim is bound to it": {
@@ -162,7 +166,7 @@ async def test_TB2_where_nobody_made_it_it_reads_nothing(cluster):
 def make_reader_of_before(cluster: Cluster, name: str) -> None:
     with contextlib.suppress(Exception):
         cluster.sql("CREATE ROLE delegator_reader")
-    same = [table for table in SHOWN if not table.startswith("import_") and table not in PARTLY]
+    same = [table for table in SHOWN if not table.startswith(("import_", "message")) and table not in PARTLY]
     psql(cluster, name, f"GRANT SELECT ON {', '.join((*same, *CHANGED))} TO delegator_reader; " + "".join(
         f"GRANT SELECT ({', '.join(SHOWN[table].split())}) ON {table} TO delegator_reader;" for table in PARTLY))
 
@@ -202,7 +206,7 @@ async def test_TB2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_n
             assert await seen_by(cluster, database, "acme") == before, table
     others = await seen_by(cluster, database, "filled")
     assert {table for table, rows in others.items() if not rows} <= {
-        "import_hides", "import_hides_own", "import_shown", "statements", "statement_lines", "contested"}
+        "import_hides", "import_hides_own", "import_shown", "statements", "statement_lines", "contested", *EARLIER}
     for customer in ("filled", "filled-too", "acme"):
         said = str(await seen_by(cluster, database, customer)).lower()
         assert "olivia" not in said

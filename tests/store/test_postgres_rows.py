@@ -66,7 +66,7 @@ async def test_TB2_a_customer_sees_its_own_rows_in_every_table_and_no_others(wor
                 assert not [one for one in text if other.lower() in one.lower()], (table, customer)
     filled = {table for table, rows in seen.items() if all(rows.values())}
     assert filled >= {"customers", "delegates", "devices", "registrations", "device_names", "claims", "policies",
-                      "rules", "approvals", "places", "delegate_health", "outbox", "audit"}, seen
+                      "rules", "approvals", "places", "delegate_health", "messages", "audit"}, seen
 
 
 async def test_TB2_without_a_customer_or_with_one_that_is_none_nothing_is_seen(world):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
-    CallbackKind,
+    CallbackWay,
     Customer,
     Delegate,
     Device,
@@ -35,7 +35,7 @@ SOAP = Delegate("acme-soap", "acme", SoapCallback("d.acme.example", 8443, "/soap
                 "https://acme.example/next", "ANCHOR", "strict", False, 7, 3)
 HOSTED = Delegate("acme-hosted", "acme", HostedCallback("root", Secret("<&>\"' {random}")))
 STRICT = Policy("strict", False, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC),
-                IdentityRule.EITHER, True, 5, frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1), True,
+                IdentityRule.EITHER, True, 5, frozenset({CallbackWay.SOAP}), 3, timedelta(hours=1), True,
                 (opening("Mon-Fri 08:00-18:00 Europe/Berlin"), opening("Sat 22:00-02:00 UTC")),
                 ("192.0.2.0/24", "2001:db8::/32"), ("acme.example",), True, 60)
 RULE = Rule("batch", "acme-soap", 7, "R740", "ABC", "00:1A", "10.0.0.0/8", "example.com", "O-1")
@@ -93,7 +93,7 @@ async def test_A7_every_kind_of_callback_comes_back_equal_with_its_secrets_seale
     await shop.add_delegate(delegate, today())
     assert delegate in await shop.delegates()
     stored = await shop._driver.read(Query("SELECT kind, settings, sealed FROM delegates WHERE name = 'new'"))
-    assert stored[0][0] == delegate.kind.value
+    assert stored[0][0] == delegate.way.value
     secrets = [value.reveal() for value in (getattr(callback, name) for name in callback.__slots__)
                if isinstance(value, Secret)]
     assert (stored[0][2] is not None) == bool(secrets)
@@ -116,7 +116,7 @@ async def test_A6_a_policy_saved_by_an_earlier_release_is_read_and_says_nothing_
     await store._driver.run(write)
     assert await store.policies() == [
         Policy("old", True, datetime(2026, 1, 1, tzinfo=UTC), None, IdentityRule.EITHER, True, 5,
-               frozenset({CallbackKind.SOAP}), 3, timedelta(hours=1))]
+               frozenset({CallbackWay.SOAP}), 3, timedelta(hours=1))]
 
 
 async def test_A6_a_policy_for_a_zone_that_this_machine_does_not_know_is_read_all_the_same(store):

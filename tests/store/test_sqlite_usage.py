@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.billed import Month, Period, Plan
 from delegator.store import usage
 from delegator.store.reading import numbered
@@ -65,7 +65,7 @@ async def sold(tmp_path, opening_sqlite, ask):
     """A store with nine events in January, closed and billed, and its file."""
     store = await opening_sqlite()
     for number in range(9):
-        callback = CallbackKind.SSH if number == 4 else CallbackKind.SOAP
+        callback = CallbackWay.SSH if number == 4 else CallbackWay.SOAP
         asked = replace(ask(f"TAG000{number}", minute=number), callback=callback)
         await store.open_and_issue(asked, lambda claim: "x")
     await store.plans.add(Plan("standard", "EUR", Decimal("0.25"), JANUARY), NOW)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from delegator.billing import corrections, digest
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind
+from delegator.model import CallbackWay
 from delegator.model.billed import Count, Month, Plan
 from delegator.store.inspection import Wanted
 from delegator.store.reconciling import Verdict
@@ -22,7 +22,7 @@ from ..clock import today
 
 JANUARY, FEBRUARY, MARCH = Month(2026, 1), Month(2026, 2), Month(2026, 3)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-STANDARD = Plan("standard", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackKind.SSH: Decimal("0.40")}, Decimal("9.90"))
+STANDARD = Plan("standard", "EUR", Decimal("0.25"), JANUARY, 2, {CallbackWay.SSH: Decimal("0.40")}, Decimal("9.90"))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def issued(shop, ask):
     """Issues one credential, some minutes after the beginning of January."""
     numbers = iter(range(1000))
 
-    async def issue(minute: float = 0, customer: str = "acme", callback: CallbackKind = CallbackKind.SOAP) -> None:
+    async def issue(minute: float = 0, customer: str = "acme", callback: CallbackWay = CallbackWay.SOAP) -> None:
         asked = ask(f"TAG{next(numbers):04}", customer=customer, minute=minute)
         await shop.open_and_issue(replace(asked, callback=callback), lambda claim: "x")
     return issue
@@ -129,7 +129,7 @@ async def test_A11_a_closed_month_stays_as_it_was_stated_and_what_changes_is_a_c
     await shop.plans.assign("acme", "standard", JANUARY, NOW)
     for minute in range(5):
         await issued(minute)
-    await issued(5, callback=CallbackKind.SSH)
+    await issued(5, callback=CallbackWay.SSH)
     await issued(6, customer="umbra")
     before = await stated(shop)
     assert [(line.customer, line.item, line.quantity, line.included, str(line.amount)) for line in before.lines] == [
@@ -220,7 +220,7 @@ async def test_A11_a_statement_is_proven_with_its_month(shop, issued) -> None:
 
 
 async def test_A11_many_lines_are_stated_in_one_commit(shop) -> None:
-    found = [Count(f"domain:c{number}.example", kind, number + 1, 0) for number in range(400) for kind in CallbackKind]
+    found = [Count(f"domain:c{number}.example", kind, number + 1, 0) for number in range(400) for kind in CallbackWay]
     period = await shop.statements.period(JANUARY, "UTC")
     commits = shop.commits.transactions
     statement = await shop.statements.close(period, found, NOW)

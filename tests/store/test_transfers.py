@@ -16,7 +16,7 @@ from delegator.policy import Why
 from delegator.signing import Signed
 from delegator.store import Outcome
 from delegator.store.inspection import Wanted
-from delegator.store.transfers import stated
+from delegator.store.transfers import Side, stated
 
 from ..clock import today
 
@@ -44,15 +44,16 @@ async def owned(shop):
 @pytest.fixture
 def offer(owned, at):
     async def made(name: str = TAG, *, minute: float = 0, until: float = 60, number: str = NUMBER, to: str = "umbra",
-                   **more):
-        return (await owned.ownership.offer([(name, number)], to, at(until), at(minute), **more))[0]
+                   **side):
+        return (await owned.ownership.offer([(name, number)], to, at(until), at(minute), Side(**side)))[0]
     return made
 
 
 @pytest.fixture
 def end(owned, at):
-    async def ended(to: TransferState, customer: str, which: str = TAG, *, minute: float = 1, **more):
-        return (await owned.ownership.end(to, [which], at(minute), customer=customer, **more))[0]
+    async def ended(to: TransferState, customer: str, which: str = TAG, *, minute: float = 1,
+                    delegate: str | None = None, **side):
+        return (await owned.ownership.end(to, [which], at(minute), Side(customer, **side), delegate=delegate))[0]
     return ended
 
 
@@ -199,7 +200,7 @@ async def test_A4_many_go_in_one_step_or_none(owned, at) -> None:
     assert len(told) == 2
     found = [one.transfer_id for one in await owned.ownership.transfers(
         customer="umbra", state=TransferState.OFFERED, order="4711")]
-    await owned.ownership.end(ACCEPTED, found, at(1), customer="umbra")
+    await owned.ownership.end(ACCEPTED, found, at(1), Side("umbra"))
     assert {await owner(owned, name) for name in names} == {"umbra"}
 
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from delegator.errors import DelegatorError, Kind
-from delegator.model import CallbackKind, ClaimState, Result
+from delegator.model import CallbackWay, ClaimState, Result
 from delegator.model.audited import Act, Entry, Record
 from delegator.model.billed import Count, Month, Period
-from delegator.store import Outcome, audit, milliseconds, outbox
+from delegator.store import Answered, Outcome, audit, issuing, milliseconds
 from delegator.store.inspection import Wanted
 from delegator.store.reconciling import Reconciliation, Verdict, What
 from delegator.store.transaction import Query
 
 JANUARY = Month(2026, 1)
-SOAP, SSH, HOSTED = CallbackKind.SOAP, CallbackKind.SSH, CallbackKind.HOSTED
+SOAP, SSH, HOSTED = CallbackWay.SOAP, CallbackWay.SSH, CallbackWay.HOSTED
 
 
 def period(begins: datetime, ends: datetime) -> Period:
@@ -84,7 +84,7 @@ async def test_A11_issued_is_billed_whatever_becomes_of_it_and_confirmed_is_told
     ids = []
     for number in range(4):
         claim = (await store.open_claim(wants(f"TAG000{number}"))).claim
-        ids.append((await store.issue(claim.claim_id, "x", at(0.5), callback=SOAP)).claim_id)
+        ids.append((await store.issue(claim.claim_id, "x", at(0.5), Answered(callback=SOAP))).claim_id)
     await store.confirm(ids[0], "key:one", Result.DEPLOYED, None, at(1))
     await store.confirm(ids[1], "key:one", Result.FAILED, "no disk", at(1))
     await store.ownership.release("TAG0000", at(2))
@@ -99,12 +99,12 @@ async def test_A11_issued_is_billed_whatever_becomes_of_it_and_confirmed_is_told
 
 async def test_A11_an_event_is_of_the_kind_that_answered(store, wants, at) -> None:
     claim = (await store.open_claim(wants(callback=SOAP, delegate="acme-1"))).claim
-    issued = await store.issue(claim.claim_id, "x", at(0.5), "acme-2", callback=SSH)
+    issued = await store.issue(claim.claim_id, "x", at(0.5), Answered("acme-2", SSH))
     assert (issued.delegate, issued.callback) == ("acme-2", SSH)
     assert await counts(store) == [Count("acme", SSH, 1, 0)]
     assert await store.taken("acme", "acme-1") == {"customer/acme": 1, "delegate/acme-1": 0}
     assert (await store.taken("acme", "acme-2"))["delegate/acme-2"] == 1
-    again = await store.issue(claim.claim_id, "other", at(0.6), "acme-1", callback=SOAP)
+    again = await store.issue(claim.claim_id, "other", at(0.6), Answered("acme-1", SOAP))
     assert again is None
     assert (await store.claim(claim.claim_id)).callback is SSH
     (row,) = await issuing_rows(store)
@@ -203,12 +203,12 @@ async def test_A11_a_claim_is_issued_with_its_event_and_its_row_or_not_at_all(st
 
     async def one_step(after: int) -> None:
         asked = wants(next(tags))
-        await store._driver.run(lambda: failing(outbox.open_issue_and_tell(asked, lambda claim: b"x", None), after))
+        await store._driver.run(lambda: failing(issuing.open_issue_and_tell(asked, lambda claim: b"x", None), after))
 
     async def two_steps(after: int) -> None:
         claim = (await store.open_claim(wants(next(tags), delegate="acme-1"))).claim
-        await store._driver.run(lambda: failing(outbox.issue_and_tell(
-            claim.claim_id, b"x", milliseconds(claim.asked_at), "acme-2", None, callback=SSH), after))
+        await store._driver.run(lambda: failing(issuing.issue_and_tell(
+            claim.claim_id, b"x", milliseconds(claim.asked_at), Answered("acme-2", SSH)), after))
     issued = 0
     for step in (one_step, two_steps):
         for after in range(50):
@@ -255,14 +255,14 @@ class World:
         self.customer, self.minute = f"customer-{number}", 31.0 * 24 * 60 - 60
         self.prefix = f"N{number:04}"
         self.standing: dict[str, tuple[str, bool]] = {}
-        self.expected: Counter[tuple[Month, CallbackKind]] = Counter()
+        self.expected: Counter[tuple[Month, CallbackWay]] = Counter()
 
-    def note(self, claim, kind: CallbackKind) -> None:
+    def note(self, claim, kind: CallbackWay) -> None:
         now = self.at(self.minute)
         self.expected[Month(now.year, now.month), kind] += 1
         self.standing[claim.service_tag] = (claim.claim_id, True)
 
-    def asks(self, tag: str, kind: CallbackKind):
+    def asks(self, tag: str, kind: CallbackWay):
         return self.wants(self.prefix + tag, customer=self.customer, minute=self.minute, callback=kind, busy=0,
                           lease=600)
 
@@ -276,7 +276,7 @@ class World:
         elif (standing := self.standing.get(self.prefix + words[0])) is not None:
             await self.went_on(what, standing[0], *words)
 
-    async def asked(self, what: str, tag: str, kind: CallbackKind) -> None:
+    async def asked(self, what: str, tag: str, kind: CallbackWay) -> None:
         if what == "serve":
             opened = await self.store.open_and_issue(self.asks(tag, kind), lambda claim: "x")
             if opened.outcome is Outcome.ISSUED:
@@ -286,11 +286,11 @@ class World:
         if opened.claim is not None:
             self.standing[opened.claim.service_tag] = (opened.claim.claim_id, False)
 
-    async def went_on(self, what: str, claim_id: str, tag: str, kind: CallbackKind | None = None) -> None:
+    async def went_on(self, what: str, claim_id: str, tag: str, kind: CallbackWay | None = None) -> None:
         now = self.at(self.minute)
         if what in ("answer", "fail over"):
             other = "acme-2" if what == "fail over" else None
-            issued = await self.store.issue(claim_id, "x", now, other, callback=kind)
+            issued = await self.store.issue(claim_id, "x", now, Answered(other, kind))
             if issued is not None:
                 self.note(issued, kind)
         elif what == "pause":
@@ -311,7 +311,7 @@ def test_A11_any_walk_of_retries_failovers_and_releases_is_billed_as_a_model_cou
         world = World(store, wants, at, next(numbers))
         for step in walk:
             await world.step(*step)
-        found = Counter({(month, one.kind): one.issued for month in (JANUARY, JANUARY.after(1))
+        found = Counter({(month, one.way): one.issued for month in (JANUARY, JANUARY.after(1))
                          for one in await counts(store, month, customer=world.customer)})
         assert found == world.expected
         all_of.update(world.expected)

@@ -123,11 +123,16 @@ def test_TB8_a_plain_address_is_kept_as_it_is(text: str) -> None:
     assert address(text).addr_spec == text
 
 
+def provisioned() -> Notification:
+    body = {"service_tag": "ABC1234", "peer": "192.0.2.7", "claimed_address": "10.0.0.5",
+            "delegator": "delegator.example"}
+    return Notification("i1", "provisioned", "acme-small", NotificationKind.MAIL, "0f" * 16, body, AT, "acme", number=7,
+                        give_up_at=AT, attempts=3, state=NotificationState.WAITING)
+
+
 @given(title=st.text(max_size=80))
 def test_TB8_whatever_a_customer_is_called_stays_on_its_line(title: str) -> None:
-    notification = Notification(
-        1, "0" * 32, NotificationKind.MAIL, "acme", "acme-small", "delegator.example", "ABC1234", "192.0.2.7", None, AT,
-        AT, 1, NotificationState.WAITING)
+    notification = provisioned()
     lines = words.letter(notification, Customer("acme", title), SENDER, "a@b.example").text.splitlines()
     plain = words.letter(notification, Customer("acme", "Acme"), SENDER, "a@b.example").text.splitlines()
     assert len(lines) == len(plain)
@@ -135,9 +140,7 @@ def test_TB8_whatever_a_customer_is_called_stays_on_its_line(title: str) -> None
 
 def test_A7c_the_mail_says_which_device_where_when_and_who(signer: Signer) -> None:
     """The patent's column 8: service tag and IP address, here with time and delegator."""
-    notification = Notification(
-        7, "0f" * 16, NotificationKind.MAIL, "acme", "acme-small", "delegator.example", "ABC1234", "192.0.2.7",
-        "10.0.0.5", AT, AT, 3, NotificationState.WAITING)
+    notification = provisioned()
     letter = words.letter(notification, Customer("acme", "Acme Grüße"), SENDER, "a@b.example")
     for said in ("ABC1234", "192.0.2.7", "10.0.0.5", "2026-01-01 12:30:00 UTC", "Acme Grüße (acme)", "acme-small",
                  "delegator.example", "0f" * 16):
