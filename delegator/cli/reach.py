@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 import click
 
+from delegator.callbacks import calling
+from delegator.callbacks.calling import Needs
 from delegator.cli import console
 from delegator.cli.console import Output
 from delegator.cli.parameters import typed
@@ -44,15 +46,13 @@ async def test(store: Store, name: str) -> Output:
 
 
 async def _reached(delegate: Delegate) -> str:
-    """In words, by what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong
-    here."""
-    from delegator.callbacks.calling import Needs, way
+    """By what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
     from delegator.parts import load_called_with, load_outbound, load_trust
 
     said = settings()
     needs = Needs(said.callbacks, lambda: load_called_with(said), lambda: load_trust(said), lambda: load_outbound(said),
                   lambda: datetime.now(UTC))
-    return await way(delegate.way).reach(delegate, needs)
+    return await calling.way(delegate.way).reach(delegate, needs)
 
 
 _HINTS = (("[outbound] allow", "add its network to [outbound] allow, if that is where it shall be"),
@@ -72,7 +72,7 @@ def _hint(name: str, detail: str) -> str:
 
 def remarks(name: str, callback: Callback) -> tuple[str, ...]:
     """What whoever registers a delegate should know of it."""
-    return *reach.remarks(callback), *forbidden(name, callback)
+    return *calling.way(callback.way).remarks(callback), *forbidden(name, callback)
 
 
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 The invariants: exactly one way is named, or none for a delegate that is changed, which keeps it; an option of another
 way is a usage error before anything is read or asked; what is not named keeps its value where there is one.
-Must not live here: which options a way has, and what it refuses (model.ways), which fields go together
-(desk.delegates), what a file may hold (desk.contents), the commands (delegates).
+Must not live here: which options a way has (model.ways), what goes together (desk.delegates), what a file may hold
+(desk.contents), the commands (delegates).
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def emptied(options: Iterable[str], way: CallbackWay) -> Fields:
     for one in settings:
         if one not in WAYS[way].said:
             raise click.UsageError(f"--unset {one.option[2:]} goes with {_fitting(one)} only")
-    return delegates.emptied(way, [one.field for one in settings])
+    return {one.field: delegates.unsaid(way, one.field) for one in settings}
 
 
 def made(way: CallbackWay, fields: Fields, before: Callback | None) -> Callback:

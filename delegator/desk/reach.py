@@ -1,7 +1,6 @@
-"""What is known of how a delegate is reached without asking it, and where the delegator never connects.
+"""Where the delegator never connects, as far as that is known without asking anybody.
 
-The invariant: nothing is asked of a delegate but whether it is there, and nothing is changed: no credential, no claim,
-no circuit breaker.
+The invariant: nothing is asked of a delegate, and nothing is changed: no credential, no claim, no circuit breaker.
 Must not live here: connecting (callbacks; the door opens what connects), the rule of addresses (outbound).
 """
 
@@ -14,14 +13,6 @@ from delegator.outbound import Outbound
 
 _LOCAL = ("127.0.0.1", "::1")
 """What `localhost` is on any machine (RFC 6761 section 6.3)."""
-
-
-def remarks(callback: Callback) -> tuple[str, ...]:
-    """What whoever registers a delegate should know of the way it is reached. Raises DelegatorError (UNREACHABLE) where
-    that does not load."""
-    from delegator.callbacks.calling import way
-
-    return way(callback.way).remarks(callback)
 
 
 def refusal(callback: Callback, outbound: Outbound) -> str | None:

@@ -89,6 +89,15 @@ _OPEN_AND_HOLD = ("INSERT INTO message_queues (carrier, recipient, due_at) VALUE
 worker that finds the queue empty at that moment would remove it."""
 
 
+_REOPEN = ("INSERT INTO message_queues (carrier, recipient, due_at, failures) VALUES ($1, $2, $3, $4) "
+           "ON CONFLICT (carrier, recipient) DO UPDATE SET carrier = excluded.carrier")
+
+
+def _reopened(message: Message, due_at: int, failures: int) -> Query:
+    """The queue of a message that comes from the release before, as it was there, unless there is one here."""
+    return Query(_REOPEN, (message.carrier.value, message.recipient, due_at, failures))
+
+
 def told_since(event: str, recipient: str, carrier: NotificationKind, since: int) -> Query:
     """How many messages of an event there are to a recipient by a carrier, of that time (ms) and the day after it: for
     who promises that nobody is flooded."""
@@ -173,7 +182,7 @@ def failed(taken: Taken, why: str, now: int, due_at: int, give_up: bool = True) 
 def retry(now: int, subject: str | None, recipient: str | None) -> Transaction[int]:
     """Try again now whatever was not sent, of one claim, one delegate, or all; with new patience. A queue that is
     being worked on may be worked on twice then: receivers drop duplicates by their id."""
-    while (yield from outbox_before.moved(now, now, _AT_A_TIME, held=True)):
+    while (yield from outbox_before.moved(now, now, _AT_A_TIME, _reopened, held=True)):
         pass
     where, values = chosen({"subject = {0}": subject, "recipient = {0}": recipient}, 2)
     rows = yield Query(
@@ -247,7 +256,8 @@ class Outbox:
             return 0
         at = milliseconds(now)
         return await self._driver.run(
-            lambda: outbox_before.moved(at, at + milliseconds_of(LONG), _AT_A_TIME), rows_alone)
+            lambda: outbox_before.moved(at, at + milliseconds_of(LONG), _AT_A_TIME, _reopened),
+            rows_alone)
 
     async def forget(self, before: datetime) -> int:
         return await self._driver.run(lambda: forget(milliseconds(before)), rows_alone)

@@ -2,13 +2,14 @@
 
 Such a program may be at work on the same database, or have been until now. It goes on in its own tables, and whoever
 comes to what waits there first tells it: a queue that it holds, or that rests, is left alone.
-The invariant: a row is moved once, with its id, its tries and its patience, and its queue rests as long as it did.
+The invariants: a row is moved once, with its id, its tries and its patience, and its queue rests as long as it did;
+queues are taken in the order in which all take them, so that two servers do not wait for each other in a ring.
 Must not live here: anything that outlives that release; two releases later this file and the tables go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -45,18 +46,23 @@ def message_of(row: Row) -> Notification:
         state=NotificationState(row[12]), last_error=text[13], ended_at=moment_if_any(row[14]))
 
 
-def moved(now: int, furthest: int, most: int, held: bool = False) -> Transaction[int]:
+Reopen = Callable[[Notification, int, int], Query]
+"""Makes the statement that opens a message's queue anew, from when it is due and its failures."""
+
+
+def moved(now: int, furthest: int, most: int, reopen: Reopen, held: bool = False) -> Transaction[int]:
     """Move so many at most, and of queues only those that are due, or due later than `furthest` by a clock that was
     wrong; with `held` those too that a program holds. How many there were."""
     rows = yield Query(f"SELECT {_COLUMNS} FROM {_WITH_QUEUES} WHERE o.state <> 'waiting' OR q.due_at IS NULL OR "
                        "q.due_at <= $1 OR q.due_at > $2 OR CAST($3 AS BIGINT) = 1 ORDER BY o.number LIMIT $4",
                        (now, furthest, int(held), most))
-    for row in rows:
-        yield from _move(message_of(row), row[17:19], now)
+    for one, queue in sorted([(message_of(row), row[17:19]) for row in rows],
+                             key=lambda each: (each[0].carrier.value, each[0].recipient, each[0].number)):
+        yield from _move(one, queue, now, reopen)
     return len(rows)
 
 
-def _move(one: Notification, queue: Sequence[object], now: int) -> Transaction[None]:
+def _move(one: Notification, queue: Sequence[object], now: int, reopen: Reopen) -> Transaction[None]:
     if not (yield Query("DELETE FROM outbox WHERE number = $1 RETURNING number", (one.number,))):
         return  # another process was faster
     ended = None if one.ended_at is None else milliseconds(one.ended_at)
@@ -69,8 +75,6 @@ def _move(one: Notification, queue: Sequence[object], now: int) -> Transaction[N
          milliseconds(one.give_up_at), one.attempts, one.state.value, one.last_error, ended))
     if one.state is NotificationState.WAITING:
         due_at, failures = (None if value is None else int(str(value)) for value in queue)
-        yield Query("INSERT INTO message_queues (carrier, recipient, due_at, failures) VALUES ($1, $2, $3, $4) "
-                    "ON CONFLICT (carrier, recipient) DO NOTHING",
-                    (one.carrier.value, one.recipient, now if due_at is None else due_at, failures or 0))
+        yield reopen(one, now if due_at is None else due_at, failures or 0)
         yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2 AND NOT EXISTS (SELECT 1 FROM outbox "
                     "WHERE kind = $1 AND delegate = $2 AND state = 'waiting')", (one.carrier.value, one.recipient))

@@ -74,7 +74,7 @@ def test_R_grouped_the_same_look_of_all_is_one_look():
 
 def test_R_grouped_rows_that_many_change_are_taken_in_one_order_all_else_as_they_come():
     """So that two groups that open the same queues do not wait for each other in a ring."""
-    text = "INSERT INTO outbox_queues (kind, delegate) VALUES ($1, $2) ON CONFLICT (kind, delegate) DO NOTHING"
+    text = "INSERT INTO message_queues (carrier, recipient) VALUES ($1, $2) ON CONFLICT (carrier, recipient) DO NOTHING"
     _, said = run([asking(Query(text, ("mail", name))) for name in ("c", "a", "b")])
     assert said[0][2] == [("mail", "a"), ("mail", "b"), ("mail", "c")]
     _, said = run([asking(Query("INSERT INTO audit (chain) VALUES ($1)", (name,))) for name in ("c", "a", "b")])

@@ -75,7 +75,7 @@ async def test_A6_what_a_group_writes_is_what_one_alone_writes(store, ask, at):
         store.confirm(one.claim_id, "key:one", Result.DEPLOYED, None, at(1)) for one in asks])
     assert commits == 1
     assert [one.claim_id for one in confirmed] == [one.claim_id for one in asks]
-    rows = await store._driver.read(Query("SELECT count(*), count(DISTINCT claim_id) FROM outbox"))
+    rows = await store._driver.read(Query("SELECT count(*), count(DISTINCT subject) FROM messages"))
     assert tuple(rows[0]) == (2 * MANY, MANY)
     assert await findings(store) == []
 

@@ -19,9 +19,9 @@ from delegator.store.migrate import schema_files
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "delegator").rglob("*.py"))
-HOMES = {"places": "delegator/store/holders.py", "outbox_queues": "delegator/store/outbox.py"}
+HOMES = {"places": "delegator/store/holders.py", "message_queues": "delegator/store/outbox.py"}
 """The one file that may make statements about each of these tables."""
-NAMED = {("delegator/store/lockstep.py", "outbox_queues")}
+NAMED = {("delegator/store/lockstep.py", "message_queues")}
 """And who may say a table's name alone: it sorts what others say of it, and makes no statement."""
 _BEFORE_A_TABLE = r"\b(?:INTO|UPDATE|FROM|JOIN|TABLE|ONLY)\s+"
 _HOLE = "\N{REPLACEMENT CHARACTER}"
@@ -89,7 +89,7 @@ def test_A6_no_statement_about_these_tables_stands_anywhere_else() -> None:
     'yield from insert("places (holder, taken)", rows)',
     'TABLES = {"place": "places"}',
     'Query("SELECT taken FROM claims, places")',
-    'Query("INSERT INTO outbox_queues VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")',
+    'Query("INSERT INTO message_queues VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")',
 ], ids=lambda source: source[:40])
 def test_A6_one_that_is_worded_otherwise_would_be_found(source: str) -> None:
     assert strays(source, "delegator/store/somewhere.py")
@@ -133,8 +133,8 @@ def test_A6_whatever_writes_places_is_worded_for_both_engines() -> None:
 
 def test_A6_whoever_fills_a_queue_holds_it() -> None:
     """Of the statements that put one there the one is worded for both, and the other holds it as it is."""
-    filling = [text for _, text in texts(ast.parse((ROOT / HOMES["outbox_queues"]).read_text("utf-8")))
-               if re.search(r"INSERT INTO outbox_queues", text)]
+    filling = [text for _, text in texts(ast.parse((ROOT / HOMES["message_queues"]).read_text("utf-8")))
+               if re.search(r"INSERT INTO message_queues", text)]
     assert [text for text in filling if "DO NOTHING" in text] == [outbox._OPEN]
     assert all("DO UPDATE SET" in text for text in filling if text != outbox._OPEN)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from delegator.model.messages import Credential
 from delegator.model.notified import NotificationKind, Target
 from delegator.model.secret import Secret
-from delegator.model.ways.way import Alone, CallbackWay, Reached, Said
+from delegator.model.ways.way import CallbackWay, Reached, Said
 from pki.said import visible
 
 _GAP = re.compile(r"\{[^{}]*\}")
@@ -34,6 +34,10 @@ class HostedCallback(Reached, frozen=True):
 
     way = CallbackWay.HOSTED
     shown = "{user_name}"
+    forms = {  # noqa: RUF012 - read by all, changed by nobody
+        "user_name": "text", "password": "password", "mail_to": "mailbox", "webhook_url": "url",
+        "webhook_secret": "webhook secret", "webhook_anchor": "anchors"}
+    together = {"webhook_url": "webhook_secret"}  # noqa: RUF012
     unsaid = {"password": Secret("{random}")}  # noqa: RUF012 - read by all, changed by nobody
     said = (
         Said("--hosted", "text", "No server: its user is set here. {tag} becomes the service tag.", "USER",
@@ -75,8 +79,6 @@ class HostedCallback(Reached, frozen=True):
         for gap, longest in _LONGEST.items():
             filled = [pattern.replace(gap, longest) for pattern in filled]
         Credential(filled[0], Secret(filled[1]))
-        if self.webhook_url is not None and self.webhook_secret is None:
-            raise Alone("webhook_url", "webhook_secret")
         wrong = [one for one in _GAP.findall(said.get("user_name", "")) if one not in _LONGEST]
         if "password" in said:
             wrong += [one for one in _GAP.findall(said["password"].reveal())

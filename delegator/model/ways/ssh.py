@@ -26,6 +26,9 @@ class SshCallback(Reached, frozen=True):
 
     way = CallbackWay.SSH
     shown = "{user}@{where}"
+    forms = {  # noqa: RUF012 - read by all, changed by nobody
+        "host": "address", "port": "port", "address": "address", "user": "ssh user", "private_key": "private key",
+        "host_key": "host key", "command": "ssh command"}
     said = (
         Said("--ssh", "ssh", "The customer's command over SSH.", "USER@HOST[:PORT]",
              fill=lambda ssh: dict(zip(("user", "host", "port"), ssh, strict=True))),

@@ -26,14 +26,6 @@ class CallbackWay(Word):
     LOCAL = "local"
 
 
-class Alone(ValueError):
-    """A field that is of no use without another one. By the fields' names: each door calls them otherwise."""
-
-    def __init__(self, field: str, needs: str) -> None:
-        super().__init__(f"{field} needs {needs}")
-        self.field, self.needs = field, needs
-
-
 class Said(msgspec.Struct, frozen=True):
     """An option by which people say something of a callback. `form` names the form of what they give, and where it is
     read from, such as "certificate file": those who ask people know the forms by these names. It sets one `field`; or
@@ -54,6 +46,10 @@ class Reached(msgspec.Struct, frozen=True):
 
     way: ClassVar[CallbackWay]
     said: ClassVar[tuple[Said, ...]]
+    forms: ClassVar[Mapping[str, str]]
+    """The form of each field, by which pages and interfaces take it: known by name to the desk."""
+    together: ClassVar[Mapping[str, str]] = {}
+    """Fields that are no use without another one."""
     shown: ClassVar[str]
     """What a list shows of it: fields by name, and `where`, host and port."""
     unsaid: ClassVar[Mapping[str, object]] = {}
@@ -89,5 +85,4 @@ class Reached(msgspec.Struct, frozen=True):
         return None
 
     def check(self, said: Mapping[str, Any]) -> None:
-        """Refuse what cannot work, or of what was `said` just now what is no use. Raises ValueError; Alone for a field
-        that needs another."""
+        """Refuse what cannot work, or of what was `said` just now what is no use. Raises ValueError."""
