@@ -130,6 +130,7 @@ READS_HINTS = {
     "delegator/store/keeping.py": "the log", "delegator/store/importing.py": "rows that the command line asked to be "
     "told for operators (`How.whose`)", "delegator/net/channel.py": "from a worker to its parent, which logs it",
     "delegator/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
+    "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
     "delegator/parts.py": "handed on",
     "delegator/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/private.py": "handed on",
     "delegator/enrolment.py": "handed on", "delegator/net/mail.py": "handed on",

@@ -247,7 +247,10 @@ def caller(needs: Needs) -> LocalCaller:
 
 async def reach(delegate: Delegate, needs: Needs) -> str:
     assert isinstance(delegate.callback, LocalCallback)
-    check(delegate.callback)
+    try:
+        check(delegate.callback)
+    except ValueError as error:
+        raise DelegatorError(Kind.CONFIGURATION, str(error)) from None
     return f"{delegate.callback.program} is there; it is run only for a device"
 
 

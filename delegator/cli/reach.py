@@ -16,7 +16,7 @@ from delegator.callbacks import calling
 from delegator.callbacks.calling import Needs
 from delegator.cli import console
 from delegator.cli.console import Output
-from delegator.cli.parameters import as_usage, typed
+from delegator.cli.parameters import typed
 from delegator.cli.session import looking, settings
 from delegator.desk import forms, reach
 from delegator.errors import DelegatorError
@@ -38,8 +38,7 @@ async def test(store: Store, name: str) -> Output:
     if found is None:
         raise console.missing("delegate", name, "delegates")
     try:
-        with as_usage():
-            words = await _reached(found)
+        words = await _reached(found)
     except DelegatorError as error:
         raise DelegatorError(error.kind, error.detail, hint=error.hint or _hint(name, error.detail)) from None
     return Output({"delegate": name, "callback": found.way.value, "reached": True, "words": words},

@@ -114,14 +114,14 @@ key that is kept here: whether somebody may say such a thing at all is for each 
 
 
 def _callback(value: object) -> Callback:
-    """An object with its kind, as a delegate's shape has it. Raises ValueError."""
+    """An object with its way as `kind`, as a delegate's shape has it. Raises ValueError."""
     if not isinstance(value, Mapping):
         raise ValueError("must be an object with a kind")
-    known = {kind.value: kind for kind in CallbackWay}
-    kind = known.get(str(value.get("kind")))
-    if kind is None:
+    known = {way.value: way for way in CallbackWay}
+    way = known.get(str(value.get("kind")))
+    if way is None:
         raise ValueError(f"kind must be one of {', '.join(known)}")
-    return REACHED[kind].read({name: said for name, said in value.items() if name != "kind"})
+    return REACHED[way].read({name: said for name, said in value.items() if name != "kind"})
 
 
 SHEET: Sheet[Delegate] = Sheet("delegate", {

@@ -355,9 +355,9 @@ def _near_zone(name: str) -> str:
 
 
 def callbacks(text: str) -> frozenset[CallbackWay]:
-    """Kinds of callbacks, separated by commas."""
+    """Ways of callback, separated by commas."""
     try:
         return frozenset(CallbackWay(one.strip()) for one in text.split(","))
     except ValueError:
-        known = ", ".join(kind.value for kind in CallbackWay)
+        known = ", ".join(way.value for way in CallbackWay)
         raise ValueError(f"{text[:64]!a} must be some of {known}, separated by commas") from None

@@ -170,7 +170,7 @@ def plan(value: Plan) -> Shape:
     """Money as text, so that no reader makes a float of it."""
     return {"name": value.name, "version": value.version, "since": str(value.since), "currency": value.currency,
             "included": value.included, "price": format(value.price, "f"),
-            "prices": {kind.value: format(price, "f") for kind, price in value.prices.items()},
+            "prices": {way.value: format(price, "f") for way, price in value.prices.items()},
             "base_fee": format(value.base_fee, "f")}
 
 

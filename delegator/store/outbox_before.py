@@ -2,7 +2,8 @@
 
 Such a program may be at work on the same database, or have been until now. It goes on in its own tables, and whoever
 comes to what waits there first tells it: a queue that it holds, or that rests, is left alone.
-The invariant: a row is moved once, with its id, its tries and its patience, and its queue rests as long as it did.
+The invariants: a row is moved once, with its id, its tries and its patience, and its queue rests as long as it did;
+queues are taken in the order in which all take them, so that two servers do not wait for each other in a ring.
 Must not live here: anything that outlives that release; two releases later this file and the tables go.
 """
 
@@ -55,8 +56,9 @@ def moved(now: int, furthest: int, most: int, reopen: Reopen, held: bool = False
     rows = yield Query(f"SELECT {_COLUMNS} FROM {_WITH_QUEUES} WHERE o.state <> 'waiting' OR q.due_at IS NULL OR "
                        "q.due_at <= $1 OR q.due_at > $2 OR CAST($3 AS BIGINT) = 1 ORDER BY o.number LIMIT $4",
                        (now, furthest, int(held), most))
-    for row in rows:
-        yield from _move(message_of(row), row[17:19], now, reopen)
+    for one, queue in sorted([(message_of(row), row[17:19]) for row in rows],
+                             key=lambda each: (each[0].carrier.value, each[0].recipient, each[0].number)):
+        yield from _move(one, queue, now, reopen)
     return len(rows)
 
 

@@ -76,6 +76,8 @@ def test_a7_an_option_says_a_field_that_there_is(way: CallbackWay) -> None:
     fields = {one.name: one for one in msgspec.structs.fields(WAYS[way])}
     said = {one.field for one in WAYS[way].said if one.fill is None}
     assert said <= set(fields)
+    assert set(WAYS[way].forms) == set(fields), "each field, so that files and requests can say it"
+    assert {one for pair in WAYS[way].together.items() for one in pair} <= set(fields)
     assert len([one for one in WAYS[way].said if one.fill is not None]) in (1, 2)
     assert all(not fields[one.field].required for one in WAYS[way].said if one.unset), "a field that must be there"
 

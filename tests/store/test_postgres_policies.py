@@ -139,6 +139,7 @@ INSERT INTO delegates SELECT 'd' || n, CASE WHEN n % 2 = 0 THEN 'acme' ELSE 'umb
 INSERT INTO rules SELECT 'r' || n, 'd' || n, NULL, 1, '{}' FROM generate_series(1, 2000) n;
 INSERT INTO delegate_health SELECT name, 'open', 'x', 0 FROM delegates;
 INSERT INTO outbox_queues SELECT 'mail', name, 0 FROM delegates;
+INSERT INTO message_queues SELECT 'mail', name, 0 FROM delegates;
 INSERT INTO places SELECT 'delegate/' || name, lane, 1 FROM delegates, generate_series(1, 4) lane;
 INSERT INTO paces SELECT 'delegate/' || name, minute, 1 FROM delegates, generate_series(1, 4) minute;
 INSERT INTO orders SELECT 'o' || n, 'acme' FROM generate_series(1, 2000) n;
@@ -157,12 +158,13 @@ LOOK_UPS = {
     "registrations": "device_id = (SELECT device_id FROM device_names WHERE name = 'TT102')",
     "approvals": "service_tag = 'T102'", "boards": "service_tag = 'T102'", "enrolled": "service_tag = 'T102'",
     "claims": "claim_id = 'c102'", "rules": "name = 'r102'", "delegate_health": "delegate = 'd102'",
-    "outbox_queues": "kind = 'mail' AND delegate = 'd102'", "places": "holder = 'delegate/d102'",
+    "outbox_queues": "kind = 'mail' AND delegate = 'd102'",
+    "message_queues": "carrier = 'mail' AND recipient = 'd102'", "places": "holder = 'delegate/d102'",
     "paces": "holder = 'delegate/d102'", "policies": "name = 'p1'",
 }
 """A policy is whoever's that names it, which a customer and its few delegates may: those are gathered first."""
 LARGE = ("devices", "device_names", "claims", "enrolled", "approvals", "boards", "orders", "rules", "delegates",
-         "places", "paces", "delegate_health", "outbox_queues")
+         "places", "paces", "delegate_health", "outbox_queues", "message_queues")
 
 
 async def test_TB2_what_a_customer_looks_up_is_found_by_keys_however_many_devices_it_has(cluster):
