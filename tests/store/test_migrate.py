@@ -118,7 +118,7 @@ async def test_R_migrated_a_database_of_a_newer_release_is_refused_and_left_alon
 async def test_R_migrated_a_database_of_a_newer_release_is_taken_where_all_its_files_say_so(
         path, opening_sqlite, oldest, taken):
     store = await opening_sqlite()
-    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("acme", "Acme"), today())
     await store.close()
     for number, said in ((NEXT, NEXT - 1), (NEXT + 1, oldest)):
         changed(path, f"INSERT INTO schema_files VALUES ({number}, 'later', 'x', {said or 'NULL'})")
