@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=200, help="per round and way (200)")
     parser.add_argument("--rounds", type=int, default=11, help="of each way, in random order (11)")
     parser.add_argument("--in-flight", type=int, default=16, help="devices at a time (16)")
+    parser.add_argument("--preload", default="", metavar="LIBRARY", help="an allocator for the delegator alone")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--dir", type=Path, default=ROOT / "var/benchmarks", help="(var/benchmarks)")
     said = parser.parse_args()
@@ -89,7 +90,7 @@ def _measured(said: argparse.Namespace) -> dict[Way, Row]:
     cores = Cores()
     rounds: dict[Way, list[figures.Round]] = {way: [] for way in ours}
     with ExitStack() as stack:
-        started = {way: stack.enter_context(_running(way, fleet, cores)) for way in ours}
+        started = {way: stack.enter_context(_running(way, fleet, cores, said.preload)) for way in ours}
         at = 0
         for number in range(-1, said.rounds):
             count = said.devices if number >= 0 else WARM
@@ -112,7 +113,7 @@ def _row(done: Sequence[figures.Round], reference: Sequence[figures.Round] | Non
 
 
 @contextmanager
-def _running(way: Way, fleet: Fleet, cores: Cores) -> Iterator[Server]:
+def _running(way: Way, fleet: Fleet, cores: Cores, preload: str) -> Iterator[Server]:
     with ExitStack() as stack:
         if way[0] == NGINX:
             yield stack.enter_context(servers.running(partial(nginx.start, nginx.LEAN), fleet, cores))
@@ -121,7 +122,7 @@ def _running(way: Way, fleet: Fleet, cores: Cores) -> Iterator[Server]:
         own.register()
         if way[0] == SOAP:
             _answered_at(stack.enter_context(_delegate(own)), own)
-        yield stack.enter_context(servers.running(servers.start_delegator, own, cores))
+        yield stack.enter_context(servers.running(partial(servers.start_delegator, preload=preload), own, cores))
 
 
 @contextmanager

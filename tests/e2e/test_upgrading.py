@@ -21,6 +21,7 @@ from delegator.model import Policy
 from delegator.store import migrate
 from delegator.store.migrate import schema_files
 
+from ..clock import today
 from ..postgres import Cluster
 from .conftest import World
 from .releases import release_with
@@ -100,7 +101,7 @@ def test_A10_two_releases_serve_side_by_side_and_the_older_one_starts_again(
 
 def _one_limit_for_both(old: World, new: World) -> None:
     tags = [f"RACE{number:03}" for number in range(16)]
-    new.store(lambda store: store.add_policy(Policy("default", max_devices=5), replace=True))
+    new.store(lambda store: store.add_policy(Policy("default", max_devices=5), today(), replace=True))
     new.own(*tags)
     for tag in tags:
         new.device(tag)

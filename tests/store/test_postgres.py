@@ -392,7 +392,7 @@ async def test_R_seen_a_schema_file_that_waits_for_somebody_makes_nobody_wait_be
     """A lock that is asked for stands in the way of whoever comes later, though nobody has it yet."""
     store = await open_named(config.Store(url=postgres.url(postgres.database()), connections=4), key)
     driver = store._driver.driver
-    await store.add_customer(Customer("acme", "Acme"))
+    await store.add_customer(Customer("acme", "Acme"), today())
     async with driver.snapshot() as read:  # as an export of a large table does
         await read(Query("SELECT count(*) FROM claims"))
         began = time.monotonic()

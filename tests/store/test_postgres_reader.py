@@ -18,6 +18,7 @@ from delegator.store.importing import How
 from delegator.store.migrate import MADE_FIRST, schema_files
 from delegator.store.spool import Said, Spool
 
+from ..clock import today
 from ..postgres import OWNER, Cluster
 from .filling import EARLIER, VERBS, Filling
 from .readers import make_reader, psql, readable, reading
@@ -183,8 +184,9 @@ async def world(cluster: Cluster, database: str, key: Any, ask: Any, at: Any) ->
     """A store of an operator whose name is on everything, and two customers that have something."""
     store = await open_named(config.Store(url=cluster.url(database), connections=4), key, actor="operator olivia",
                              peer="olivias-desk")
-    await store.add_customer(Customer("acme", "Acme"))
-    await store.add_devices([Registration("acme", f"ACME{number}", f"SN-ACME-{number}") for number in range(3)])
+    await store.add_customer(Customer("acme", "Acme"), today())
+    await store.add_devices(
+        [Registration("acme", f"ACME{number}", f"SN-ACME-{number}") for number in range(3)], today())
     yield Filling(store, ask, at)
     await store.close()
 
@@ -219,7 +221,7 @@ async def test_TB2_whatever_is_done_for_others_a_customer_sees_what_it_saw_and_n
 
 async def test_TB2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to_nobody(cluster, database, world):
     """Neither of others nor of its own customer, whose devices it brings; once shown, whoever gets a device sees it."""
-    await world.store.add_customer(Customer("umbra", "Umbra"))
+    await world.store.add_customer(Customer("umbra", "Umbra"), today())
     before = {customer: await seen_by(cluster, database, customer) for customer in ("acme", "umbra")}
     cluster.sql("INSERT INTO imports VALUES (1, 'i', 'open', 500, 530, 0);"
                 "INSERT INTO devices (device_id, customer, service_tag) SELECT n, 'umbra', 'U' || n FROM "
@@ -241,7 +243,7 @@ async def test_TB2_an_import_under_way_is_seen_by_nobody_and_its_size_is_told_to
 
 
 async def test_TB2_a_real_import_of_another_customer_changes_nothing(cluster, database, world):
-    await world.store.add_customer(Customer("umbra", "Umbra"))
+    await world.store.add_customer(Customer("umbra", "Umbra"), today())
     before = await seen_by(cluster, database, "acme")
     seen = []
 
