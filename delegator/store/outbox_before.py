@@ -56,15 +56,23 @@ def moved(now: int, furthest: int, most: int, reopen: Reopen, held: bool = False
     rows = yield Query(f"SELECT {_COLUMNS} FROM {_WITH_QUEUES} WHERE o.state <> 'waiting' OR q.due_at IS NULL OR "
                        "q.due_at <= $1 OR q.due_at > $2 OR CAST($3 AS BIGINT) = 1 ORDER BY o.number LIMIT $4",
                        (now, furthest, int(held), most))
-    for one, queue in sorted([(message_of(row), row[17:19]) for row in rows],
-                             key=lambda each: (each[0].carrier.value, each[0].recipient, each[0].number)):
-        yield from _move(one, queue, now, reopen)
+    queues: dict[tuple[str, str], tuple[Notification, Sequence[object]]] = {}
+    for row in rows:
+        one = message_of(row)
+        if (yield from _move(one)) and one.state is NotificationState.WAITING:
+            queues[one.carrier.value, one.recipient] = one, row[17:19]
+    for (kind, delegate), (one, queue) in sorted(queues.items(), key=lambda each: each[0]):
+        due_at, failures = (None if value is None else int(str(value)) for value in queue)
+        yield reopen(one, now if due_at is None else due_at, failures or 0)
+        yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2 AND NOT EXISTS (SELECT 1 FROM outbox "
+                    "WHERE kind = $1 AND delegate = $2 AND state = 'waiting')", (kind, delegate))
     return len(rows)
 
 
-def _move(one: Notification, queue: Sequence[object], now: int, reopen: Reopen) -> Transaction[None]:
+def _move(one: Notification) -> Transaction[bool]:
+    """Whether it was there; else another process was faster."""
     if not (yield Query("DELETE FROM outbox WHERE number = $1 RETURNING number", (one.number,))):
-        return  # another process was faster
+        return False
     ended = None if one.ended_at is None else milliseconds(one.ended_at)
     yield Query(
         "INSERT INTO messages (message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, "
@@ -73,8 +81,4 @@ def _move(one: Notification, queue: Sequence[object], now: int, reopen: Reopen) 
         (one.message_id, one.event, one.recipient, one.carrier.value, one.subject,
          msgspec.json.encode(one.body, order="sorted").decode(), one.customer, milliseconds(one.at),
          milliseconds(one.give_up_at), one.attempts, one.state.value, one.last_error, ended))
-    if one.state is NotificationState.WAITING:
-        due_at, failures = (None if value is None else int(str(value)) for value in queue)
-        yield reopen(one, now if due_at is None else due_at, failures or 0)
-        yield Query("DELETE FROM outbox_queues WHERE kind = $1 AND delegate = $2 AND NOT EXISTS (SELECT 1 FROM outbox "
-                    "WHERE kind = $1 AND delegate = $2 AND state = 'waiting')", (one.carrier.value, one.recipient))
+    return True
