@@ -111,6 +111,7 @@ class App:
                                 lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context, company=self._company)
+            self._listener.is_crowded = lambda: self._callbacks.is_crowded
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
                                      self._clock.doubt)
             self._finished = Finished(self._auditor.record, {"the metrics": self.metrics.handshake,

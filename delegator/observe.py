@@ -66,6 +66,7 @@ def _at(trail: Trail, since: float) -> float:
 def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
     """For handlers that are not ours. Ours make a line of a trail themselves (5 to 2 µs, measured)."""
     made = logging.LogRecord(log.name, level, "", 0, EVENT, (), None)
+    made.trail = trail
     made.created = _at(trail, since)
     made.msecs = float(int(made.created % 1 * 1000))
     return made

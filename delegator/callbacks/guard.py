@@ -56,6 +56,8 @@ class Guard:
         self._changed = changed
         self._clock = clock
         self._gates: dict[str, _Gate] = {}
+        self._full: set[str] = set()
+        """Delegates that are asked as often at once as they may be."""
 
     def use(self, limits: Limits) -> None:
         """Other limits from the next call on. Calls under way and what breakers remember stay; a changed number of
@@ -64,6 +66,12 @@ class Guard:
             for gate in self._gates.values():
                 gate.turn = asyncio.Semaphore(limits.running)
         self._limits = limits
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether some delegate is asked as often at once as it may be: who is to ask it next waits, or is put off,
+        while another of several workers may have calls to it left."""
+        return bool(self._full)
 
     @property
     def spare(self) -> int:
@@ -83,6 +91,8 @@ class Guard:
         gate = self._gates.setdefault(name, _Gate(asyncio.Semaphore(self._limits.running)))
         self._admit(name, whom, gate)
         gate.inside += 1
+        if gate.inside >= self._limits.running:
+            self._full.add(name)
         try:
             async with asyncio.timeout(self._limits.budget), gate.turn:
                 result = await call()
@@ -104,6 +114,8 @@ class Guard:
             raise
         finally:
             gate.inside -= 1
+            if gate.inside < self._limits.running:
+                self._full.discard(name)
             self._forget(name, gate)
         return result
 

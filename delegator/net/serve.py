@@ -112,6 +112,8 @@ class Listener:
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
         self._company = company
+        self.is_crowded: Callable[[], bool] = lambda: False
+        """Whether something else that workers share out, such as calls to one delegate, is used up here."""
         self._answering = 0
         self._is_slow = False
         self._busy_until = 0.0
@@ -237,13 +239,13 @@ class Listener:
 
     def _count(self, connection: Connection) -> None:
         """The other workers are told how many handshakes and answers are in hand: as many as we can have, where turns
-        are long, answers slow, or half of our places taken, of all, of its source or for half-open ones. The others
-        have their shares of all that too, and no worker can give away what it took."""
+        are long, answers slow, a share used up, or half of our places taken, of all, of its source or for half-open
+        ones. The others have their shares of all that too, and no worker can give away what it took."""
         if self._company is None:
             return
         strangers = len(self._strangers)
-        full = (time.monotonic() < self._busy_until or self._is_slow or 2 * strangers > self._caps.half_open
-                or self.is_tight(connection))
+        full = (time.monotonic() < self._busy_until or self._is_slow or self.is_crowded()
+                or 2 * strangers > self._caps.half_open or self.is_tight(connection))
         self._company.has(FULL if full else max(strangers, self._answering // 2))  # who is answered mostly waits
 
     def introduced(self, connection: Connection, address: str) -> bool:

@@ -262,8 +262,9 @@ class Store:
         await self._driver.run(lambda: registry.note_health(delegate, state, why, milliseconds(now)), rows_alone)
 
     async def check(self) -> None:
-        """Make a durable change that means nothing. Raises DelegatorError (UNAVAILABLE)."""
-        await self._driver.run(registry.check, rows_alone, repeatable=True)
+        """Make a durable change that means nothing, in no group of devices: all servers change the same row, and who
+        waits for it would undo them. Raises DelegatorError (UNAVAILABLE)."""
+        await self._driver.run(registry.check, rows_alone)
 
     # --- for operators ---
 

@@ -173,6 +173,8 @@ async def _add(say: Say, adding: Sequence[list[Query]]) -> None:
             texts.setdefault(text, []).append(tuple(itertools.chain.from_iterable([one.parameters for one in some])))
         shared += [one for one in queries if added_to(one.sql) == _SHARED]
         queries.clear()
+    if shared:  # whoever has such a row has it until its commit, which may be slow: the group has its own time
+        await say("execute", "SET LOCAL lock_timeout = 0")
     for one in sorted(shared, key=lambda one: str(one.parameters)):
         texts.setdefault(in_postgres(one), []).append(one.parameters)
     for text, values in texts.items():

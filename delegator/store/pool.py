@@ -83,6 +83,11 @@ class Pool:
             hint="raise [store] connections, or add a delegator; where few devices ask, look for what the database "
                  "waits for")
 
+    @property
+    def most(self) -> int:
+        """Connections at most."""
+        return self._most
+
     async def take(self) -> Lane:
         """A connection for one use; `give` or `drop` it afterwards. Raises DelegatorError: TRY_LATER while the
         database is away or all connections are busy for too long, UNAVAILABLE once closed, CONFIGURATION."""

@@ -48,9 +48,10 @@ STEP = 0.005
 """Seconds that a transaction waits before it runs again, at most and for each time so far."""
 NEAR = 1.0
 """Seconds for which a name that was near its limit is taken alone at once."""
-LET_GO, COMES_AGAIN = 1000, 30
-"""Milliseconds that a schema file waits for a lock, and between two tries, and how often it comes: within a minute
-whoever holds that lock has ended, or is not one of ours."""
+LET_GO, COMES_AGAIN, MOST_APART = 1000, 12, 8
+"""Milliseconds that a schema file waits for a lock, while devices wait behind it; how often it comes; and how many
+times as long it stays away at most: first as long, then twice as long, and so on. Within a minute and a half whoever
+holds that lock has ended, or is not one of ours."""
 HELD = ("55P03", "40P01")
 """What it is told when it waited for too long, or in a ring with others."""
 REVISION = "SELECT number FROM revision"
@@ -338,7 +339,7 @@ class PostgresDriver:
                 return
             finally:
                 await execute(f"ROLLBACK; RESET lock_timeout; SELECT pg_advisory_unlock({EVERYTHING})")
-            await asyncio.sleep(LET_GO / 1000)
+            await asyncio.sleep(min(tries, MOST_APART) * LET_GO / 1000)
 
     async def close(self) -> None:
         if self._watch is not None:

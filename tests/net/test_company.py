@@ -206,3 +206,14 @@ async def test_TC19_whose_turns_are_long_leaves_what_comes_to_the_next(line):
     await asyncio.sleep(0)
     await line.knock(1)
     assert (len(busy._connections), len(other._connections)) == (2, 1)
+
+
+async def test_TC19_whose_share_of_calls_to_a_delegate_is_used_up_leaves_what_comes_to_the_next(line):
+    """70 devices of one slow delegate were put off by one worker, while three others asked nobody (measured)."""
+    workers = await line.workers()
+    await line.knock(1)
+    first, other = sorted(workers, key=lambda one: -len(one._connections))
+    first.is_crowded = lambda: True
+    await line.knock(2)
+    await asyncio.sleep(2 * LOOK)
+    assert (len(first._connections), len(other._connections)) == (2, 1)
