@@ -202,12 +202,12 @@ class _Reloads:
 
 
 class Chores:
-    """Whether what the clock drives is being done. A chore is shown from when its rota begins, so that of several workers
-    only the one that keeps house shows what is done once for all, and one that hangs the first time is missed."""
+    """Whether what the clock drives is being done. A chore is shown from when its rota begins: of several workers only
+    the one that keeps house shows what is done once for all, and one that hangs the first time is missed."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._at = Gauge("delegator_chore_last_run_timestamp_seconds", "When a chore was last done, well or not; before that, when "
-                         "it was first to be done.",
+        self._at = Gauge("delegator_chore_last_run_timestamp_seconds",
+                         "When a chore was last done, well or not; before that, when it was first to be done.",
                          ("chore",), registry=registry)
         self._took = Gauge("delegator_chore_last_run_duration_seconds", "How long that took.", ("chore",),
                            registry=registry)

@@ -114,8 +114,8 @@ class Rota:
 
 
 async def _error_of(work: Work) -> BaseException | None:
-    """What kept the work from ending well. That it awaited something which was cancelled is an error like any other: only
-    who cancels us may end what is to go on for ever."""
+    """What kept the work from ending well. That it awaited something which was cancelled is an error like any other:
+    only who cancels us may end what is to go on for ever."""
     try:
         with Free():  # what a request began is not bound by its deadline
             await work()
