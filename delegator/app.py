@@ -337,7 +337,10 @@ class App:
             "looking at what devices are told": (
                 Chore("answers", LOOK, lambda: self.watching.look_on(self._duties.alone)),)}
         woken = {"looking for revocations": self._changed}
-        return {what: Rota(rows, self._chore_done, woken.get(what)) for what, rows in chores.items()}
+        return {what: Rota(rows, self._chore_done, woken.get(what), self._chore_begun) for what, rows in chores.items()}
+
+    def _chore_begun(self, name: str) -> None:
+        self.metrics.chores.begun(name, self._now())
 
     def _chore_done(self, name: str, seconds: float, well: bool) -> None:
         self.metrics.chores.done(name, self._now(), seconds, well)

@@ -1,9 +1,10 @@
 """One family of errors. A kind says how it looks outside; the table below is the only place that knows.
 
-The invariants: what reaches a device is the kind's fault and nothing else; `detail` stays in trail, log and CLI. A hint
-names commands that operators have, so the command line and the log tell it, and no other door does: not devices, not
-the operators' port, not whom a webhook or mail goes to.
-Must not live here: rendering (server for SOAP, cli for the terminal).
+The invariants: what reaches a device is the kind's fault and nothing else; `detail` stays in trail, log and CLI. The
+`hint` of a DelegatorError names commands and files that operators have, so the command line and the log tell it, and no
+other door does: not devices, not the operators' port, not whom a webhook or mail goes to. Fixed words about what to do,
+which come of no error, may stand at the operators' port (readiness).
+Must not live here: rendering (doors.calls for SOAP, cli for the terminal).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The environment's DELEGATOR_LOOP=asyncio keeps to asyncio's: no setting, as a process has its loop before it reads any.
 The invariants: nothing else depends on which it is; whatever keeps uvloop from being had, the program runs; a program
-that heeded signals ends as it does on its own, whatever signals follow (pki.signals).
+that heeded signals ends as it does on its own, whatever signals follow (pki.signals); a SIGHUP that nobody heeds yet
+kills nobody, as a start reads everything anyway.
 Must not live here: what runs on it.
 """
 
@@ -20,17 +21,26 @@ from pki import signals
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 VARIABLE = "DELEGATOR_LOOP"
+KNOWN = ("asyncio", "uvloop")
 
 
 def run(main: Coroutine[None, None, T]) -> T:
-    """As `asyncio.run`, for programs that serve."""
+    """As `asyncio.run`, for programs that serve, in the main thread."""
     before = signals.handlers((*signals.ENDING, signal.SIGHUP))
+    if signal.SIGHUP in before:
+        signal.signal(signal.SIGHUP, _unheeded)
     with asyncio.Runner(loop_factory=_factory()) as runner:
         try:
             return runner.run(_told(main))
         finally:
+            if signal.getsignal(signal.SIGHUP) is _unheeded:
+                signal.signal(signal.SIGHUP, before[signal.SIGHUP])
             heeded = {number: each for number, each in before.items() if signal.getsignal(number) is not each}
             signals.over(heeded)
+
+
+def _unheeded(*_: object) -> None:
+    """Until main takes its signals. No SIG_IGN: programs that are begun meanwhile would inherit that."""
 
 
 class _Asyncio(asyncio.SelectorEventLoop):
@@ -49,6 +59,9 @@ async def _told(main: Coroutine[None, None, T]) -> T:
 
 def tell() -> None:
     """Say in the log which loop turns; whoever has its log later than its loop says it again."""
+    said = os.environ.get(VARIABLE, "")
+    if said and said not in KNOWN:
+        log.warning("%s=%a is not known: write %s", VARIABLE, said[:64], " or ".join(KNOWN))
     log.info("the event loop is %s", name())
 
 

@@ -202,16 +202,20 @@ class _Reloads:
 
 
 class Chores:
-    """Whether what the clock drives is being done. A chore is shown from its first time on, so that of several workers
-    only the one that keeps house shows what is done once for all."""
+    """Whether what the clock drives is being done. A chore is shown from when its rota begins: of several workers only
+    the one that keeps house shows what is done once for all, and one that hangs the first time is missed."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._at = Gauge("delegator_chore_last_run_timestamp_seconds", "When a chore was last done, well or not.",
+        self._at = Gauge("delegator_chore_last_run_timestamp_seconds",
+                         "When a chore was last done, well or not; before that, when it was first to be done.",
                          ("chore",), registry=registry)
         self._took = Gauge("delegator_chore_last_run_duration_seconds", "How long that took.", ("chore",),
                            registry=registry)
         self._failed = Counter("delegator_chore_failures", "Times that a chore could not be done.", ("chore",),
                                registry=registry)
+
+    def begun(self, name: str, at: datetime) -> None:
+        self._at.labels(name).set(at.timestamp())
 
     def done(self, name: str, at: datetime, seconds: float, well: bool) -> None:
         self._at.labels(name).set(at.timestamp())

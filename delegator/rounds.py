@@ -4,8 +4,8 @@ A task of asyncio that raises is silent until somebody asks for its outcome, and
 nobody asks. One stray error would then keep revocations from being read until the next start.
 What is done again and again by the clock is a chore, with a name, an interval and a metric of its own; a composition
 lists its chores in rotas.
-The invariants: what is kept here ends only by returning or by being cancelled; every error is told in the log, and the
-work comes again.
+The invariants: what is kept here ends only by returning or by being cancelled; every error is told in the log, also a
+cancellation that nobody asked us for, and the work comes again; a chore that does not end is named.
 Must not live here: what the work is.
 """
 
@@ -24,9 +24,13 @@ from delegator.errors import DelegatorError
 log = logging.getLogger(__name__)
 AGAIN = 1.0
 """Seconds until work that broke off is begun anew: an error that comes at once each time must not use up the core."""
+LONG = 60.0
+"""Seconds after which the log names a chore that has not ended: until it does, those behind it in its rota wait."""
 Work = Callable[[], Awaitable[object]]
 Noted = Callable[[str, float, bool], None]
 """Hears of each time that a chore was done: its name, the seconds that it took, whether it went well."""
+Begun = Callable[[str], None]
+"""Hears of each chore as its rota begins, so that one is missed that hangs the first time."""
 
 
 async def guarded(work: Work, what: str = "housekeeping") -> None:
@@ -61,15 +65,18 @@ class Rota:
     one trouble and not five every few seconds."""
 
     def __init__(self, chores: Iterable[Chore], noted: Noted = lambda *_: None,
-                 woken: asyncio.Event | None = None) -> None:
+                 woken: asyncio.Event | None = None, begun: Begun = lambda _: None) -> None:
         self.chores = tuple(chores)
         self._noted = noted
+        self._begun = begun
         self._woken = woken or asyncio.Event()
         self._due = dict.fromkeys(self.chores, 0.0)
         self._troubles: dict[str, str] = {}
 
     async def run(self) -> None:
         """Do them until cancelled."""
+        for chore in self.chores:
+            self._begun(chore.name)
         while True:
             self._woken.clear()
             await self.round()
@@ -90,7 +97,11 @@ class Rota:
 
     async def _do(self, chore: Chore) -> None:
         began = time.monotonic()
-        error = await _error_of(chore.work)
+        long = asyncio.get_running_loop().call_later(LONG, _tell_long, chore.name)
+        try:
+            error = await _error_of(chore.work)
+        finally:
+            long.cancel()
         self._noted(chore.name, time.monotonic() - began, error is None)
         if not isinstance(error, DelegatorError):
             self._troubles.pop(chore.name, None)
@@ -102,17 +113,27 @@ class Rota:
         self._troubles[chore.name] = error.detail
 
 
-async def _error_of(work: Work) -> Exception | None:
-    """What kept the work from ending well."""
+async def _error_of(work: Work) -> BaseException | None:
+    """What kept the work from ending well. That it awaited something which was cancelled is an error like any other:
+    only who cancels us may end what is to go on for ever."""
     try:
         with Free():  # what a request began is not bound by its deadline
             await work()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return error
     except Exception as error:
         return error
     return None
 
 
-def _tell(what: str, error: Exception) -> None:
+def _tell_long(what: str) -> None:
+    log.warning("chore %s has not ended for %g s", what, LONG)
+
+
+def _tell(what: str, error: BaseException) -> None:
     if isinstance(error, DelegatorError):
         log.error("%s: %s", what, error.detail)
     else:

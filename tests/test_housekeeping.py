@@ -131,6 +131,22 @@ async def test_every_chore_is_seen_when_it_was_done_how_long_it_took_and_how_oft
         assert 0 <= found[f"delegator_chore_last_run_duration_seconds/{name}"] < 30
 
 
+async def test_a_chore_that_hangs_the_first_time_is_missed_by_the_alert_where_it_is_to_be_done(
+        begun: list[asyncio.Task[None]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who keeps house shows its chores: another worker's would stand still for ever."""
+    app, there = furnished(Duties(2))
+    monkeypatch.setattr(there, "expire_lapsed", lambda *_: asyncio.Event().wait())
+    before = app._now().timestamp()
+    begun.append(asyncio.ensure_future(app._upkeep()["housekeeping"]()))
+    await some_turns()
+    assert shown(app) == {}
+    app.keep_house()
+    await some_turns()
+    found = shown(app)
+    assert set(found) == {f"delegator_chore_last_run_timestamp_seconds/{name}" for name in CHORES}
+    assert min(found.values()) >= before
+
+
 def test_the_page_for_operators_names_every_chore_and_its_interval() -> None:
     app, _ = furnished()
     chores = {chore.name: chore for rota in app.rotas().values() for chore in rota.chores}

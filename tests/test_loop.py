@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from delegator import loop
 
-from .late import ran
+from .late import ROOT, ran
 
 HERE = importlib.util.find_spec("uvloop") is not None
 
@@ -31,6 +32,22 @@ async def serve():
     await stopping.wait()
     return 5
 sys.exit(loop.run(serve()))
+"""
+
+
+EARLY = """
+import asyncio, os, signal, sys
+from delegator import loop
+async def serve():
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c",
+        "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)")
+    await child.wait()
+    return 5
+code = loop.run(serve())
+print(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
+sys.exit(code)
 """
 
 
@@ -114,3 +131,26 @@ def test_signals_that_nobody_heeded_and_handlers_of_others_are_as_they_were(monk
         assert signal.set_wakeup_fd(-1) == -1
     finally:
         signal.signal(signal.SIGTERM, before[0])
+
+
+@pytest.mark.parametrize("turns", ["asyncio", "uvloop"])
+def test_a_hangup_before_anybody_heeds_it_kills_nobody_and_programs_begun_meanwhile_have_their_default(
+        turns: str) -> None:
+    """As long as a database is migrated, for instance: the start reads everything anyway."""
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), loop.VARIABLE: turns})
+    assert (done.returncode, done.stdout, done.stderr) == (5, "True\nTrue\n", "")
+
+
+@pytest.mark.parametrize("said", ["asycnio", "Asyncio", "uvloop "])
+def test_a_loop_that_nobody_knows_is_told_with_those_that_are(monkeypatch: pytest.MonkeyPatch, said: str,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    kinds(monkeypatch, said)
+    assert caplog.messages == [f"DELEGATOR_LOOP={said!a} is not known: write asyncio or uvloop"]
+
+
+@pytest.mark.parametrize("said", [None, "", "asyncio", "uvloop"])
+def test_of_a_loop_that_is_known_there_is_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch, said: str | None,
+                                                             caplog: pytest.LogCaptureFixture) -> None:
+    kinds(monkeypatch, said)
+    assert caplog.messages == []

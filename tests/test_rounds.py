@@ -273,13 +273,64 @@ async def test_of_each_time_it_is_noted_how_long_it_took_and_whether_it_went_wel
     async def wrong() -> None:
         raise RuntimeError("a bug")
 
-    async def ended() -> None:
-        raise asyncio.CancelledError
     chores = [rounds.Chore(work.__name__, 0, work) for work in (slow, away, wrong)]
     await rounds.Rota(chores, lambda *said: noted.append(said)).round()
     assert [(name, well) for name, _, well in noted] == [("slow", True), ("away", False), ("wrong", False)]
     assert noted[0][1] >= 0.02
     assert noted[0][1] != noted[1][1]
+    ended = asyncio.ensure_future(
+        rounds.Rota([rounds.Chore("ended", 0, asyncio.Event().wait)], lambda *said: noted.append(said)).round())
+    await asyncio.sleep(0)
+    ended.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await rounds.Rota([rounds.Chore("ended", 0, ended)], lambda *said: noted.append(said)).round()
+        await ended
     assert len(noted) == 3, "who ends a chore on purpose has not made it fail"
+
+
+async def cancelled() -> None:
+    """Awaits what somebody else cancelled, which nobody asked of us."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def test_a_cancellation_that_leaks_out_of_a_chore_is_told_and_the_rota_goes_on(
+        caplog: pytest.LogCaptureFixture) -> None:
+    done: list[str] = []
+    noted: list[tuple[str, bool]] = []
+    rota = rounds.Rota((rounds.Chore("leaking", 0.01, cancelled), chore("next", 0.01, done)),
+                       lambda name, _, well: noted.append((name, well)))
+    life = asyncio.ensure_future(rota.run())
+    await until(lambda: life.done() or len(done) > 1)
+    assert not life.done()
+    life.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await life
+    assert noted[:2] == [("leaking", False), ("next", True)]
+    assert caplog.text.count("leaking: a fault of ours") >= 2
+
+
+async def test_a_cancellation_that_leaks_does_not_end_what_is_kept(monkeypatch: pytest.MonkeyPatch,
+                                                                   caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(rounds, "AGAIN", 0)
+    life = asyncio.ensure_future(rounds.kept(cancelled, "leaking"))
+    await until(lambda: life.done() or caplog.text.count("leaking: a fault of ours") > 1)
+    assert not life.done()
+    life.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await life
+
+
+async def test_a_chore_that_does_not_end_is_named_once_and_one_that_does_is_not(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(rounds, "LONG", 0.01)
+    begun: list[str] = []
+    done: list[str] = []
+    rota = rounds.Rota((chore("quick", 0, done), rounds.Chore("stuck", 0, asyncio.Event().wait),
+                        chore("behind", 0, done)), begun=begun.append)
+    life = asyncio.ensure_future(rota.run())
+    await until(lambda: caplog.messages)
+    await asyncio.sleep(0.03)
+    life.cancel()
+    assert caplog.messages == ["chore stuck has not ended for 0.01 s"]
+    assert (begun, done) == (["quick", "stuck", "behind"], ["quick"]), "all are missed that hang the first time"

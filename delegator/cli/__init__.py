@@ -92,9 +92,18 @@ def main(context: click.Context, path: Path | None) -> None:
     """
     from delegator.cli import session
 
+    if context.invoked_subcommand == "delegate" and not _asks_for_help(context):
+        _nothing_that_a_delegate_ignores(context)
     session.remember(context, path or (CONFIG_FILE if CONFIG_FILE.is_file() else None))
     if context.invoked_subcommand not in _WITHOUT_SETTINGS and not _asks_for_help(context):
         context.obj = session.settings()
+
+
+def _nothing_that_a_delegate_ignores(context: click.Context) -> None:
+    """It has settings of its own. Raises UsageError for a file that was named for it in the wrong place."""
+    if context.get_parameter_source("path") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--config goes after `delegate serve` or `delegate list`: before them it names the "
+                               "settings of a delegator")
 
 
 def _asks_for_help(context: click.Context) -> bool:

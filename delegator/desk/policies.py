@@ -19,6 +19,7 @@ from delegator.model import CallbackWay, IdentityRule, Policy
 
 MAX_DEVICES, CLAIMS_PER_HOUR, ATTEMPTS = Range(0), Range(1), Range(1)
 IDENTITIES = tuple(rule.value for rule in IdentityRule)
+_WAYS = tuple(way.value for way in CallbackWay)
 _SAFE = Policy()
 
 
@@ -30,8 +31,10 @@ def identity(word: str) -> IdentityRule:
 
 
 def _callback(word: str) -> CallbackWay:
-    (kind,) = forms.callbacks(word)
-    return kind
+    """One way: in a file each has a place of its own in the list. Raises ValueError."""
+    if word.strip() not in _WAYS:
+        raise ValueError(f"{word[:64]!a} must be one of {', '.join(_WAYS)}")
+    return CallbackWay(word.strip())
 
 
 def made(fields: Mapping[str, Any]) -> Policy:

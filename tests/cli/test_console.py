@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -79,6 +80,21 @@ def test_a_problem_is_one_json_document_and_words(acme: Console, words: tuple[st
     assert problem["hint"]
     assert problem["reasons"]
     assert done.err.startswith(f"error: {problem['detail']}\n  next: {problem['hint']}")
+
+
+@pytest.mark.parametrize("verb", ["serve", "list"])
+def test_settings_that_a_delegate_would_not_read_are_refused(place: Path, verb: str) -> None:
+    """It has settings of its own; those of a delegator say nothing to it."""
+    said = Console().refused(2, "--config", "delegate.toml", "delegate", verb)
+    assert said.startswith("error: --config goes after `delegate serve` or")
+    assert "none.toml" in Console().refused(3, "delegate", verb, "--config", "none.toml")
+
+
+def test_a_delegates_help_comes_whatever_stands_before_it_and_the_environment_is_no_command_line(
+        place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Console().run("--config", "delegate.toml", "delegate", "serve", "--help").code == 0
+    monkeypatch.setenv("DELEGATOR_CONFIG", "delegator.toml")
+    assert "none.toml" in Console().refused(3, "delegate", "serve", "--config", "none.toml")
 
 
 @pytest.mark.parametrize("kind", Kind)
