@@ -155,10 +155,10 @@ def test_A6_a_policy_that_makes_no_sense_is_refused(said):
 
 
 def test_A7_a_delegate_knows_how_it_is_called():
-    assert Delegate("d", "acme", SoapCallback("d.acme.example")).kind is CallbackWay.SOAP
-    assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).kind is CallbackWay.HOSTED
-    assert Delegate("d", "acme", SshCallback("d.acme.example", "ztp", Secret("x"), "k")).kind is CallbackWay.SSH
-    assert Delegate("d", "acme", LocalCallback("/opt/acme/credential")).kind is CallbackWay.LOCAL
+    assert Delegate("d", "acme", SoapCallback("d.acme.example")).way is CallbackWay.SOAP
+    assert Delegate("d", "acme", HostedCallback("root", Secret("x"))).way is CallbackWay.HOSTED
+    assert Delegate("d", "acme", SshCallback("d.acme.example", "ztp", Secret("x"), "k")).way is CallbackWay.SSH
+    assert Delegate("d", "acme", LocalCallback("/opt/acme/credential")).way is CallbackWay.LOCAL
 
 
 # --- secrets ------------------------------------------------------------------------------------------------------

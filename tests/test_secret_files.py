@@ -66,7 +66,7 @@ def _sealing(path: Path) -> str:
 
 
 def _setting(name: str) -> Read:
-    return lambda path: reaching.SETTINGS[name].read(path).reveal()  # type: ignore[attr-defined]
+    return lambda path: reaching._FORMS[reaching.SETTINGS[name].form].read(path).reveal()  # type: ignore[attr-defined]
 
 
 SETTINGS: dict[str, Read] = {

@@ -26,6 +26,7 @@ from delegator.model import (
     Deployment,
     Device,
     HostedCallback,
+    LocalCallback,
     Location,
     Result,
     Secret,
@@ -103,6 +104,13 @@ def test_a7_settings_that_are_wrong_refuse_the_start_all_the_same() -> None:
     wrong = CallbackSettings(local_user="nobody-of-that-name")
     with pytest.raises(DelegatorError, match="nobody-of-that-name") as told:
         calling.callers(calling.Needs(wrong, needs().shows, needs().trust, Outbound, lambda: UNTIL))
+    assert told.value.kind is Kind.CONFIGURATION
+
+
+async def test_a7_a_folder_that_is_gone_is_told_as_what_is_wrong_here(tmp_path: Path) -> None:
+    gone = Delegate("acme-3", "acme", LocalCallback(str(tmp_path / "gone"), python="acme:credential"))
+    with pytest.raises(DelegatorError, match="is not a folder") as told:
+        await calling.way(gone.way).reach(gone, needs())
     assert told.value.kind is Kind.CONFIGURATION
 
 

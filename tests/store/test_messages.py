@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from delegator.model import Message, NotificationKind, NotificationState
-from delegator.store import Store
+from delegator.store import Store, outbox_before
 from delegator.store.outbox import PATIENCE, put
 from delegator.store.transaction import Query
 
@@ -123,6 +124,25 @@ async def test_A7c_servers_that_move_the_same_move_it_once(opening) -> None:
     await run(servers[0], *map(inserted, ROWS), queue(AT))
     await asyncio.gather(*(servers[number % 2].outbox.adopt(after(1)) for number in range(8)))
     assert len(await servers[0].outbox.list()) == 3
+
+
+def test_A10_queues_of_the_release_before_are_taken_in_the_order_in_which_all_take_them() -> None:
+    """In a ring two servers would wait for each other, one that moves and one whose devices fill the same queues."""
+    taken: list[str] = []
+
+    def reopen(one: Message, due_at: int, failures: int) -> Query:
+        taken.append(one.recipient)
+        return Query("INSERT")
+
+    rows = [(number, CLAIM, "mail", "acme", name, "d.example", "TAG0001", "192.0.2.7", None, AT, AT + 9, 0, "waiting",
+             None, None, "provisioned", None, AT, 0) for number, name in enumerate(("c", "a", "c", "b"))]
+    work = outbox_before.moved(AT, AT, 9, reopen)
+    query, answer = next(work), rows
+    with contextlib.suppress(StopIteration):
+        while True:
+            query = work.send(answer)
+            answer = [(1,)] if query.sql.startswith("DELETE FROM outbox WHERE") else []
+    assert taken == ["a", "b", "c"]
 
 
 # --- by any room --------------------------------------------------------------------------------------------------
