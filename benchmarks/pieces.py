@@ -26,7 +26,7 @@ from benchmarks import load
 from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
 from delegator import app, observe
-from delegator.clocks import Clock
+from delegator.clockwork.clocks import Clock
 from delegator.handshake import Handshake, Peer
 from delegator.judgement import judge
 from delegator.model import IdentityKind

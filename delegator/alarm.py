@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from delegator.clockwork.rounds import guarded
 from delegator.errors import DelegatorError
 from delegator.metrics import Metrics
 from delegator.model import Delegate, IdentityKind, Telling
 from delegator.model.enrolled import Contest
-from delegator.rounds import guarded
 from delegator.store import Store
 
 log = logging.getLogger(__name__)

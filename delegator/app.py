@@ -24,7 +24,8 @@ from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
-from delegator.clocks import Clock
+from delegator.clockwork.clocks import Clock
+from delegator.clockwork.rounds import Chore, Rota, Work, guarded
 from delegator.config import Settings
 from delegator.doors.calls import Operations, operation
 from delegator.doors.listening import STATUS, Files, Life
@@ -45,7 +46,6 @@ from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
 from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
 from delegator.reloading import changed, in_effect, lets_in, told
-from delegator.rounds import Chore, Rota, Work, guarded
 from delegator.server import Server
 from delegator.systemd import Sockets
 from delegator.telling import Teller

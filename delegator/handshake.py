@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from delegator.callbacks import Callbacks
-from delegator.clocks import STOOD
+from delegator.clockwork.clocks import STOOD
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify

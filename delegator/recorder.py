@@ -21,9 +21,9 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from delegator.clockwork.rounds import kept
 from delegator.errors import DelegatorError
 from delegator.model.audited import Act, Entry
-from delegator.rounds import kept
 from delegator.trail import Trail
 
 log = logging.getLogger(__name__)

@@ -42,8 +42,9 @@ class Worker:
         return said
 
     async def _start(self, said: dict[str, Any]) -> None:
-        from delegator import loop, observe, systemd
+        from delegator import observe, systemd
         from delegator.app import App
+        from delegator.clockwork import loop
         from delegator.duties import Duties
         from delegator.net.company import Company
 
@@ -124,7 +125,8 @@ def _settings(said: Any) -> Settings:
 
 def main() -> int:
     """Be a worker; `sys.argv` names the descriptor."""
-    from delegator import engine, loop
+    from delegator import engine
+    from delegator.clockwork import loop
 
     engine.load()
     return loop.run(Worker().life(int(sys.argv[1])))

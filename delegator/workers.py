@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from delegator import observe, ops, systemd
 from delegator.app import READING, Listening, Reread
+from delegator.clockwork.rounds import Chore, Rota, Work, kept
 from delegator.config import Settings
 from delegator.crew import Hand, hired
 from delegator.doors.listening import STATUS, Life
@@ -37,7 +38,6 @@ from delegator.net.listening import opened, place_of
 from delegator.parts import open_store_to_serve, prepare
 from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
-from delegator.rounds import Chore, Rota, Work, kept
 from delegator.serving import Teller, together
 from delegator.systemd import Sockets
 from delegator.watching import say

@@ -10,7 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from delegator import engine, loop
+from delegator import engine
+from delegator.clockwork import loop
 
 engine.load()
 os.environ.setdefault(loop.VARIABLE, "asyncio")  # as it comes; with DELEGATOR_LOOP= all that serves is on uvloop

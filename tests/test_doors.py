@@ -32,7 +32,8 @@ NOW = datetime(2026, 12, 1, tzinfo=UTC)
 Door = Callable[[Request, Connection], Awaitable[Response]]
 STRANGER = cast(Connection, SimpleNamespace(
     id="1", peer_address="192.0.2.7", certificate=None, certificate_der=None, connected_at=1, authenticated_at=2))
-SEEN_IN_ATTACKS = ["//[", "//[::1", "/[", "/provisioning/[", "/?wsdl#[", "//", "///", "/%", "/%00", "/..//..", "http://[",
+SEEN_IN_ATTACKS = ["//[", "//[::1", "/[", "/provisioning/[", "/?wsdl#[", "//", "///", "/%", "/%00", "/..//..",
+                   "http://[",
                    "http://a:b@[::1", "*", "/provisioning?[", "/?wsdl?wsdl",
                    "/provisioning/" + "a" * 5000, "\\", "/\udcff"]
 TARGETS = st.one_of(
@@ -45,7 +46,8 @@ HEADS = st.dictionaries(
     st.one_of(st.sampled_from([b"[", b"[::1", b"Basic =", b"Basic \xff\xfe", b"text/xml; charset=[", b"a:b:c"]),
               st.binary(max_size=40)))
 BODIES = st.one_of(st.binary(max_size=200), st.sampled_from([
-    b"", b"<", b"<a/>", b"<a xmlns='[['/>", b"\xff\xfe<\0", b"<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'>"
+    b"", b"<", b"<a/>", b"<a xmlns='[['/>", b"\xff\xfe<\0",
+    b"<s:Envelope xmlns:s='http://schemas.xmlsoap.org/soap/envelope/'>"
     b"<s:Body><x/></s:Body></s:Envelope>"]))
 
 
@@ -138,7 +140,8 @@ METHODS = [b"POST", b"GET", b"HEAD", b"PUT", b"OPTIONS", b"CONNECT", b"TRACE", b
 def calls(draw: st.DrawFn) -> bytes:
     """A call in a SOAP envelope, changed in a few places."""
     name = draw(st.sampled_from(list(CALLS)))
-    soap = draw(st.sampled_from(["http://schemas.xmlsoap.org/soap/envelope/", "http://www.w3.org/2003/05/soap-envelope"]))
+    soap = draw(st.sampled_from(["http://schemas.xmlsoap.org/soap/envelope/",
+                                 "http://www.w3.org/2003/05/soap-envelope"]))
     body = bytearray(f'<s:Envelope xmlns:s="{soap}"><s:Body><{name} xmlns="{NS}">{CALLS[name]}</{name}></s:Body>'
                      "</s:Envelope>".encode())
     for _ in range(draw(st.integers(0, 3))):

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from delegator.callbacks.calling import AT_HAND, Caller
 from delegator.callbacks.guard import Guard, Limits
-from delegator.deadline import Elsewhere
+from delegator.clockwork.deadline import Elsewhere
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackWay,

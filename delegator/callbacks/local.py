@@ -30,9 +30,9 @@ import msgspec
 from delegator.callbacks.answers import MAX_OUTPUT, NotAnAnswer, SaysNo, credential_in, first_line, says_no
 from delegator.callbacks.calling import Needs
 from delegator.callbacks.launch import ASK, OURS
+from delegator.clockwork.rounds import kept
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Credential, Delegate, DelegateRequest, Deployment, LocalCallback
-from delegator.rounds import kept
 
 log = logging.getLogger(__name__)
 _late: set[asyncio.Task[None]] = set()

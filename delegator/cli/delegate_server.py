@@ -110,7 +110,8 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     """
     settings = _settings(path, flags)
 
-    from delegator import loop, observe
+    from delegator import observe
+    from delegator.clockwork import loop
     from delegator.delegate import app
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised

@@ -33,8 +33,9 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, loop, observe, validation, workers
+    from delegator import app, observe, validation, workers
     from delegator.cli import session
+    from delegator.clockwork import loop
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
     from delegator.net.listening import Unlistenable

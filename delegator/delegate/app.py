@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from delegator import systemd
-from delegator.clocks import Clock
+from delegator.clockwork.clocks import Clock
+from delegator.clockwork.rounds import Chore, Rota
 from delegator.delegate import provisioning
 from delegator.delegate.ledger import Ledger, open_ledger
 from delegator.delegate.server import Server
@@ -32,7 +33,6 @@ from delegator.net.crowds import Caps
 from delegator.net.listening import Place, opened
 from delegator.net.serve import Deadlines, Listener
 from delegator.net.stamps import Stamp, stamp_of
-from delegator.rounds import Chore, Rota
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented

@@ -14,9 +14,9 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from delegator.clockwork.rounds import Work, guarded, kept
 from delegator.errors import DelegatorError
 from delegator.net.stamps import Stamp, stamp_of
-from delegator.rounds import Work, guarded, kept
 from delegator.systemd import Manager
 from pki import signals
 

@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from delegator.clockwork.rounds import guarded
 from delegator.net.crowds import Source, source_of
-from delegator.rounds import guarded
 
 log = logging.getLogger(__name__)
 MOST = 64

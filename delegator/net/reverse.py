@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
-from delegator.deadline import Elsewhere
+from delegator.clockwork.deadline import Elsewhere
 from delegator.domains import DnsTrouble, Finding, Naming, Registrable, asked_about, domain_of
 from delegator.errors import DelegatorError, Kind, extra
 from delegator.model import HOST_NAME, Customer, Delegate

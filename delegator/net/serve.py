@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from msgspec.structs import force_setattr
 
+from delegator.clockwork.rounds import kept
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
@@ -29,7 +30,6 @@ from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.ebb import Ebb, give_back
 from delegator.net.listening import Hosts, Place, opened, place_of
 from delegator.net.lobby import Seldom
-from delegator.rounds import kept
 from delegator.wire.http import HttpError, Request, Response
 from delegator.wire.refused import Refused
 from delegator.wire.tls import TlsContext

@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from delegator.clockwork.rounds import guarded
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.model import Customer, Notification, NotificationKind, Target
 from delegator.model.notified import MAIL_TO
-from delegator.rounds import guarded
 from delegator.store import Store, Tables
 from delegator.store.outbox import Queue, Taken
 from pki.said import said

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from delegator import config
-from delegator.deadline import Within
+from delegator.clockwork.deadline import Within
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     Claim,

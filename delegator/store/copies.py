@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import force_setattr
 
-from delegator.deadline import deadline
+from delegator.clockwork.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer, Policy
 from delegator.routing import Directory

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from delegator.deadline import Within
+from delegator.clockwork.deadline import Within
 from delegator.errors import DelegatorError, Kind
 from delegator.store.fencing import Fence
 from delegator.store.lockstep import Failed, Say, answered, in_step

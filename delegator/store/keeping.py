@@ -23,8 +23,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from delegator.clockwork.rounds import guarded, kept
 from delegator.errors import DelegatorError, Kind
-from delegator.rounds import guarded, kept
 from delegator.store.checkpoints import LONG, PAGES, Checkpointer, Step, next_step
 from delegator.store.whereabouts import Files, Lost, Whereabouts
 

@@ -7,7 +7,7 @@ Must not live here: what a claim is (store.claims), how lines are kept (the driv
 
 from __future__ import annotations
 
-from delegator.deadline import deadline
+from delegator.clockwork.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store import claims
 from delegator.store.audit import Kept

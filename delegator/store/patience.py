@@ -1,9 +1,9 @@
 """How long an answer of PostgreSQL is waited for, and what becomes of what was not waited for.
 
-A request has one deadline (delegator.deadline). When it is here the server is asked to end the statement, the device is
-told to try later at once, and the transaction is undone beside it. A commit is never cancelled: one that waits for a
-standby would then be answered as done before it is safe; there we hang up, and asking again tells what became of it.
-Who has no deadline, such as a command, waits for each statement as long as the server's own limit says.
+A request has one deadline (delegator.clockwork.deadline). When it is here the server is asked to end the statement, the
+device is told to try later at once, and the transaction is undone beside it. A commit is never cancelled: one that
+waits for a standby would then be answered as done before it is safe; there we hang up, and asking again tells what
+became of it. Who has no deadline, such as a command, waits for each statement as long as the server's own limit says.
 The invariants: what was given up before its commit was asked for is undone; its connection is lent again only once that
 is known.
 Must not live here: transactions (store.postgres), connections (store.pool).
@@ -15,9 +15,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from delegator.deadline import deadline
+from delegator.clockwork.deadline import deadline
+from delegator.clockwork.rounds import guarded
 from delegator.errors import DelegatorError, Kind
-from delegator.rounds import guarded
 from delegator.store.connecting import Server
 from delegator.store.library import asyncpg
 from delegator.store.pool import Lane, Pool

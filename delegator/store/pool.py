@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from delegator.deadline import deadline
+from delegator.clockwork.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.connecting import CONNECT
 from delegator.store.oldness import Oldness

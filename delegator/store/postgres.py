@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from delegator.deadline import Within, deadline
+from delegator.clockwork.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect, reach, writer_at

@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from delegator.deadline import deadline
+from delegator.clockwork.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.slowness import Slowness
 from delegator.store.soundness import RESTORE, is_broken

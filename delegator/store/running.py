@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from delegator.deadline import Within
+from delegator.clockwork.deadline import Within
 from delegator.errors import DelegatorError
 from delegator.store.transaction import Commits, Query, Row, Scope, Work
 

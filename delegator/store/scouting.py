@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from delegator.clockwork.rounds import guarded, kept
 from delegator.model.places import authority
-from delegator.rounds import guarded, kept
 from delegator.store.fencing import Fence, Seen, Writer
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from delegator.deadline import Within, deadline
+from delegator.clockwork.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
 from delegator.store.checkpoints import KEPT

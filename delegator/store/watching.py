@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from delegator.rounds import kept
+from delegator.clockwork.rounds import kept
 from delegator.store.troubles import words_of
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ let in then waits for nothing, and takes the time of the others. So of requests 
 are let in, down to one, which finds out when it is over; and each that is done lets in one more, each that is late one
 less.
 The invariant: while some are done in time nobody is kept out: a customer whose rows are locked costs no other anything.
-Must not live here: deadlines (delegator.deadline), lines (store.pool).
+Must not live here: deadlines (delegator.clockwork.deadline), lines (store.pool).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from delegator.deadline import Within
+from delegator.clockwork.deadline import Within
 
 QUIET = 2.0
 """Seconds without a commit after which one that is late says something of all of them."""

@@ -18,9 +18,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from delegator.clockwork.rounds import guarded, kept
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim
-from delegator.rounds import guarded, kept
 from delegator.store.chain import Head, head_of
 from delegator.store.transaction import Query
 

@@ -30,7 +30,7 @@ import pytest
 from msgspec.structs import replace
 
 from delegator import config
-from delegator.clocks import STOOD
+from delegator.clockwork.clocks import STOOD
 from delegator.finished import MOMENT
 from delegator.model import Customer, Delegate, HostedCallback, Policy, Registration, Secret, SoapCallback
 from delegator.parts import open_settings_store

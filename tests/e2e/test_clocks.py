@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from delegator import config
-from delegator.clocks import STOOD
+from delegator.clockwork.clocks import STOOD
 from delegator.model import Claim, Delegate, HostedCallback, Notification, Policy, Secret
 from pki import Folder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from delegator.deadline import Elsewhere, Within
+from delegator.clockwork.deadline import Elsewhere, Within
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import SealingKey
 from delegator.store import Outcome, Store, open_store

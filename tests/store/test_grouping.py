@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 pytest.importorskip("asyncpg")
-from delegator.deadline import Within, deadline
+from delegator.clockwork.deadline import Within, deadline
 from delegator.store.grouping import GROUP, Groups
 from delegator.store.needs import Needs
 from delegator.store.pool import Pool

@@ -12,16 +12,16 @@ import sys
 
 import pytest
 
-from delegator import loop
+from delegator.clockwork import loop
 
-from .late import ROOT, ran
+from ..late import ROOT, ran
 
 HERE = importlib.util.find_spec("uvloop") is not None
 
 
 SERVES = """
 import asyncio, os, signal, sys
-from delegator import loop
+from delegator.clockwork import loop
 async def serve():
     stopping, turns = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,7 +37,7 @@ sys.exit(loop.run(serve()))
 
 EARLY = """
 import asyncio, os, signal, sys
-from delegator import loop
+from delegator.clockwork import loop
 async def serve():
     os.kill(os.getpid(), signal.SIGHUP)
     await asyncio.sleep(0)
@@ -97,7 +97,7 @@ def test_what_is_raised_comes_out_and_the_loop_is_closed() -> None:
 
 def test_commands_that_serve_nobody_do_not_load_it() -> None:
     """It costs 2 ms and 1 MiB."""
-    done = subprocess.run([sys.executable, "-c", "import sys, delegator.cli.serve, delegator.loop; "
+    done = subprocess.run([sys.executable, "-c", "import sys, delegator.cli.serve, delegator.clockwork.loop; "
                            "sys.exit('uvloop' in sys.modules)"], timeout=30, check=False)
     assert done.returncode == 0
 

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from delegator.deadline import Elsewhere, Within, deadline
-from delegator.rounds import guarded
+from delegator.clockwork.deadline import Elsewhere, Within, deadline
+from delegator.clockwork.rounds import guarded
 
-from .pretending import loop, pretend
+from ..pretending import loop, pretend
 
 
 def test_there_is_none_where_nobody_asked_for_one() -> None:

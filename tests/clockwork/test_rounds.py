@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from delegator import rounds
+from delegator.clockwork import rounds
 from delegator.delegate import app as delegate
 from delegator.errors import DelegatorError, Kind
 from delegator.net import stamps
 from delegator.systemd import Manager
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BEGIN = {"create_task", "ensure_future"}
 KEEP = {"kept", "guarded"}
 AWAITED = {

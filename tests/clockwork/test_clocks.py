@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from delegator.app import App
-from delegator.clocks import SMALL, STOOD, Clock
+from delegator.clockwork.clocks import SMALL, STOOD, Clock
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HOURS = 3600.0
 DAYS = 24 * HOURS
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -226,7 +226,7 @@ def _looks(path: Path) -> int:
 
 
 def test_TA10_every_use_of_the_wall_clock_is_listed_with_what_a_wrong_look_costs() -> None:
-    """Whoever adds one writes down how it mends itself, or takes the time from delegator.clocks."""
+    """Whoever adds one writes down how it mends itself, or takes the time from delegator.clockwork.clocks."""
     page = (ROOT / "docs" / "clocks.md").read_text()
     listed = dict(re.findall(r"^\| `(delegator/[\w/]+\.py)` \| (.+) \|$", page, re.M))
     looking = {str(path.relative_to(ROOT)) for path in (ROOT / "delegator").rglob("*.py")
@@ -253,7 +253,8 @@ def test_TA10_the_law_sees_a_look(tmp_path: Path) -> None:
 def test_TA10_what_a_look_costs_is_nothing_to_a_handshake() -> None:
     """Two readings and a comparison: as many calls as that, counted."""
     calls: list[str] = []
-    clock = Clock(lambda: calls.append("wall") or 1e9, lambda: calls.append("steady") or 5.0)  # type: ignore[func-returns-value]
+    clock = Clock(lambda: calls.append("wall") or 1e9,
+                  lambda: calls.append("steady") or 5.0)  # type: ignore[func-returns-value]
     calls.clear()
     clock.now()
     assert calls == ["wall", "steady"]

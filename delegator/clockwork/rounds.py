@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from delegator.deadline import Free
+from delegator.clockwork.deadline import Free
 from delegator.errors import DelegatorError
 
 log = logging.getLogger(__name__)
