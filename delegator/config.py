@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_t
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
-from delegator.private import located
+from delegator.secrecy import located
 from pki.disk import read_given
 from pki.text import NotText, decoded
 

@@ -24,7 +24,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, IdentityRule
 from delegator.model.enrolled import Enrolled
 from delegator.policy import Applied
-from delegator.private import is_private, read_secret
+from delegator.secrecy import is_private, read_secret
 from delegator.store import Store
 from pki import DEVICE, Authority, PkiError, pem
 from pki.disk import read_regular

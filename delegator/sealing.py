@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from delegator.errors import DelegatorError, Kind
-from delegator.private import read_secret
+from delegator.secrecy import read_secret
 
 ID_BYTES = 4
 _ID, _NONCE, _KEY = ID_BYTES, 12, 32

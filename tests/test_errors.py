@@ -132,7 +132,7 @@ READS_HINTS = {
     "delegator/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
     "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
     "delegator/parts.py": "handed on",
-    "delegator/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/private.py": "handed on",
+    "delegator/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
     "delegator/enrolment.py": "handed on", "delegator/net/mail.py": "handed on",
     "delegator/net/reverse.py": "handed on",
     "delegator/store/postgres.py": "handed on", "delegator/store/whereabouts.py": "handed on",

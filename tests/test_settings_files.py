@@ -128,7 +128,7 @@ def _is_read(value: ast.AST) -> bool:
 def test_no_other_place_decides_what_a_line_of_a_file_is() -> None:
     found = {str(path.relative_to(ROOT)) for room in ("delegator", "pki") for path in (ROOT / room).rglob("*.py")
              if any(map(_reads_lines, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))}
-    assert found <= set(ALLOWED), "read it with pki.text, pki.tables or delegator.private.read_secret"
+    assert found <= set(ALLOWED), "read it with pki.text, pki.tables or delegator.secrecy.read_secret"
 
 
 @pytest.mark.parametrize("line", [

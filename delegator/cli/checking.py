@@ -30,8 +30,8 @@ from delegator.model import Policy
 from delegator.model.hours import is_known
 from delegator.net.listening import each
 from delegator.net.reverse import SYSTEM, load_domains
-from delegator.private import read_secret
 from delegator.sealing import SealingKey
+from delegator.secrecy import read_secret
 from delegator.store import keyring
 from delegator.store.registry import ALL_POLICIES
 from delegator.store.rehearsal import rehearse_sqlite

@@ -115,7 +115,7 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     from delegator.delegate import app
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
-    from delegator.private import keep_memory_private
+    from delegator.secrecy import keep_memory_private
 
     keep_memory_private()
     raised()

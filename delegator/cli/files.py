@@ -20,7 +20,7 @@ from delegator.cli.parameters import as_configuration
 from delegator.desk import contents
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Secret
-from delegator.private import read_secret, secret_of
+from delegator.secrecy import read_secret, secret_of
 from pki.disk import read_given, require_given
 from pki.text import SECRET_BYTES
 

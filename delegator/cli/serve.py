@@ -39,7 +39,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
     from delegator.net.listening import Unlistenable
-    from delegator.private import keep_memory_private
+    from delegator.secrecy import keep_memory_private
 
     keep_memory_private()
     raised()

@@ -23,7 +23,7 @@ from delegator.net import mail, webhook
 from delegator.net.aside import aside
 from delegator.notify import Carrier, words
 from delegator.outbound import Outbound
-from delegator.private import read_secret
+from delegator.secrecy import read_secret
 from delegator.wire.mail import Signer, address, signed, signer_of
 from delegator.wire.presented import presented
 

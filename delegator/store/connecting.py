@@ -25,7 +25,7 @@ import msgspec
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import is_loopback, normal_host
 from delegator.net.aside import aside
-from delegator.private import read_secret
+from delegator.secrecy import read_secret
 from delegator.store.fencing import QUESTION, UNTOLD, Fence, Seen, Writer, chosen, refused
 from delegator.store.library import asyncpg
 from delegator.store.troubles import Trouble, trouble_of

@@ -15,7 +15,7 @@ from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL, crypto
 
 from delegator.errors import DelegatorError, Kind
-from delegator.private import is_private
+from delegator.secrecy import is_private
 from pki import PkiError
 from pki.pair import Pair, locked, read_pair
 

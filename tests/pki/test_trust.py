@@ -91,7 +91,8 @@ def signed(
     authority: bool = False,
 ) -> x509.Certificate:  # fmt: skip
     builder = (
-        x509.CertificateBuilder(issuer, None, public_key, 77, NOW - timedelta(days=1), NOW + timedelta(days=1))  # type: ignore[arg-type]
+        x509.CertificateBuilder(issuer, None, public_key, 77, NOW - timedelta(days=1),
+                                NOW + timedelta(days=1))  # type: ignore[arg-type]
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
         .add_extension(x509.BasicConstraints(authority, None), True)
     )

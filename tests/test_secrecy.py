@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from delegator import config, private
+from delegator import config, secrecy
 from delegator.errors import DelegatorError
 from delegator.sealing import create_key_file, read_key_file
 
@@ -19,7 +19,7 @@ def test_what_others_cannot_read_is_private(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     path.touch()
     path.chmod(mode)
-    assert private.is_private(path)
+    assert secrecy.is_private(path)
 
 
 @pytest.mark.parametrize("mode", [0o440, 0o604, 0o620, 0o644])
@@ -27,7 +27,7 @@ def test_what_others_can_read_is_not(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     path.touch()
     path.chmod(mode)
-    assert not private.is_private(path)
+    assert not secrecy.is_private(path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to root")
@@ -64,7 +64,7 @@ def test_it_leads_nowhere_else(tmp_path: Path, name: str) -> None:
 def test_TC11_a_crash_writes_no_memory_anywhere_and_a_child_may_do_as_it_likes(tmp_path: Path) -> None:
     """prctl(PR_GET_DUMPABLE) is what the kernel goes by, whatever a core would go to."""
     asks = "ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)"
-    program = (f"import ctypes, os, resource, subprocess, sys; from delegator.private import keep_memory_private; "
+    program = (f"import ctypes, os, resource, subprocess, sys; from delegator.secrecy import keep_memory_private; "
                f"before = {asks}; keep_memory_private(); print(before, {asks}, resource.getrlimit(4), flush=True); "
                f"subprocess.run([sys.executable, '-c', 'import ctypes; print({asks})']); os.abort()")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
