@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from delegator import observe, systemd
+from delegator import observe
 from delegator.alarm import Alarm
 from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
@@ -37,17 +37,18 @@ from delegator.handshake import Handshake, Heard, Own, Peer
 from delegator.metrics import Metrics
 from delegator.model import AddressChange, Confirmation, CredentialRequest
 from delegator.model.places import authority
+from delegator.net import systemd
 from delegator.net.aside import aside
 from delegator.net.company import Company
 from delegator.net.listening import Place, opened
 from delegator.net.serve import Listener
 from delegator.net.stamps import require_answers, stamp_of
+from delegator.net.systemd import Sockets
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
 from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
 from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.server import Server
-from delegator.systemd import Sockets
 from delegator.telling import Teller
 from delegator.trail import Trail
 from delegator.watching import LOOK, Watching

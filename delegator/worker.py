@@ -42,10 +42,11 @@ class Worker:
         return said
 
     async def _start(self, said: dict[str, Any]) -> None:
-        from delegator import observe, systemd
+        from delegator import observe
         from delegator.app import App
         from delegator.clockwork import loop
         from delegator.duties import Duties
+        from delegator.net import systemd
         from delegator.net.company import Company
 
         settings = _settings(said["settings"])

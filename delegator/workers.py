@@ -23,7 +23,7 @@ from typing import ClassVar
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
-from delegator import observe, ops, systemd
+from delegator import observe, ops
 from delegator.app import READING, Listening, Reread
 from delegator.clockwork.rounds import Chore, Rota, Work, kept
 from delegator.config import Settings
@@ -32,14 +32,14 @@ from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.merging import Family, Whole, counted, merged
 from delegator.metrics import Metrics
-from delegator.net import company
+from delegator.net import company, systemd
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
+from delegator.net.systemd import Sockets
 from delegator.parts import open_store_to_serve, prepare
 from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
 from delegator.serving import Teller, together
-from delegator.systemd import Sockets
 from delegator.watching import say
 
 log = logging.getLogger(__name__)

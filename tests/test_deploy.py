@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from delegator.config import Settings
-from delegator.systemd import DEVICES
+from delegator.net.systemd import DEVICES
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from delegator import systemd
 from delegator.config import Settings
 from delegator.crew import NOTHING
+from delegator.net import systemd
 from delegator.workers import Workers
 
 

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from delegator import systemd
 from delegator.clockwork.clocks import Clock
 from delegator.clockwork.rounds import Chore, Rota
 from delegator.delegate import provisioning
@@ -27,7 +26,7 @@ from delegator.delegate.settings import Delegate, Settings
 from delegator.doors.listening import STATUS, Files, Life
 from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
-from delegator.net import descriptors
+from delegator.net import descriptors, systemd
 from delegator.net.aside import aside
 from delegator.net.crowds import Caps
 from delegator.net.listening import Place, opened

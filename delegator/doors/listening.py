@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from delegator.clockwork.rounds import Work, guarded, kept
 from delegator.errors import DelegatorError
 from delegator.net.stamps import Stamp, stamp_of
-from delegator.systemd import Manager
+from delegator.net.systemd import Manager
 from pki import signals
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from delegator.clockwork import rounds
 from delegator.delegate import app as delegate
 from delegator.errors import DelegatorError, Kind
 from delegator.net import stamps
-from delegator.systemd import Manager
+from delegator.net.systemd import Manager
 
 ROOT = Path(__file__).parents[2]
 BEGIN = {"create_task", "ensure_future"}

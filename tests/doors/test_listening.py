@@ -15,7 +15,7 @@ import pytest
 from delegator.doors import listening
 from delegator.doors.listening import Files, Life
 from delegator.errors import DelegatorError, Kind
-from delegator.systemd import Manager
+from delegator.net.systemd import Manager
 
 
 class Told:

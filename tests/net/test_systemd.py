@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.systemd import DELEGATE, DEVICES, DOORS, FIRST, OPS, Manager, manager, sockets
+from delegator.net.systemd import DELEGATE, DEVICES, DOORS, FIRST, OPS, Manager, manager, sockets
 
 OURS = (DEVICES, OPS)
 
