@@ -25,7 +25,7 @@ from OpenSSL import SSL, crypto
 from benchmarks import load
 from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
-from delegator import app, observe
+from delegator import app
 from delegator.clockwork.clocks import Clock
 from delegator.handshake import Handshake, Peer
 from delegator.judgement import judge
@@ -33,6 +33,7 @@ from delegator.model import IdentityKind
 from delegator.routing import Facts
 from delegator.store import Store
 from delegator.trail import Step, Trail
+from delegator.watching import logs
 from delegator.wire import messages, soap
 from delegator.wire.certificate import read_certificate
 from delegator.wire.http import RequestReader, Response, render_response
@@ -157,13 +158,13 @@ def trail_of_a_handshake() -> Trail:
     return trail
 
 
-def logs(place: Path) -> Pieces:
+def log_lines(place: Path) -> Pieces:
     """The trail, and its line in the log as text and as JSON."""
     trail, pieces = trail_of_a_handshake(), {"trail: nine marks": quickest(trail_of_a_handshake)}
     with (place / "pieces.log").open("w", buffering=1, encoding="utf-8") as stream:
         for name, as_json in (("text", False), ("JSON", True)):
-            observe.configure("info", as_json, stream)
-            pieces[f"log line, {name}"] = quickest(lambda: observe.record([(trail, logging.INFO)]))
+            logs.configure("info", as_json, stream)
+            pieces[f"log line, {name}"] = quickest(lambda: logs.record([(trail, logging.INFO)]))
     logging.basicConfig(handlers=[logging.NullHandler()], force=True)
     return pieces
 
@@ -251,7 +252,7 @@ async def measure(fleet: Fleet) -> Pieces:
     others = fleet.devices(1, fleet.size - 1)
     pieces |= await claims(handshake, [(_asked(one.request), _peer(one)) for one in others])
     pieces |= await small(store)
-    pieces |= logs(fleet.place)
+    pieces |= log_lines(fleet.place)
     bench.stop()
     await bench.run()
     return pieces

@@ -18,10 +18,10 @@ import msgspec
 
 from delegator.clockwork.rounds import guarded
 from delegator.errors import DelegatorError
-from delegator.metrics import Metrics
 from delegator.model import Delegate, IdentityKind, Telling
 from delegator.model.enrolled import Contest
 from delegator.store import Store
+from delegator.watching.metrics import Metrics
 
 log = logging.getLogger(__name__)
 PAUSE = 1.0

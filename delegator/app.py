@@ -18,9 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from delegator import observe
 from delegator.alarm import Alarm
-from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
@@ -32,9 +30,7 @@ from delegator.doors.listening import STATUS, Files, Life
 from delegator.duties import Duties
 from delegator.enrolment import Enroller
 from delegator.exchanging import salvaged
-from delegator.finished import Finished
 from delegator.handshake import Handshake, Heard, Own, Peer
-from delegator.metrics import Metrics
 from delegator.model import AddressChange, Confirmation, CredentialRequest
 from delegator.model.places import authority
 from delegator.net import systemd
@@ -51,7 +47,11 @@ from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.server import Server
 from delegator.telling import Teller
 from delegator.trail import Trail
-from delegator.watching import LOOK, Watching
+from delegator.watching import logs
+from delegator.watching.auditor import Auditor
+from delegator.watching.finished import Finished
+from delegator.watching.metrics import Metrics
+from delegator.watching.view import LOOK, Watching
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING = 5.0
@@ -260,7 +260,7 @@ class App:
         opened = await aside(partial(lets_in, (before.settings, before.trust), (settings, parts.trust)), READING)
         await self.watching.port.move(settings.ops)
         if settings.log != before.settings.log:
-            observe.configure(settings.log.level, settings.log.json)
+            logs.configure(settings.log.level, settings.log.json)
         self._settings, self._files.stamp = settings, stamp
         self._serve_with(self._without_withdrawn(parts))  # more may have been withdrawn while files were read
         self._retired.add(before, parts)

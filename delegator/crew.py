@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from delegator.config import Settings
-from delegator.merging import Family, as_families
 from delegator.net.channel import Channel, joined
-from delegator.serving import Answer, as_answers
+from delegator.watching.merging import Family, as_families
+from delegator.watching.served import Answer, as_answers
 
 START = 60.0
 """Seconds from a worker's start until it serves: a second in practice; reading 100,000 revoked serials is in it."""

@@ -42,15 +42,15 @@ class Worker:
         return said
 
     async def _start(self, said: dict[str, Any]) -> None:
-        from delegator import observe
         from delegator.app import App
         from delegator.clockwork import loop
         from delegator.duties import Duties
         from delegator.net import systemd
         from delegator.net.company import Company
+        from delegator.watching import logs
 
         settings = _settings(said["settings"])
-        observe.configure(settings.log.level, settings.log.json)
+        logs.configure(settings.log.level, settings.log.json)
         loop.tell()
         assert self.channel is not None
         channel = self.channel
@@ -63,7 +63,7 @@ class Worker:
 
     async def _look(self, full: bool) -> dict[str, object]:
         """How we are; `full` brings up to date what costs a durable write."""
-        from delegator.merging import families
+        from delegator.watching.merging import families
 
         assert self._app is not None
         watching = self._app.watching

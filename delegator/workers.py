@@ -5,7 +5,7 @@ that dies loses none of them, and a busy one leaves them to the next. What must 
 store's business.
 The invariants: a reload that is not in order changes nothing, and a reload keeps every worker accepting; one worker at
 a time keeps house; after the end no worker is left.
-Must not live here: how a worker serves (app), how one is spoken to (crew), adding up (merging).
+Must not live here: how a worker serves (app), how one is spoken to (crew), adding up (watching.merging).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from typing import ClassVar
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
-from delegator import observe, ops
 from delegator.app import READING, Listening, Reread
 from delegator.clockwork.rounds import Chore, Rota, Work, kept
 from delegator.config import Settings
 from delegator.crew import Hand, hired
 from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
-from delegator.merging import Family, Whole, counted, merged
-from delegator.metrics import Metrics
 from delegator.net import company, systemd
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.net.systemd import Sockets
 from delegator.parts import open_store_to_serve, prepare
-from delegator.readiness import SERVING
 from delegator.reloading import changed, in_effect
-from delegator.serving import Teller, together
-from delegator.watching import say
+from delegator.watching import logs, ops
+from delegator.watching.merging import Family, Whole, counted, merged
+from delegator.watching.metrics import Metrics
+from delegator.watching.readiness import SERVING
+from delegator.watching.served import Teller, together
+from delegator.watching.view import say
 
 log = logging.getLogger(__name__)
 LOOK = 2.0
@@ -308,7 +308,7 @@ class Workers:
             done.append(hand)
         self._settings = settings
         if settings.log != before.log:
-            observe.configure(settings.log.level, settings.log.json)
+            logs.configure(settings.log.level, settings.log.json)
         log.info("%d workers were reloaded, one after the other; settings changed: %s", len(done),
                  ", ".join(changed(before, settings)) or "none")
 

@@ -85,7 +85,7 @@ def component(name: str) -> dict[str, Any]:
 
 def openssl() -> dict[str, Any]:
     """The library that devices are served with: it comes inside cryptography's wheel, and has advisories of its own."""
-    from delegator.metrics import openssl_version
+    from delegator.watching.metrics import openssl_version
 
     version = openssl_version().split()[1]
     return {"type": "library", "bom-ref": f"pkg:generic/openssl@{version}", "name": "openssl", "version": version,

@@ -14,7 +14,6 @@ import pytest
 from delegator import alarm
 from delegator.alarm import Alarm
 from delegator.errors import DelegatorError, Kind
-from delegator.metrics import Metrics
 from delegator.model import (
     Delegate,
     HostedCallback,
@@ -28,6 +27,7 @@ from delegator.model import (
 from delegator.model.enrolled import Contest
 from delegator.store import Store
 from delegator.trail import CONNECTION
+from delegator.watching.metrics import Metrics
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

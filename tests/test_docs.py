@@ -29,7 +29,7 @@ from delegator.cli import NOUNS
 from delegator.cli import main as command
 from delegator.config import Settings
 from delegator.errors import APPEARANCES, DelegatorError, Kind
-from delegator.metrics import Metrics
+from delegator.watching.metrics import Metrics
 from delegator.wire import messages, soap
 
 ROOT = Path(__file__).parents[1]

@@ -23,11 +23,11 @@ from delegator.domains import (
     host_name,
     host_names,
 )
-from delegator.metrics import Metrics
 from delegator.model import HOST_NAME, NAME, IdentityKind, IdentityRule, Policy, SoapCallback
 from delegator.model.places import reached
 from delegator.outbound import DENIED, networks
 from delegator.policy import Applied, Case, Decision, Why, applied, decide
+from delegator.watching.metrics import Metrics
 
 SUFFIXES = PublicSuffixList().privatesuffix
 NAMING = Naming("provisioning-delegate")

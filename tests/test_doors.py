@@ -15,15 +15,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delegator import ops, server
+from delegator import server
 from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
 from delegator.handshake import Handshake
-from delegator.metrics import Metrics
 from delegator.model import Answer, Credential, Device, Secret
 from delegator.net.connection import Connection
 from delegator.net.lobby import Guest
+from delegator.watching import ops
+from delegator.watching.metrics import Metrics
 from delegator.wire import messages
 from delegator.wire.http import HttpError, Request, RequestReader, Response, render_response
 from pki import Folder

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from delegator.errors import APPEARANCES, DelegatorError, Kind, words_of
-from delegator.metrics import Metrics
 from delegator.notify import _why
-from delegator.ops import Ops
-from delegator.readiness import Readiness
+from delegator.watching.metrics import Metrics
+from delegator.watching.ops import Ops
+from delegator.watching.readiness import Readiness
 from delegator.wire import soap
 from delegator.wire.http import Request
 
@@ -126,13 +126,13 @@ READS_HINTS = {
     "delegator/doors/listening.py": "the log", "delegator/delegate/app.py": "the log",
     "delegator/shared.py": "the log, and the error that the trail is made of",
     "delegator/notify/carriers.py": "the log",
-    "delegator/notify/__init__.py": "the log", "delegator/readiness.py": "the log",
+    "delegator/notify/__init__.py": "the log", "delegator/watching/readiness.py": "the log",
     "delegator/store/keeping.py": "the log", "delegator/store/importing.py": "rows that the command line asked to be "
     "told for operators (`How.whose`)", "delegator/net/channel.py": "from a worker to its parent, which logs it",
     "delegator/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
     "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
     "delegator/parts.py": "handed on",
-    "delegator/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
+    "delegator/watching/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
     "delegator/enrolment.py": "handed on", "delegator/net/mail.py": "handed on",
     "delegator/net/reverse.py": "handed on",
     "delegator/store/postgres.py": "handed on", "delegator/store/whereabouts.py": "handed on",

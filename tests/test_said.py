@@ -20,7 +20,6 @@ import service_identity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegator import observe
 from delegator.callbacks import answers, soap, ssh_session
 from delegator.callbacks.soap import SoapCaller
 from delegator.device import reasons
@@ -32,6 +31,7 @@ from delegator.net.dns import DnsTrouble, Resolver
 from delegator.net.mail import Relay, Security
 from delegator.outbound import Outbound
 from delegator.store import troubles
+from delegator.watching import logs
 from delegator.wire.dns_message import Said
 from delegator.wire.http import HttpError, Response
 from pki.said import MOST, said, visible
@@ -215,7 +215,7 @@ def test_TC10_errors_are_one_line_whoever_forgot_to_look() -> None:
 def test_TC10_no_words_of_an_error_forge_a_line_of_log(as_json: bool) -> None:
     stream, before = io.StringIO(), logging.getLogger().handlers[:]
     try:
-        observe.configure("info", as_json, stream)
+        logs.configure("info", as_json, stream)
         try:
             raise ValueError("x\n2026-12-01T00:00:00.000+00:00 info delegator.handshake forged \x1b[2J\u202e")
         except ValueError:

@@ -23,7 +23,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.places import authority
 from delegator.net import descriptors
 from delegator.net.listening import Hosts, Unlistenable, bound, place_of
-from delegator.ops import refused
+from delegator.watching.ops import refused
 
 _PROC = Path("/proc")
 _LISTENS = "0A"

@@ -110,16 +110,16 @@ def serve(path: Path | None, as_json: bool, **flags: Any) -> None:
     """
     settings = _settings(path, flags)
 
-    from delegator import observe
     from delegator.clockwork import loop
     from delegator.delegate import app
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
     from delegator.secrecy import keep_memory_private
+    from delegator.watching import logs
 
     keep_memory_private()
     raised()
-    observe.configure(settings.log.level, settings.log.json)
+    logs.configure(settings.log.level, settings.log.json)
 
     def ready(places: tuple[tuple[str, int], ...]) -> None:
         print(f"delegate listening on {' and '.join(url(*place, path='') for place in places)}", file=sys.stderr)

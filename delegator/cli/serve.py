@@ -33,13 +33,14 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, observe, validation, workers
+    from delegator import app, validation, workers
     from delegator.cli import session
     from delegator.clockwork import loop
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
     from delegator.net.listening import Unlistenable
     from delegator.secrecy import keep_memory_private
+    from delegator.watching import logs
 
     keep_memory_private()
     raised()
@@ -53,7 +54,7 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
 
     path = session.settings_file()
     settings = changed(settings)
-    observe.configure(settings.log.level, settings.log.json)
+    logs.configure(settings.log.level, settings.log.json)
 
     def ready(listening: app.Listening) -> None:
         print(f"delegator listening on {' and '.join(url(*place) for place in listening.places)}", file=sys.stderr)

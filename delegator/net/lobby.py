@@ -5,7 +5,7 @@ source that has most of those. So neither silence nor a crowd from one address k
 made is given up only for a source that has fewer connections.
 The invariants: a connection is closed when its time is over, whatever it does; what cannot be accepted is tried again
 after a moment, and logged once a minute.
-Must not live here: what is asked and answered (ops), the devices' port (net.serve).
+Must not live here: what is asked and answered (watching.ops), the devices' port (net.serve).
 """
 
 from __future__ import annotations

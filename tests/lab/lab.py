@@ -20,10 +20,9 @@ from typing import Any, cast
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from delegator import observe, telling
+from delegator import telling
 from delegator.alarm import Alarm
 from delegator.app import operations
-from delegator.auditor import Auditor
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
@@ -31,7 +30,6 @@ from delegator.domains import DnsTrouble, Naming
 from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.handshake import Handshake, Heard, Own
-from delegator.metrics import Metrics
 from delegator.model import (
     CallbackWay,
     Claim,
@@ -57,11 +55,14 @@ from delegator.net.dns import Answer, Resolver
 from delegator.net.reverse import Domains
 from delegator.sealing import SealingKey
 from delegator.server import Server
-from delegator.serving import Answers
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
 from delegator.telling import Teller
 from delegator.trail import Trail
+from delegator.watching import logs
+from delegator.watching.auditor import Auditor
+from delegator.watching.metrics import Metrics
+from delegator.watching.served import Answers
 from delegator.wire.http import Request, Response
 from pki import Authority
 
@@ -334,7 +335,7 @@ class Lab:
 
     def _record(self, trail: Trail, level: int) -> None:
         self.ended.append((trail, level))
-        observe.record([(trail, level)])
+        logs.record([(trail, level)])
         self.metrics.handshake(trail)
         self.auditor.record(trail)
         self.answers.note(trail)

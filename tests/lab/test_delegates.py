@@ -62,7 +62,8 @@ async def test_a10_who_was_passed_over_stands_in_log_trail_audit_and_metric(
     assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [
         f"delegate acme-3 answered for device {TAG}, as others gave nothing: {'; '.join(causes)}"]
     (row,) = await lab.audit(service_tag=TAG, act="claim.issued")
-    assert [note for name, _, note in row.detail["trail"]["steps"] if name == "passed_over"] == causes  # type: ignore[index]
+    assert [note for name, _,
+            note in row.detail["trail"]["steps"] if name == "passed_over"] == causes  # type: ignore[index]
     assert [lab.counted("delegator_delegate_failures_total", delegate=f"acme-{n}") for n in (1, 2, 3)] == [1, 1, 0]
     assert lab.counted("delegator_delegate_call_duration_seconds_count", delegate="acme-3") == 1
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.serving import Teller, Told, Verdict
 from delegator.store import Store
 from delegator.store.sqlite import SqliteDriver
-from delegator.watching import LOOKED_UP
+from delegator.watching.served import Teller, Told, Verdict
+from delegator.watching.view import LOOKED_UP
 
 from .lab import SHARED, Lab, Wire, asking, certificate
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from delegator import config, ops
+from delegator import config
 from delegator.delegate import settings as of_delegate
 from delegator.errors import DelegatorError
-from delegator.metrics import Metrics
 from delegator.net import listening
 from delegator.net.listening import Place, opened, place_of, shown
+from delegator.watching import ops
+from delegator.watching.metrics import Metrics
 
 
 @contextlib.contextmanager

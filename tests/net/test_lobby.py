@@ -14,10 +14,10 @@ from typing import cast
 
 import pytest
 
-from delegator import ops
 from delegator.config import OpsSettings
-from delegator.metrics import Metrics
 from delegator.net import lobby
+from delegator.watching import ops
+from delegator.watching.metrics import Metrics
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 

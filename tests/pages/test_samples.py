@@ -102,7 +102,7 @@ def test_the_unit_of_the_page_starts_the_client() -> None:
 async def test_the_readiness_of_the_page_is_what_is_told() -> None:
     """Its members, and the words of what is wrong, as the code says them."""
     shown = json.loads(block("docs/watching.md", '{"ready"'))
-    source = "".join((ROOT / "delegator" / name).read_text() for name in ("ops.py", "readiness.py"))
+    source = "".join((ROOT / "delegator" / name).read_text() for name in ("watching/ops.py", "watching/readiness.py"))
     assert all(f'"{name}"' in source for name in shown)
     (part, words), = shown["wrong"].items()
     assert f'"{part}"' in source

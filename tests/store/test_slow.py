@@ -21,10 +21,10 @@ import pytest
 
 from delegator import config
 from delegator.model import ClaimState
-from delegator.readiness import Readiness
 from delegator.store import Store, open_named
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
+from delegator.watching.readiness import Readiness
 
 from ..lab.conftest import furnish
 from ..lab.lab import SEALING, Lab

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from delegator import merging
-from delegator.merging import Family, Whole, counted, families, merged
+from delegator.watching import merging
+from delegator.watching.merging import Family, Whole, counted, families, merged
 
 
 def a_process(answered: int, seconds: list[float], resident: int = 10, ready: int = 1) -> list[Family]:
@@ -50,7 +50,7 @@ def test_a_gauge_is_what_it_means() -> None:
 
 
 def test_a_chore_that_one_worker_does_not_do_any_more_is_seen() -> None:
-    from delegator.metrics import Chores
+    from delegator.watching.metrics import Chores
 
     def worker(at: int, seconds: float, well: bool) -> list[Family]:
         chores = Chores(registry := CollectorRegistry())
@@ -76,7 +76,7 @@ def test_of_a_process_that_is_no_more_the_counts_stay() -> None:
 
 def test_every_gauge_of_ours_has_a_meaning_or_is_the_largest() -> None:
     """One that is exported and not in the table is thought about here."""
-    from delegator.metrics import Metrics
+    from delegator.watching.metrics import Metrics
 
     gauges = {family.name for family in families(Metrics().registry) if family.type == "gauge"}
     assert gauges - set(merging._GAUGES) <= {"delegator_build", "delegator_build_info"}

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from delegator import recorder
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
-from delegator.recorder import OF_ONE_ADDRESS, OF_ONE_DEVICE, PENDING, STRANGERS, Recorder
 from delegator.trail import Step, Trail
+from delegator.watching import recorder
+from delegator.watching.recorder import OF_ONE_ADDRESS, OF_ONE_DEVICE, PENDING, STRANGERS, Recorder
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

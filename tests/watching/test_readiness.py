@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from delegator.readiness import Readiness
+from delegator.watching.readiness import Readiness
 
 DAY = timedelta(days=1)
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ told together, all but the first run it warm, and their lines leave by one write
 The invariants: what the audit holds is noted at once, never later; all are told in the order in which they finished,
 before whatever is logged next, before metrics are read, and before the end; a line has the time of its handshake, not
 of its telling; whoever fails to take one is said, and the others are told all the same. A kill loses a moment of lines.
-Must not live here: what a line or a metric is (observe, metrics).
+Must not live here: what a line or a metric is (logs, metrics).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from delegator import observe
 from delegator.trail import Trail
+from delegator.watching import logs
 
 log = logging.getLogger(__name__)
 MOMENT = 0.03
@@ -41,7 +41,7 @@ class Finished:
         """A handshake is over; `level` is its line's."""
         _each("the audit", self._audited, ((trail, level),))
         if not self._waiting:
-            observe.heed(self._before_a_line)
+            logs.heed(self._before_a_line)
         self._waiting.append((trail, level))
         if self._ended or len(self._waiting) >= MOST:
             self.tell()
@@ -58,9 +58,9 @@ class Finished:
         """Tell what waits."""
         finished, self._waiting = self._waiting, []
         if finished:
-            observe.heed_no_more(self._before_a_line)
+            logs.heed_no_more(self._before_a_line)
             try:
-                observe.record(finished)
+                logs.record(finished)
             except Exception:
                 log.exception("%d finished handshakes could not be told to the log: a fault of ours", len(finished))
             for name, note in self._others.items():

@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator.serving import Answers, Told
-from delegator.signers import MOST, REMEMBERED, Signers
 from delegator.trail import Step, Trail
+from delegator.watching.served import Answers, Told
+from delegator.watching.signers import MOST, REMEMBERED, Signers
 from pki import Folder
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from delegator import observe
 from delegator.trail import Step, Trail
+from delegator.watching import logs
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _as_before() -> Iterator[None]:
 def test_a_json_line_is_ascii_whatever_it_tells_of(encoding: str) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict", line_buffering=True)
-    observe.configure("info", True, stream)
+    logs.configure("info", True, stream)
     logging.getLogger("delegator.test").info("customer %s", "Łódź 😀")
     line = raw.getvalue()
     assert line.isascii()
@@ -35,7 +35,7 @@ def test_a_json_line_is_ascii_whatever_it_tells_of(encoding: str) -> None:
 
 def test_a_text_line_is_ascii_too() -> None:
     raw = io.BytesIO()
-    observe.configure("info", False, io.TextIOWrapper(raw, encoding="ascii", errors="strict", line_buffering=True))
+    logs.configure("info", False, io.TextIOWrapper(raw, encoding="ascii", errors="strict", line_buffering=True))
     logging.getLogger("delegator.test").info("customer %s", "Łódź")
     assert raw.getvalue().endswith(b"customer \\u0141\\xf3d\\u017a\n")
 
@@ -44,5 +44,5 @@ def test_a_text_line_is_ascii_too() -> None:
 def test_the_time_of_a_line_is_never_ahead_of_its_trail(part: int) -> None:
     trail = Trail("c1", "192.0.2.1")
     trail.mark(Step.CONNECTED, part)
-    line = json.loads(observe._JsonLines().line(trail, logging.INFO, observe._at(trail, 1000.0)))
+    line = json.loads(logs._JsonLines().line(trail, logging.INFO, logs._at(trail, 1000.0)))
     assert line["time"] == f"1970-01-01T00:16:40.{part // 1_000_000:03}+00:00"

@@ -15,17 +15,17 @@ from datetime import datetime
 
 from cryptography import x509
 
-from delegator import ops
 from delegator.errors import DelegatorError
-from delegator.metrics import Metrics
 from delegator.model import NotificationKind
 from delegator.net.serve import Listener
 from delegator.notify import Notifier
-from delegator.readiness import PARTS, STORE, Readiness
-from delegator.serving import UNKNOWN, Answers, Teller
-from delegator.signers import Signers
 from delegator.store import Store
-from delegator.vitals import Reading
+from delegator.watching import ops
+from delegator.watching.metrics import Metrics
+from delegator.watching.readiness import PARTS, STORE, Readiness
+from delegator.watching.served import UNKNOWN, Answers, Teller
+from delegator.watching.signers import Signers
+from delegator.watching.vitals import Reading
 from pki.trust import TrustStore
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from typing import Any, cast
 import pytest
 
 from delegator.crew import Hand
-from delegator.metrics import Metrics
-from delegator.readiness import PATIENCE, STORE
-from delegator.watching import Watching
+from delegator.watching.metrics import Metrics
+from delegator.watching.readiness import PATIENCE, STORE
+from delegator.watching.view import Watching
 from delegator.workers import GLANCE
 
-from .pretending import loop, pretend
+from ..pretending import loop, pretend
 
 
 class Slow:

@@ -19,9 +19,9 @@ from delegator import __version__
 from delegator.config import Settings
 from delegator.model.audited import Act, Entry
 from delegator.net.aside import aside
-from delegator.recorder import Recorder
 from delegator.store import Store
 from delegator.trail import Trail
+from delegator.watching.recorder import Recorder
 from pki.disk import read_regular
 from pki.revocation import LIST_LIMIT
 

@@ -3,7 +3,7 @@
 Where an anchor was exchanged for a wrong one, or the machine's clock is before its first day, devices are refused by
 something that says nothing of themselves. Their signatures tell that they are ours.
 The invariant: a name is given only for a certificate whose signature was verified.
-Must not live here: when this is asked, and how often (serving, watching).
+Must not live here: when this is asked, and how often (served, view).
 """
 
 from __future__ import annotations

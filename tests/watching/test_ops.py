@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from delegator import ops
 from delegator.config import OpsSettings
 from delegator.errors import DelegatorError
-from delegator.metrics import Metrics
+from delegator.watching import ops
+from delegator.watching.metrics import Metrics
 
 
 async def nothing() -> dict[str, str]:

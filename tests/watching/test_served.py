@@ -12,7 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from delegator.handshake import _TO_ASK
-from delegator.serving import (
+from delegator.store import Outcome
+from delegator.store.turns import sent_away
+from delegator.trail import CALLBACK_FAILED, Step, Trail
+from delegator.watching.served import (
     _AT_A_DELEGATE,
     BETTER_ELSEWHERE,
     ENOUGH,
@@ -32,9 +35,6 @@ from delegator.serving import (
     tag_of,
     together,
 )
-from delegator.store import Outcome
-from delegator.store.turns import sent_away
-from delegator.trail import CALLBACK_FAILED, Step, Trail
 from pki.trust import Refusal
 
 NOW = 10_000.0
@@ -363,5 +363,5 @@ def test_TC15_every_answer_has_its_words() -> None:
 
 @pytest.mark.parametrize("what", [one for one in Told if one is not Told.SERVED])
 def test_TC15_the_page_says_what_to_do_about_each(what: Told) -> None:
-    page = Path(__file__).parents[1].joinpath("docs/watching.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[2].joinpath("docs/watching.md").read_text(encoding="utf-8")
     assert f"| `{WORDS[what]}` | " in page

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from delegator import __version__
 from delegator.domains import PREFIX, domain_of
 from delegator.trail import Step, Trail
-from delegator.vitals import Vitals
+from delegator.watching.vitals import Vitals
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds: from a hosted answer on a quiet machine to the moment a device gives up."""

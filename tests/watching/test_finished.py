@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from delegator import finished, observe
-from delegator.finished import MOST, Finished
-from delegator.metrics import Metrics
 from delegator.trail import CONNECTION, Step, Trail
+from delegator.watching import finished, logs
+from delegator.watching.finished import MOST, Finished
+from delegator.watching.metrics import Metrics
 
 log = logging.getLogger("delegator.somebody")
 
@@ -48,7 +48,7 @@ def paper() -> Iterator[Paper]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     paper = Paper()
-    observe.configure("info", True, paper)
+    logs.configure("info", True, paper)
     yield paper
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -196,7 +196,7 @@ async def test_what_is_logged_by_the_telling_belongs_to_no_connection(paper: Pap
 
 
 async def test_a_level_that_nobody_wants_writes_nothing(paper: Paper) -> None:
-    observe.configure("warning", True, paper)
+    logs.configure("warning", True, paper)
     done = Finished(nothing, {})
     done.add(ended(), logging.INFO)
     done.add(ended("TryLater"), logging.WARNING)
