@@ -27,9 +27,9 @@ from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
 from delegator import app
 from delegator.clockwork.clocks import Clock
-from delegator.handshake import Handshake, Peer
-from delegator.judgement import judge
 from delegator.model import IdentityKind
+from delegator.provisioning.handshake import Handshake, Peer
+from delegator.provisioning.judgement import judge
 from delegator.routing import Facts
 from delegator.store import Store
 from delegator.trail import Step, Trail

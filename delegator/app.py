@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from delegator.alarm import Alarm
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard
@@ -28,9 +27,7 @@ from delegator.config import Settings
 from delegator.doors.calls import Operations, operation
 from delegator.doors.listening import STATUS, Files, Life
 from delegator.duties import Duties
-from delegator.enrolment import Enroller
 from delegator.exchanging import salvaged
-from delegator.handshake import Handshake, Heard, Own, Peer
 from delegator.model import AddressChange, Confirmation, CredentialRequest
 from delegator.model.places import authority
 from delegator.net import systemd
@@ -43,9 +40,12 @@ from delegator.net.systemd import Sockets
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
 from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
+from delegator.provisioning.alarm import Alarm
+from delegator.provisioning.certifying import Enroller
+from delegator.provisioning.handshake import Handshake, Heard, Own, Peer
+from delegator.provisioning.telling import Teller
 from delegator.reloading import changed, in_effect, lets_in, told
 from delegator.server import Server
-from delegator.telling import Teller
 from delegator.trail import Trail
 from delegator.watching import logs
 from delegator.watching.auditor import Auditor

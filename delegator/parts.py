@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from delegator.callbacks.calling import Caller, Needs, callers
 from delegator.callbacks.guard import Limits
 from delegator.config import Settings
-from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackWay, NotificationKind
 from delegator.model.places import networks, normal_delegator
@@ -34,6 +33,7 @@ from delegator.net.serve import Deadlines
 from delegator.notify import Carrier
 from delegator.notify.carriers import carriers, delegator_name
 from delegator.outbound import Outbound
+from delegator.provisioning.certifying import load_authority
 from delegator.sealing import SealingKey
 from delegator.store import Store, keyring, open_named
 from delegator.store.soundness import require_sound

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from delegator.doors.calls import Call, Operations, Refusal
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Peer
 from delegator.net.connection import Connection
+from delegator.provisioning.handshake import Peer
 from delegator.trail import LEFT_OUT, Step, Trail
 from delegator.wire import messages, wsdl
 from delegator.wire.http import HttpError, Request, Response

@@ -21,8 +21,8 @@ from delegator.device.answers import Credential as Shown
 from delegator.device.answers import Limits, check_credential
 from delegator.device.reasons import Failure
 from delegator.errors import DelegatorError
-from delegator.handshake import _credential
 from delegator.model import Credential, DelegateRequest, Device, HostedCallback, Secret
+from delegator.provisioning.handshake import _credential
 from delegator.wire import messages, soap
 from delegator.wire.xml import NotXml, escape
 from pki.said import is_harmful
@@ -110,7 +110,8 @@ def test_TC10_what_is_minted_is_fit() -> None:
     assert not is_harmful(made.user_name + made.password.reveal())
 
 
-MAKERS = {"handshake.py", "callbacks/hosted.py", "callbacks/answers.py", "model/ways/hosted.py", "delegate/ledger.py",
+MAKERS = {"provisioning/handshake.py", "callbacks/hosted.py", "callbacks/answers.py", "model/ways/hosted.py",
+          "delegate/ledger.py",
           "delegate/credentials.py", "device/state.py", "device/answers.py"}
 """Who makes one by hand. The ledger gives what `compose` made; the device has a class of its own."""
 

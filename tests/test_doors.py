@@ -19,10 +19,10 @@ from delegator import server
 from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
-from delegator.handshake import Handshake
 from delegator.model import Answer, Credential, Device, Secret
 from delegator.net.connection import Connection
 from delegator.net.lobby import Guest
+from delegator.provisioning.handshake import Handshake
 from delegator.watching import ops
 from delegator.watching.metrics import Metrics
 from delegator.wire import messages

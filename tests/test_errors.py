@@ -124,16 +124,16 @@ def test_TC15_nobody_tells_the_name_of_a_class_for_a_reason() -> None:
 HINT = "run: delegator sealing rotate"
 READS_HINTS = {
     "delegator/doors/listening.py": "the log", "delegator/delegate/app.py": "the log",
-    "delegator/shared.py": "the log, and the error that the trail is made of",
+    "delegator/provisioning/shared_door.py": "the log, and the error that the trail is made of",
     "delegator/notify/carriers.py": "the log",
     "delegator/notify/__init__.py": "the log", "delegator/watching/readiness.py": "the log",
     "delegator/store/keeping.py": "the log", "delegator/store/importing.py": "rows that the command line asked to be "
     "told for operators (`How.whose`)", "delegator/net/channel.py": "from a worker to its parent, which logs it",
-    "delegator/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
+    "delegator/provisioning/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
     "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
     "delegator/parts.py": "handed on",
     "delegator/watching/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
-    "delegator/enrolment.py": "handed on", "delegator/net/mail.py": "handed on",
+    "delegator/provisioning/certifying.py": "handed on", "delegator/net/mail.py": "handed on",
     "delegator/net/reverse.py": "handed on",
     "delegator/store/postgres.py": "handed on", "delegator/store/whereabouts.py": "handed on",
     "delegator/wire/presented.py": "handed on", "delegator/errors.py": "handed on"}

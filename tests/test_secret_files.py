@@ -23,11 +23,12 @@ import click
 import msgspec
 import pytest
 
-from delegator import config, enrolment
+from delegator import config
 from delegator.cli import files, main, reaching
 from delegator.delegate import settings as delegate_settings
 from delegator.errors import DelegatorError
 from delegator.notify.carriers import MailCarrier
+from delegator.provisioning import certifying
 from delegator.sealing import read_key_file
 from delegator.store import connecting
 from pki.__main__ import main as pki_main
@@ -54,7 +55,7 @@ def _passphrase(path: Path) -> str:
 
 
 def _enrolment(path: Path) -> str:
-    return (enrolment._passphrase(str(path)) or b"").decode()
+    return (certifying._passphrase(str(path)) or b"").decode()
 
 
 def _database(path: Path) -> str:

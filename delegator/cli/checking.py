@@ -197,7 +197,7 @@ def _unreadable(name: str) -> str:
 
 def _enrolment(settings: Settings) -> str:
     """The authority that signs online, and its key."""
-    from delegator.enrolment import load_authority
+    from delegator.provisioning.certifying import load_authority
 
     _opened("enrolment", settings.enrolment, "certificate", "key", "passphrase_file")
     authority = load_authority(settings.enrolment, TrustStore.load(settings.server.ca).anchors)

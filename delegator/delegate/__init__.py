@@ -4,5 +4,5 @@ A delegator that proves its name asks it for a credential per claim; the device 
 provisioning data; the delegator tells how it ended. Walk: app (starts, stops) -> server (one request) ->
 access (may they) -> ledger (what was given to whom) and provisioning (what a device gets).
 The invariant: provisioning data goes to a credential that is in force, and to nothing else.
-Must not live here: anything of the manufacturer's side (server, handshake, callbacks).
+Must not live here: anything of the manufacturer's side (server, provisioning.handshake, callbacks).
 """

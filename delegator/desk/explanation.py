@@ -15,16 +15,16 @@ from datetime import datetime
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import OBSTACLES
-from delegator.judgement import Judgement, judge, refusal
 from delegator.model import Claim, ClaimState, Device, IdentityKind, Location, Registration
 from delegator.model.enrolled import Enrolled
 from delegator.model.lifecycle import freeing
 from delegator.model.owned import Board, Standing
 from delegator.net.reverse import Domains
 from delegator.policy import Decision, Pace, Reason, over_limits, over_pace, paced
+from delegator.provisioning.handshake import OBSTACLES
+from delegator.provisioning.judgement import Judgement, judge, refusal
+from delegator.provisioning.shared_door import veiled
 from delegator.routing import Facts, registered
-from delegator.shared import veiled
 from delegator.store import Outcome, Store
 from delegator.store.boards import against
 from delegator.store.surveys import History

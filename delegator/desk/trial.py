@@ -18,10 +18,10 @@ import msgspec
 
 from delegator.desk.explanation import Counts, Question, Verdict, expired, lapsed, unrouted, verdict
 from delegator.errors import DelegatorError, Kind
-from delegator.judgement import Judgement, judge
 from delegator.model import ClaimState, Customer, Delegate, Device, IdentityKind, Location, Policy, Registration
 from delegator.net.reverse import Domains
 from delegator.policy import Pace, paced
+from delegator.provisioning.judgement import Judgement, judge
 from delegator.routing import Facts, directory
 from delegator.store import Candidates, Store, Tables
 from delegator.store.surveys import AT_A_TIME, History

@@ -1,7 +1,7 @@
 """Devices that came with the shared certificate and got one of their own, and others who asked for the same tag.
 
 The invariant: nothing here is a secret; a binding is a hash.
-Must not live here: how it is kept (store.enrolled, store.contested), signing (enrolment).
+Must not live here: how it is kept (store.enrolled, store.contested), signing (provisioning.certifying).
 """
 
 from __future__ import annotations

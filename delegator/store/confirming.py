@@ -2,7 +2,7 @@
 
 The invariants: a claim is confirmed once, by the device that it was given to, and saying it again changes nothing; a
 delegate that cannot be told counts as told from the start, so that nobody tries later.
-Must not live here: the other ends of a claim (claims), who is told when (notices, telling).
+Must not live here: the other ends of a claim (claims), who is told when (notices, provisioning.telling).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 It runs after the answer, in batches (see alarm), so a thief who asks a thousand times a second writes one row.
 The invariants: for a tag, a day and a kind of identity there is one row, one row of audit and one notice at most; a
 delegate is told of MOST_A_DAY tags a day at most, so that nobody can flood a mailbox.
-Must not live here: who counts as a second claimant (shared, handshake), wording (notify.words).
+Must not live here: who counts as a second claimant (provisioning.shared_door, provisioning.handshake), wording
+(notify.words).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ This table is the ledger of the authority that signs online: a certificate is he
 The invariants: a tag has one standing enrolment at most; a claim that was opened with the shared certificate passes
 to the key that was enrolled for it and to no other; once that key was seen, the shared one is refused for the tag
 until an operator forgets the enrolment.
-Must not live here: signing (enrolment), who may claim (store.claims).
+Must not live here: signing (provisioning.certifying), who may claim (store.claims).
 """
 
 from __future__ import annotations

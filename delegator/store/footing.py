@@ -4,7 +4,7 @@ Whoever shows a shared certificate must not learn from the time an answer takes 
 over a limit. So for every such request the same statements are run, whatever they find and whatever was already
 decided, and nothing is written before all of them are content. The claim's own transaction then judges anew.
 The invariant: no statement here changes anything.
-Must not live here: what follows from it (shared), limits (store.claims).
+Must not live here: what follows from it (provisioning.shared_door), limits (store.claims).
 """
 
 from __future__ import annotations

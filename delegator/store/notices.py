@@ -1,7 +1,7 @@
 """Which delegates have still to hear how provisioning ended.
 
 The invariant: a result waits until its delegate was told that very result.
-Must not live here: how they are told (callbacks), when (telling), how a claim ends (store.confirming).
+Must not live here: how they are told (callbacks), when (provisioning.telling), how a claim ends (store.confirming).
 """
 
 from __future__ import annotations

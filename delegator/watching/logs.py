@@ -21,7 +21,7 @@ import msgspec
 from delegator.trail import CONNECTION, Trail
 from pki.said import visible
 
-_NAME = "delegator.handshake"
+_NAME = "delegator.provisioning.handshake"
 log = logging.getLogger(_NAME)
 EVENT = "handshake"
 """What the line of a trail tells of."""

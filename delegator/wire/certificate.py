@@ -4,7 +4,7 @@ A walk over the DER in 5 µs where a full parse takes 12-14 and decoding the key
 certificates whose signature OpenSSL has just verified.
 The invariant: structure as RFC 5280 section 4.1 says, or ValueError; every common name is returned, so that two
 of them can be refused.
-Must not live here: verification (pki.trust, wire.tls), the comparison with a service tag (handshake).
+Must not live here: verification (pki.trust, wire.tls), the comparison with a service tag (provisioning.handshake).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A hint proves nothing and decides nothing alone (a serial number, a host name), 
 `MalformedRequest` stops for good; so a hint that is not of its form is left out, and said to whoever keeps the trail.
 An optional element whose type needs content and that has none was not sent. All else is refused with a detail that
 names the element: unknown, repeated and missing ones, values that the model refuses, whatever a claim is bound to.
-Must not live here: SOAP's own elements (wire.soap), what to do with a value (handshake).
+Must not live here: SOAP's own elements (wire.soap), what to do with a value (provisioning.handshake).
 """
 
 from __future__ import annotations

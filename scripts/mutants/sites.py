@@ -18,8 +18,10 @@ from pathlib import Path
 from scripts.mutants.operators import others
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("delegator.handshake", "delegator.server", "delegator.doors.calls", "delegator.judgement",
-           "delegator.shared", "delegator.enrolment", "delegator.alarm", "delegator.telling", "delegator.store.claims",
+MODULES = ("delegator.provisioning.handshake", "delegator.server", "delegator.doors.calls",
+           "delegator.provisioning.judgement",
+           "delegator.provisioning.shared_door", "delegator.provisioning.certifying", "delegator.provisioning.alarm",
+           "delegator.provisioning.telling", "delegator.store.claims",
            "delegator.store.confirming", "delegator.store.ownership", "delegator.policy", "delegator.routing")
 """The heart: what decides who gets which credential."""
 _TYPES = ("annotation", "returns", "bases", "type_params")

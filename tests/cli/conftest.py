@@ -20,7 +20,6 @@ from click.testing import CliRunner
 from delegator.callbacks import Callbacks, hosted
 from delegator.cli import main
 from delegator.errors import DelegatorError
-from delegator.handshake import Handshake, Heard, Own, Peer
 from delegator.model import (
     Answer,
     Credential,
@@ -32,6 +31,7 @@ from delegator.model import (
     PeerCertificate,
     Secret,
 )
+from delegator.provisioning.handshake import Handshake, Heard, Own, Peer
 from delegator.sealing import SealingKey, create_key_file, read_key_file
 from delegator.store import Store, open_store
 from delegator.trail import Trail

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from delegator.cli import policy_options
 from delegator.desk import policies, policy_words, shapes
-from delegator.judgement import refusal
 from delegator.model import (
     Customer,
     Delegate,
@@ -28,6 +27,7 @@ from delegator.model import (
 )
 from delegator.model.hours import opening
 from delegator.policy import Applied, Case, Decision, Hosts, Why, decide, over_limits, over_pace
+from delegator.provisioning.judgement import refusal
 
 from ..clock import today
 from .conftest import ROOT, Console

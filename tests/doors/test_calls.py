@@ -10,8 +10,8 @@ import pytest
 from delegator import app
 from delegator.doors.calls import Call, operation
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Handshake
 from delegator.model import Confirmation, Result
+from delegator.provisioning.handshake import Handshake
 from delegator.wire import messages, soap
 from delegator.wire.http import HttpError, Request
 

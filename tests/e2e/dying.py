@@ -15,7 +15,7 @@ from delegator import engine
 
 OWNERS = {step: owner for owner, steps in {
     "delegator.store:Store": ("open_claim", "open_and_issue", "issue", "confirm", "notified"),
-    "delegator.callbacks:Callbacks": ("obtain",), "delegator.handshake:Handshake": ("_answer",),
+    "delegator.callbacks:Callbacks": ("obtain",), "delegator.provisioning.handshake:Handshake": ("_answer",),
     "delegator.net.connection:Connection": ("_written",)}.items() for step in steps}
 """Where each step's function lives. `_answer` renders what is durable; `_written` comes after the bytes have left."""
 

@@ -14,7 +14,7 @@ from delegator import engine
 
 OWNERS = {step: owner for owner, steps in {
     "delegator.store:Store": ("open_claim", "open_and_issue", "issue", "confirm"),
-    "delegator.callbacks:Callbacks": ("obtain",), "delegator.handshake:Handshake": ("_answer",),
+    "delegator.callbacks:Callbacks": ("obtain",), "delegator.provisioning.handshake:Handshake": ("_answer",),
 }.items() for step in steps}
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from delegator import config
-from delegator.handshake import Handshake
 from delegator.model import Customer, Delegate, Policy, SoapCallback
+from delegator.provisioning.handshake import Handshake
 from delegator.store import Store
 
 from ..clock import today

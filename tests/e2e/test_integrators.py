@@ -304,7 +304,8 @@ class TestTheScripts:
 
     def test_what_is_no_delegator_is_1(self, script: str, world: World, delegate_authority: Folder) -> None:
         """A server that takes our certificate and answers nonsense: told as such, without a traceback."""
-        world.delegate.answer = lambda handler, body: world.delegate._nonsense(handler, "")  # type: ignore[method-assign]
+        world.delegate.answer = lambda handler, body: world.delegate._nonsense(handler,
+                                                                               "")  # type: ignore[method-assign]
         done = call(script, world, "INTEG0006", ca=delegate_authority.ca_path,
                     host=f"localhost:{world.delegate.port}")
         assert done.returncode == 1

@@ -20,16 +20,12 @@ from typing import Any, cast
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from delegator import telling
-from delegator.alarm import Alarm
 from delegator.app import operations
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
 from delegator.domains import DnsTrouble, Naming
-from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Handshake, Heard, Own
 from delegator.model import (
     CallbackWay,
     Claim,
@@ -53,11 +49,15 @@ from delegator.model.audited import Entry
 from delegator.net.connection import Connection
 from delegator.net.dns import Answer, Resolver
 from delegator.net.reverse import Domains
+from delegator.provisioning import telling
+from delegator.provisioning.alarm import Alarm
+from delegator.provisioning.certifying import Enroller
+from delegator.provisioning.handshake import Handshake, Heard, Own
+from delegator.provisioning.telling import Teller
 from delegator.sealing import SealingKey
 from delegator.server import Server
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
-from delegator.telling import Teller
 from delegator.trail import Trail
 from delegator.watching import logs
 from delegator.watching.auditor import Auditor

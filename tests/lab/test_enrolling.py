@@ -59,7 +59,7 @@ def read(pem: str | None) -> x509.Certificate:
 
 async def test_R_enrolled_a_device_gets_a_certificate_for_its_key_and_its_tag(
         enrolling: Lab, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "delegator.enrolment"):
+    with caplog.at_level(logging.INFO, "delegator.provisioning.certifying"):
         reply = await enrolling.ask(TAG, shown=SHARED, request=request_of(KEY, "XYZ9999"))
     made = read(reply.text("HandshakeCertificate"))
     assert made.subject.rfc4514_string() == f"CN={TAG}", "and nothing that the request says"

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.judgement import DNS_RETRY, LIMIT_RETRY, Judgement, judge, refusal, stand_in
 from delegator.model import CallbackWay, Device, IdentityKind, Location
 from delegator.policy import Decision, Reason, Why
+from delegator.provisioning.judgement import DNS_RETRY, LIMIT_RETRY, Judgement, judge, refusal, stand_in
 from delegator.routing import Facts
 from delegator.store import milliseconds
 from delegator.trail import Trail

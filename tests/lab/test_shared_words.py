@@ -11,7 +11,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim, ClaimState, Identity, IdentityKind
 from delegator.model.enrolled import Contest, Enrolled
 from delegator.policy import Reason, Why
-from delegator.shared import contest_in, obstacle, veiled
+from delegator.provisioning.shared_door import contest_in, obstacle, veiled
 from delegator.store.footing import Footing, no_ask
 
 from .lab import START

@@ -1,7 +1,7 @@
 """What the heart looks up: words that logs, trails and programs know it by, and the limits that it is documented with.
 
-In delegator.handshake, delegator.judgement, delegator.policy, delegator.routing, delegator.shared,
-delegator.store.claims and delegator.store.ownership.
+In delegator.provisioning.handshake, delegator.provisioning.judgement, delegator.policy, delegator.routing,
+delegator.provisioning.shared_door, delegator.store.claims and delegator.store.ownership.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import inspect
 
 import pytest
 
-from delegator import handshake, judgement, policy, routing, shared
+from delegator import policy, routing
 from delegator.errors import DelegatorError, Kind
 from delegator.model import IdentityKind
 from delegator.policy import Why
+from delegator.provisioning import handshake, judgement, shared_door
 from delegator.store import Outcome, claims, ownership
 
 from .lab import Lab
@@ -63,9 +64,9 @@ def test_reasons_that_pass_are_told_as_such_and_all_others_are_final() -> None:
 
 
 def test_what_the_shared_certificate_is_not_told_is_all_that_can_depend_on_a_tag() -> None:
-    assert set(Kind) - set(shared._VEILED) == set(Kind) - {
+    assert set(Kind) - set(shared_door._VEILED) == set(Kind) - {
         Kind.NOT_ENTITLED, Kind.IDENTITY, Kind.TRY_LATER, Kind.CONFIGURATION}
-    assert 0.001 < shared.SOONEST < 0.05, "more than a row costs to read, less than anybody would notice"
+    assert 0.001 < shared_door.SOONEST < 0.05, "more than a row costs to read, less than anybody would notice"
 
 
 def test_a_policy_is_looked_at_in_the_order_of_its_page_and_no_check_is_left_out() -> None:

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from delegator import telling
 from delegator.callbacks.guard import Limits
 from delegator.errors import DelegatorError, Kind
-from delegator.handshake import Peer
 from delegator.model import CredentialRequest, Delegate, Deployment, Device, Result, Secret
-from delegator.telling import MOST, NOES, ROUND, Teller
+from delegator.provisioning import telling
+from delegator.provisioning.handshake import Peer
+from delegator.provisioning.telling import MOST, NOES, ROUND, Teller
 from delegator.trail import Trail
 
 from ..clock import today

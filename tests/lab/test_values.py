@@ -8,7 +8,8 @@ from types import ModuleType
 import msgspec
 import pytest
 
-MODULES = ("delegator.handshake", "delegator.judgement", "delegator.enrolment", "delegator.policy",
+MODULES = ("delegator.provisioning.handshake", "delegator.provisioning.judgement", "delegator.provisioning.certifying",
+           "delegator.policy",
            "delegator.routing", "delegator.store.claims")
 
 

@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError
+from delegator.provisioning.certifying import Enroller
 from pki import DEVICE, Folder, PkiError, keys
 from pki.authority import Authority
 from pki.request import Requested, own, requested, spki_of

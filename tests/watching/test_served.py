@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from delegator.handshake import _TO_ASK
+from delegator.provisioning.handshake import _TO_ASK
 from delegator.store import Outcome
 from delegator.store.turns import sent_away
 from delegator.trail import CALLBACK_FAILED, Step, Trail

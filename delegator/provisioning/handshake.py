@@ -19,10 +19,8 @@ from msgspec.structs import replace
 
 from delegator.callbacks import Callbacks
 from delegator.clockwork.clocks import STOOD
-from delegator.enrolment import Enroller
 from delegator.errors import DelegatorError, Kind
 from delegator.identity import binding, common_name, identify
-from delegator.judgement import Judgement, delegate_of, judge, lent_until, mark, refusal, stand_in
 from delegator.model import (
     AddressChange,
     Answer,
@@ -42,8 +40,10 @@ from delegator.model import (
 from delegator.model.enrolled import Contest
 from delegator.net.reverse import Domains
 from delegator.policy import Decision
+from delegator.provisioning.certifying import Enroller
+from delegator.provisioning.judgement import Judgement, delegate_of, judge, lent_until, mark, refusal, stand_in
+from delegator.provisioning.shared_door import SharedDoor, contest, veiled
 from delegator.routing import Facts, Route
-from delegator.shared import SharedDoor, contest, veiled
 from delegator.store import Answered, Ask, Opened, Outcome, OverLimit, Store, Tables, milliseconds
 from delegator.store.footing import no_ask
 from delegator.store.moments import moment

@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from delegator import shared
 from delegator.errors import DelegatorError, Kind
-from delegator.judgement import judge
 from delegator.model import Claim, ClaimState, Device, Identity, IdentityKind, Location, Rule
 from delegator.model.enrolled import Contest, Enrolled
 from delegator.net.reverse import Domains
 from delegator.policy import Reason, Why
+from delegator.provisioning import shared_door
+from delegator.provisioning.judgement import judge
+from delegator.provisioning.shared_door import SharedDoor
 from delegator.routing import Facts, directory
-from delegator.shared import SharedDoor
 from delegator.store import Ask, Store
 from delegator.store.footing import Footing, no_ask
 from delegator.trail import Trail
@@ -105,7 +105,7 @@ async def test_R_alike_every_refusal_is_seen_as_the_same_and_costs_the_same() ->
 
 
 async def test_R_alike_no_refusal_leaves_sooner_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "SOONEST", 0.05)
+    monkeypatch.setattr(shared_door, "SOONEST", 0.05)
     for world, judged in ((World(), REFUSED[0]), (World(FOOTINGS["confirmed"]), "judged")):
         began = time.monotonic()
         await world.refused(judged)

@@ -3,7 +3,7 @@
 A thief can ask a thousand times a second. What that comes to is one entry in a bounded table in memory, and once a
 second one transaction; the first of a tag in a day is also a row of audit, a line in the log and a notice.
 The invariants: noticing never waits and never fails; what is pending is bounded; at the end it is written down.
-Must not live here: who is a second claimant (shared, handshake), SQL and daily limits (store.contested).
+Must not live here: who is a second claimant (shared_door, handshake), SQL and daily limits (store.contested).
 """
 
 from __future__ import annotations

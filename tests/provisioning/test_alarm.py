@@ -11,8 +11,6 @@ from typing import Any, cast
 
 import pytest
 
-from delegator import alarm
-from delegator.alarm import Alarm
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     Delegate,
@@ -25,6 +23,8 @@ from delegator.model import (
     Telling,
 )
 from delegator.model.enrolled import Contest
+from delegator.provisioning import alarm
+from delegator.provisioning.alarm import Alarm
 from delegator.store import Store
 from delegator.trail import CONNECTION
 from delegator.watching.metrics import Metrics

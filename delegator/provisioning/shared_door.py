@@ -5,7 +5,7 @@ A thief may hold it and know every service tag. So whatever refuses such a reque
 byte and the same work went before it: the same statements, all of them reads, the same questions to the DNS
 (docs/adr/0011). What it may have are the rules' gifts alone, and once a tag has a certificate of its own, nothing.
 The invariants: no refusal here depends on what is registered in anything a peer can see; a second claimant is noted.
-Must not live here: rules (policy), claims (store), signing (enrolment).
+Must not live here: rules (policy), claims (store), signing (certifying).
 """
 
 from __future__ import annotations

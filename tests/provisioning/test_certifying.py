@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from delegator import config
-from delegator.enrolment import load_authority
 from delegator.errors import DelegatorError, Kind
+from delegator.provisioning.certifying import load_authority
 from pki import Authority
 from pki.keys import generate, to_pem
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from delegator.callbacks import Callbacks
 from delegator.clockwork.rounds import guarded
 from delegator.errors import DelegatorError, Kind
-from delegator.judgement import delegate_of
 from delegator.model import Claim, Delegate, Deployment, Result
 from delegator.net.reverse import Domains
+from delegator.provisioning.judgement import delegate_of
 from delegator.store import Store
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ The authority that signs online is the factory's, or better one beside it (docs/
 profile by the same draft, lint and one-use token as `python -m pki`. Its ledger is the store's table `enrolled`.
 The invariants: the name in a certificate is the claimed tag and nothing that the request says; a certificate leaves
 only once it is on record; the device's key never comes here.
-Must not live here: who may have one (shared, handshake), SQL (store.enrolled).
+Must not live here: who may have one (shared_door, handshake), SQL (store.enrolled).
 """
 
 from __future__ import annotations
