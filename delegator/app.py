@@ -25,6 +25,7 @@ from delegator.clockwork.clocks import Clock
 from delegator.clockwork.rounds import Chore, Rota, Work, guarded
 from delegator.config import Settings
 from delegator.doors.calls import Operations, operation
+from delegator.doors.devices.soap import Server
 from delegator.doors.listening import STATUS, Files, Life
 from delegator.duties import Duties
 from delegator.exchanging import salvaged
@@ -45,7 +46,6 @@ from delegator.provisioning.certifying import Enroller
 from delegator.provisioning.handshake import Handshake, Heard, Own, Peer
 from delegator.provisioning.telling import Teller
 from delegator.reloading import changed, in_effect, lets_in, told
-from delegator.server import Server
 from delegator.trail import Trail
 from delegator.watching import logs
 from delegator.watching.auditor import Auditor

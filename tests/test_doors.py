@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delegator import server
 from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
+from delegator.doors.devices import soap as server
 from delegator.model import Answer, Credential, Device, Secret
 from delegator.net.connection import Connection
 from delegator.net.lobby import Guest

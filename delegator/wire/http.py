@@ -4,7 +4,7 @@ The invariant: whatever the bytes and however they are cut, a reader gives the s
 `HttpError`, after which it is dead; what is rendered has exactly the head that was asked for.
 The grammar is httptools' (llhttp in its strict mode), chosen over h11 for its cost: in one run here a request of
 700 bytes took 9 us with all rules below (2 of them llhttp's), with h11 57 us.
-Must not live here: deadlines and sockets (net.serve, net.client), paths and media types (server), XML.
+Must not live here: deadlines and sockets (net.serve, net.client), paths and media types (doors.devices.soap), XML.
 """
 
 from __future__ import annotations

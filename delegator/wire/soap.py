@@ -3,7 +3,8 @@
 The invariant: an envelope that exists has one Body with one element in it (no second Body, no Header after it,
 nothing beside), and any other bytes raise `SoapError`, which carries the fault and the version to answer with. The
 version is told by the envelope's namespace alone; HTTP's media type and SOAPAction decide nothing.
-Must not live here: what an operation means (wire.messages), which fault to choose (delegator.errors, server).
+Must not live here: what an operation means (wire.messages), which fault to choose (delegator.errors,
+doors.devices.soap).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 from scripts.mutants.operators import others
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("delegator.provisioning.handshake", "delegator.server", "delegator.doors.calls",
+MODULES = ("delegator.provisioning.handshake", "delegator.doors.devices.soap", "delegator.doors.calls",
            "delegator.provisioning.judgement",
            "delegator.provisioning.shared_door", "delegator.provisioning.certifying", "delegator.provisioning.alarm",
            "delegator.provisioning.telling", "delegator.store.claims",

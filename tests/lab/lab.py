@@ -25,6 +25,7 @@ from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
 from delegator.domains import DnsTrouble, Naming
+from delegator.doors.devices.soap import Server
 from delegator.errors import DelegatorError, Kind
 from delegator.model import (
     CallbackWay,
@@ -55,7 +56,6 @@ from delegator.provisioning.certifying import Enroller
 from delegator.provisioning.handshake import Handshake, Heard, Own
 from delegator.provisioning.telling import Teller
 from delegator.sealing import SealingKey
-from delegator.server import Server
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
 from delegator.trail import Trail

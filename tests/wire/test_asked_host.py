@@ -9,7 +9,7 @@ import pytest
 from lxml import etree
 
 from delegator.delegate.server import Server as DelegateServer
-from delegator.server import Server
+from delegator.doors.devices.soap import Server
 from delegator.wire.certificate import host_of
 from delegator.wire.http import Request, RequestReader
 from pki import Folder
