@@ -26,7 +26,7 @@ from benchmarks.fleet import CUSTOMER, Fleet
 from benchmarks.servers import ROOT
 from delegator import config
 from delegator.model import Customer, Policy
-from delegator.parts import open_settings_store
+from delegator.serving.parts import open_settings_store
 
 WARM_UP = 100
 

@@ -25,12 +25,12 @@ from OpenSSL import SSL, crypto
 from benchmarks import load
 from benchmarks.fleet import Fleet
 from benchmarks.servers import ROOT
-from delegator import app
 from delegator.clockwork.clocks import Clock
 from delegator.model import IdentityKind
 from delegator.provisioning.handshake import Handshake, Peer
 from delegator.provisioning.judgement import judge
 from delegator.routing import Facts
+from delegator.serving import app
 from delegator.store import Store
 from delegator.trail import Step, Trail
 from delegator.watching import logs

@@ -35,7 +35,7 @@ from benchmarks.servers import ROOT, Cores, Server, ServerError
 from delegator import config
 from delegator.device import messages
 from delegator.model import Delegate, SoapCallback
-from delegator.parts import open_settings_store
+from delegator.serving.parts import open_settings_store
 
 WARM = 100
 """Devices of a warm-up round of each way."""

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delegator.app import operations
 from delegator.delegate import server as delegate
 from delegator.delegate.ledger import Ledger
 from delegator.doors.devices import soap as server
@@ -23,6 +22,7 @@ from delegator.model import Answer, Credential, Device, Secret
 from delegator.net.connection import Connection
 from delegator.net.lobby import Guest
 from delegator.provisioning.handshake import Handshake
+from delegator.serving.app import operations
 from delegator.watching import ops
 from delegator.watching.metrics import Metrics
 from delegator.wire import messages

@@ -131,7 +131,7 @@ READS_HINTS = {
     "told for operators (`How.whose`)", "delegator/net/channel.py": "from a worker to its parent, which logs it",
     "delegator/provisioning/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
     "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
-    "delegator/parts.py": "handed on",
+    "delegator/serving/parts.py": "handed on",
     "delegator/watching/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
     "delegator/provisioning/certifying.py": "handed on", "delegator/net/mail.py": "handed on",
     "delegator/net/reverse.py": "handed on",

@@ -25,7 +25,7 @@ from delegator.device.reasons import Misconfigured
 from delegator.device.settings import Own
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Device
-from delegator.parts import load_trust, prepare
+from delegator.serving.parts import load_trust, prepare
 from delegator.store import backup, soundness
 from delegator.store.sqlite import open_sqlite
 from pki import PkiError

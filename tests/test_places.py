@@ -44,9 +44,9 @@ from delegator.net.client import Endpoint
 from delegator.net.crowds import source_of
 from delegator.net.reverse import load_domains
 from delegator.outbound import Outbound
-from delegator.parts import load_outbound
 from delegator.policy import Applied, Case, Hosts, decide
 from delegator.routing import Facts, NoRoute, choose, directory
+from delegator.serving.parts import load_outbound
 from delegator.wire.proxy import HeaderReader
 from pki import naming
 

@@ -141,14 +141,14 @@ def now() -> datetime:
 
 
 def at_the_start(settings: Settings) -> None:
-    from delegator.parts import prepare
+    from delegator.serving.parts import prepare
 
     prepare(settings, now)
 
 
 def at_a_call(settings: Settings) -> None:
     """Who has no certificate for delegates serves all the same; it is told where one is called."""
-    from delegator.parts import prepare
+    from delegator.serving.parts import prepare
 
     shows = prepare(settings, now).called_with
     if isinstance(shows, DelegatorError):

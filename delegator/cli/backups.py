@@ -52,7 +52,7 @@ def restore(file: Path, replace: bool, check: bool) -> Output:
     settings must open what is sealed in it. What it lets in that is refused now (customers enabled again, policies,
     approvals, certificates no longer revoked) is told with --check, and when it is done.
     """
-    from delegator.parts import load_key
+    from delegator.serving.parts import load_key
     from delegator.store import backup as copies
     from delegator.store import receding
 

@@ -78,7 +78,7 @@ def examine(settings: Settings, source: Source = _NOWHERE) -> list[Finding]:
 
 def _together(settings: Settings, source: Source) -> str:
     """What `serve` will do: made by what a start makes it by, so that what is refused is told in the same words."""
-    from delegator.parts import load_key, prepare
+    from delegator.serving.parts import load_key, prepare
 
     prepare(settings, lambda: datetime.now(UTC))
     rehearsed(settings.store, load_key(settings))
@@ -97,7 +97,7 @@ def rehearsed(where: Store, key: SealingKey | None) -> str:
 
 def _key_if_any(settings: Settings) -> SealingKey | None:
     """A sealing key that is not in order is told on its own."""
-    from delegator.parts import load_key
+    from delegator.serving.parts import load_key
 
     with contextlib.suppress(DelegatorError):
         return load_key(settings)
@@ -241,7 +241,7 @@ def _no_mail() -> str:
 
 
 def _pair(section: str, certificate: str, key: str) -> Iterator[_Check]:
-    from delegator.parts import minting
+    from delegator.serving.parts import minting
 
     mint = minting(certificate, section)
     yield f"{section} certificate", certificate, lambda: _certificate(certificate, key, mint)
@@ -262,7 +262,7 @@ def _made(what: str, path: str, check: Callable[[], str], named: str, source: So
 
 
 def _pki_folder(path: Path) -> str:
-    from delegator.parts import FIRST
+    from delegator.serving.parts import FIRST
 
     if not path.exists():
         raise _Wrong(f"{path} does not exist", FIRST)

@@ -207,7 +207,7 @@ def _user(uid: int) -> str:
 def open_files(settings: Settings) -> str:
     """What the limit of open files leaves for devices, in this shell; a unit has a limit of its own. Raises
     DelegatorError (CONFIGURATION) where it is next to nothing."""
-    from delegator.workers import share
+    from delegator.serving.workers import share
 
     most, store = descriptors.highest(), settings.store.connections
     wanted = share(settings, settings.server.workers).limits.connections

@@ -75,9 +75,9 @@ def _with(flags: tuple[_Flag, ...]) -> Callable[[Callable[..., None]], Callable[
 
 
 def _settings(path: Path | None, flags: dict[str, Any]) -> Settings:
-    from delegator import validation
     from delegator.config import Source
     from delegator.delegate.settings import PREFIX, load
+    from delegator.serving import validation
 
     tree: dict[str, dict[str, object]] = {}
     options: dict[tuple[str, str], str] = {}

@@ -72,7 +72,7 @@ async def command(store: Store, tag: str, at: datetime | None, peer: str | None,
 async def _revoked(store: Store, tag: str, before: Lately) -> tuple[str, ...]:
     """The serials that are known to be of this tag, and that the revocation list of the settings names; none where it
     cannot be read here. It holds serials alone, so what else it names is nobody's to say."""
-    from delegator.parts import load_trust
+    from delegator.serving.parts import load_trust
     from pki.trust import Refusal
 
     known = {one.serial for one in await store.enrolments.of_tag(tag)} | _in_ledger(tag)

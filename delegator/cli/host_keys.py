@@ -60,7 +60,7 @@ def _confirmed(key: HostKey, fingerprint: str | None) -> bool:
 
 async def _scan(host: str, port: int) -> HostKey:
     from delegator.callbacks.ssh import library, reason
-    from delegator.parts import load_outbound
+    from delegator.serving.parts import load_outbound
 
     session = await library(Kind.CONFIGURATION)
     try:

@@ -47,7 +47,7 @@ async def test(store: Store, name: str) -> Output:
 
 async def _reached(delegate: Delegate) -> str:
     """By what calls it for a device. Raises DelegatorError: UNREACHABLE, or CONFIGURATION for what is wrong here."""
-    from delegator.parts import load_called_with, load_outbound, load_trust
+    from delegator.serving.parts import load_called_with, load_outbound, load_trust
 
     said = settings()
     needs = Needs(said.callbacks, lambda: load_called_with(said), lambda: load_trust(said), lambda: load_outbound(said),
@@ -77,7 +77,7 @@ def remarks(name: str, callback: Callback) -> tuple[str, ...]:
 
 def forbidden(name: str, callback: Callback) -> tuple[str, ...]:
     """A warning for a delegate that is registered where the delegator will never connect to, as its settings stand."""
-    from delegator.parts import load_outbound
+    from delegator.serving.parts import load_outbound
 
     why = reach.refusal(callback, load_outbound(settings()))
     return () if why is None else (

@@ -1,6 +1,6 @@
 """`delegator serve`: run the delegator in the foreground.
 
-Must not live here: composition (app).
+Must not live here: composition (serving.app).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def command(settings: Settings, host: tuple[str, ...], port: int | None, as_json
     """
     import msgspec
 
-    from delegator import app, validation, workers
     from delegator.cli import session
     from delegator.clockwork import loop
     from delegator.model.places import authority, url
     from delegator.net.descriptors import raised
     from delegator.net.listening import Unlistenable
     from delegator.secrecy import keep_memory_private
+    from delegator.serving import app, validation, workers
     from delegator.watching import logs
 
     keep_memory_private()

@@ -49,7 +49,8 @@ def settings() -> Settings:
 
 def read(path: Path | None) -> Settings:
     """The settings as they are now, each of them in order. Raises DelegatorError (CONFIGURATION)."""
-    from delegator import config, validation
+    from delegator import config
+    from delegator.serving import validation
 
     return validation.judge(config.load(path), config.Source(path, os.environ))
 

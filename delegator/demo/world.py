@@ -31,7 +31,7 @@ from delegator.model import (
     Secret,
     SoapCallback,
 )
-from delegator.parts import open_settings_store
+from delegator.serving.parts import open_settings_store
 
 END_IN = 10.0
 """Seconds a server has to end by itself once it was asked to."""

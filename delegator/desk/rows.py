@@ -82,7 +82,8 @@ class Rows:
         """None where anything has to be looked at more closely."""
         tag, serial, macs, model, order, delegate, customer = values
         try:
-            found = _NAMES("\n".join((tag, serial, macs if type(macs) is str else _listed(macs))))  # type: ignore[arg-type]
+            found = _NAMES("\n".join((tag, serial,
+                                      macs if type(macs) is str else _listed(macs))))  # type: ignore[arg-type]
             owner, *rest = self._owned[model, order, delegate, customer]
         except (KeyError, TypeError):  # not seen before, or no text where there should be some
             return None

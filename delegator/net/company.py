@@ -6,7 +6,7 @@ out of the processor's caches. So whoever is at work takes all that come, until 
 the next one does. While nobody is at work whoever is woken first begins, and while all are full each takes what it can.
 The invariants: nobody in line waits longer than AT_WORK and LOOK together for a worker that does not come, whatever
 became of it; what workers know of each other are two numbers each, and one that is wrong costs no more than that wait.
-Must not live here: accepting (net.serve), processes (workers).
+Must not live here: accepting (net.serve), processes (serving.workers).
 """
 
 from __future__ import annotations

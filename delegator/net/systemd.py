@@ -4,7 +4,7 @@ Both are small protocols, spoken here by hand: sd_notify(3), datagrams of KEY=va
 environment, and sd_listen_fds(3), file descriptors from 3 on. What was read leaves the environment, so that no
 program we start takes itself for us.
 The invariant: a manager that is not there, or does not listen, changes nothing for devices.
-Must not live here: what we listen on otherwise (net.listening), when we are ready (app).
+Must not live here: what we listen on otherwise (net.listening), when we are ready (serving.app).
 """
 
 from __future__ import annotations

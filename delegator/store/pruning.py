@@ -2,7 +2,7 @@
 
 The invariants: nothing goes that does not verify, so that pruning cannot wipe the traces of a change; the checkpoint
 is moved in the transaction that removes rows; the newest row of a chain always stays.
-Must not live here: when to prune (app, cli), how long rows are kept (config).
+Must not live here: when to prune (serving.app, cli), how long rows are kept (config).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What a process counted that is no more stays in the sums, so that no counter goes back.
 The invariant: a sample of the whole has the same name and labels as its parts.
-Must not live here: what is counted (metrics, vitals), asking the processes (workers).
+Must not live here: what is counted (metrics, vitals), asking the processes (serving.workers).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The invariant: it changes nothing and shows no secret and no service tag; whatever it is sent, devices are served on:
 it has its own small share of connections (net.lobby).
-Must not live here: what is ready or counted (app, metrics).
+Must not live here: what is ready or counted (serving.app, metrics).
 """
 
 from __future__ import annotations

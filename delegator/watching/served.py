@@ -5,7 +5,7 @@ were told `Unavailable` or `TryLater`, or were refused at the handshake with a c
 when, and what most were told. A device counts that proved its tag, and whose own registration says whose it is.
 The invariants: strangers and devices that nobody registered count for nothing; what one customer's devices are told
 never speaks for the others', see `judge`; memory is bounded; nothing here is waited for by a device.
-Must not live here: looking up whose a device is (view), the port (ops), adding up workers (workers).
+Must not live here: looking up whose a device is (view), the port (ops), adding up workers (serving.workers).
 """
 
 from __future__ import annotations

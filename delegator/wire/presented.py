@@ -4,7 +4,7 @@ OpenSSL never opens a file of ours: it would ask on the terminal for the pass ph
 for ever where nobody is.
 The invariants: whatever is not in order is a DelegatorError (CONFIGURATION) that names the file and the cause; a key
 that others can read is not used.
-Must not live here: contexts (tls), when files are read (parts).
+Must not live here: contexts (tls), when files are read (serving.parts).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 
 from delegator import config
 from delegator.errors import DelegatorError
-from delegator.parts import open_store_to_serve
 from delegator.sealing import create_key_file
+from delegator.serving.parts import open_store_to_serve
 from delegator.store import Store
 
 from .conftest import Console

@@ -9,7 +9,7 @@ import pytest
 
 from delegator.cli.checking import Finding, examine
 from delegator.errors import DelegatorError
-from delegator.parts import prepare
+from delegator.serving.parts import prepare
 from pki import Folder, keys
 from pki.authority import Authority
 from tests.test_unattended import World

@@ -52,7 +52,7 @@ def test_openssl_is_set_up_before_anything_loads_it(place: Path) -> None:
 
 def test_small_commands_do_not_wait_for_big_ones(place: Path) -> None:
     code = ("import sys; from delegator.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
-            "print([m for m in ('OpenSSL', 'pki.folder', 'delegator.provisioning.handshake', 'delegator.app')"
+            "print([m for m in ('OpenSSL', 'pki.folder', 'delegator.provisioning.handshake', 'delegator.serving.app')"
             " if m in sys.modules])")
     (place / "var").mkdir()
     process("config", "new-key", "var/sealing.key", cwd=place)

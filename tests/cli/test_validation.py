@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from delegator import validation
 from delegator.config import Settings, Source
 from delegator.delegate.settings import Settings as DelegateSettings
 from delegator.errors import DelegatorError
 from delegator.sealing import create_key_file
+from delegator.serving import validation
 from pki import Folder
 
 from .conftest import Console

@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from delegator.app import App
 from delegator.clockwork.clocks import SMALL, STOOD, Clock
+from delegator.serving.app import App
 
 ROOT = Path(__file__).parents[2]
 HOURS = 3600.0

@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from delegator import app
 from delegator.doors.calls import Call, operation
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Confirmation, Result
 from delegator.provisioning.handshake import Handshake
+from delegator.serving import app
 from delegator.wire import messages, soap
 from delegator.wire.http import HttpError, Request
 

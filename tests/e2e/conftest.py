@@ -32,8 +32,8 @@ from msgspec.structs import replace
 from delegator import config
 from delegator.clockwork.clocks import STOOD
 from delegator.model import Customer, Delegate, HostedCallback, Policy, Registration, Secret, SoapCallback
-from delegator.parts import open_settings_store
 from delegator.sealing import create_key_file
+from delegator.serving.parts import open_settings_store
 from delegator.store import Store
 from delegator.watching.finished import MOMENT
 from pki import Folder, Issued

@@ -124,7 +124,8 @@ class TestSettings:
         change(watched, ("json = true", "json = false"))
         assert watched.process is not None
         watched.process.send_signal(signal.SIGHUP)
-        assert wait_for(lambda: re.search(r"^\S+ info delegator.app .*settings changed: log.json$", watched.log, re.M))
+        assert wait_for(lambda: re.search(r"^\S+ info delegator.serving.app .*settings changed: log.json$", watched.log,
+                                          re.M))
 
     def test_what_needs_a_new_start_is_said_by_name_and_nothing_else_of_it_happens(self, watched: World) -> None:
         said = watched.start()

@@ -1,9 +1,10 @@
 """The whole of a delegator in one process: handler, use case, store, guard, alarm, audit, metrics; no socket, program.
 
-Everything between a request and its answer is the product's own, put together as delegator.app does it. Pretended are
-what a test must be able to say: the clock, which certificate a connection showed, the customers' servers, the DNS.
-The store is the real SQLite driver with the settings that devices are served with; its file lies on a file system of
-memory where there is one, so that a commit costs microseconds and nothing of its durability has to be switched off.
+Everything between a request and its answer is the product's own, put together as delegator.serving.app does it.
+Pretended are what a test must be able to say: the clock, which certificate a connection showed, the customers' servers,
+the DNS. The store is the real SQLite driver with the settings that devices are served with; its file lies on a file
+system of memory where there is one, so that a commit costs microseconds and nothing of its durability has to be
+switched off.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any, cast
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from delegator.app import operations
 from delegator.callbacks import Callbacks
 from delegator.callbacks.breaker import State
 from delegator.callbacks.guard import Guard, Limits
@@ -56,6 +56,7 @@ from delegator.provisioning.certifying import Enroller
 from delegator.provisioning.handshake import Handshake, Heard, Own
 from delegator.provisioning.telling import Teller
 from delegator.sealing import SealingKey
+from delegator.serving.app import operations
 from delegator.store import Store, open_store
 from delegator.store.inspection import Wanted
 from delegator.trail import Trail

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from delegator.duties import Duties
 from delegator.errors import DelegatorError, Kind
 from delegator.net.channel import Channel, joined
+from delegator.serving.duties import Duties
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_an_end_that_is_silent_or_gone_is_not_waited_for(ends: tuple[Chann
 
 async def test_a_worker_that_does_not_keep_house_tells_who_does_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often there is something to do: a handshake pays for looking at a flag."""
-    monkeypatch.setattr("delegator.duties.SOON", 0.02)
+    monkeypatch.setattr("delegator.serving.duties.SOON", 0.02)
     relayed, here = [], []
     duties = Duties(2, lambda: relayed.append(1))
     for _ in range(100):

@@ -142,7 +142,7 @@ def test_R_settings_without_the_extra_a_url_says_what_to_install():
     """asyncpg is looked for only where a URL is named; nothing else needs it."""
     code = ("import sys; sys.modules['asyncpg'] = None\n"
             "import asyncio; from delegator import config; from delegator.sealing import SealingKey\n"
-            "from delegator.store import open_named; import delegator.app, delegator.cli.checking\n"
+            "from delegator.store import open_named; import delegator.serving.app, delegator.cli.checking\n"
             "try: asyncio.run(open_named(config.Store(url='postgresql:///d'), SealingKey(b'k' * 32)))\n"
             "except Exception as error: print(type(error).__name__, error.kind.value, error.hint)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -16,8 +16,8 @@ from delegator import config
 from delegator.cli import checking
 from delegator.errors import DelegatorError
 from delegator.model.audited import Act
-from delegator.parts import open_store_to_serve
 from delegator.sealing import SealingKey, create_key_file
+from delegator.serving.parts import open_store_to_serve
 from delegator.store import Ask, Store, keyring, open_named
 from delegator.store.migrate import schema_files
 from delegator.store.transaction import Query

@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from delegator.crew import Hand
+from delegator.serving.crew import Hand
+from delegator.serving.workers import GLANCE
 from delegator.watching.metrics import Metrics
 from delegator.watching.readiness import PATIENCE, STORE
 from delegator.watching.view import Watching
-from delegator.workers import GLANCE
 
 from ..pretending import loop, pretend
 

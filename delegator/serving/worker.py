@@ -1,4 +1,5 @@
-"""One of several workers: `python -m delegator.worker FD`, started by the parent, which it hears at that descriptor.
+"""One of several workers: `python -m delegator.serving.worker FD`, started by the parent, which it hears at that
+descriptor.
 
 It is told its settings and which sockets it serves. From then on it is a delegator like any other, but for two things:
 it has no operators' port, as the parent has one for all, and it keeps house only when it is appointed.
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from pki import streams
 
 if TYPE_CHECKING:
-    from delegator.app import App
     from delegator.config import Settings
     from delegator.net.channel import Channel
+    from delegator.serving.app import App
 
 log = logging.getLogger(__name__)
 FAILED = 3
@@ -42,11 +43,11 @@ class Worker:
         return said
 
     async def _start(self, said: dict[str, Any]) -> None:
-        from delegator.app import App
         from delegator.clockwork import loop
-        from delegator.duties import Duties
         from delegator.net import systemd
         from delegator.net.company import Company
+        from delegator.serving.app import App
+        from delegator.serving.duties import Duties
         from delegator.watching import logs
 
         settings = _settings(said["settings"])

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from delegator import app as module
-from delegator.app import App
 from delegator.config import Settings
-from delegator.duties import Duties
 from delegator.errors import DelegatorError, Kind
+from delegator.serving import app as module
+from delegator.serving.app import App
+from delegator.serving.duties import Duties
 
 CHORES = ["lapsed claims", "offers", "imports", "audit"]
 
@@ -104,7 +104,7 @@ async def test_a_worker_that_is_appointed_begins_at_once(begun: list[asyncio.Tas
     assert there.done[:1] == ["lapsed claims"]
 
 
-PAGE = Path(__file__).parents[1] / "docs" / "watching.md"
+PAGE = Path(__file__).parents[2] / "docs" / "watching.md"
 
 
 def shown(app: App) -> dict[str, float]:

@@ -23,18 +23,18 @@ from typing import ClassVar
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 
-from delegator.app import READING, Listening, Reread
 from delegator.clockwork.rounds import Chore, Rota, Work, kept
 from delegator.config import Settings
-from delegator.crew import Hand, hired
 from delegator.doors.listening import STATUS, Life
 from delegator.errors import DelegatorError, Kind, words_of
 from delegator.net import company, systemd
 from delegator.net.aside import aside
 from delegator.net.listening import opened, place_of
 from delegator.net.systemd import Sockets
-from delegator.parts import open_store_to_serve, prepare
-from delegator.reloading import changed, in_effect
+from delegator.serving.app import READING, Listening, Reread
+from delegator.serving.crew import Hand, hired
+from delegator.serving.parts import open_store_to_serve, prepare
+from delegator.serving.reloading import changed, in_effect
 from delegator.watching import logs, ops
 from delegator.watching.merging import Family, Whole, counted, merged
 from delegator.watching.metrics import Metrics

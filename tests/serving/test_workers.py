@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from delegator.config import Settings
-from delegator.crew import NOTHING
 from delegator.net import systemd
-from delegator.workers import Workers
+from delegator.serving.crew import NOTHING
+from delegator.serving.workers import Workers
 
 
 class PretendHand:

@@ -103,7 +103,7 @@ class Hand:
 def _command() -> list[str]:
     """Found where we were found, and not in whatever folder we happen to stand."""
     alone = [] if sys.path and sys.path[0] == str(Path.cwd()) else ["-P"]
-    return [sys.executable, *alone, "-m", "delegator.worker"]
+    return [sys.executable, *alone, "-m", "delegator.serving.worker"]
 
 
 async def hired(number: int, given: Sequence[int], heard: Callable[[str], None]) -> Hand:

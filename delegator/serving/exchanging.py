@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from delegator.errors import DelegatorError
 from delegator.net.aside import aside
-from delegator.parts import (
+from delegator.serving.parts import (
     Clock,
     Parts,
     load_called_with,

@@ -27,8 +27,6 @@ from delegator.config import Settings
 from delegator.doors.calls import Operations, operation
 from delegator.doors.devices.soap import Server
 from delegator.doors.listening import STATUS, Files, Life
-from delegator.duties import Duties
-from delegator.exchanging import salvaged
 from delegator.model import AddressChange, Confirmation, CredentialRequest
 from delegator.model.places import authority
 from delegator.net import systemd
@@ -40,12 +38,14 @@ from delegator.net.stamps import require_answers, stamp_of
 from delegator.net.systemd import Sockets
 from delegator.notify import Notifier
 from delegator.notify.carriers import delegator_name
-from delegator.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
 from delegator.provisioning.alarm import Alarm
 from delegator.provisioning.certifying import Enroller
 from delegator.provisioning.handshake import Handshake, Heard, Own, Peer
 from delegator.provisioning.telling import Teller
-from delegator.reloading import changed, in_effect, lets_in, told
+from delegator.serving.duties import Duties
+from delegator.serving.exchanging import salvaged
+from delegator.serving.parts import Parts, Retired, open_store_to_serve, prepare, watched, withdrawing
+from delegator.serving.reloading import changed, in_effect, lets_in, told
 from delegator.trail import Trail
 from delegator.watching import logs
 from delegator.watching.auditor import Auditor

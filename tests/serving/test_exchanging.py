@@ -18,21 +18,21 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from delegator import exchanging, parts
-from delegator.app import App
 from delegator.config import Settings, Store
 from delegator.errors import DelegatorError
-from delegator.exchanging import salvaged
 from delegator.model import Customer, Notification, NotificationKind, NotificationState, Target
 from delegator.net.stamps import HANGS, stamp_of
-from delegator.parts import Parts, prepare, watched, withdrawing
+from delegator.serving import exchanging, parts
+from delegator.serving.app import App
+from delegator.serving.exchanging import salvaged
+from delegator.serving.parts import Parts, prepare, watched, withdrawing
 from pki import Folder, Refusal
 from pki import disk as pki_disk
 from pki.ledger import serial_text
 from pki.pair import Pair
 from pki.revocation import Reason, build_list
 
-from .test_unattended import READ, World
+from ..test_unattended import READ, World
 
 
 def now() -> datetime:
@@ -243,7 +243,7 @@ async def test_b_a_reload_that_hangs_keeps_nobody_from_the_end(shop: Shop, monke
     free = threading.Event()
     began = time.monotonic()
     async with serving(shop) as app:
-        monkeypatch.setattr("delegator.app.prepare", lambda *_: free.wait())
+        monkeypatch.setattr("delegator.serving.app.prepare", lambda *_: free.wait())
         app.reload()
         await asyncio.sleep(0.05)
     free.set()
@@ -309,10 +309,10 @@ class Disk:
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    for name in ("delegator.exchanging.BRIEFLY", "delegator.net.stamps.BRIEFLY"):
+    for name in ("delegator.serving.exchanging.BRIEFLY", "delegator.net.stamps.BRIEFLY"):
         monkeypatch.setattr(name, 0.5)
     monkeypatch.setattr("delegator.net.aside.PATIENCE", 1.0)
-    monkeypatch.setattr("delegator.app.HOUSEKEEPING", 0.05)
+    monkeypatch.setattr("delegator.serving.app.HOUSEKEEPING", 0.05)
     made = Disk(monkeypatch)
     yield made
     made.well.set()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from delegator.config import Limits, Server, Settings
-from delegator.reloading import EFFECTS, Effect, changed, effect, in_effect, lets_in
+from delegator.serving.reloading import EFFECTS, Effect, changed, effect, in_effect, lets_in
 from pki import Folder
 from pki.revocation import Reason
 from pki.trust import TrustStore
@@ -29,7 +29,7 @@ def test_the_table_knows_nothing_else() -> None:
 
 
 def test_the_manual_names_what_waits_for_a_start() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "operators.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "operators.md").read_text(encoding="utf-8")
     section = text.split("\n## Reloading\n")[1].split("\n## ")[0]
     (sentence,) = re.findall(r"\n(`\[server\].*?) take effect at the next start", section, re.DOTALL)
     assert sentence == "`[server] host`, `port` and `workers` and everything in `[store]`"
