@@ -1,7 +1,7 @@
 """`delegator audit`: who did what, when, from where, how it ended and why; and whether that is still as it was written.
 
 The invariant: what is shown is what stands in the audit, and there is no secret in it.
-Must not live here: checking (store.verification), writing files (exporting).
+Must not live here: checking (store.audit.verification), writing files (exporting).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from delegator.desk import audited, forms, shapes
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 from delegator.model.audited import Act, Record
 from delegator.store import Store
-from delegator.store.inspection import Wanted
-from delegator.store.verification import Finding, Known, Verification, Wrong
+from delegator.store.audit.inspection import Wanted
+from delegator.store.audit.verification import Finding, Known, Verification, Wrong
 from delegator.trail import from_kept, tell
 
 F = TypeVar("F", bound=Callable[..., Any])

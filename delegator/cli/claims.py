@@ -20,7 +20,7 @@ from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import ClaimState
 from delegator.model.audited import Act
 from delegator.store import Store
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 
 _COLUMNS = ("claim_id", "service_tag", "customer", "delegate", "state", "attempt", "asked_at", "peer")
 

@@ -1,7 +1,7 @@
 """Words by which people name rows of the audit, and how old they may be. Each function takes a word and returns a
 value, or raises ValueError.
 
-Must not live here: forms of everything else (forms), reading the audit (store.auditing).
+Must not live here: forms of everything else (forms), reading the audit (store.audit.verbs).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from delegator.store.verification import Known
+    from delegator.store.audit.verification import Known
 
 _HEAD = re.compile(r"(?P<chain>[^:\s]{1,200}):(?P<number>\d{1,18}):(?P<hash>[0-9a-f]{64})", re.ASCII)
 _ROW = re.compile(r"((?P<chain>[^:\s]{1,200}):)?(?P<number>\d{1,18})", re.ASCII)
@@ -20,8 +20,8 @@ _AGE = re.compile(r"(\d{1,5})d", re.ASCII)
 
 def head(text: str) -> Known:
     """CHAIN:NUMBER:HASH, as `verify` and the log tell it."""
-    from delegator.store.chain import Head
-    from delegator.store.verification import Known
+    from delegator.store.audit.chain import Head
+    from delegator.store.audit.verification import Known
 
     found = _HEAD.fullmatch(text)
     if found is None:

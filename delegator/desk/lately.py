@@ -14,7 +14,7 @@ from datetime import datetime
 
 from delegator.model.audited import Act, Record
 from delegator.store import Store
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.trail import CALLBACK_FAILED, Step
 
 _ROWS = 50

@@ -1,7 +1,7 @@
 """What the audit keeps of each act: who (`By`), what, when, from where, how it ended and why.
 
 The invariant: no secret is in an entry; `detail` holds plain JSON values.
-Must not live here: the chain that makes a change visible (store.audit).
+Must not live here: the chain that makes a change visible (store.audit.ledger).
 """
 
 from __future__ import annotations

@@ -46,13 +46,14 @@ from delegator.store import (
     rows,
     stand_ins,
 )
-from delegator.store.audit import kept
-from delegator.store.auditing import Auditing
+from delegator.store.audit.ledger import kept
+from delegator.store.audit.verbs import Auditing
 from delegator.store.changing import Changing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of
 from delegator.store.common import Common
 from delegator.store.contested import Contests
 from delegator.store.copies import Tables
+from delegator.store.driver import OLD, Driver
 from delegator.store.enrolled import Enrolments
 from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
@@ -67,7 +68,6 @@ from delegator.store.ownership import Ownership
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
-from delegator.store.running import OLD, Driver
 from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements

@@ -15,7 +15,7 @@ import msgspec
 
 from delegator.model.audited import Act, By, Entry
 from delegator.sealing import SealingKey
-from delegator.store.audit import append
+from delegator.store.audit.ledger import append
 from delegator.store.transaction import Query, Row, Transaction, Value
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from delegator.model import Customer, Delegate, Policy, Rule
 from delegator.model.audited import Act, By
 from delegator.sealing import SealingKey
 from delegator.store import administration, registry, rows
-from delegator.store.running import Running
+from delegator.store.driver import Running
 from delegator.store.transaction import Query, Row, Transaction, Work
 
 T = TypeVar("T", Customer, Delegate, Policy, Rule)

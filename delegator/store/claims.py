@@ -21,7 +21,8 @@ from delegator.model.audited import Act, By, Entry
 from delegator.model.lifecycle import TABLE, Event, as_set, as_where
 from delegator.model.word import Word
 from delegator.policy import Applied, Reason, Why, over_limits, paced
-from delegator.store import audit, boards, enrolled, holders, paces
+from delegator.store import boards, enrolled, holders, paces
+from delegator.store.audit import ledger
 from delegator.store.contention import contended
 from delegator.store.devices import still_owned, take_tag
 from delegator.store.moments import milliseconds, moment
@@ -207,7 +208,7 @@ def note(event: Event, claim: Claim, at: datetime, by: By, trail: Tell | None = 
         detail["callback"] = claim.callback and claim.callback.value
     if trail is not None:
         detail["trail"] = trail()
-    return audit.append(Entry(
+    return ledger.append(Entry(
         TABLE[event].act, at, by.actor, service_tag=claim.service_tag, customer=claim.customer,
         delegate=claim.delegate, claim_id=claim.claim_id, peer=by.peer,
         reasons=() if by.because is None else (by.because,), detail=detail))

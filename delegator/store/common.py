@@ -11,7 +11,7 @@ from delegator.model import Customer, Delegate, Policy, Rule
 from delegator.routing import directory
 from delegator.sealing import SealingKey
 from delegator.store import registry, rows
-from delegator.store.audit import Kept
+from delegator.store.audit.ledger import Kept
 from delegator.store.copies import Copies, Tables
 
 

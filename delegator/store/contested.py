@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from delegator.model import IdentityKind, Message, Notice, Telling
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
-from delegator.store import audit
+from delegator.store.audit import ledger
+from delegator.store.driver import Running
 from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, moment
 from delegator.store.outbox import DAY, put, told_since
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
 KEPT = 90
@@ -58,7 +58,7 @@ def _count(contest: Contest) -> Transaction[bool]:
 
 
 def _note(contest: Contest) -> Transaction[None]:
-    return audit.append(Entry(
+    return ledger.append(Entry(
         Act.CLAIM_CONTESTED, contest.at, "device", "NotEntitled", contest.service_tag, contest.customer,
         contest.delegate, contest.claim_id, contest.peer,
         (f"somebody else asked for it, showing {contest.identity.value} certificate",),

@@ -15,9 +15,9 @@ from datetime import datetime
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model.audited import Act, By, Entry
 from delegator.model.enrolled import Enrolled
-from delegator.store import audit
+from delegator.store.audit import ledger
+from delegator.store.driver import Running
 from delegator.store.moments import milliseconds, moment, moment_if_any
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
 _KEPT = ("serial, service_tag, key_fingerprint, claim_id, binding, certificate, issued_at, not_after, used_at, "
@@ -69,7 +69,7 @@ def enrol(made: Enrolled) -> Transaction[Enrolled]:
         (made.serial, made.service_tag, made.key_fingerprint, made.claim_id, made.binding, made.certificate,
          milliseconds(made.issued_at), milliseconds(made.not_after)))
     customer, delegate, peer = (None if value is None else str(value) for value in held[0])
-    yield from audit.append(Entry(
+    yield from ledger.append(Entry(
         Act.ENROLMENT_ISSUED, made.issued_at, "device", service_tag=made.service_tag, customer=customer,
         delegate=delegate, claim_id=made.claim_id, peer=peer, detail=_said(made)))
     return made
@@ -130,7 +130,7 @@ def _must_stand(tag: str) -> Transaction[Enrolled]:
 
 
 def _note(act: Act, one: Enrolled, now: int, by: By, reason: str) -> Transaction[None]:
-    return audit.append(Entry(act, moment(now), by.actor, service_tag=one.service_tag, claim_id=one.claim_id,
+    return ledger.append(Entry(act, moment(now), by.actor, service_tag=one.service_tag, claim_id=one.claim_id,
                               peer=by.peer, reasons=(reason,), detail={**_said(one), **by.detail}))
 
 

@@ -16,13 +16,14 @@ from msgspec.structs import replace as replaced
 
 from delegator.model import Claim, Registration
 from delegator.model.audited import Act, By, Entry
-from delegator.store import audit, claims, devices, imports, orders
+from delegator.store import claims, devices, imports, orders
+from delegator.store.audit import ledger
 from delegator.store.bulk import listed
 from delegator.store.devices import names_of, only
+from delegator.store.driver import Running
 from delegator.store.importing import How, Imported, Importer, Stage
 from delegator.store.moments import milliseconds
 from delegator.store.rows import REGISTRATION, registration_of
-from delegator.store.running import Running
 from delegator.store.spool import Spool
 from delegator.store.transaction import Query, Row, Transaction
 
@@ -128,7 +129,7 @@ class Fleet:
             if (yield from devices.add_device(one, replace)):
                 added.append(one)
         if added:
-            yield from audit.append(_entry(Act.DEVICES_ADDED, at, self._by, added))
+            yield from ledger.append(_entry(Act.DEVICES_ADDED, at, self._by, added))
         for one in added if seen is not None else ():
             assert seen is not None
             seen((yield from devices.settled(names_of(one)))[0])
@@ -179,7 +180,7 @@ class Fleet:
         fields = [name for name in _TOLD if getattr(before.itself, name) != getattr(after.itself, name)]
         if fields:
             entry = _entry(Act.DEVICE_CHANGED, at, self._by, [after])
-            yield from audit.append(replaced(entry, detail={**entry.detail, "fields": fields}))
+            yield from ledger.append(replaced(entry, detail={**entry.detail, "fields": fields}))
         seen(before, after)
         return before, after
 
@@ -192,7 +193,7 @@ class Fleet:
     def _remove(self, one: Registration, at: datetime,
                 seen: Callable[[Registration], None]) -> Transaction[Claim | None]:
         seen((yield from devices.remove_device(one)))
-        yield from audit.append(_entry(Act.DEVICE_REMOVED, at, self._by, [one]))
+        yield from ledger.append(_entry(Act.DEVICE_REMOVED, at, self._by, [one]))
         rows = () if one.service_tag is None else (yield claims.live_of(one.service_tag))
         return claims.claim_of(rows[0]) if rows else None
 

@@ -20,13 +20,14 @@ import msgspec
 from delegator.errors import DelegatorError, Kind, Owned
 from delegator.model import Registration
 from delegator.model.audited import Act, By, Entry
-from delegator.store import audit, imports
+from delegator.store import imports
+from delegator.store.audit import ledger
 from delegator.store.bulk import listed
 from delegator.store.devices import amended, obstacle, same, sold_orders
+from delegator.store.driver import Running
 from delegator.store.imports import Slot
 from delegator.store.moments import milliseconds
 from delegator.store.rows import REGISTRATION, registration_of
-from delegator.store.running import Running
 from delegator.store.spool import Counts, Refused, Said, Spool
 from delegator.store.transaction import Query, Row, Transaction
 
@@ -111,7 +112,7 @@ class Importer:
         if kept and (counts.new or counts.changed):
             await self._write(spool, counts, how)
         elif kept:
-            await self._driver.run(lambda: audit.append(self._entry(counts, how)))
+            await self._driver.run(lambda: ledger.append(self._entry(counts, how)))
         return Imported(counts, kept)
 
     def _ms(self) -> int:
@@ -260,7 +261,7 @@ class Importer:
 
     def _shown(self, slot: Slot, counts: Counts, how: How) -> Transaction[None]:
         yield from imports.show(slot, self._ms())
-        yield from audit.append(self._entry(counts, how))
+        yield from ledger.append(self._entry(counts, how))
 
     def _entry(self, counts: Counts, how: How) -> Entry:
         return Entry(Act.DEVICES_IMPORTED, self._now(), self._by.actor, peer=self._by.peer, detail={

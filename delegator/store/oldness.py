@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from delegator.store.running import OLD
+from delegator.store.driver import OLD
 
 TURNS = 3
 

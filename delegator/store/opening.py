@@ -10,10 +10,10 @@ from __future__ import annotations
 from delegator.clockwork.deadline import deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store import claims
-from delegator.store.audit import Kept
+from delegator.store.audit.ledger import Kept
 from delegator.store.claims import Ask, Opened
+from delegator.store.driver import OLD
 from delegator.store.footing import look
-from delegator.store.running import OLD
 from delegator.store.transaction import Work
 
 

@@ -18,11 +18,11 @@ from msgspec.structs import replace as changed_entry
 from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Order
 from delegator.model.audited import Act, By, Entry
-from delegator.store import audit
+from delegator.store.audit import ledger
 from delegator.store.bulk import insert, listed
 from delegator.store.devices import no_such_delegate
+from delegator.store.driver import Running
 from delegator.store.registry import must_exist
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
 COLUMNS = "order_number, customer, delegate"
@@ -84,7 +84,7 @@ def add(order: Order, replace: bool, at: datetime, by: By,
             raise error
     yield from _write(order)
     act = Act.ORDER_CHANGED if known else Act.ORDER_ADDED
-    yield from audit.append(Entry(act, at, by.actor, customer=order.customer, delegate=order.delegate, peer=by.peer,
+    yield from ledger.append(Entry(act, at, by.actor, customer=order.customer, delegate=order.delegate, peer=by.peer,
                                   detail={"order": order.number}))
     return True
 
@@ -107,7 +107,7 @@ def change(number: str, delegate: str | None, at: datetime, by: By,
     seen(before, after, (yield from _given(number)))
     if after != before:
         yield from _write(after)
-        yield from audit.append(Entry(Act.ORDER_CHANGED, at, by.actor, customer=after.customer, delegate=delegate,
+        yield from ledger.append(Entry(Act.ORDER_CHANGED, at, by.actor, customer=after.customer, delegate=delegate,
                                       peer=by.peer, detail={"order": number, "fields": ["delegate"]}))
     return before, after
 
@@ -167,7 +167,7 @@ def import_all(orders: Sequence[Order], entry: Entry, replace: bool, keep: Keep,
         for order in changed:
             yield from _write(order)
         counts = {"new": len(new), "changed": len(changed), "unchanged": assigned.unchanged, "refused": len(refused)}
-        yield from audit.append(changed_entry(entry, detail={**entry.detail, **counts}))
+        yield from ledger.append(changed_entry(entry, detail={**entry.detail, **counts}))
     return assigned
 
 
@@ -183,7 +183,7 @@ def remove(number: str, at: datetime, by: By) -> Transaction[None]:
     rows = yield Query("DELETE FROM orders WHERE order_number = $1 RETURNING customer", (number,))
     if not rows:
         raise no_such_order(number)
-    yield from audit.append(Entry(Act.ORDER_REMOVED, at, by.actor, customer=str(rows[0][0]), peer=by.peer,
+    yield from ledger.append(Entry(Act.ORDER_REMOVED, at, by.actor, customer=str(rows[0][0]), peer=by.peer,
                                   detail={"order": number}))
 
 

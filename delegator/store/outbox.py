@@ -19,10 +19,10 @@ from delegator.model import MAIL_ADDRESS, Message, Notification, NotificationKin
 from delegator.model.audited import Act, By, Entry
 from delegator.model.notified import MAIL_TO
 from delegator.store import outbox_before
-from delegator.store.audit import append
+from delegator.store.audit.ledger import append
+from delegator.store.driver import Running
 from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, milliseconds_of, moment, moment_if_any
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction, Twin, rows_alone
 
 COLUMNS = ("number, message_id, event, recipient, carrier, subject, body, customer, created_at, give_up_at, attempts, "

@@ -21,14 +21,15 @@ from delegator.model.audited import Act, By, Entry, Record
 from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Board, Transfer, TransferState
 from delegator.signing import fingerprint
-from delegator.store import audit, boards, claims, devices, enrolled, inspection, transfers
+from delegator.store import boards, claims, devices, enrolled, transfers
+from delegator.store.audit import inspection, ledger
+from delegator.store.audit.inspection import Wanted
+from delegator.store.driver import Running
 from delegator.store.filters import chosen
 from delegator.store.footing import look
-from delegator.store.inspection import Wanted
 from delegator.store.moments import milliseconds, moment
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Transaction
 from delegator.store.transfers import Side, Step
 
@@ -58,7 +59,7 @@ def give_back(name: str, order: str, now: int, by: By) -> Transaction[Registrati
         replace(device, customer=None, delegate=None, order=order, by_order=False), device)
     released = [] if device.service_tag is None else (
         yield from claims.release(device.service_tag, now, by, Event.RETURNED))
-    yield from audit.append(Entry(
+    yield from ledger.append(Entry(
         Act.DEVICE_RETURNED, moment(now), by.actor, service_tag=device.service_tag, customer=device.customer,
         peer=by.peer, reasons=_reasons(by),
         detail={"device": devices.label(device), "order": order, "order_before": device.order,
@@ -91,7 +92,7 @@ def repair(tag: str, key: str | None, until: int | None, now: int, by: By) -> Tr
     if (yield from enrolled.standing(tag)) is not None:
         yield from enrolled.forget(tag, REPLACED, now, by)
     known = [boards.board_of(row) for row in (yield boards.of_tag(tag))]
-    yield from audit.append(Entry(
+    yield from ledger.append(Entry(
         Act.DEVICE_REPAIRED, moment(now), by.actor, service_tag=tag,
         customer=registered[0].customer if registered else None, peer=by.peer,
         reasons=_reasons(by), detail={
@@ -117,7 +118,7 @@ def set_key(customer: str, public_key: str | None, now: int, by: By) -> Transact
     else:
         yield Query("INSERT INTO customer_keys (customer, public_key, since) VALUES ($1, $2, $3) "
                     "ON CONFLICT (customer) DO UPDATE SET public_key = $2, since = $3", (customer, public_key, now))
-    yield from audit.append(Entry(
+    yield from ledger.append(Entry(
         Act.CUSTOMER_SIGNING_KEY, moment(now), by.actor, customer=customer, peer=by.peer,
         detail={"key": None if public_key is None else fingerprint(public_key)}))
     return str(before[0][0]) if before else None

@@ -20,11 +20,11 @@ from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import CallbackWay
 from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Month, Plan
-from delegator.store.audit import append
+from delegator.store.audit.ledger import append
+from delegator.store.driver import Running
 from delegator.store.filters import chosen
 from delegator.store.footing import look
 from delegator.store.registry import must_exist
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
 _COLUMNS = "name, version, since, currency, included, price, prices, base_fee"

@@ -25,12 +25,12 @@ from delegator.clockwork.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import split
 from delegator.store.connecting import Server, connect, reach, writer_at
+from delegator.store.driver import BRISK
 from delegator.store.fencing import Fence
 from delegator.store.grouping import Groups
 from delegator.store.needs import EVERYTHING, MIGRATING, Near, Needs, needs_of
 from delegator.store.patience import FOREIGN, Doubt, Late, Patience
 from delegator.store.pool import Lane, Pool
-from delegator.store.running import BRISK
 from delegator.store.scouting import Scout
 from delegator.store.slowness import Slowness
 from delegator.store.transaction import Commits, Counted, Query, Row, Rows, Scope, Transaction, Work, in_postgres

@@ -5,7 +5,7 @@ time, each page looked up among the claims. So whatever time or customer either 
 a page is all that memory holds. Statements are compared too: with their own lines, and with their row of audit.
 The invariants: nothing is changed; an event that is older than what is left of the audit is told as not provable, not
 as wrong.
-Must not live here: whether the audit itself is as it was written (store.verification).
+Must not live here: whether the audit itself is as it was written (store.audit.verification).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import msgspec
 from delegator.billing import digest
 from delegator.model.audited import Act, Record
 from delegator.model.billed import Period, Statement
+from delegator.store.audit.inspection import COLUMNS, Wanted, page_of, record_of
 from delegator.store.bulk import listed
-from delegator.store.inspection import COLUMNS, Wanted, page_of, record_of
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row
 from delegator.store.usage import PAGE, Event, Usage, fits

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from delegator.sealing import SealingKey
-from delegator.store.audit import Ledger
+from delegator.store.audit.ledger import Ledger
 from delegator.store.migrate import APPLIED, schema_files, still_missing
 from delegator.store.soundness import require_sound
 from delegator.store.sqlite import unusable

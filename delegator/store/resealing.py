@@ -17,7 +17,7 @@ import msgspec
 
 from delegator.errors import DelegatorError
 from delegator.sealing import ID_BYTES, SealingKey, id_of
-from delegator.store.running import Running
+from delegator.store.driver import Running
 from delegator.store.transaction import Query, Row, Transaction, Value, rows_alone
 
 PAGE = 200

@@ -27,10 +27,10 @@ from delegator.clockwork.deadline import Within, deadline
 from delegator.errors import DelegatorError, Kind
 from delegator.store.bulk import statements
 from delegator.store.checkpoints import KEPT
+from delegator.store.driver import BRISK, OLD
 from delegator.store.keeping import Keeping
 from delegator.store.line import Asked, Line
 from delegator.store.reading import Reader, is_busy, numbered, unavailable, words
-from delegator.store.running import BRISK, OLD
 from delegator.store.slowness import Slowness
 from delegator.store.soundness import RESTORE, is_broken
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work

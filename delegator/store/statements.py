@@ -16,11 +16,11 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Count, Line, Month, Period, Statement
 from delegator.store import plans
-from delegator.store.audit import append
+from delegator.store.audit.ledger import append
 from delegator.store.bulk import insert
+from delegator.store.driver import Running
 from delegator.store.footing import look
 from delegator.store.moments import milliseconds, moment
-from delegator.store.running import Running
 from delegator.store.transaction import Query, Row, Transaction
 
 GRACE = timedelta(hours=1)

@@ -22,7 +22,8 @@ from delegator.model.audited import By, Entry
 from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Transfer, TransferState
 from delegator.signing import Sign, Signed, checked, statement
-from delegator.store import audit, devices
+from delegator.store import devices
+from delegator.store.audit import ledger
 from delegator.store.claims import release
 from delegator.store.moments import milliseconds, moment
 from delegator.store.registry import must_exist
@@ -265,13 +266,13 @@ def _write_end(offered: Transfer, to: TransferState, now: int, by: By,
     yield Query("UPDATE transfers SET state = $2, ended_at = $3 WHERE transfer_id = $1 AND state = 'offered'",
                 (offered.transfer_id, to.value, now))
     ended = replace(offered, state=to, ended_at=moment(now))
-    yield from audit.append(_entry(ended, by, now, signed))
+    yield from ledger.append(_entry(ended, by, now, signed))
     return ended
 
 
 def _note(made: Transfer, step: Step) -> Transaction[None]:
     signed = yield from _signature(made, TransferState.OFFERED, step)
-    yield from audit.append(_entry(made, step.by, step.now, _as_detail(signed)))
+    yield from ledger.append(_entry(made, step.by, step.now, _as_detail(signed)))
 
 
 def _entry(transfer: Transfer, by: By, now: int, signed: Mapping[str, object]) -> Entry:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from delegator.errors import CROWDED, DelegatorError, Kind
-from delegator.store.running import OLD
+from delegator.store.driver import OLD
 
 
 class TooMany(Exception):

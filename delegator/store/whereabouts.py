@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store.chain import Head, head_of
+from delegator.store.audit.chain import Head, head_of
 from delegator.store.reading import is_busy
 from delegator.store.soundness import RESTORE, is_broken
 

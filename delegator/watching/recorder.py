@@ -5,7 +5,7 @@ here in memory and written within about a second, many in one transaction: no de
 within a window is one row at once and one more at the window's end with how often it came; a crash loses at most that
 count. Rows that strangers can cause are limited to so many a minute, past which they are only counted, by outcome.
 The invariants: memory is bounded whatever peers do; what could not be kept is itself counted and written.
-Must not live here: claims' rows (store.claims), chaining (store.audit).
+Must not live here: claims' rows (store.claims), chaining (store.audit.ledger).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import pytest
 
 from delegator.cli import operator
 from delegator.model.audited import Act, Entry
-from delegator.store import Store, audit
+from delegator.store import Store
+from delegator.store.audit import ledger as audit
 from delegator.store.transaction import Transaction
 
 from .conftest import Console, process

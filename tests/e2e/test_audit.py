@@ -25,7 +25,7 @@ import pytest
 from delegator import config
 from delegator.sealing import read_key_file
 from delegator.store import Store
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from pki import Folder
 
 from ..mailserver import PASSWORD, USER, mail_server
@@ -162,7 +162,7 @@ def test_A11_an_old_row_goes_by_itself_and_the_chain_stays_verifiable(world: Wor
         from datetime import UTC, datetime
 
         from delegator.model.audited import Act, Entry
-        from delegator.store import audit
+        from delegator.store.audit import ledger as audit
         ledger = store._driver.ledger.beside("old")
 
         def work() -> Any:

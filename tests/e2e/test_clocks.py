@@ -95,7 +95,7 @@ def claims(world: World) -> list[Claim]:
 
 def acts(world: World) -> list[str]:
     """What is in the audit, oldest first."""
-    from delegator.store.inspection import Wanted
+    from delegator.store.audit.inspection import Wanted
     rows = world.store(lambda store: store.audit.list(Wanted(), 1000))
     return [row.entry.act.value for row in reversed(rows)]
 

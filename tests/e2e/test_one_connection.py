@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from delegator.model import ClaimState
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 
 from .conftest import World, confirmation
 from .operating import wait_for

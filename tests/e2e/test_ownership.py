@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from delegator.model import ClaimState, Customer, Delegate, IdentityRule, Policy, Registration
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from pki import Folder, Issued
 
 from ..clock import today

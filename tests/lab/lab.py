@@ -58,7 +58,7 @@ from delegator.provisioning.telling import Teller
 from delegator.sealing import SealingKey
 from delegator.serving.app import operations
 from delegator.store import Store, open_store
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.trail import Trail
 from delegator.watching import logs
 from delegator.watching.auditor import Auditor

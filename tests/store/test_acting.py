@@ -18,9 +18,9 @@ from delegator.model.audited import Act, By
 from delegator.model.billed import Month, Plan
 from delegator.sealing import SealingKey
 from delegator.store import Store
+from delegator.store.audit.inspection import Wanted
 from delegator.store.changing import CUSTOMER
 from delegator.store.importing import How
-from delegator.store.inspection import Wanted
 from delegator.store.spool import Said, Spool
 
 from ..clock import today

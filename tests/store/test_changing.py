@@ -12,8 +12,8 @@ from delegator.errors import DelegatorError, Kind, Missing
 from delegator.model import Customer, Order, Policy, Registration, Rule
 from delegator.model.audited import Act, Entry
 from delegator.routing import NOBODY
+from delegator.store.audit.inspection import Wanted
 from delegator.store.changing import CUSTOMER, DELEGATE, NOUNS, POLICY, RULE
-from delegator.store.inspection import Wanted
 
 from ..clock import today
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from delegator.model import ClaimState, Customer, Policy, Registration, Result
 from delegator.model.owned import TransferState
 from delegator.store import Answered, Outcome
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.store.transfers import Side
 
 from ..clock import today

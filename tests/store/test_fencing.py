@@ -9,10 +9,10 @@ import json
 import pytest
 
 from delegator.errors import DelegatorError, Kind
-from delegator.store.chain import Head
+from delegator.store.audit.chain import Head
+from delegator.store.audit.witness import Receded, require_onward
 from delegator.store.fencing import Fence, Seen, Stale, Writer, chosen, refused
 from delegator.store.scouting import Scout, verdict
-from delegator.store.witness import Receded, require_onward
 
 OLD, NEW = Writer("c", 1, 5, 100), Writer("c", 2, 5, 200)
 TWIN, OTHER, MADE_ANEW = NEW._replace(began=300), Writer("d", 9, 5, 400), NEW._replace(database=6)

@@ -14,7 +14,7 @@ from delegator.errors import DelegatorError
 from delegator.model import ClaimState, Result
 from delegator.model.lifecycle import LIVE, TABLE, Event, changes
 from delegator.store import boards, claims, confirming
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.store.transaction import Query
 from scripts import claims_page
 
@@ -67,7 +67,7 @@ async def test_A4_a_change_that_is_not_in_the_table_is_refused_by_the_database(s
 
 def test_A4_no_statement_of_the_store_sets_a_state_by_itself() -> None:
     """Each UPDATE that sets one takes it from the table: no literal stands in any of them."""
-    for path in sorted((ROOT / "delegator" / "store").glob("*.py")):
+    for path in sorted((ROOT / "delegator" / "store").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not re.search(r"UPDATE claims\b.*\bSET\b[^W]*\bstate\s*=", node.value), path

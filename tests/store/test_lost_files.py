@@ -20,7 +20,7 @@ import pytest
 from delegator.errors import DelegatorError, Kind
 from delegator.store import Outcome, backup, open_store
 from delegator.store import keeping as keeping_room
-from delegator.store.chain import Head
+from delegator.store.audit.chain import Head
 from delegator.store.whereabouts import NOTHING, End, File, Files, elsewhere, meddled, receded, torn
 
 LOG, INDEX = "-wal", "-shm"

@@ -9,7 +9,7 @@ from delegator.model import ClaimState, Order, Registration, Result
 from delegator.model.owned import Standing
 from delegator.policy import Why
 from delegator.store import Outcome
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 
 from ..clock import today
 

@@ -20,8 +20,9 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import ClaimState, Customer, IdentityKind, Policy, Result
 from delegator.model.audited import Act, Entry
 from delegator.model.enrolled import Contest
-from delegator.store import Outcome, audit, holders, open_named
-from delegator.store.inspection import Wanted
+from delegator.store import Outcome, holders, open_named
+from delegator.store.audit import ledger
+from delegator.store.audit.inspection import Wanted
 from delegator.store.transaction import Query, rows_alone
 
 from ..clock import today
@@ -274,7 +275,7 @@ async def test_A6_pruning_and_noting_who_asked_for_anothers_tag_wait_for_no_devi
 
     def rows():
         for minute in range(9):
-            yield from audit.append(Entry(Act.HANDSHAKE, at(minute), "device"))
+            yield from ledger.append(Entry(Act.HANDSHAKE, at(minute), "device"))
     await store._driver.driver.run(lambda: old.kept(rows(), store._driver.driver.turn))
     held, go_on = asyncio.Event(), asyncio.Event()
 

@@ -13,9 +13,9 @@ import pytest
 from delegator.model import NotificationKind, Policy, Result, Telling
 from delegator.model.audited import Act
 from delegator.store import Outcome
+from delegator.store.audit.inspection import Wanted
 from delegator.store.connecting import connect as connected
 from delegator.store.connecting import server_of
-from delegator.store.inspection import Wanted
 from delegator.store.transaction import Query
 
 from .crowding import MANY, asking, begun, driver_of, findings, opening_on, together

@@ -13,7 +13,7 @@ from delegator.billing import corrections, digest
 from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackWay
 from delegator.model.billed import Count, Month, Plan
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.store.reconciling import Verdict
 from delegator.store.statements import GRACE
 from delegator.store.transaction import Query

@@ -15,7 +15,7 @@ from delegator.model.owned import TransferState
 from delegator.policy import Why
 from delegator.signing import Signed
 from delegator.store import Outcome
-from delegator.store.inspection import Wanted
+from delegator.store.audit.inspection import Wanted
 from delegator.store.transfers import Side, stated
 
 from ..clock import today

@@ -16,8 +16,9 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackWay, ClaimState, Result
 from delegator.model.audited import Act, Entry, Record
 from delegator.model.billed import Count, Month, Period
-from delegator.store import Answered, Outcome, audit, issuing, milliseconds
-from delegator.store.inspection import Wanted
+from delegator.store import Answered, Outcome, issuing, milliseconds
+from delegator.store.audit import ledger
+from delegator.store.audit.inspection import Wanted
 from delegator.store.reconciling import Reconciliation, Verdict, What
 from delegator.store.transaction import Query
 
@@ -344,7 +345,7 @@ def planted(claim_id: str, tag: str, customer: str, issued_at: int, asked_at: in
 
 def told(claim_id: str, when: datetime, customer: str = "acme", callback: str = "soap"):
     """A row of audit that tells of an event."""
-    return audit.append(Entry(Act.CLAIM_ISSUED, when, "device", customer=customer, delegate="acme-1",
+    return ledger.append(Entry(Act.CLAIM_ISSUED, when, "device", customer=customer, delegate="acme-1",
                               claim_id=claim_id, detail={"callback": callback}))
 
 

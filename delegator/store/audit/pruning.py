@@ -14,12 +14,12 @@ import msgspec
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, By, Entry
-from delegator.store.audit import append, heads_of_all
-from delegator.store.chain import START, Head, Link, hash_of, head_of, same, seal_of
-from delegator.store.inspection import rows_after
+from delegator.store.audit.chain import START, Head, Link, hash_of, head_of, same, seal_of
+from delegator.store.audit.inspection import rows_after
+from delegator.store.audit.ledger import append, heads_of_all
+from delegator.store.audit.verification import Read
 from delegator.store.moments import milliseconds
 from delegator.store.transaction import Query, Transaction
-from delegator.store.verification import Read
 
 AT_ONCE = 250
 """Rows checked, or removed, in one go: a running delegator does this too, and no device shall wait for it."""

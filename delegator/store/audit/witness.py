@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 from delegator.clockwork.rounds import guarded, kept
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Claim
-from delegator.store.chain import Head, head_of
+from delegator.store.audit.chain import Head, head_of
 from delegator.store.transaction import Query
 
 if TYPE_CHECKING:
-    from delegator.store import Driver
-    from delegator.store.audit import Ledger
+    from delegator.store.audit.ledger import Ledger
+    from delegator.store.driver import Driver
 
 log = logging.getLogger(__name__)
 LOOK = 2.0

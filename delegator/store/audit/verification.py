@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from delegator.model.audited import Act
-from delegator.store.chain import START, Head, Link, hash_of, head_of, same, seal_of
-from delegator.store.inspection import COLUMNS, rows_after
+from delegator.store.audit.chain import START, Head, Link, hash_of, head_of, same, seal_of
+from delegator.store.audit.inspection import COLUMNS, rows_after
 from delegator.store.transaction import Query, Row
 
 PAGE = 2000

@@ -1,7 +1,7 @@
 """The audit as it is read: rows by tag, customer, time, outcome, newest first or as a stream.
 
 The invariant: what is read here is what stands there; whether that is what was written, verification says.
-Must not live here: writing rows (store.audit), judging them (store.verification), removing them (store.pruning).
+Must not live here: writing rows (ledger), judging them (verification), removing them (pruning).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from delegator.model.audited import Act, Entry, Record
 from delegator.routing import NOBODY
-from delegator.store.chain import Link
+from delegator.store.audit.chain import Link
 from delegator.store.claims import OF_TAG
 from delegator.store.filters import chosen
 from delegator.store.moments import milliseconds, moment

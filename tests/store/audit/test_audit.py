@@ -18,13 +18,13 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer, Delegate, HostedCallback, NotificationKind, Policy, Rule, Secret, Telling
 from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
-from delegator.store import audit
-from delegator.store.chain import START, Head, Link, hash_of, link, seal_of
-from delegator.store.inspection import Wanted, page_of, rows_of
+from delegator.store.audit import ledger as audit
+from delegator.store.audit.chain import START, Head, Link, hash_of, link, seal_of
+from delegator.store.audit.inspection import Wanted, page_of, rows_of
+from delegator.store.audit.verification import Known, Wrong
 from delegator.store.transaction import Query
-from delegator.store.verification import Known, Wrong
 
-from ..clock import today
+from ...clock import today
 
 KEY = b"a" * 32
 OTHER = "another"
@@ -485,7 +485,7 @@ async def test_A11_a_page_begins_where_the_last_one_ended(kept, at):
 
 
 def test_A11_rows_are_removed_in_one_place_and_changed_in_none():
-    for path in sorted(Path(audit.__file__).parents[1].rglob("*.py")):
+    for path in sorted(Path(audit.__file__).parents[2].rglob("*.py")):
         text = path.read_text()
         assert "UPDATE audit " not in text, path
         assert ("DELETE FROM audit " in text) == (path.name == "pruning.py"), path

@@ -3,7 +3,7 @@
 A transaction that wants a row yields an `Appending`; the Ledger, which stands before the driver and knows chain and
 key, turns it into the statements that write it. So whoever acts says what happened and nothing else.
 The invariant: a row is written in the transaction that does what it tells of, so that neither is there alone.
-Must not live here: what is worth a row (whoever acts), hashes (store.chain), reading and pruning (store.inspection).
+Must not live here: what is worth a row (whoever acts), hashes (chain), reading and pruning (inspection).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, Entry
 from delegator.sealing import SealingKey
-from delegator.store.chain import START, Head, Link, hash_of, head_of, link, seal_of
+from delegator.store.audit.chain import START, Head, Link, hash_of, head_of, link, seal_of
+from delegator.store.audit.witness import Receded, Witness, require_onward
 from delegator.store.transaction import Query, Row, Scope, Transaction, Work
-from delegator.store.witness import Receded, Witness, require_onward
 
 if TYPE_CHECKING:
-    from delegator.store import Driver
+    from delegator.store.driver import Driver
 
 T = TypeVar("T")
 KEY_ROW = "audit_keys/1"

@@ -12,12 +12,12 @@ from datetime import datetime
 from functools import partial
 
 from delegator.model.audited import Act, By, Entry, Record
-from delegator.store import inspection, pruning
-from delegator.store.audit import Kept, append
-from delegator.store.inspection import Wanted, record_of
-from delegator.store.pruning import Marked, Pruned
+from delegator.store.audit import inspection, pruning
+from delegator.store.audit.inspection import Wanted, record_of
+from delegator.store.audit.ledger import Kept, append
+from delegator.store.audit.pruning import Marked, Pruned
+from delegator.store.audit.verification import Known, Verification
 from delegator.store.transaction import Transaction, rows_alone
-from delegator.store.verification import Known, Verification
 
 
 def _pruning(chain: str) -> tuple[str]:
