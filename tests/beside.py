@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
-ALONE = frozenset(f"store/test_{name}.py" for name in (
-    "checkpoints", "lost_databases", "postgres", "postgres_trouble", "slow", "sqlite_trouble"))
+ALONE = frozenset(f"store/{name}.py" for name in (
+    "engines/sqlite/test_checkpoints", "engines/postgres/test_lost_databases", "engines/postgres/test_driver",
+    "engines/postgres/test_trouble", "test_slow", "engines/sqlite/test_trouble"))
 """Of the folders below, files that take the time."""
 BESIDE = (
     "cli/", "delegate/", "device/", "pages/", "pki/", "store/", "test_domains.py", "test_fuzz.py", "test_pipes.py",

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from delegator.store.connecting import server_of
+from delegator.store.engines.postgres.connecting import server_of
+from delegator.store.engines.postgres.driver import open_postgres
 from delegator.store.migrate import bring_up_to_date
-from delegator.store.postgres import open_postgres
 
 OWNER = "delegator"
 IN_NO_DANGER = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "jit": "off"}

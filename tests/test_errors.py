@@ -127,7 +127,8 @@ READS_HINTS = {
     "delegator/provisioning/shared_door.py": "the log, and the error that the trail is made of",
     "delegator/notify/carriers.py": "the log",
     "delegator/notify/__init__.py": "the log", "delegator/watching/readiness.py": "the log",
-    "delegator/store/keeping.py": "the log", "delegator/store/importing.py": "rows that the command line asked to be "
+    "delegator/store/engines/sqlite/keeping.py": "the log",
+    "delegator/store/importing.py": "rows that the command line asked to be "
     "told for operators (`How.whose`)", "delegator/net/channel.py": "from a worker to its parent, which logs it",
     "delegator/provisioning/judgement.py": "handed on", "delegator/callbacks/soap.py": "handed on",
     "delegator/callbacks/calling.py": "the log, and handed on", "delegator/callbacks/ssh.py": "handed on",
@@ -135,7 +136,8 @@ READS_HINTS = {
     "delegator/watching/ops.py": "handed on", "delegator/config.py": "handed on", "delegator/secrecy.py": "handed on",
     "delegator/provisioning/certifying.py": "handed on", "delegator/net/mail.py": "handed on",
     "delegator/net/reverse.py": "handed on",
-    "delegator/store/postgres.py": "handed on", "delegator/store/whereabouts.py": "handed on",
+    "delegator/store/engines/postgres/driver.py": "handed on",
+    "delegator/store/engines/sqlite/whereabouts.py": "handed on",
     "delegator/wire/presented.py": "handed on", "delegator/errors.py": "handed on"}
 """Whoever reads an error's hint below the command line, and where it goes."""
 _NO_ERRORS = ("delegator/wire/messages.py", "delegator/wire/reading.py")

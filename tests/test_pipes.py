@@ -26,8 +26,8 @@ from delegator.device.settings import Own
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Device
 from delegator.serving.parts import load_trust, prepare
-from delegator.store import backup, soundness
-from delegator.store.sqlite import open_sqlite
+from delegator.store.engines.sqlite import backup, soundness
+from delegator.store.engines.sqlite.driver import open_sqlite
 from pki import PkiError
 from pki.__main__ import main as pki_main
 from pki.console import Passphrase

@@ -30,7 +30,7 @@ from delegator.net import client, mail
 from delegator.net.dns import DnsTrouble, Resolver
 from delegator.net.mail import Relay, Security
 from delegator.outbound import Outbound
-from delegator.store import troubles
+from delegator.store.engines.postgres import troubles
 from delegator.watching import logs
 from delegator.wire.dns_message import Said
 from delegator.wire.http import HttpError, Response

@@ -30,7 +30,7 @@ from delegator.errors import DelegatorError
 from delegator.notify.carriers import MailCarrier
 from delegator.provisioning import certifying
 from delegator.sealing import read_key_file
-from delegator.store import connecting
+from delegator.store.engines.postgres import connecting
 from pki.__main__ import main as pki_main
 from pki.console import PASSPHRASE_VARIABLE, Passphrase
 from pki.errors import PkiError

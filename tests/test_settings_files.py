@@ -87,7 +87,7 @@ ALLOWED = {
     "delegator/cli/checking_ports.py": "what the kernel tells in /proc",
     "delegator/store/migrate.py": "our own schema, from our own package",
     "delegator/net/channel.py": "lines between our own processes",
-    "delegator/store/fencing.py": "what our own processes tell each other, as JSON",
+    "delegator/store/engines/postgres/fencing.py": "what our own processes tell each other, as JSON",
     "delegator/demo/world.py": "the demonstration's own log and its child's first line",
     "delegator/demo/show.py": "the demonstration's own log and the device's own state",
     "delegator/device/asking.py": "certificates; the client has the standard library alone",

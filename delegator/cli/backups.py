@@ -1,7 +1,7 @@
 """`delegator backup` and `delegator restore`: copies of the embedded database.
 
 The invariant: neither the sealing key nor anything it opens gets into a copy or a message.
-Must not live here: how copies are made and put back (store.backup).
+Must not live here: how copies are made and put back (store.engines.sqlite.backup).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act
 
 if TYPE_CHECKING:
-    from delegator.store.backup import Copy
+    from delegator.store.engines.sqlite.backup import Copy
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -34,7 +34,7 @@ def backup(file: Path) -> Output:
 
     The copy is the database as it was when the command began; it is examined before it gets its name.
     """
-    from delegator.store import backup as copies
+    from delegator.store.engines.sqlite import backup as copies
 
     made = _with_progress("copying", lambda progress: copies.make(_database(), file, progress))
     unnoted, code = _noted(Act.DATABASE_BACKED_UP, made)
@@ -53,8 +53,8 @@ def restore(file: Path, replace: bool, check: bool) -> Output:
     approvals, certificates no longer revoked) is told with --check, and when it is done.
     """
     from delegator.serving.parts import load_key
-    from delegator.store import backup as copies
     from delegator.store import receding
+    from delegator.store.engines.sqlite import backup as copies
 
     path, settings = _database(), session.settings()
     found = copies.examine(file)

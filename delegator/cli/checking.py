@@ -33,8 +33,8 @@ from delegator.net.reverse import SYSTEM, load_domains
 from delegator.sealing import SealingKey
 from delegator.secrecy import read_secret
 from delegator.store import keyring
+from delegator.store.engines.sqlite.rehearsal import rehearse_sqlite
 from delegator.store.registry import ALL_POLICIES
-from delegator.store.rehearsal import rehearse_sqlite
 from delegator.store.rows import policy_of
 from delegator.wire.presented import presented
 from pki import Folder, PkiError, pair

@@ -1,7 +1,7 @@
 """What `delegator config check` looks at in a PostgreSQL: can we work there, and will it keep what it was given.
 
 The invariant: looking changes nothing.
-Must not live here: connecting (store.connecting), what is looked at elsewhere (checking).
+Must not live here: connecting (store.engines.postgres.connecting), what is looked at elsewhere (checking).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _REMARKS: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 def rehearsed(where: config.Store, key: SealingKey | None) -> str:
     """What a start would make of it. Raises DelegatorError as it would."""
-    from delegator.store.rehearsal import rehearse
+    from delegator.store.engines.sqlite.rehearsal import rehearse
 
     def question(connection: Any) -> Awaitable[Any]:
         async def read(query: Query) -> Sequence[Row]:
@@ -96,8 +96,8 @@ def policies(where: config.Store) -> list[Policy]:
 
 
 def _asked(where: config.Store, question: Callable[[Any], Awaitable[Any]]) -> Any:
-    from delegator.store.connecting import connect, server_of
-    from delegator.store.troubles import told
+    from delegator.store.engines.postgres.connecting import connect, server_of
+    from delegator.store.engines.postgres.troubles import told
 
     server = server_of(where.url, where.password_file, where.timeout)
 

@@ -19,9 +19,9 @@ from delegator.delegate.entries import COLUMNS, Entry, entry_of
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Credential, DelegateRequest, Deployment, Result, Secret
 from delegator.sealing import SealingKey
+from delegator.store.engines.sqlite.driver import SqliteDriver, open_sqlite
 from delegator.store.migrate import bring_up_to_date
 from delegator.store.moments import milliseconds, moment
-from delegator.store.sqlite import SqliteDriver, open_sqlite
 from delegator.store.transaction import Query, Row, Transaction
 
 _SCHEMA = "delegator.delegate"

@@ -36,7 +36,7 @@ from delegator.outbound import Outbound
 from delegator.provisioning.certifying import load_authority
 from delegator.sealing import SealingKey
 from delegator.store import Store, keyring, open_named
-from delegator.store.soundness import require_sound
+from delegator.store.engines.sqlite.soundness import require_sound
 from delegator.wire.certificate import host_of
 from delegator.wire.presented import presented
 from delegator.wire.tls import TlsContext, serving
@@ -266,7 +266,7 @@ def load_outbound(settings: Settings) -> Outbound:
 
 async def open_store_to_serve(settings: Settings) -> Store:
     """The store that settings name, for a server: a file that is damaged is served by none, and not written to. What
-    this comes to store.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
+    this comes to store.engines.sqlite.rehearsal tells beforehand. Raises DelegatorError (CONFIGURATION)."""
     new = await aside(partial(keyring.unmade, settings.store), "looking for the database")
     if not settings.store.url:
         await asyncio.to_thread(require_sound, Path(settings.store.path))

@@ -162,7 +162,7 @@ def _label(text: str) -> None:
 
 
 def _database(text: str) -> None:
-    from delegator.store.connecting import server_of
+    from delegator.store.engines.postgres.connecting import server_of
 
     server_of(text)
 

@@ -54,6 +54,7 @@ from delegator.store.common import Common
 from delegator.store.contested import Contests
 from delegator.store.copies import Tables
 from delegator.store.driver import OLD, Driver
+from delegator.store.engines.sqlite.driver import open_sqlite
 from delegator.store.enrolled import Enrolments
 from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
@@ -68,7 +69,6 @@ from delegator.store.ownership import Ownership
 from delegator.store.plans import Plans
 from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
-from delegator.store.sqlite import open_sqlite
 from delegator.store.stand_ins import OverLimit, StandIn
 from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
@@ -366,8 +366,8 @@ async def open_named(where: config.Store, key: SealingKey, *, actor: str = "dele
     UNREACHABLE when the database does not answer."""
     if not where.url:
         return await open_store(Path(where.path), key, actor=actor, peer=peer, within=where.timeout)
-    from delegator.store.connecting import server_of  # needs asyncpg, which is optional
-    from delegator.store.postgres import open_postgres
+    from delegator.store.engines.postgres.connecting import server_of  # needs asyncpg, which is optional
+    from delegator.store.engines.postgres.driver import open_postgres
 
     server = server_of(where.url, where.password_file, where.timeout)
     opened = await open_postgres(server, where.connections, Path(f"{where.path}.seen"))

@@ -2,7 +2,7 @@
 
 The invariant: a copy is handed out only when the revision was the same before and after it was read, and is the
 database's at this moment.
-Must not live here: SQL, what the tables mean, telling of changes (store.watching).
+Must not live here: SQL, what the tables mean, telling of changes (store.engines.postgres.notices).
 """
 
 from __future__ import annotations

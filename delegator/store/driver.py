@@ -1,8 +1,8 @@
 """What a driver offers: to the rooms of the store to run their transactions and to read, to the Store all else.
 
 The invariant: whoever is given a Running can do nothing else with the database.
-Must not live here: drivers (store.sqlite, store.postgres), how rows of audit get into a transaction
-(store.audit.ledger).
+Must not live here: drivers (store.engines.sqlite.driver, store.engines.postgres.driver), how rows of audit get into a
+transaction (store.audit.ledger).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from delegator import config
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import RESTORE, SealingKey, making, read_key_file
-from delegator.store.backup import rescued
+from delegator.store.engines.sqlite.backup import rescued
 from delegator.store.resealing import SEALED
 
 _OLDER = ("restore it from your copy; or take it out of [sealing] older_key_files, if `delegator sealing status` shows "

@@ -66,7 +66,7 @@ def _of_postgres(where: config.Store, asked: Query) -> list[str]:
 
 
 async def _read(where: config.Store, asked: Query) -> list[str]:
-    from delegator.store.connecting import connect, server_of  # needs asyncpg, which is optional
+    from delegator.store.engines.postgres.connecting import connect, server_of  # needs asyncpg, which is optional
 
     connection = await connect(server_of(where.url, where.password_file, PATIENCE))
     try:

@@ -3,7 +3,7 @@
 Small tables are compared by the pure functions that every change asks (widening), everything else by what is in one
 of the two and not in the other. The invariants: both files are only read; what cannot be compared, because one is
 damaged or of an older schema, is said to be so and never taken to be the same.
-Must not live here: copies themselves (store.backup), words for who restores (cli).
+Must not live here: copies themselves (store.engines.sqlite.backup), words for who restores (cli).
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def stamp(paths: Iterable[Path]) -> str:
 def stamp_of(test_file: str) -> str:
     """Of a file of tests with the helpers beside and above it, as they were when this run began."""
     path = ROOT / test_file
-    beside = [one for folder in {path.parent, ROOT / "tests"} for one in folder.glob("*.py")
+    beside = [one for folder in path.parents if folder.is_relative_to(ROOT / "tests") for one in folder.glob("*.py")
               if not one.name.startswith("test_")]
     return stamp([path, *sorted(beside)])
 

@@ -184,7 +184,7 @@ def test_a_damaged_database_is_put_aside_whole(acme: Console) -> None:
 
 def test_a_copy_shows_one_moment_whatever_is_written_meanwhile(acme: Console) -> None:
     """The view is held from the begin on: what comes while pages are copied is not in it, not even in part."""
-    from delegator.store import backup
+    from delegator.store.engines.sqlite import backup
 
     acme.serve("ABC1234")
     writer = sqlite3.connect(DATABASE, isolation_level=None)

@@ -17,7 +17,7 @@ from delegator.cli import changing
 from delegator.looser import looser
 from delegator.model import Policy
 from delegator.store import ownership
-from delegator.store.sqlite import SqliteDriver
+from delegator.store.engines.sqlite.driver import SqliteDriver
 from delegator.store.transaction import Query, Row
 
 from .conftest import Console

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     engine.load()
     from delegator.cli import main
     from delegator.store import importing
-    from delegator.store.sqlite import SqliteDriver
+    from delegator.store.engines.sqlite.driver import SqliteDriver
 
     moment, number = sys.argv.pop(1), int(sys.argv.pop(1))
     original, done = SqliteDriver.run, 0

@@ -2,7 +2,7 @@
 (R-once, R-durable; A3, A6, A8).
 
 A kill proves that nothing is told before it is with the kernel; that it is on the disk then is what
-tests/store/test_sqlite_trouble.py and `synchronous=FULL` are for.
+tests/store/engines/sqlite/test_trouble.py and `synchronous=FULL` are for.
 """
 
 from __future__ import annotations

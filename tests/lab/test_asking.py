@@ -12,7 +12,7 @@ import pytest
 
 from delegator.model import ClaimState, IdentityKind, PeerCertificate
 from delegator.store import Store, Tables
-from delegator.store.sqlite import SqliteDriver
+from delegator.store.engines.sqlite.driver import SqliteDriver
 
 from .lab import FACTORY, PEER, SECRET, SHARED, START, Lab, Wire, asking, certificate, key_of
 

@@ -10,7 +10,7 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.store import Store
-from delegator.store.sqlite import SqliteDriver
+from delegator.store.engines.sqlite.driver import SqliteDriver
 from delegator.watching.served import Teller, Told, Verdict
 from delegator.watching.view import LOOKED_UP
 

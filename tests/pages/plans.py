@@ -154,7 +154,7 @@ PLAN: dict[str, dict[str, How]] = {
         "CREATE ROLE": SCALE,
         "[store]": SCALE,
         "synchronous_standby_names": Proven(
-            "tests/store/test_postgres_trouble.py::test_R_later_a_failover_to_a_standby_loses_nothing"),
+            "tests/store/engines/postgres/test_trouble.py::test_R_later_a_failover_to_a_standby_loses_nothing"),
         "SET delegator.customer": SCALE,
     },
     "docs/watching.md": {

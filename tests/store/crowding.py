@@ -10,7 +10,8 @@ import contextlib
 import itertools
 
 from delegator import config
-from delegator.store import grouping, open_named
+from delegator.store import open_named
+from delegator.store.engines.postgres import grouping
 from delegator.store.transaction import Query, rows_alone
 
 MANY = 12

@@ -18,12 +18,12 @@ from delegator.clockwork.deadline import Elsewhere, Within
 from delegator.errors import DelegatorError, Kind
 from delegator.sealing import SealingKey
 from delegator.store import Outcome, Store, open_store
-from delegator.store import reading as sqlite_reading
 from delegator.store.copies import Copies
-from delegator.store.reading import Reader
-from delegator.store.sqlite import SqliteDriver
+from delegator.store.engines.postgres.turns import TooMany, Turns
+from delegator.store.engines.sqlite import reading as sqlite_reading
+from delegator.store.engines.sqlite.driver import SqliteDriver
+from delegator.store.engines.sqlite.reading import Reader
 from delegator.store.transaction import Query, rows_alone
-from delegator.store.turns import TooMany, Turns
 
 from ..pretending import loop, pretend
 
@@ -64,7 +64,7 @@ async def opened(path: Path) -> AsyncIterator[tuple[Store, SqliteDriver]]:
 
 
 async def turns() -> None:
-    """What is past a second must be so after a few turns of the loop, too: the law of store.oldness."""
+    """What is past a second must be so after a few turns of the loop, too: the law of store.engines.oldness."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -143,7 +143,7 @@ def test_TC19_who_is_no_device_waits_as_long_as_ever_and_is_told_the_same(tmp_pa
 
 
 def test_TC19_the_log_says_once_why_and_once_that_it_is_over(tmp_path, ask, caplog, monkeypatch):
-    monkeypatch.setattr("delegator.store.slowness.WELL", 0)
+    monkeypatch.setattr("delegator.store.engines.slowness.WELL", 0)
 
     async def devices() -> None:
         async with opened(tmp_path / "d.db") as (store, _):
@@ -381,10 +381,10 @@ class Session:
 def postgres(server: Server, connections: int = 2):
     """Its driver, whose clock is the pretended one."""
     pytest.importorskip("asyncpg")
-    from delegator.store.connecting import server_of
-    from delegator.store.fencing import Fence
-    from delegator.store.pool import Pool
-    from delegator.store.postgres import PostgresDriver
+    from delegator.store.engines.postgres.connecting import server_of
+    from delegator.store.engines.postgres.driver import PostgresDriver
+    from delegator.store.engines.postgres.fencing import Fence
+    from delegator.store.engines.postgres.pool import Pool
 
     class Open(Fence):
         """Of a server that nobody took over from."""
@@ -580,7 +580,7 @@ def test_TC19_who_is_no_device_has_no_deadline_but_the_servers_own():
 def test_an_error_says_why_in_words():
     """T-C15: the name of a class is no reason."""
     pytest.importorskip("asyncpg")
-    from delegator.store.troubles import told
+    from delegator.store.engines.postgres.troubles import told
     for error in (TimeoutError(), ConnectionResetError(), OSError()):
         detail = told(error, "db").detail
         assert len(detail.removeprefix("database db: ").split()) > 2, detail

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("asyncpg")
 from delegator.clockwork.deadline import Within, deadline
-from delegator.store.grouping import GROUP, Groups
-from delegator.store.needs import Needs
-from delegator.store.pool import Pool
+from delegator.store.engines.postgres.grouping import GROUP, Groups
+from delegator.store.engines.postgres.locks import Needs
+from delegator.store.engines.postgres.pool import Pool
 from delegator.store.transaction import Commits
 
 

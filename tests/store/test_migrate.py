@@ -13,9 +13,9 @@ import pytest
 
 from delegator.errors import DelegatorError, Kind
 from delegator.model import Customer
+from delegator.store.engines.sqlite.driver import open_sqlite
+from delegator.store.engines.sqlite.rehearsal import rehearse_sqlite
 from delegator.store.migrate import SchemaFile, bring_up_to_date, files_in, schema_files
-from delegator.store.rehearsal import rehearse_sqlite
-from delegator.store.sqlite import open_sqlite
 from delegator.store.transaction import Query
 
 from ..clock import today

@@ -22,8 +22,8 @@ import pytest
 from delegator import config
 from delegator.model import ClaimState
 from delegator.store import Store, open_named
-from delegator.store.connecting import connect as connected
-from delegator.store.connecting import server_of
+from delegator.store.engines.postgres.connecting import connect as connected
+from delegator.store.engines.postgres.connecting import server_of
 from delegator.watching.readiness import Readiness
 
 from ..lab.conftest import furnish

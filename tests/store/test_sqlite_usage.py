@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from delegator.model import CallbackWay
 from delegator.model.billed import Month, Period, Plan
 from delegator.store import usage
-from delegator.store.reading import numbered
+from delegator.store.engines.sqlite.reading import numbered
 from delegator.store.reconciling import Verdict, What
 
 ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "delegator").rglob("*.py"))
 HOMES = {"places": "delegator/store/holders.py", "message_queues": "delegator/store/outbox.py"}
 """The one file that may make statements about each of these tables."""
-NAMED = {("delegator/store/lockstep.py", "message_queues")}
+NAMED = {("delegator/store/engines/postgres/lockstep.py", "message_queues")}
 """And who may say a table's name alone: it sorts what others say of it, and makes no statement."""
 _BEFORE_A_TABLE = r"\b(?:INTO|UPDATE|FROM|JOIN|TABLE|ONLY)\s+"
 _HOLE = "\N{REPLACEMENT CHARACTER}"

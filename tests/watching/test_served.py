@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from delegator.provisioning.handshake import _TO_ASK
 from delegator.store import Outcome
-from delegator.store.turns import sent_away
+from delegator.store.engines.postgres.turns import sent_away
 from delegator.trail import CALLBACK_FAILED, Step, Trail
 from delegator.watching.served import (
     _AT_A_DELEGATE,

@@ -7,7 +7,7 @@ is appended to it, which costs nothing as it is read for that, and both every tw
 Where another server was promoted, that is a decision of its operator: what that one lacks is said, and it goes on.
 The invariant: what was found to have receded by itself is not written to again by this process: only a start knows what
 is true.
-Must not live here: files (store.whereabouts), which server is asked (store.fencing).
+Must not live here: files (store.engines.sqlite.whereabouts), which server is asked (store.engines.postgres.fencing).
 """
 
 from __future__ import annotations
