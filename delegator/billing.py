@@ -4,7 +4,7 @@ Each customer has one plan in a month. Its included events are taken off the dea
 the cheapest for the customer. A line's amount is billable events times unit price, rounded once, half up, to the
 currency's digits; a total is the sum of such lines, so it never differs from what the lines add up to.
 The invariant: included and billable events of a customer are together what was issued, neither more nor less.
-Must not live here: what counts as an event (store.usage), when a plan is in force (store.plans).
+Must not live here: what counts as an event (store.billing.usage), when a plan is in force (store.billing.plans).
 """
 
 from __future__ import annotations

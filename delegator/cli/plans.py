@@ -18,7 +18,7 @@ from delegator.cli.session import looking, settings, stored
 from delegator.desk import forms, plans, shapes
 from delegator.model.billed import Month, Plan
 from delegator.store import Store
-from delegator.store.plans import in_force
+from delegator.store.billing.plans import in_force
 
 F = TypeVar("F", bound=Callable[..., Any])
 _COLUMNS = ("name", "version", "since", "currency", "included", "price", "prices", "base_fee")

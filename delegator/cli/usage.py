@@ -2,7 +2,7 @@
 
 The invariant: every amount is exact, printed as it is kept; a month that is closed is shown as it was stated, and what
 would be otherwise now beside it.
-Must not live here: counting (store.usage), prices (delegator.billing), comparing (store.reconciling).
+Must not live here: counting (store.billing.usage), prices (delegator.billing), comparing (store.billing.reconciling).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from delegator.desk.shapes import Shape
 from delegator.errors import APPEARANCES, Kind
 from delegator.model.billed import Correction, Count, Line, Month, Period, Statement
 from delegator.store import Store
-from delegator.store.reconciling import MEANS, Difference, Reconciliation, Verdict
-from delegator.store.usage import SLICE, slices
+from delegator.store.billing.reconciling import MEANS, Difference, Reconciliation, Verdict
+from delegator.store.billing.usage import SLICE, slices
 
 _REFUSED = APPEARANCES[Kind.NOT_ENTITLED].exit_code
 """How `reconcile` ends when usage is not proven."""

@@ -2,7 +2,7 @@
 
 The invariants: what is not said of a plan that is changed stays as it is in its last version; no way has two prices;
 `none` stands for no plan, so no plan is called so.
-Must not live here: what a plan makes of events (delegator.billing), how versions are kept (store.plans).
+Must not live here: what a plan makes of events (delegator.billing), how versions are kept (store.billing.plans).
 """
 
 from __future__ import annotations

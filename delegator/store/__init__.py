@@ -48,6 +48,10 @@ from delegator.store import (
 )
 from delegator.store.audit.ledger import kept
 from delegator.store.audit.verbs import Auditing
+from delegator.store.billing.plans import Plans
+from delegator.store.billing.reconciling import Reconciliation
+from delegator.store.billing.statements import Statements
+from delegator.store.billing.usage import Usage
 from delegator.store.changing import Changing
 from delegator.store.claims import Ask, Opened, Outcome, Tell, claim_of
 from delegator.store.common import Common
@@ -66,14 +70,10 @@ from delegator.store.opening import opened
 from delegator.store.orders import Orders
 from delegator.store.outbox import Outbox
 from delegator.store.ownership import Ownership
-from delegator.store.plans import Plans
-from delegator.store.reconciling import Reconciliation
 from delegator.store.resealing import Resealing
 from delegator.store.stand_ins import OverLimit, StandIn
-from delegator.store.statements import Statements
 from delegator.store.surveys import Surveys
 from delegator.store.transaction import Commits, Query, Row, Transaction, Work, rows_alone
-from delegator.store.usage import Usage
 
 __all__ = ["Answered", "Ask", "Candidates", "Driver", "Opened", "Outcome", "OverLimit", "StandIn", "Store", "Tables",
            "milliseconds", "open_named", "open_store"]

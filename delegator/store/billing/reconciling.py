@@ -22,10 +22,10 @@ from delegator.billing import digest
 from delegator.model.audited import Act, Record
 from delegator.model.billed import Period, Statement
 from delegator.store.audit.inspection import COLUMNS, Wanted, page_of, record_of
+from delegator.store.billing.usage import PAGE, Event, Usage, fits
 from delegator.store.bulk import listed
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row
-from delegator.store.usage import PAGE, Event, Usage, fits
 
 MOST = 1000
 """Differences that are kept to be told; of more only the number."""

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from delegator.model import CallbackWay
 from delegator.model.billed import Month, Period, Plan
-from delegator.store import usage
+from delegator.store.billing import usage
+from delegator.store.billing.reconciling import Verdict, What
 from delegator.store.engines.sqlite.reading import numbered
-from delegator.store.reconciling import Verdict, What
 
-ROOT, PROCESS = Path(__file__).parents[2], Path(__file__).with_name("claiming.py")
+ROOT, PROCESS = Path(__file__).parents[3], Path(__file__).parents[1] / "claiming.py"
 JANUARY = Month(2026, 1)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 A version of a plan, and a customer's plan, hold from the first of a month on, never from within one: so each month of
 a customer has one plan and needs no rule for parts of it. A month that is closed is past changing.
 The invariants: no version is ever changed; each act leaves one row of audit in its own transaction.
-Must not live here: what a plan makes of events (delegator.billing), closing months (store.statements).
+Must not live here: what a plan makes of events (delegator.billing), closing months (statements).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ a device that asks again within its lease finds the same claim. The database ref
 change what is billed of it (schema 0004). An event belongs to the month in which it was issued.
 The invariant: a period is read by its range of claim ids and the few that were issued far from being asked for, never
 by reading all claims.
-Must not live here: prices (delegator.billing), whether the audit says the same (store.reconciling).
+Must not live here: prices (delegator.billing), whether the audit says the same (reconciling).
 """
 
 from __future__ import annotations

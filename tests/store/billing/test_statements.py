@@ -14,11 +14,11 @@ from delegator.errors import DelegatorError, Kind
 from delegator.model import CallbackWay
 from delegator.model.billed import Count, Month, Plan
 from delegator.store.audit.inspection import Wanted
-from delegator.store.reconciling import Verdict
-from delegator.store.statements import GRACE
+from delegator.store.billing.reconciling import Verdict
+from delegator.store.billing.statements import GRACE
 from delegator.store.transaction import Query
 
-from ..clock import today
+from ...clock import today
 
 JANUARY, FEBRUARY, MARCH = Month(2026, 1), Month(2026, 2), Month(2026, 3)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

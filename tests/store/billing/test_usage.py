@@ -19,7 +19,7 @@ from delegator.model.billed import Count, Month, Period
 from delegator.store import Answered, Outcome, issuing, milliseconds
 from delegator.store.audit import ledger
 from delegator.store.audit.inspection import Wanted
-from delegator.store.reconciling import Reconciliation, Verdict, What
+from delegator.store.billing.reconciling import Reconciliation, Verdict, What
 from delegator.store.transaction import Query
 
 JANUARY = Month(2026, 1)
@@ -421,7 +421,7 @@ async def test_A11_what_is_older_than_the_audit_is_not_provable_and_not_wrong(st
 
 
 async def test_A11_only_so_many_differences_are_kept_and_all_are_counted(store, at, monkeypatch) -> None:
-    monkeypatch.setattr("delegator.store.reconciling.MOST", 3)
+    monkeypatch.setattr("delegator.store.billing.reconciling.MOST", 3)
     for number in range(9):
         await store._driver.run(lambda number=number: told(claim_id_at(at(3), number), at(3)))
     done = await reconciled(store, page=2)

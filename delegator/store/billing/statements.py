@@ -2,7 +2,7 @@
 
 The invariants: a statement is written once, with a row of audit that holds its digest; closed months touch without gap
 or overlap, whatever became of the time zone in between, so no event is stated twice or never.
-Must not live here: counting (store.usage), prices (delegator.billing).
+Must not live here: counting (usage), prices (delegator.billing).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from delegator.billing import as_row, digest, lines_of, totals
 from delegator.errors import DelegatorError, Kind
 from delegator.model.audited import Act, By, Entry
 from delegator.model.billed import Count, Line, Month, Period, Statement
-from delegator.store import plans
 from delegator.store.audit.ledger import append
+from delegator.store.billing import plans
 from delegator.store.bulk import insert
 from delegator.store.driver import Running
 from delegator.store.footing import look
