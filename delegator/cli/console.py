@@ -2,7 +2,7 @@
 
 The invariants: with `--json` exactly one JSON document goes to standard output, also on failure; nothing that a
 device or a customer wrote can move the cursor of the operator's terminal.
-Must not live here: what a command does, how a value is spelled as data (shapes).
+Must not live here: what a command does, how a value is spelled as data (desk.shapes).
 """
 
 from __future__ import annotations
