@@ -62,8 +62,9 @@ from delegator.store.engines.sqlite.driver import open_sqlite
 from delegator.store.enrolled import Enrolments
 from delegator.store.filters import chosen
 from delegator.store.fleet import Fleet, only, snapshot_of
-from delegator.store.footing import Footing, footing_of, look
+from delegator.store.footing import Footing, footing_of
 from delegator.store.issuing import Answered
+from delegator.store.looking import look
 from delegator.store.migrate import bring_up_to_date
 from delegator.store.moments import milliseconds, moment
 from delegator.store.opening import opened

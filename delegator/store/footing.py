@@ -9,7 +9,6 @@ Must not live here: what follows from it (provisioning.shared_door), limits (sto
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +18,7 @@ from delegator.model.enrolled import Enrolled
 from delegator.policy import Reason
 from delegator.store import claims, enrolled
 from delegator.store.claims import Ask, claim_of
-from delegator.store.transaction import Query, Row, Transaction
+from delegator.store.transaction import Query, Transaction
 
 T = TypeVar("T")
 
@@ -52,12 +51,3 @@ def footing_of(ask: Ask) -> Transaction[Footing]:
     return Footing(live, standing, reasons)
 
 
-async def look(read: Callable[[Query], Awaitable[Sequence[Row]]], work: Transaction[T]) -> T:
-    """Run a transaction that only reads, outside of any."""
-    rows: Sequence[Row] | None = None
-    try:
-        while True:
-            rows = await read(next(work) if rows is None else work.send(rows))
-    except StopIteration as end:
-        value: T = end.value
-        return value

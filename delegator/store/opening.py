@@ -13,7 +13,7 @@ from delegator.store import claims
 from delegator.store.audit.ledger import Kept
 from delegator.store.claims import Ask, Opened
 from delegator.store.driver import OLD
-from delegator.store.footing import look
+from delegator.store.looking import look
 from delegator.store.transaction import Work
 
 

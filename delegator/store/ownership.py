@@ -26,7 +26,7 @@ from delegator.store.audit import inspection, ledger
 from delegator.store.audit.inspection import Wanted
 from delegator.store.driver import Running
 from delegator.store.filters import chosen
-from delegator.store.footing import look
+from delegator.store.looking import look
 from delegator.store.moments import milliseconds, moment
 from delegator.store.registry import must_exist
 from delegator.store.rows import registration_of

@@ -7,7 +7,7 @@ import pytest
 from delegator.model import ClaimState, Policy
 from delegator.store import Outcome, milliseconds
 from delegator.store.claims import again
-from delegator.store.footing import look
+from delegator.store.looking import look
 
 DECADE = 10 * 365 * 24 * 60
 """Minutes."""

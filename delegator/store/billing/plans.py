@@ -23,7 +23,7 @@ from delegator.model.billed import Month, Plan
 from delegator.store.audit.ledger import append
 from delegator.store.driver import Running
 from delegator.store.filters import chosen
-from delegator.store.footing import look
+from delegator.store.looking import look
 from delegator.store.registry import must_exist
 from delegator.store.transaction import Query, Row, Transaction
 

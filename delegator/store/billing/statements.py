@@ -19,7 +19,7 @@ from delegator.store.audit.ledger import append
 from delegator.store.billing import plans
 from delegator.store.bulk import insert
 from delegator.store.driver import Running
-from delegator.store.footing import look
+from delegator.store.looking import look
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row, Transaction
 
