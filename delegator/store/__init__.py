@@ -40,6 +40,7 @@ from delegator.store import (
     confirming,
     devices,
     holders,
+    indexed,
     issuing,
     notices,
     registry,
@@ -278,7 +279,7 @@ class Store:
     async def claims(self, *, customer: str | None = None, service_tag: str | None = None,
                      state: ClaimState | None = None, delegate: str | None = None, most: int = 1000) -> list[Claim]:
         """Claims, newest first."""
-        where, values = chosen({"customer = {0}": customer, claims.OF_TAG: service_tag, "delegate = {0}": delegate,
+        where, values = chosen({"customer = {0}": customer, indexed.OF_TAG: service_tag, "delegate = {0}": delegate,
                                 "state = {0}": None if state is None else state.value}, 2)
         query = f"SELECT {claims.COLUMNS} FROM claims WHERE {where} ORDER BY claim_id DESC LIMIT $1"
         return [claim_of(row) for row in await self._driver.read(Query(query, (most, *values)))]

@@ -25,17 +25,12 @@ from delegator.store import boards, enrolled, holders, paces
 from delegator.store.audit import ledger
 from delegator.store.contention import contended
 from delegator.store.devices import still_owned, take_tag
+from delegator.store.indexed import LIVE, PAST
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Counted, Query, Row, Transaction, Twin, Value
 
 COLUMNS = ("claim_id, service_tag, customer, delegate, state, identity, attempt, asked_at, lease_until, issued_at, "
            "ended_at, result, detail, peer, binding, sealed, callback")
-LIVE = "state IN ('asking', 'issued', 'confirmed')"
-PAST = "state IN ('expired', 'released')"
-"""These two words stand in the conditions of partial indexes; a query must repeat them to be answered by one."""
-OF_TAG = (f"claim_id IN (SELECT claim_id FROM claims WHERE service_tag = {{0}} AND {LIVE} UNION ALL "
-          f"SELECT claim_id FROM claims WHERE service_tag = {{0}} AND {PAST})")
-"""All claims of a tag by its two indexes: live ones have one of their own, so that a new claim pays for one only."""
 
 
 def claim_of(row: Row) -> Claim:

@@ -16,7 +16,7 @@ import msgspec
 from delegator.model import Claim, Identity
 from delegator.model.enrolled import Enrolled
 from delegator.policy import Reason
-from delegator.store import claims, enrolled
+from delegator.store import claims, enrolled, indexed
 from delegator.store.claims import Ask, claim_of
 from delegator.store.transaction import Query, Transaction
 
@@ -40,7 +40,7 @@ def no_ask(identity: Identity, now: int, since: int = 0) -> Ask:
 def footing_of(ask: Ask) -> Transaction[Footing]:
     """Everything that the claim's transaction will look at."""
     tag = ask.identity.service_tag
-    rows = yield Query(f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (tag,))
+    rows = yield Query(f"SELECT {claims.COLUMNS} FROM claims WHERE service_tag = $1 AND {indexed.LIVE}", (tag,))
     live = claim_of(rows[0]) if rows else None
     if live is not None and claims.lapsed(live, ask):
         live = None

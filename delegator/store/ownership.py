@@ -21,7 +21,7 @@ from delegator.model.audited import Act, By, Entry, Record
 from delegator.model.lifecycle import Event
 from delegator.model.owned import STEPS, Board, Transfer, TransferState
 from delegator.signing import fingerprint
-from delegator.store import boards, claims, devices, enrolled, transfers
+from delegator.store import boards, claims, devices, enrolled, indexed, transfers
 from delegator.store.audit import inspection, ledger
 from delegator.store.audit.inspection import Wanted
 from delegator.store.driver import Running
@@ -80,7 +80,7 @@ def repair(tag: str, key: str | None, until: int | None, now: int, by: By) -> Tr
     if not old and key is None:
         raise DelegatorError(Kind.CONFLICT, f"{tag} never claimed anything, so its old key is not known",
                              hint="name the new board's: --certificate FILE")
-    live = yield Query(f"SELECT binding FROM claims WHERE service_tag = $1 AND {claims.LIVE}", (tag,))
+    live = yield Query(f"SELECT binding FROM claims WHERE service_tag = $1 AND {indexed.LIVE}", (tag,))
     if live and live[0][0] == new:
         raise DelegatorError(Kind.CONFLICT, f"that is the key that {tag} has now",
                              hint="give the certificate of the new main board")
@@ -103,7 +103,7 @@ def repair(tag: str, key: str | None, until: int | None, now: int, by: By) -> Tr
 
 def _known_keys(tag: str) -> Transaction[list[str]]:
     """What claims of a tag were ever bound to, and the keys that were enrolled for it."""
-    claimed = yield Query(f"SELECT DISTINCT binding FROM claims WHERE {claims.OF_TAG.format('$1')}", (tag,))
+    claimed = yield Query(f"SELECT DISTINCT binding FROM claims WHERE {indexed.OF_TAG.format('$1')}", (tag,))
     enrolled_keys = yield Query("SELECT DISTINCT key_fingerprint FROM enrolled WHERE service_tag = $1", (tag,))
     return sorted({str(row[0]) for row in claimed} | {f"{KEY}{row[0]!s}" for row in enrolled_keys})
 

@@ -13,8 +13,9 @@ import msgspec
 from delegator.errors import DelegatorError, Kind
 from delegator.policy import Applied, Reason, over_limits, paced
 from delegator.store import holders, paces
-from delegator.store.claims import PAST, expire_lapsed
+from delegator.store.claims import expire_lapsed
 from delegator.store.contention import contended
+from delegator.store.indexed import PAST
 from delegator.store.transaction import Counted, Query, Transaction, Twin
 
 

@@ -14,9 +14,10 @@ import msgspec
 
 from delegator.model import Claim
 from delegator.policy import Pace
-from delegator.store.claims import COLUMNS, LIVE, PAST, claim_of
+from delegator.store.claims import COLUMNS, claim_of
 from delegator.store.fleet import View
 from delegator.store.holders import ALL
+from delegator.store.indexed import LIVE, PAST
 from delegator.store.moments import milliseconds
 from delegator.store.paces import pace_of, window
 from delegator.store.transaction import Query, Row

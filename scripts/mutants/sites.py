@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = ("delegator.provisioning.handshake", "delegator.doors.devices.soap", "delegator.doors.calls",
            "delegator.provisioning.judgement",
            "delegator.provisioning.shared_door", "delegator.provisioning.certifying", "delegator.provisioning.alarm",
-           "delegator.provisioning.telling", "delegator.store.claims",
+           "delegator.provisioning.telling", "delegator.store.claims", "delegator.store.indexed",
            "delegator.store.confirming", "delegator.store.ownership", "delegator.policy", "delegator.routing")
 """The heart: what decides who gets which credential."""
 _TYPES = ("annotation", "returns", "bases", "type_params")

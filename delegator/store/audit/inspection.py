@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from delegator.model.audited import Act, Entry, Record
 from delegator.routing import NOBODY
 from delegator.store.audit.chain import Link
-from delegator.store.claims import OF_TAG
 from delegator.store.filters import chosen
+from delegator.store.indexed import OF_TAG
 from delegator.store.moments import milliseconds, moment
 from delegator.store.transaction import Query, Row, Value
 
