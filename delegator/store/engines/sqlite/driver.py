@@ -31,8 +31,7 @@ from delegator.store.engines.slowness import Slowness
 from delegator.store.engines.sqlite.checkpoints import KEPT
 from delegator.store.engines.sqlite.keeping import Keeping
 from delegator.store.engines.sqlite.line import Asked, Line
-from delegator.store.engines.sqlite.reading import Reader, is_busy, numbered, unavailable, words
-from delegator.store.engines.sqlite.soundness import RESTORE, is_broken
+from delegator.store.engines.sqlite.reading import Reader, is_busy, numbered, unavailable, unusable
 from delegator.store.transaction import Commits, Query, Row, Rows, Scope, Work
 from pki.disk import require_regular
 
@@ -287,11 +286,6 @@ class SqliteDriver:
             self._slowness.late(why)
         return DelegatorError(Kind.TRY_LATER, f"database {self.path}: {why}",
                               hint=f"an import, or a program with a transaction open; who has it: fuser {self.path}")
-
-
-def unusable(path: Path, error: Exception) -> DelegatorError:
-    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {words(error)}",
-                          hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")
 
 
 def _run_one(connection: sqlite3.Connection, work: Work[Any]) -> object:

@@ -125,3 +125,8 @@ class Reader:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def unusable(path: Path, error: Exception) -> DelegatorError:
+    return DelegatorError(Kind.CONFIGURATION, f"database {path}: {words(error)}",
+                          hint=RESTORE if is_broken(error) else "check [store] path and who owns that folder")

@@ -17,7 +17,7 @@ import msgspec
 
 from delegator.sealing import SealingKey
 from delegator.store.audit.ledger import Ledger
-from delegator.store.engines.sqlite.driver import unusable
+from delegator.store.engines.sqlite.reading import unusable
 from delegator.store.engines.sqlite.soundness import require_sound
 from delegator.store.migrate import APPLIED, schema_files, still_missing
 from delegator.store.transaction import Query, Row
