@@ -4,8 +4,9 @@ Everything here is frozen and knows neither bytes nor sockets nor SQL; a value t
 Must not live here: decisions (routing, policy), element names (wire.messages), columns (store).
 """
 
-from delegator.model.claimed import Claim, ClaimState, Identity, IdentityKind, PeerCertificate
+from delegator.model.claimed import Claim, ClaimState
 from delegator.model.hours import Opening
+from delegator.model.identified import Identity, IdentityKind, PeerCertificate
 from delegator.model.messages import (
     AddressChange,
     Answer,

@@ -9,34 +9,10 @@ from datetime import datetime
 
 import msgspec
 
+from delegator.model.identified import IdentityKind
 from delegator.model.messages import Result
 from delegator.model.ways import WAYS, CallbackWay
 from delegator.model.word import Word
-
-
-class IdentityKind(Word):
-    """Own: a handshake certificate whose common name is the tag. Shared: "one of ours", never which one."""
-
-    OWN = "own"
-    SHARED = "shared"
-
-
-class PeerCertificate(msgspec.Struct, frozen=True):
-    """What the handshake proved: every common name in the subject, and SHA-256 (hex) of the public key."""
-
-    common_names: tuple[str, ...]
-    serial: int
-    key_fingerprint: str
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Who asks, as far as it is proven. `binding` is what the claim is tied to: the device's key or its secret."""
-
-    kind: IdentityKind
-    service_tag: str
-    binding: str
-
-
 
 
 class ClaimState(Word):

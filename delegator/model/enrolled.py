@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from delegator.model.claimed import IdentityKind
+from delegator.model.identified import IdentityKind
 
 
 class Enrolled(msgspec.Struct, frozen=True):
