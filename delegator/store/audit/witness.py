@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from delegator.clockwork.rounds import guarded, kept
 from delegator.errors import DelegatorError, Kind
@@ -25,7 +25,6 @@ from delegator.store.audit.chain import Head, head_of
 from delegator.store.transaction import Query
 
 if TYPE_CHECKING:
-    from delegator.store.audit.ledger import Ledger
     from delegator.store.driver import Driver
 
 log = logging.getLogger(__name__)
@@ -34,6 +33,13 @@ LOOK = 2.0
 HINT = "stop all delegators, bring back the newest state of the database, then start them"
 _FROM = "SELECT number, hash FROM audit WHERE chain = $1 AND number >= $2 ORDER BY number LIMIT 1"
 _CLAIM = "SELECT 1 FROM claims WHERE claim_id = $1"
+
+
+class Written(Protocol):
+    """A chain that this process writes: its name, and its newest row that we know to be durable."""
+
+    chain: str
+    known: Head | None
 
 
 class Receded(DelegatorError):
@@ -52,7 +58,7 @@ def require_onward(chain: str, known: Head | None, newest: Head | None) -> None:
 class Witness:
     """Of one process. `ledgers` are the chains it writes."""
 
-    def __init__(self, driver: Driver, ledgers: Callable[[], Iterable[Ledger]]) -> None:
+    def __init__(self, driver: Driver, ledgers: Callable[[], Iterable[Written]]) -> None:
         self._driver, self._ledgers = driver, ledgers
         self._claim: str | None = None
         self._before: tuple[list[tuple[str, Head]], str | None] | None = None
