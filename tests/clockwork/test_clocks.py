@@ -239,7 +239,7 @@ def test_TA10_no_verb_of_the_store_looks_at_a_clock() -> None:
     """Who calls a verb tells it the time, so that a portal and a test have one clock and not the store's. What looks is
     no verb: the opening of a database, which makes the audit's key, and the saving of one that was deleted."""
     looking = {path.name for path in (ROOT / "delegator" / "store").rglob("*.py") if _looks(path)}
-    assert looking == {"audit.py", "keeping.py"}
+    assert looking == {"keeping.py", "ledger.py"}
 
 
 def test_TA10_the_law_sees_a_look(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ AWAITED = {
     "delegator/serving/crew.py": "its end is an end of all answers, so the worker is found to hang",
     "delegator/serving/workers.py": "group: a worker that cannot be started fails the start",
     "delegator/store/engines/sqlite/driver.py": "each transaction waits for its outcome",
-    "delegator/store/engines/postgres/grouping.py": "each member waits for its outcome, and is told to go alone where there is none",
+    "delegator/store/engines/postgres/grouping.py": "each member waits for its outcome, and is told to go alone where "
+                                                    "there is none",
     "delegator/store/engines/sqlite/keeping.py": "waited for to its end, by whoever is cancelled too",
     "delegator/store/engines/postgres/connecting.py": "all are waited for on the spot"}
 """Tasks that somebody waits for, or whose end somebody notices: why nobody has to keep them."""

@@ -19,8 +19,7 @@ class LocalCallback(Reached, frozen=True):
 
     way = CallbackWay.LOCAL
     shown = "{program}"
-    forms = {"program": "place", "arguments": "words",
-             "python": "function"}  # noqa: RUF012 - read by all, changed by nobody
+    forms = {"program": "place", "arguments": "words", "python": "function"}  # noqa: RUF012 - read by all, changed by nobody
     said = (
         Said("--local", "file", "An executable on this machine.", "PROGRAM",
              fill=lambda path: {"program": str(path.absolute()), "python": None}),

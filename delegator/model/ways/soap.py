@@ -24,8 +24,7 @@ class SoapCallback(Reached, frozen=True):
     way = CallbackWay.SOAP
     shown = "{where}{path}"
     hears = True
-    forms = {"host": "address", "port": "port", "path": "path", "trust_anchor": "anchors",
-             "address": "address"}  # noqa: RUF012 - read by all, changed by nobody
+    forms = {"host": "address", "port": "port", "path": "path", "trust_anchor": "anchors", "address": "address"}  # noqa: RUF012 - read by all, changed by nobody
     said = (
         Said("--soap", "soap", "The customer's server; HOST is the name in its certificate. Port 443 and path / unless "
              "said.", "HOST[:PORT][/path]",
