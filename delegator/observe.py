@@ -68,6 +68,7 @@ def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
     made = logging.LogRecord(log.name, level, "", 0, EVENT, (), None)
     made.created = _at(trail, since)
     made.msecs = float(int(made.created % 1 * 1000))
+    made.trail = trail
     return made
 
 

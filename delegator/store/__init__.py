@@ -265,7 +265,7 @@ class Store:
 
     async def check(self) -> None:
         """Make a durable change that means nothing. Raises DelegatorError (UNAVAILABLE)."""
-        await self._driver.run(registry.check, rows_alone, repeatable=True)
+        await self._driver.run(registry.check, rows_alone)  # in no group: it says how the database is, and may wait
 
     # --- for operators ---
 
