@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from delegator.deadline import Within
-from delegator.errors import Kind
+from delegator.errors import DelegatorError, Kind
 from delegator.store.fencing import Fence
 from delegator.store.lockstep import Failed, Say, answered, in_step
 from delegator.store.needs import EVERYTHING, Near, Needs
@@ -90,6 +90,10 @@ class Groups:
         self._gathering: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._rest, self._rests_until = 0.0, 0.0
+        self._most = max(1, pool.most // 2)
+        """Groups under way at most. Where commits are slow the next ones grow meanwhile, instead of taking what
+        those who go alone need, and of waiting for a connection until their HURRY is over."""
+        self._closing = False
 
     async def of(self, work: Work[T], needs: Needs, alone: Callable[[], Awaitable[T]]) -> T:
         """What it comes to, in a group where others are under way. Raises what `alone` does, Near, Late, Doubt."""
@@ -99,7 +103,7 @@ class Groups:
             return await self._by_itself(alone)
         member = Member(work, needs, until, self._loop.create_future())
         self._waiting.append(member)
-        if len(self._waiting) >= GROUP:
+        if len(self._waiting) >= GROUP and len(self._tasks) < self._most:
             self._go()
         elif self._gathering is None:
             self._gather(WAIT)
@@ -124,12 +128,21 @@ class Groups:
         self._gathering = self._loop.call_later(seconds, self._go)
 
     def _go(self) -> None:
-        """Whoever waits goes now."""
+        """Whoever waits goes now, GROUP at most, unless as many groups as may be are under way: then who has too little
+        time left for one goes alone, and the others wait on."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        some, self._waiting = self._waiting, []
-        members = _apart([one for one in some if not one.future.done()])
+        soon = self._loop.time() + 2 * HURRY
+        for one in self._waiting:
+            if one.until < soon:
+                one.told(Alone())
+        waiting = [one for one in self._waiting if not one.future.done()]
+        most = 0 if len(self._tasks) >= self._most and not self._closing else GROUP
+        some, self._waiting = waiting[:most], waiting[most:]
+        if self._waiting:
+            self._gather(CROWD if some else WAIT)
+        members = _apart(some)
         if len(members) == 1:
             members[0].told(Alone())
         elif members:
@@ -158,7 +171,10 @@ class Groups:
         with Within(HURRY) as hurry:
             assert hurry.until is not None
             self._fence.require_whole()
-            lane = await self._pool.take()
+            try:
+                lane = await self._pool.take()
+            except DelegatorError as error:  # a crowded pool says nothing of groups
+                raise Alone from error
         try:
             say = partial(self._say, lane, hurry.until)
             inside = await self._begun(say, lane, members)
@@ -242,9 +258,11 @@ class Groups:
 
     async def close(self) -> None:
         """Those under way are finished, and who waits for company goes now."""
+        self._closing = True
         self._go()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._waiting:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             self._go()
 
 

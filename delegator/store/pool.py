@@ -67,6 +67,11 @@ class Pool:
         self._closed = False
 
     @property
+    def most(self) -> int:
+        """Connections at most."""
+        return self._most
+
+    @property
     def age(self) -> float:
         """Seconds that whoever waits longest for a connection has waited."""
         return self._oldness.age
