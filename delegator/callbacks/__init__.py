@@ -39,11 +39,6 @@ class Callbacks:
         return None if compose is None else compose(request, delegate.callback, until)
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether some delegate is asked as often at once as it may be."""
-        return self._guard.is_crowded
-
-    @property
     def spare(self) -> int:
         """Calls to one delegate at once that who is in no hurry may make."""
         return self._guard.spare

@@ -56,8 +56,11 @@ class Guard:
         self._changed = changed
         self._clock = clock
         self._gates: dict[str, _Gate] = {}
+        self._waits: set[str] = set()
         self._full: set[str] = set()
-        """Delegates that are asked as often at once as they may be."""
+        self.used: Callable[[bool, bool], None] = lambda waits, is_full: None
+        """Told when that changes: whether the next call of some delegate would wait, and whether one would be sent off.
+        Of several workers each has its share of the calls, and another may have some left."""
 
     def use(self, limits: Limits) -> None:
         """Other limits from the next call on. Calls under way and what breakers remember stay; a changed number of
@@ -66,12 +69,8 @@ class Guard:
             for gate in self._gates.values():
                 gate.turn = asyncio.Semaphore(limits.running)
         self._limits = limits
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether some delegate is asked as often at once as it may be: who is to ask it next waits, or is put off,
-        while another of several workers may have calls to it left."""
-        return bool(self._full)
+        for name, gate in self._gates.items():
+            self._counted(name, gate)
 
     @property
     def spare(self) -> int:
@@ -91,8 +90,7 @@ class Guard:
         gate = self._gates.setdefault(name, _Gate(asyncio.Semaphore(self._limits.running)))
         self._admit(name, whom, gate)
         gate.inside += 1
-        if gate.inside >= self._limits.running:
-            self._full.add(name)
+        self._counted(name, gate)
         try:
             async with asyncio.timeout(self._limits.budget), gate.turn:
                 result = await call()
@@ -114,10 +112,18 @@ class Guard:
             raise
         finally:
             gate.inside -= 1
-            if gate.inside < self._limits.running:
-                self._full.discard(name)
+            self._counted(name, gate)
             self._forget(name, gate)
         return result
+
+    def _counted(self, name: str, gate: _Gate) -> None:
+        before = bool(self._waits), bool(self._full)
+        most = self._limits.running
+        (self._waits.add if gate.inside >= most else self._waits.discard)(name)
+        (self._full.add if gate.inside >= most + self._limits.waiting else self._full.discard)(name)
+        after = bool(self._waits), bool(self._full)
+        if after != before:
+            self.used(*after)
 
     def _forget(self, name: str, gate: _Gate) -> None:
         """A delegate of which there is nothing to remember; where there are too many, the first that nobody calls."""

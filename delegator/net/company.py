@@ -3,7 +3,8 @@
 Workers share one line (docs/adr/0014). Where each takes what it can, each has its part of the devices in hand: half as
 many share a commit, each commit empties what the others have read of an embedded database, and they push each other
 out of the processor's caches. So whoever is at work takes all that come, until it has FULL handshakes in hand; then
-the next one does. While nobody is at work whoever is woken first begins, and while all are full each takes what it can.
+the next one does. While nobody is at work whoever is woken first begins, and while all are full each takes what it can,
+but who is SPENT leaves it to those that are not.
 The invariants: nobody in line waits longer than AT_WORK and LOOK together for a worker that does not come, whatever
 became of it; what workers know of each other are two numbers each, and one that is wrong costs no more than that wait.
 Must not live here: accepting (net.serve), processes (serving.workers).
@@ -18,6 +19,8 @@ from collections.abc import Callable
 
 FULL = 24
 """Handshakes in hand past which one more gains nothing by company: 6 to 10 ms of work."""
+SPENT = 1000
+"""What one has in hand that would have to refuse the next device, because its share of something is used up."""
 AT_WORK = 0.05
 """Seconds for which one that took a connection is expected to take the next: longer than its turns of the loop, and
 than the pause between a crowd's answers and its next questions."""
@@ -52,13 +55,20 @@ class Company:
         for slot in self._slots:
             if self._is_at_work(slot) and self._has_room(slot):
                 return slot == self._own
-        return not self._is_at_work(self._own) or not any(map(self._has_room, self._slots))
+        if not self._is_at_work(self._own):
+            return True
+        if any(map(self._has_room, self._slots)):
+            return False
+        return not self._is_spent(self._own) or all(map(self._is_spent, self._slots))
 
     def _is_at_work(self, slot: int) -> bool:
         return 0 <= self._clock() - self._numbers[slot] < AT_WORK
 
     def _has_room(self, slot: int) -> bool:
         return self._numbers[slot + 1] < FULL
+
+    def _is_spent(self, slot: int) -> bool:
+        return self._numbers[slot + 1] >= SPENT
 
     def room(self, most: int) -> int:
         """How many to take at once, at most so many: none past FULL, unless we have that many already."""

@@ -24,7 +24,7 @@ from delegator.clockwork.rounds import kept
 from delegator.model.places import seen
 from delegator.net.admission import REFUSALS, Admission, crowded, refuse, stale
 from delegator.net.balancers import Balancers
-from delegator.net.company import AT_WORK, FULL, LOOK, Company
+from delegator.net.company import AT_WORK, FULL, LOOK, SPENT, Company
 from delegator.net.connection import Connection, Phase
 from delegator.net.crowds import Caps, Sources, Strangers, source_of
 from delegator.net.ebb import Ebb, give_back
@@ -112,10 +112,9 @@ class Listener:
         self._sources = Sources()
         self._strangers: Strangers[Connection] = Strangers()
         self._company = company
-        self.is_crowded: Callable[[], bool] = lambda: False
-        """Whether something else that workers share out, such as calls to one delegate, is used up here."""
         self._answering = 0
         self._is_slow = False
+        self._is_used_up, self._is_spent = False, False
         self._busy_until = 0.0
         self._failed = Seldom()
         self._ebb = Ebb()
@@ -183,7 +182,7 @@ class Listener:
         now = time.monotonic()
         if self._company is not None and now - began > LONG:
             self._busy_until = now + AT_WORK
-            self._company.has(FULL)
+            self._company.has(SPENT if self._is_spent else FULL)
 
     def _take_in(self, listening: socket.socket, admission: Admission, room: int) -> None:
         behind, refusals = admission.behind, REFUSALS
@@ -237,16 +236,24 @@ class Listener:
             self._company.took()
             self._count(connection)
 
-    def _count(self, connection: Connection) -> None:
+    def used(self, is_used_up: bool, is_spent: bool) -> None:
+        """Whether our share of something else that is shared out among the workers is all in use now, so that the next
+        device would wait for it; and whether there is no place to wait either, so that it would be refused."""
+        self._is_used_up, self._is_spent = is_used_up, is_spent
+        self._count(None)
+
+    def _count(self, connection: Connection | None) -> None:
         """The other workers are told how many handshakes and answers are in hand: as many as we can have, where turns
-        are long, answers slow, a share used up, or half of our places taken, of all, of its source or for half-open
-        ones. The others have their shares of all that too, and no worker can give away what it took."""
+        are long, answers slow, our calls to a delegate all in use, or half of our places taken, of all, of its source
+        or for half-open ones. The others have their shares of all that too, and no worker can give away what it
+        took."""
         if self._company is None:
             return
         strangers = len(self._strangers)
-        full = (time.monotonic() < self._busy_until or self._is_slow or self.is_crowded()
+        full = (time.monotonic() < self._busy_until or self._is_slow or self._is_used_up
                 or 2 * strangers > self._caps.half_open or self.is_tight(connection))
-        self._company.has(FULL if full else max(strangers, self._answering // 2))  # who is answered mostly waits
+        # who is answered mostly waits
+        self._company.has(SPENT if self._is_spent else FULL if full else max(strangers, self._answering // 2))
 
     def introduced(self, connection: Connection, address: str) -> bool:
         """A load balancer told the address of a connection. False where that source has too many."""
@@ -258,10 +265,10 @@ class Listener:
         self._count(connection)
         return True
 
-    def is_tight(self, connection: Connection) -> bool:
+    def is_tight(self, connection: Connection | None) -> bool:
         """Whether half of all places, or half of its source's, are taken. Then no connection is kept open for a further
         request that may come, because newcomers who find no place are turned away."""
-        source = connection.source
+        source = None if connection is None else connection.source
         return 2 * len(self._connections) > self._caps.connections or (
             source is not None and 2 * self._sources.of(source) > self._caps.per_source)
 

@@ -105,14 +105,15 @@ class App:
                 await self._store.pause_all()
             self._withdrawn = await self._store.enrolments.revoked(self._clock.over())
             parts = self._without_withdrawn(parts)
-            self._callbacks = Callbacks(parts.callers, Guard(parts.limits, self._breaker_changed))
+            guard = Guard(parts.limits, self._breaker_changed)
+            self._callbacks = Callbacks(parts.callers, guard)
             self._teller = Teller(self._store, self._callbacks)
             self._notifier = Notifier(self._store, parts.carriers, self._now, settled=lambda: self._clock.settled)
             self._alarm = Alarm(self._store, self.metrics, self._to_tell, delegator_name(self._settings),
                                 lambda: self._clock.settled)
             self._auditor = Auditor(self._store, self._now, self._duties.named, lambda: self._clock.settled)
             self._listener = Listener(parts.context, company=self._company)
-            self._listener.is_crowded = lambda: self._callbacks.is_crowded
+            guard.used = self._listener.used
             self.watching = Watching(self.metrics, self._store, self._listener, self._notifier, self._now,
                                      self._clock.doubt)
             self._finished = Finished(self._auditor.record, {"the metrics": self.metrics.handshake,

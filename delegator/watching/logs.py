@@ -69,6 +69,7 @@ def _made(trail: Trail, level: int, since: float) -> logging.LogRecord:
     made.trail = trail
     made.created = _at(trail, since)
     made.msecs = float(int(made.created % 1 * 1000))
+    made.trail = trail
     return made
 
 

@@ -13,7 +13,8 @@ EXCEPTION WHEN duplicate_object THEN
 END $$;
 ALTER ROLE delegator_reader SET default_transaction_read_only = on;
 ALTER ROLE delegator_reader SET statement_timeout = '5s';
-ALTER ROLE delegator_reader SET idle_in_transaction_session_timeout = '5s'; -- an upgrade waits for whoever has read a table
+-- Who reads and then sits in its transaction would hold up the next upgrade of the tables.
+ALTER ROLE delegator_reader SET idle_in_transaction_session_timeout = '5s';
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM delegator_reader;
 GRANT USAGE ON SCHEMA public TO delegator_reader;

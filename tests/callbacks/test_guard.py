@@ -204,14 +204,3 @@ async def test_the_budget_covers_waiting_too() -> None:
     calls = [asyncio.create_task(guard.run("a", "D9", lambda: asyncio.sleep(9))) for _ in range(2)]
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(one, DelegatorError) and "0.05 s" in one.detail for one in outcomes)
-
-
-async def test_TC19_a_guard_is_crowded_while_a_delegate_is_asked_as_often_at_once_as_it_may_be() -> None:
-    guard, go_on = Guard(Limits(running=2)), asyncio.Event()
-    calls = [asyncio.create_task(guard.run("acme-1", f"D{number}", go_on.wait)) for number in range(2)]
-    assert not guard.is_crowded
-    await asyncio.sleep(0)
-    assert guard.is_crowded
-    go_on.set()
-    await asyncio.gather(*calls)
-    assert not guard.is_crowded

@@ -10,9 +10,11 @@ import time
 
 import pytest
 
+from delegator.callbacks.guard import Guard, Limits
+from delegator.errors import DelegatorError
 from delegator.net import serve
 from delegator.net.admission import MOST
-from delegator.net.company import AT_WORK, FULL, LOOK, Company, page
+from delegator.net.company import AT_WORK, FULL, LOOK, SPENT, Company, page
 from delegator.net.connection import Phase
 from delegator.net.crowds import Caps
 from delegator.net.serve import LONG, SLOW, Listener
@@ -208,12 +210,43 @@ async def test_TC19_whose_turns_are_long_leaves_what_comes_to_the_next(line):
     assert (len(busy._connections), len(other._connections)) == (2, 1)
 
 
-async def test_TC19_whose_share_of_calls_to_a_delegate_is_used_up_leaves_what_comes_to_the_next(line):
-    """70 devices of one slow delegate were put off by one worker, while three others asked nobody (measured)."""
-    workers = await line.workers()
-    await line.knock(1)
-    first, other = sorted(workers, key=lambda one: -len(one._connections))
-    first.is_crowded = lambda: True
-    await line.knock(2)
-    await asyncio.sleep(2 * LOOK)
-    assert (len(first._connections), len(other._connections)) == (2, 1)
+def test_TC19_of_those_that_are_full_who_would_refuse_leaves_it_to_who_would_not(three):
+    for one in three:
+        one.took()
+        one.has(FULL)
+    three[0].has(SPENT)
+    assert ours(three) == [False, True, True]
+    three[1].has(SPENT)
+    three[2].has(SPENT)
+    assert ours(three) == [True, True, True]
+
+
+async def test_TC19_whose_calls_to_a_delegate_are_all_in_use_leaves_what_comes_to_the_next(line):
+    """Each of four has 4 of 16 calls and 16 of 64 places in line there. Of 70 devices nobody is refused."""
+    workers, over, refused = await line.workers(4), asyncio.Event(), []
+    for one in workers:
+        guard = Guard(Limits(4, 16, 60))
+        guard.used = one.used
+
+        async def handler(request, connection, guard=guard):
+            try:
+                await guard.run("acme-1", "TAG", over.wait)
+            except DelegatorError as error:
+                refused.append(error)
+
+        def take(*accepted, one=one, take=one._take):
+            before = set(one._connections)
+            take(*accepted)
+            for each in one._connections - before:
+                one.known(each)
+                one.left(one.loop.create_task(one.answer(None, each)))
+        one._handler, one._take = handler, take
+    for _ in range(70):
+        await line.knock(1)
+    async with asyncio.timeout(5):
+        while sum(held(workers)) < 70:
+            await asyncio.sleep(LOOK)
+    assert (len(refused), held(workers)[0] >= 4) == (0, True)
+    over.set()
+    await asyncio.gather(*(task for one in workers for task in one._left))
+    assert not any(one._is_used_up for one in workers)

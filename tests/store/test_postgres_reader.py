@@ -127,6 +127,11 @@ async def test_TB2_a_table_that_nobody_decided_on_is_found(cluster, database):
     assert there - set(decided()) == {("novel", "secret")}
 
 
+async def test_A10_who_sits_in_a_transaction_is_sent_away_before_an_upgrade_gives_up(cluster, database):
+    async with reading(cluster, database, "acme") as connection:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "5s"
+
+
 async def test_TB2_it_may_do_nothing_but_read(cluster, database):
     async with reading(cluster, database, "acme") as connection:
         for right in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"):

@@ -46,3 +46,8 @@ def test_the_time_of_a_line_is_never_ahead_of_its_trail(part: int) -> None:
     trail.mark(Step.CONNECTED, part)
     line = json.loads(logs._JsonLines().line(trail, logging.INFO, logs._at(trail, 1000.0)))
     assert line["time"] == f"1970-01-01T00:16:40.{part // 1_000_000:03}+00:00"
+
+
+def test_who_else_takes_lines_is_given_the_trail_itself() -> None:
+    trail = Trail("c1", "192.0.2.1")
+    assert vars(logs._made(trail, logging.INFO, 1000.0))["trail"] is trail

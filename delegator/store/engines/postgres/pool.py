@@ -67,6 +67,11 @@ class Pool:
         self._closed = False
 
     @property
+    def most(self) -> int:
+        """Connections at most."""
+        return self._most
+
+    @property
     def age(self) -> float:
         """Seconds that whoever waits longest for a connection has waited."""
         return self._oldness.age
@@ -82,11 +87,6 @@ class Pool:
             Kind.TRY_LATER, f"database {self._name}: all {self._most} connections were busy for {waited:.1f} s",
             hint="raise [store] connections, or add a delegator; where few devices ask, look for what the database "
                  "waits for")
-
-    @property
-    def most(self) -> int:
-        """Connections at most."""
-        return self._most
 
     async def take(self) -> Lane:
         """A connection for one use; `give` or `drop` it afterwards. Raises DelegatorError: TRY_LATER while the

@@ -116,6 +116,14 @@ async def test_A6_whom_others_wait_for_one_after_the_other_waits_for_no_company(
     assert commits == MANY
 
 
+async def test_A10_whether_the_store_takes_a_change_is_tried_in_no_group(store, ask):
+    """Its one row all delegators change: who waits for that undoes no group of devices."""
+    outcomes, commits = await together(store, [*asking(store, ask), store.check()])
+    assert outcomes.pop() is None
+    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
+    assert commits == 2
+
+
 async def test_A6_a_limit_that_is_near_is_exact_in_a_crowd(store, ask):
     limited = Policy("few", max_devices=5)
     outcomes, _ = await together(store, asking(store, ask, policy=limited))

@@ -14,6 +14,7 @@ from delegator.store.engines.postgres import grouping
 from delegator.store.engines.postgres.connecting import connect as connected
 from delegator.store.engines.postgres.connecting import server_of
 from delegator.store.engines.postgres.installed import asyncpg
+from delegator.store.engines.postgres.patience import Patience
 from delegator.store.transaction import Query, rows_alone
 
 from ...crowding import MANY, asking, begun, driver_of, findings, opening_on, together
@@ -157,6 +158,27 @@ async def test_A10_a_group_that_was_undone_does_not_keep_its_members_until_the_s
     await together(store, [*map(timed, asking(store, ask)), driver_of(store).run(wrong, rows_alone, repeatable=True)])
     assert {opened.outcome for opened, _ in done_at} == {Outcome.ISSUED}
     assert max(after for _, after in done_at) < 0.9
+
+
+async def test_TC19_while_commits_are_slow_the_groups_take_half_of_the_connections_and_none_is_undone(
+        store, ask, monkeypatch):
+    groups, go_on, of_commit = driver_of(store)._groups, asyncio.Event(), Patience.of_commit
+
+    async def slow(patience, lane):
+        await go_on.wait()
+        await of_commit(patience, lane)
+    monkeypatch.setattr(Patience, "of_commit", slow)
+    monkeypatch.setattr(grouping, "GROUP", 3)
+    tasks = [asyncio.ensure_future(one) for one in asking(store, ask)]
+    async with asyncio.timeout(4):
+        while len(groups._tasks) < 2 or groups._pool.age:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert (len(groups._tasks), len(groups._waiting)) == (2, MANY - 1 - 2 * 3)
+        go_on.set()
+        outcomes = await asyncio.gather(*tasks)
+    assert {one.outcome for one in outcomes} == {Outcome.ISSUED}
+    assert groups._rest == 0
 
 
 async def test_R_drained_who_waits_for_company_when_its_store_closes_is_told(opening, ask):
