@@ -1,4 +1,5 @@
 """A module's name leads to the module: no room has a function or class of its own by that name beside it.
+And no module needs, by whatever way, a module that needs it; late imports and those for types alone count too.
 
 `import delegator.store.migrate` gave everybody a function once, because the room imported one of that name from there.
 """
@@ -7,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +61,26 @@ def test_no_module_that_is_loaded_is_hidden() -> None:
 
 def test_a_hidden_module_would_be_found() -> None:
     assert names_in("from delegator.store.migrate import migrate\nfrom delegator.store import claims\n") == {"migrate"}
+
+
+def circle(needs: Mapping[str, set[str]]) -> list[str]:
+    """One circle of them, from a module to itself again; empty where there is none."""
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        found: list[str] = error.args[1]
+        return found
+    return []
+
+
+def test_no_module_is_in_a_circle() -> None:
+    """import-linter looks at neighbours; a room's own file and a module in it are none, and this looks at them too."""
+    graph = grimp.build_graph("delegator", "pki", cache_dir=None)
+    assert len(graph.modules) > 100
+    assert circle({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}) == []
+
+
+def test_a_circle_would_be_found() -> None:
+    assert circle({"room": {"room.lazy"}, "room.lazy": {"room.low"}, "room.low": set()}) == []
+    assert set(circle({"room": {"room.lazy"}, "room.lazy": {"room.low"}, "room.low": {"room"}})) == {
+        "room", "room.lazy", "room.low"}

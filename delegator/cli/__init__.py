@@ -16,10 +16,9 @@ import click
 
 from delegator import __version__
 from delegator.cli.lazy import LazyGroup, Place
+from delegator.cli.settings_file import CONFIG_FILE, chosen
 
-__all__ = ["CONFIG_FILE", "main"]
-CONFIG_FILE = Path("delegator.toml")
-"""Read when neither --config nor DELEGATOR_CONFIG names another file, and it is there."""
+__all__ = ["main"]
 
 NOUNS = {
     "serve": Place("delegator.cli.serve:command", "Run the delegator: serve devices."),
@@ -94,7 +93,7 @@ def main(context: click.Context, path: Path | None) -> None:
 
     if context.invoked_subcommand == "delegate" and not _asks_for_help(context):
         _nothing_that_a_delegate_ignores(context)
-    session.remember(context, path or (CONFIG_FILE if CONFIG_FILE.is_file() else None))
+    session.remember(context, chosen(path))
     if context.invoked_subcommand not in _WITHOUT_SETTINGS and not _asks_for_help(context):
         context.obj = session.settings()
 

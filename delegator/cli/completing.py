@@ -10,13 +10,13 @@ Must not live here: reading names (store.names), the shells' own scripts (comple
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from delegator.cli.parameters import Typed
+from delegator.cli.settings_file import chosen
 
 CALLED = {
     "customer": "customers", "customers": "customers", "to": "customers", "delegate": "delegates",
@@ -43,11 +43,9 @@ class Known(Typed):
 
 def _names(context: click.Context, noun: str, begun: str) -> list[str]:
     from delegator import config
-    from delegator.cli import CONFIG_FILE
     from delegator.store.names import names
 
-    path: Path | None = context.find_root().params.get("path") or (CONFIG_FILE if CONFIG_FILE.is_file() else None)
-    return names(config.load(path).store, noun, begun)
+    return names(config.load(chosen(context.find_root().params.get("path"))).store, noun, begun)
 
 
 def equip(noun: str, command: click.Command) -> click.Command:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from delegator.cli import CONFIG_FILE, console, session
+from delegator.cli import console, session
 from delegator.cli.console import Output, verb
+from delegator.cli.settings_file import CONFIG_FILE
 from delegator.errors import APPEARANCES, DelegatorError, Kind
 
 if TYPE_CHECKING:

@@ -14,20 +14,18 @@ import asyncio
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from delegator.model import PeerCertificate
 from delegator.model.word import Word
-from delegator.net.balancers import Introduction
+from delegator.net.balancers import Balancers, Introduction
 from delegator.net.crowds import Source
 from delegator.trail import CONNECTION
-from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, render_response
+from delegator.wire.http import CONTINUE, LIMITS, HttpError, Request, RequestReader, Response, render_response
 from delegator.wire.proxy import ProxyError
 from delegator.wire.refused import Refused
-from delegator.wire.tls import Session
-
-if TYPE_CHECKING:
-    from delegator.net.serve import Listener
+from delegator.wire.tls import Session, TlsContext
 
 log = logging.getLogger(__name__)
 RECEIVE = 16 * 1024
@@ -59,6 +57,34 @@ class Phase(Word):
     CLOSED = "closed"
 
 
+class Times(Protocol):
+    """The seconds that a peer may take in each phase, see serve.Deadlines."""
+
+    @property
+    def by_phase(self) -> Mapping[Phase, float]: ...
+
+
+class Keeper(Protocol):
+    """What a connection asks of the listener that accepted it, and tells it (serve.Listener says what each is)."""
+
+    loop: asyncio.AbstractEventLoop
+    context: TlsContext
+    balancers: Balancers | None
+    draining: bool
+    requests_per_connection: int
+    unreadable: Callable[[HttpError, Connection], Response]
+
+    @property
+    def deadlines(self) -> Times: ...
+    async def answer(self, request: Request, connection: Connection) -> Response: ...
+    def introduced(self, connection: Connection, address: str) -> bool: ...
+    def is_tight(self, connection: Connection) -> bool: ...
+    def known(self, connection: Connection) -> None: ...
+    def refused(self, connection: Connection, refused: Refused) -> None: ...
+    def left(self, task: asyncio.Task[None]) -> None: ...
+    def gone(self, connection: Connection) -> None: ...
+
+
 class Connection:
     """What a handler may ask of the connection: who is at the other end, since when, under which id."""
 
@@ -66,7 +92,7 @@ class Connection:
                  "_requests", "_served", "_session", "_socket", "_task", "authenticated_at", "connected_at", "deadline",
                  "id", "peer_address", "phase", "source")
 
-    def __init__(self, listener: Listener, sock: socket.socket, peer_address: str, number: str) -> None:
+    def __init__(self, listener: Keeper, sock: socket.socket, peer_address: str, number: str) -> None:
         self.id = number
         self.peer_address = peer_address
         self.connected_at = time.monotonic_ns()

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from delegator.wire.messages import DIALECTS, Dialect, Operation, Part, Record, Request, Service
+from delegator.wire.messages import DIALECTS, Dialect, Operation, Request, Service
+from delegator.wire.reading import Part, Record
 from delegator.wire.soap import Element, Version
 from delegator.wire.xml import MAX_BYTES
 

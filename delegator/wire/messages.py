@@ -12,11 +12,11 @@ Must not live here: SOAP's own elements (wire.soap), what to do with a value (pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from delegator import model
 from delegator.errors import DelegatorError, Kind
@@ -35,7 +35,7 @@ from delegator.model import (
 )
 from delegator.model.word import Word
 from delegator.wire import scalars, wording, xml
-from delegator.wire.reading import malformed, read_record
+from delegator.wire.reading import Part, Record, malformed, read_record
 from delegator.wire.scalars import Scalar
 from delegator.wire.soap import FAULT_NAMESPACE, Element, Fault
 
@@ -53,46 +53,6 @@ _RESULT = scalars.one_of(Result)
 _TRANSACTION_ID = scalars.secret(scalars.exact(model.TRANSACTION_ID))
 
 # --- records ------------------------------------------------------------------------------------------------------
-
-
-class Part(msgspec.Struct, frozen=True):
-    """One element of a record: its name, the model's field, its type, how often it may stand there."""
-
-    name: str
-    field: str
-    type: Scalar | Record
-    least: int = 1
-    most: int = 1
-    absent: object = None
-    """The model's value for "was not sent"."""
-    of: Callable[[Any], Any] | None = None
-    """How to get it from the value, where that is not simply `field`."""
-    judge: Callable[[Any], object] | None = None
-    """Of a hint: raises ValueError where it is left out."""
-    cut: int = 0
-    """Of words for people: how many characters are kept of too many."""
-
-    @property
-    def hint(self) -> bool:
-        """Whether it proves nothing and asks for nothing, so that whatever is wrong with it costs it alone."""
-        if isinstance(self.type, Record):
-            return not self.least and all(part.hint for part in self.type.parts)
-        return not self.least and (self.judge is not None or self.cut > 0)
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A sequence of elements that makes one model value (`make` takes the parts' fields by keyword)."""
-
-    name: str
-    make: Callable[..., Any]
-    parts: tuple[Part, ...] = ()
-    by_name: Mapping[str, Part] = {}
-    needed: frozenset[str] = frozenset()
-    """The fields that must be there; like `by_name` it follows from the parts."""
-
-    def __post_init__(self) -> None:
-        force_setattr(self, "by_name", {part.name: part for part in self.parts})
-        force_setattr(self, "needed", frozenset(part.field for part in self.parts if part.least))
 
 
 def _optional(name: str, attribute: str, kind: Scalar | Record, absent: object = None) -> Part:

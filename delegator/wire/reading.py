@@ -1,4 +1,4 @@
-"""Elements to values by a table, with what is left out of a message and what ends it.
+"""Elements to values by a table: of which form tables are, what is left out of a message, and what ends it.
 
 The invariant: what is wrong in a hint costs that hint alone and is noted, a few times and briefly, with nothing in the
 note that could be more than text; what is wrong anywhere else is MALFORMED and names the element.
@@ -7,18 +7,61 @@ Must not live here: any element name (wire.messages has the tables).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from delegator.errors import DelegatorError, Kind
 from delegator.wire.scalars import Scalar
 
 if TYPE_CHECKING:
-    from delegator.wire.messages import Part, Record
     from delegator.wire.xml import Element
 
 SHOWN, MOST_NOTES = 48, 4
 """Characters that are shown of a hint, and how many hints are: a row of audit stays short."""
 _MORE = "and more"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One element of a record: its name, the model's field, its type, how often it may stand there."""
+
+    name: str
+    field: str
+    type: Scalar | Record
+    least: int = 1
+    most: int = 1
+    absent: object = None
+    """The model's value for "was not sent"."""
+    of: Callable[[Any], Any] | None = None
+    """How to get it from the value, where that is not simply `field`."""
+    judge: Callable[[Any], object] | None = None
+    """Of a hint: raises ValueError where it is left out."""
+    cut: int = 0
+    """Of words for people: how many characters are kept of too many."""
+
+    @property
+    def hint(self) -> bool:
+        """Whether it proves nothing and asks for nothing, so that whatever is wrong with it costs it alone."""
+        if isinstance(self.type, Record):
+            return not self.least and all(part.hint for part in self.type.parts)
+        return not self.least and (self.judge is not None or self.cut > 0)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A sequence of elements that makes one model value (`make` takes the parts' fields by keyword)."""
+
+    name: str
+    make: Callable[..., Any]
+    parts: tuple[Part, ...] = ()
+    by_name: Mapping[str, Part] = {}
+    needed: frozenset[str] = frozenset()
+    """The fields that must be there; like `by_name` it follows from the parts."""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "by_name", {part.name: part for part in self.parts})
+        force_setattr(self, "needed", frozenset(part.field for part in self.parts if part.least))
 
 
 def malformed(where: str, what: object) -> DelegatorError:

@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from lxml import etree
 
 from delegator.wire import messages, wording
-from delegator.wire.messages import Dialect, Operation, Part, Record, Service
+from delegator.wire.messages import Dialect, Operation, Service
+from delegator.wire.reading import Part, Record
 from delegator.wire.scalars import Scalar
 
 _XSD = "http://www.w3.org/2001/XMLSchema"

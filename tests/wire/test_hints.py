@@ -23,7 +23,8 @@ from delegator.model import (
 )
 from delegator.routing import identified_by
 from delegator.wire import canonical, messages, soap
-from delegator.wire.messages import OWN, Part, Record, Service
+from delegator.wire.messages import OWN, Service
+from delegator.wire.reading import Part, Record
 from delegator.wire.scalars import Scalar
 from delegator.wire.soap import Element, Version, parse
 

@@ -25,7 +25,8 @@ from delegator.model import (
     Secret,
 )
 from delegator.wire import messages, scalars
-from delegator.wire.messages import Dialect, Operation, Part, Record, Service
+from delegator.wire.messages import Dialect, Operation, Service
+from delegator.wire.reading import Part, Record
 from delegator.wire.soap import Element, Version, parse, render
 from pki.said import is_harmful
 
