@@ -243,11 +243,12 @@ async def test_TC19_whose_calls_to_a_delegate_are_all_in_use_leaves_what_comes_t
                 one.known(each)
                 one.left(one.loop.create_task(one.answer(None, each)))
         one._handler, one._take = handler, take
-    for _ in range(70):
-        await line.knock(1)
-    async with asyncio.timeout(5):
-        while sum(held(workers)) < 70:
-            await asyncio.sleep(LOOK)
+    async with asyncio.timeout(20):
+        for number in range(70):
+            await line.knock(1)
+            while sum(held(workers)) <= number:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)  # now it is in the guard
     assert (len(refused), held(workers)[0] >= 4) == (0, True)
     over.set()
     await asyncio.gather(*(task for one in workers for task in one._left))
