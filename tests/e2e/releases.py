@@ -34,7 +34,7 @@ def release_with(path: str) -> Path:
     of the repository: no program that could be installed would mend that."""
     commit = commit_that_brought(path) if shutil.which("git") else None
     if commit is None:
-        pytest.skip(f"the history of this repository, back to where {path} came in, is not here (git fetch --unshallow)")
+        pytest.skip(f"the history of this repository back to where {path} came in is not here: git fetch --unshallow")
     kept = KEPT / commit
     if not kept.is_dir():
         KEPT.mkdir(parents=True, exist_ok=True)
