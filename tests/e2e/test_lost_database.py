@@ -1,5 +1,5 @@
 """The database of a running delegator deleted, moved, replaced or written over, devices asking all the while: told by
-/readyz and the log within seconds, no credential from then on, back within five seconds where all is back (5, 6.4, 8).
+/readyz and the log within seconds, no credential from then on, back within five seconds where all is back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a claim's transaction does for one tag, one customer and one delegate leaves every other one alone (6.3, 6.4).
+"""What a claim's transaction does for one tag, one customer and one delegate leaves every other one alone.
 
 The rows of delegator.store.claims, confirming and ownership, looked at from outside.
 """

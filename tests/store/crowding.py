@@ -1,6 +1,6 @@
 """Crowds of devices on PostgreSQL that are set off while another transaction is under way, so that they go together.
 
-Must not live here: what is to become of them (test_postgres_groups, test_postgres_groups_undone).
+Must not live here: what is to become of them (engines.postgres.test_groups, test_groups_undone).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PostgreSQL: a group that fails, hangs or loses its connection costs nobody an answer (docs/adr/0020; A10, 6.4)."""
+"""PostgreSQL: a group that fails, hangs or loses its connection costs nobody an answer (docs/adr/0020; R-grouped)."""
 
 from __future__ import annotations
 
